@@ -228,7 +228,7 @@ def read_measurements(path: Path) -> dict[str, Measurements]:
 
 def engine_settings(directory: str, batch: int) -> dict[str, Any]:
     """Of the engine that answers many small views at once."""
-    return {"type": "transformers", "model": directory, "attention": "sdpa", "cache": "dynamic", "max_batch": batch}
+    return {"type": "transformers", "model": directory, "attention": "auto", "cache": "dynamic", "max_batch": batch}
 
 
 def main() -> None:

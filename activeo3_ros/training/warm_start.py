@@ -50,6 +50,8 @@ MIN_LEGIBLE_PX = 6.0
 """Objects that are smaller in a view, as the root of their area, are not asked for in it."""
 MIN_VISIBLE = 0.6
 """An object of which a crop shows less is not asked for in it."""
+SCENES_A_SEED = 2_000_000
+"""Scenes that are set aside for each seed of a training; seeds 0 to 4 have none in common."""
 THOUGHT = "Small targets may be far away; I zoom into {count} regions."
 
 
@@ -218,7 +220,7 @@ class Batches:
         info = torch.utils.data.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         rng = np.random.default_rng([self.seed, worker])
-        scene_seed = worker
+        scene_seed = self.seed * SCENES_A_SEED + worker
         while True:
             made = examples(rng, scene_seed % HELD_OUT_SEED, self.batch, self.sensing_share)
             scene_seed += workers * self.batch
