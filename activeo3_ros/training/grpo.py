@@ -419,7 +419,8 @@ class _no_half_saves:  # noqa: N801 - reads as the context that it is
         if error is None or isinstance(error, PerceptionError):
             return
         # safetensors reports a full disk as its own error, torch as RuntimeError.
-        if isinstance(error, OSError) or "space" in str(error).lower() or "write" in str(error).lower():
+        said = str(error).lower()
+        if isinstance(error, OSError) or any(sign in said for sign in ("space", "write", "i/o error")):
             shutil.rmtree(self.target, ignore_errors=True)
             reason = " ".join(str(error).split())
             raise TrainingError(
