@@ -54,6 +54,8 @@ WARM_UP_SIZE = (480, 640)
 """Height and width of the grey picture that models see once before they are ready, pixels."""
 EXECUTOR_THREADS = 8
 """A transition and a look may hold one each for long; the others answer."""
+SWITCH_INTERVAL_S = 0.001
+"""How long a model's Python code may keep the interpreter: an answer to a service waits for it several times over."""
 
 
 class LoadablePreset(Protocol):
@@ -410,6 +412,7 @@ def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = 
     except RuntimeError as error:  # arguments that ROS does not understand
         print(f"perception_node: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -102,9 +102,13 @@ class FakeSegmenter:
 
 @dataclasses.dataclass
 class FakePreset:
-    """`load_s`: how long its models take to load. `fails`: why they cannot be loaded, "" if they can."""
+    """`load_s`: how long its models take to load. `compute_s`: the same, but in Python, and without a pause.
+
+    `fails`: why they cannot be loaded, "" if they can.
+    """
 
     load_s: float = 0.0
+    compute_s: float = 0.0
     step_s: float = 0.0
     memory_mb: int = 0
     fails: str = ""
@@ -113,6 +117,9 @@ class FakePreset:
 
     def build(self) -> ActivePerception:
         time.sleep(self.load_s)
+        end = time.monotonic() + self.compute_s
+        while time.monotonic() < end:
+            pass
         if self.fails:
             raise RuntimeError(self.fails)
         return ActivePerception(FakeSensing(), FakeTask(self.step_s, self.memory_mb), self.budget, FakeSegmenter())
