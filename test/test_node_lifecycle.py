@@ -70,10 +70,10 @@ def test_services_and_diagnostics_answer_while_a_model_loads(client):
 def test_get_state_answers_soon_while_a_model_loads_for_10_s(client, fake, limit_ms):
     """The 99th percentile of 100 calls is within 50 ms, for a slow fake that leaves the interpreter to others.
 
-    The other one computes in Python all the time, the worst that a library can do. On a quiet machine it keeps to 50 ms
-    too; on one that has more to do than cores its thread is put aside together with the interpreter, so it has more room
-    here. Where the machine is late, so is an idle node that is asked in turn with the one that loads. The figures of a
-    machine: benchmarks/node_responsiveness.py.
+    The other one computes in Python all the time, the worst that a library can do. On a quiet machine that keeps to
+    50 ms too; on one with more to do than cores, its thread is put aside together with the interpreter: so more room
+    here. Where the machine is late, so is an idle node, which is asked in turn with the one that loads. The figures of
+    a machine: benchmarks/node_responsiveness.py.
     """
     with NodeProcess(preset=f"fake,{fake}=10"), NodeProcess(node_name="idle"), Client((), "idle") as idle:
         for _ in range(3):
