@@ -12,7 +12,10 @@ from ..perception.results import Detection, Grounding, InstanceMask, Look
 
 
 class TaskModel(Protocol):
-    """Examines views. One instance serves one thread."""
+    """Examines views. One instance serves one thread, unless it says that it is `concurrent`.
+
+    `concurrent = True`, where a class has it: several threads may call at once, and are answered together.
+    """
 
     batch_size: int
     """Views that one call examines together; under a deadline the loop decides anew before every call."""
