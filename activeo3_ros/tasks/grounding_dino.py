@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ class GroundingDinoTask:
     """Detects named classes or the phrase of a query in views; all views of a call go through the model together."""
 
     batch_size = 4
+    concurrent = True
 
     def __init__(
         self,
@@ -51,6 +53,7 @@ class GroundingDinoTask:
         self._torch = require_package("torch", "to run GroundingDINO", "activeo3_ros[gpu]")
         self.threshold, self.text_threshold, self.max_side = threshold, text_threshold, max_side
         self._device = torch_device(device)
+        self._one_at_a_time = threading.Lock()  # its tokenizer serves one thread
         self._processor, self._model = load_pretrained(
             model, "AutoModelForZeroShotObjectDetection", self._device, "to run GroundingDINO"
         )
@@ -68,7 +71,8 @@ class GroundingDinoTask:
         names = self._names(query)
         looks: list[Look] = []
         for start in range(0, len(views), self.batch_size):
-            looks += self._examine(views[start : start + self.batch_size], names, query)
+            with self._one_at_a_time:
+                looks += self._examine(views[start : start + self.batch_size], names, query)
         return looks
 
     def answer(self, query: Query, looks: Sequence[Look], groundings: Sequence[Grounding]) -> str | None:

@@ -22,6 +22,8 @@ Mask = npt.NDArray[np.bool_]
 class Sam:
     """Segments what a box or clicks point to, in a full-resolution window around it: small things stay large."""
 
+    concurrent = True
+
     def __init__(self, model: str = "facebook/sam-vit-base", margin: float = 0.5, device: str = "auto") -> None:
         """model: a directory, or the hub id of a SAM or SAM 2 that `activeo3 prefetch` brought here.
 
