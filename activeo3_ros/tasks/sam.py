@@ -1,4 +1,7 @@
-"""Instance masks with SAM (Kirillov et al. 2023) or SAM 2, through transformers: from boxes, or from clicks."""
+"""Instance masks with SAM (Kirillov et al. 2023), through transformers: from boxes, or from clicks.
+
+SAM 2 loads the same way where torchvision is installed, which transformers' processor of it needs.
+"""
 
 from __future__ import annotations
 
