@@ -56,6 +56,10 @@ class Gathering:
             raise call.error
         return call.replies
 
+    @property
+    def device(self) -> object:
+        return self.engine.device
+
     def describe(self) -> str:
         return self.engine.describe()
 

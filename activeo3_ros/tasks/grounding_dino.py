@@ -52,10 +52,10 @@ class GroundingDinoTask:
                 raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
         self._torch = require_package("torch", "to run GroundingDINO", "activeo3_ros[gpu]")
         self.threshold, self.text_threshold, self.max_side = threshold, text_threshold, max_side
-        self._device = torch_device(device)
+        self.device = torch_device(device)
         self._one_at_a_time = threading.Lock()  # its tokenizer serves one thread
         self._processor, self._model = load_pretrained(
-            model, "AutoModelForZeroShotObjectDetection", self._device, "to run GroundingDINO"
+            model, "AutoModelForZeroShotObjectDetection", self.device, "to run GroundingDINO"
         )
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
@@ -84,7 +84,7 @@ class GroundingDinoTask:
     def _examine(self, views: Sequence[View], names: Sequence[str], query: Query) -> list[Look]:
         images = [np.ascontiguousarray(view.image[:, :, ::-1]) for view in views]
         text = " ".join(f"{name.lower()}." for name in names)
-        inputs = self._processor(images=images, text=[text] * len(images), return_tensors="pt").to(self._device)
+        inputs = self._processor(images=images, text=[text] * len(images), return_tensors="pt").to(self.device)
         with self._torch.inference_mode():
             outputs = self._model(**inputs)
         found = self._processor.post_process_grounded_object_detection(

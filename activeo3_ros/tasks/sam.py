@@ -36,8 +36,8 @@ class Sam:
             raise InvalidInput(f"margin must be 0 to 4, got {margin}")
         self._torch = require_package("torch", "to run SAM", "activeo3_ros[gpu]")
         self.margin = margin
-        self._device = torch_device(device)
-        self._processor, self._model = load_pretrained(model, "AutoModelForMaskGeneration", self._device, "to run SAM")
+        self.device = torch_device(device)
+        self._processor, self._model = load_pretrained(model, "AutoModelForMaskGeneration", self.device, "to run SAM")
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
         masks = []
@@ -73,7 +73,7 @@ class Sam:
         if box is not None:
             prompts["input_boxes"] = [[[box.x, box.y, box.right, box.bottom]]]
         picture = np.ascontiguousarray(image[:, :, ::-1])
-        inputs = self._processor(images=picture, return_tensors="pt", **prompts).to(self._device)
+        inputs = self._processor(images=picture, return_tensors="pt", **prompts).to(self.device)
         sizes = {key: inputs.pop(key).cpu() for key in ("original_sizes", "reshaped_input_sizes") if key in inputs}
         with self._torch.inference_mode():
             outputs = self._model(**inputs, multimask_output=False)
