@@ -35,7 +35,7 @@ def picture(grey: int = FINE, height: int = 60, width: int = 80) -> np.ndarray:
     return np.full((height, width, 3), grey, np.uint8)
 
 
-def _shows(view: View, grey: int) -> bool:
+def shows(view: View, grey: int) -> bool:
     return int(view.image[0, 0, 0]) == grey
 
 
@@ -68,19 +68,19 @@ class FakeTask:
 
     def _examine(self, view: View, query: Query) -> Look:
         time.sleep(self._step_s)
-        if _shows(view, RAISES):
+        if shows(view, RAISES):
             raise RuntimeError("the engine broke")
-        if _shows(view, HANGS):
+        if shows(view, HANGS):
             time.sleep(3600)
-        if _shows(view, GARBAGE):
+        if shows(view, GARBAGE):
             return "a model gone mad"  # type: ignore[return-value]
-        if _shows(view, NO_MEMORY):
+        if shows(view, NO_MEMORY):
             raise MemoryError("no memory for 7 GB")
-        if _shows(view, SLOW):
+        if shows(view, SLOW):
             time.sleep(SLOW_S)
-        if _shows(view, EMPTY):
+        if shows(view, EMPTY):
             return Look()
-        box = Box(float("nan"), 0, 1, 1) if _shows(view, NAN_BOX) else Box(0, 0, view.width, view.height)
+        box = Box(float("nan"), 0, 1, 1) if shows(view, NAN_BOX) else Box(0, 0, view.width, view.height)
         return Look((Finding("thing", box, float("nan"), phrase=query.text, text="102"),))
 
     def answer(self, query: Query, looks: Sequence[Look], groundings: Sequence[Grounding]) -> str | None:
