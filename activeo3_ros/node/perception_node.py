@@ -280,6 +280,9 @@ class PerceptionNode(ManagedNode):
             outcome.reason,
             self._revision,
         )
+        worker = self._worker
+        if outcome.successful and worker is not None and not worker.ready(worker.settings.query):
+            response.message = "what this query needs is being loaded; until then frames keep to the former one"
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -344,6 +347,7 @@ class PerceptionNode(ManagedNode):
             **(diagnostics.model_facts(perception) if perception is not None else {}),
             "query": query.text or ", ".join(query.classes),
             "query_revision": str(self._revision),
+            "query_ready": str(worker is None or worker.ready(query)).lower(),
             "memory_mb": f"{diagnostics.resident_memory_mb():.0f}",
         }
 
