@@ -142,8 +142,8 @@ def test_a_damaged_bag_is_replayed_as_far_as_it_goes(tmp_path: Path, capsys):
     bag.write_bytes(content)
     assert replay(bag, tmp_path / "r.mcap") == 0
     captured = capsys.readouterr()
-    assert "1 messages are lost (1 of /camera/image_raw)" in captured.err
-    assert "5 selected, 5 processed" in captured.out
+    assert "1 selected frames are lost: the chunk at byte" in captured.err
+    assert "6 selected, 5 processed, 0 failed, 1 unreadable" in captured.out
 
 
 def test_a_replay_that_was_killed_resumes_to_the_same_hash(tmp_path: Path, capsys):
