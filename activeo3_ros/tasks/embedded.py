@@ -17,7 +17,7 @@ from ..perception.frame import GLOBAL_VIEW, Image, View, fit_within
 from ..perception.geometry import Box, non_maximum_suppression
 from ..perception.query import Query
 from ..perception.results import Finding, Grounding, Look
-from .centernet import COCO_CLASSES, CenterNet
+from .centernet import COCO_CLASSES, CenterNet, DetectedBoxes
 from .text_reader import TextLine, TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
 
@@ -80,7 +80,15 @@ class EmbeddedTask:
 
     def find(self, view: View, target: Target, threshold: float) -> list[Finding]:
         """What the target asks for, from `threshold` on, in view pixels, best score first; each object once."""
-        boxes, scores, class_ids = self._detector.detect([view.image], threshold)[0]
+        return self.findings(self.see(view, threshold), target)
+
+    def see(self, view: View, threshold: float) -> DetectedBoxes:
+        """All that is seen in a view, of any class, from `threshold` on; one object can have several boxes."""
+        return self._detector.detect([view.image], threshold)[0]
+
+    def findings(self, seen: DetectedBoxes, target: Target) -> list[Finding]:
+        """What of it the target asks for, in view pixels, best score first; each object once."""
+        boxes, scores, class_ids = seen
         kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
         findings = []
         for name in target.classes:
