@@ -325,7 +325,8 @@ def _difference_section(differences: Sequence[Difference]) -> list[str]:
         f"<td>{'clear' if d.is_clear else 'the interval holds zero: not shown'}</td></tr>"
         for d in differences
     )
-    head = "<tr><th>methods</th><th>metric</th><th>difference</th><th></th></tr>"
+    titles = ("methods, with their regions", "metric", "difference, 95 % interval", "verdict")
+    head = f"<tr>{''.join(f'<th>{title}</th>' for title in titles)}</tr>"
     return ["<h2>Paired differences</h2>", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"]
 
 
@@ -478,7 +479,7 @@ table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: .25rem .55rem; border-bottom: 1px solid #e4e4e4; text-align: right; white-space: nowrap; }
 th:first-child, .facts td { text-align: left; white-space: normal; }
 thead th { border-bottom: 2px solid #888; }
-td small { color: #666; }
+td small { color: #666; display: block; }
 .best { font-weight: 600; }
 .wide { overflow-x: auto; }
 .facts th { white-space: nowrap; font-weight: 500; color: #555; vertical-align: top; }
