@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -66,6 +67,7 @@ class EmbeddedTask:
         self.vocabulary = load_vocabulary(COCO_CLASSES)
         self._detector = detector or shared_detector()
         self._reader = reader
+        self._loading = threading.Lock()  # several threads may prepare for queries
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         return fit_within(width, height, max_pixels, INPUT_SIDE_PX)
@@ -150,6 +152,7 @@ class EmbeddedTask:
 
     def _text_reader(self) -> TextReader:
         """The text reader, loaded when the first query asks to read."""
-        if self._reader is None:
-            self._reader = TextReader()
-        return self._reader
+        with self._loading:
+            if self._reader is None:
+                self._reader = TextReader()
+            return self._reader

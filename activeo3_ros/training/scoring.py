@@ -69,6 +69,10 @@ class Gathering:
         self._active = 0
         self._waiting: list[_Ticket] = []
 
+    @property
+    def device(self) -> object:
+        return self.engine.device
+
     def map(self, work: Callable[[int], None], count: int, threads: int) -> None:
         """Do `work(0)` to `work(count - 1)` in threads; what they ask of this engine at the same time is one batch."""
         workers = min(threads, count)
