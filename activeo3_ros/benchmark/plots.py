@@ -39,6 +39,8 @@ def curve(lines: Mapping[str, Sequence[Point]], x_label: str, y_label: str) -> s
         axes.errorbar(
             x, y, errors, label=name, color=colour, marker="o", markersize=4, capsize=2, linestyle=style, lw=1.4
         )
+    if all(float(point.x).is_integer() for points in lines.values() for point in points):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_ylim(bottom=0)
