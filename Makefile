@@ -2,12 +2,13 @@
 # make demo     the whole way once, on real pictures; its results are in out/demo
 # make test     ruff, mypy and the tests, against what setup built
 # make lint     ruff and mypy alone
-# make bench    every script of benchmarks/
+# make bench    the scripts of benchmarks/ that need no GPU and end within minutes (BENCHMARKS=node_soak chooses others)
 # make clean    remove what setup and the tools made
 
 # Once there is an environment, its own Python: what PYTHON chose for `make setup` holds for `make demo` too.
 PYTHON ?= $(shell .venv/bin/python -c '' 2>/dev/null && echo .venv/bin/python || echo python3)
 EXTRAS ?=
+BENCHMARKS ?= active_vs_slices core_overhead node_overhead
 
 .DEFAULT_GOAL := help
 .PHONY: help setup prefetch demo test lint bench clean
@@ -45,9 +46,9 @@ test: lint prefetch
 
 bench: prefetch
 	@$(ACTIVATE)
-	for script in benchmarks/*.py; do
-		echo "== $$script"
-		python "$$script"
+	for name in $(BENCHMARKS); do
+		echo "== $$name"
+		python "benchmarks/$$name.py"
 	done
 
 clean:

@@ -18,12 +18,15 @@ from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
 from activeo3_ros.training.scenes import draw_scene  # noqa: E402
 
 SCENES = range(1, 7)
+CAMERAS = ("camera", "rear")
 
 
 @pytest.fixture(scope="module")
 def client():
-    reliable = {"qos_overrides./camera/image_raw.subscription.reliability": "reliable"}  # frames of 6 MB
-    with NodeProcess(real_node(), preset="tiny", autostart=True, **reliable) as node, Client() as client:
+    # Frames of 6 MB.
+    reliable = {f"qos_overrides./{camera}/image_raw.subscription.reliability": "reliable" for camera in CAMERAS}
+    node = NodeProcess(real_node(), preset="tiny", cameras=list(CAMERAS), autostart=True, **reliable)
+    with node, Client(CAMERAS) as client:
         wait_for(lambda: not node.running or client._is_active(), 120, "two models to load")
         client.connect()
         yield client
@@ -50,3 +53,28 @@ def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(clie
         if lights and boxes:
             found += int((iou(boxes, lights).max(axis=1) >= 0.5).sum())
     assert found >= 1
+
+
+def test_frames_of_several_cameras_are_looked_at_together_and_each_gets_its_own_result(client):
+    scenes = {camera: draw_scene(HELD_OUT_SEED + seed).image for seed, camera in enumerate(CAMERAS, 1)}
+    alone = {camera: client.look_at(image, camera, timeout_s=100) for camera, image in scenes.items()}
+    before = len(client.results)
+    for camera, image in scenes.items():
+        client.publish(image, camera)
+    together = wait_for(lambda: (new := client.results[before:])[1:] and new, 100, "a result of each camera")
+    assert sorted(result.camera for result in together) == sorted(CAMERAS)
+    for result in together:
+        assert result.status == PerceptionResult.STATUS_COMPLETE, result.status_message
+        assert regions(result) == pytest.approx(regions(alone[result.camera]), abs=1.0)
+
+
+def test_diagnostics_say_what_runs_and_where(client):
+    _, _, values = client.status()
+    assert values["sensing"].startswith("MllmSensing: policy on cpu with transformers")
+    assert values["task"].startswith("MllmTask: start on cpu with transformers")
+    assert values["device"] == "cpu"
+
+
+def regions(result: PerceptionResult) -> list[float]:
+    """Corner and size of each region, one after the other, pixels."""
+    return [value for region in result.regions for value in (region.box.x, region.box.y, region.box.width)]

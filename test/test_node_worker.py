@@ -11,11 +11,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from node_fixtures.client import wait_for
-from node_fixtures.fakes import FINE, GARBAGE, HANGS, NAN_BOX, NO_MEMORY, RAISES, FakePreset, picture
+from node_fixtures.fakes import (
+    FINE,
+    GARBAGE,
+    HANGS,
+    NAN_BOX,
+    NO_MEMORY,
+    RAISES,
+    SLOW,
+    FakePreset,
+    FakeSensing,
+    FakeTask,
+    picture,
+    shows,
+)
 
 from activeo3_ros.node.accounting import Counts, Distribution, Fate, Latencies, Ledger
 from activeo3_ros.node.worker import Busy, Job, LookRequest, Prepared, Rejected, Settings, Slots, Worker
-from activeo3_ros.perception import Budget, Frame, InvalidInput, Query, Status, UnsupportedQuery
+from activeo3_ros.perception import ActivePerception, Budget, Frame, InvalidInput, Query, Status, UnsupportedQuery
 
 MALFORMED = b"malformed"
 
@@ -80,8 +93,22 @@ def test_cameras_take_turns_however_fast_one_of_them_is():
     for _ in range(10):
         slots.put(Job("fast", b""))
         slots.put(Job("slow", b""))
-        order.append(slots.take(0).camera)
+        job = slots.take(0)
+        order.append(job.camera)
+        slots.done(job)
     assert order == ["fast", "slow"] * 5
+
+
+def test_a_camera_waits_until_its_last_frame_is_done_and_the_others_do_not():
+    slots = Slots(["a", "b"])
+    slots.put(Job("a", b"first"))
+    first = slots.take(0)
+    slots.put(Job("a", b"second"))
+    assert slots.take(0) is None
+    slots.put(Job("b", b""))
+    assert slots.take(0).camera == "b"
+    slots.done(first)
+    assert slots.take(0).data == b"second"
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "take"]), max_size=60))
@@ -95,6 +122,7 @@ def test_a_camera_with_a_frame_waits_for_at_most_one_turn_of_each_other(steps):
         job = slots.take(0)
         assert (job is None) == (not waiting)
         if job is not None:
+            slots.done(job)
             waiting.pop(job.camera)
             waiting = {camera: turns + 1 for camera, turns in waiting.items()}
             assert all(turns <= 2 for turns in waiting.values())
@@ -162,7 +190,7 @@ def test_frames_are_ignored_while_the_gate_is_closed():
 def test_what_waits_when_the_gate_closes_is_stale_and_what_is_looked_at_is_finished():
     with FakeRobot(FakePreset(step_s=0.05)) as robot:
         robot.offer()
-        wait_for(lambda: robot.worker._generation.job)
+        wait_for(lambda: robot.worker._generation.jobs)
         robot.offer()
         robot.worker.close_gate()
         counts = robot.settled()
@@ -232,6 +260,68 @@ def test_after_several_hangs_frames_fail_with_the_reason_and_no_more_memory_is_s
         assert "threads hang" in robot.outcomes[-1].result.status_message
 
 
+# Several cameras at once
+
+
+class FakeServer(FakeTask):
+    """A task model that answers only once all cameras have asked, as none would ever do one after the other."""
+
+    concurrent = True
+
+    def __init__(self, cameras: int) -> None:
+        super().__init__()
+        self.together = threading.Barrier(cameras)
+
+    def examine(self, views, query, budget):
+        if views and not shows(views[0], SLOW):
+            self.together.wait(10)
+        return super().examine(views, query, budget)
+
+
+class FakeChooser(FakeSensing):
+    concurrent = True
+
+
+def serving(cameras: int, **settings) -> FakeRobot:
+    """A robot whose models answer `cameras` cameras together."""
+    preset = FakePreset()
+    preset.build = lambda: ActivePerception(FakeChooser(), FakeServer(cameras), Budget(max_regions=2))
+    return FakeRobot(preset, **settings)
+
+
+def test_models_that_can_answer_all_cameras_together():
+    with serving(3) as robot:
+        for _ in range(3):
+            for camera in "abc":
+                robot.offer(FINE, camera)
+            assert [robot.settled(camera).failed for camera in "abc"] == [0, 0, 0]
+    assert Counter(outcome.camera for outcome in robot.outcomes) == {"a": 3, "b": 3, "c": 3}
+
+
+def test_the_results_of_one_camera_keep_their_order_where_cameras_are_looked_at_together():
+    with serving(1) as robot:
+        for grey, stamp in ((SLOW, 1), (FINE, 2)):
+            robot.stamps[bytes([grey])] = stamp
+        robot.offer(SLOW)
+        wait_for(lambda: robot.worker._generation.jobs)
+        robot.offer(FINE)
+        assert robot.settled().processed == 2
+    assert [outcome.frame.stamp_ns for outcome in robot.outcomes] == [1, 2]
+
+
+def test_a_hang_ends_the_frames_of_all_cameras_that_share_the_models_and_each_is_counted():
+    with serving(3, inference_timeout_s=0.5) as robot:
+        robot.offer(FINE, "a")
+        robot.offer(FINE, "b")  # both wait for ever: the third camera has nothing to ask
+        wait_for(lambda: len(robot.worker._generation.jobs) == 2)
+        wait_for(lambda: robot.worker.watch() or len(robot.outcomes) == 2)
+        assert [robot.settled(camera).failed for camera in "ab"] == [1, 1]
+        assert robot.worker.wait_loaded(5)
+        for camera in "abc":
+            robot.offer(FINE, camera)
+        assert [robot.settled(camera).processed for camera in "abc"] == [1, 1, 1]
+
+
 def test_a_result_that_cannot_be_published_counts_as_failed():
     robot = FakeRobot()
     robot.worker._deliver = lambda outcome: 1 / 0
@@ -264,7 +354,7 @@ def test_stopping_ends_what_is_looked_at_at_its_next_step():
     with FakeRobot(FakePreset(step_s=1.0)) as robot:
         robot.worker.settings = Settings(budget=Budget(max_regions=2, deadline_ms=60_000.0))
         robot.offer()
-        wait_for(lambda: robot.worker._generation.job)
+        wait_for(lambda: robot.worker._generation.jobs)
         start = time.monotonic()
         assert robot.worker.stop(5, "the node is being cleaned up")
         assert time.monotonic() - start < 1.8
@@ -275,7 +365,7 @@ def test_stopping_ends_what_is_looked_at_at_its_next_step():
 def test_stopping_does_not_wait_for_a_model_that_hangs():
     with FakeRobot() as robot:
         robot.offer(HANGS)
-        wait_for(lambda: robot.worker._generation.job and robot.worker._generation.job.prepared)
+        wait_for(lambda: robot.worker._generation.jobs and robot.worker._generation.jobs[0].prepared)
         assert not robot.worker.stop(0.1, "the node is being shut down")
         assert robot.settled().failed == 1
         assert robot.outcomes[0].result.status_message == "the node is being shut down"
@@ -305,6 +395,36 @@ def test_a_query_that_the_models_cannot_serve_is_refused_beforehand():
         robot.worker.check_query(Query("the sign"))
         with pytest.raises(UnsupportedQuery, match="not unicorns"):
             robot.worker.check_query(Query("a unicorn"))
+
+
+def test_frames_keep_to_the_former_query_until_what_the_new_one_needs_is_loaded():
+    loading = threading.Event()
+
+    class FakeLibrary(FakeTask):
+        def examine(self, views, query, budget):
+            if query.text == "the plate" and not views:
+                assert loading.wait(10)
+            return super().examine(views, query, budget)
+
+    preset = FakePreset()
+    preset.build = lambda: ActivePerception(FakeSensing(), FakeLibrary(), Budget(max_regions=2))
+    with FakeRobot(preset) as robot:
+        robot.worker.settings = Settings(Query("the sign", revision=1))
+        robot.offer()
+        robot.settled()
+        robot.worker.check_query(Query("the plate"))  # does not wait
+        robot.worker.settings = Settings(Query("the plate", revision=2))
+        assert not robot.worker.ready(Query("the plate"))
+        robot.offer()
+        robot.settled()
+        with pytest.raises(UnsupportedQuery, match="not unicorns"):
+            robot.worker.check_query(Query("a unicorn"))
+        loading.set()
+        wait_for(lambda: robot.worker.ready(Query("the plate")))
+        robot.offer()
+        robot.settled()
+    asked = [outcome.result.query for outcome in robot.outcomes]
+    assert [(query.text, query.revision) for query in asked] == [("the sign", 1), ("the sign", 1), ("the plate", 2)]
 
 
 def test_a_look_uses_the_newest_frame_its_own_query_and_leaves_the_counts_alone():

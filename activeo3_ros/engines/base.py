@@ -99,6 +99,10 @@ class Engine(Protocol):
     family: Family
     """How the model sees images and writes coordinates."""
 
+    @property
+    def device(self) -> object:
+        """Where the model computes, whose `str` is what torch calls it, or "remote"."""
+
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         """One reply for each request, in their order, greedily decoded; the requests are answered together.
 

@@ -14,6 +14,7 @@ from weakref import WeakValueDictionary
 
 from ..perception.errors import InvalidInput
 from .base import Engine
+from .gathering import Gathering
 
 ENGINE_TYPES = {
     "transformers": "activeo3_ros.engines.transformers_engine:TransformersEngine",
@@ -86,7 +87,8 @@ def _build(settings: dict[str, Any]) -> Engine:
             "`remote` with the url of a server; run: activeo3 doctor"
         )
     engine: Engine = _class_of(chosen)(**given)
-    return engine
+    # A server gathers by itself what many clients ask.
+    return engine if chosen == "remote" else Gathering(engine)
 
 
 def _class_of(kind: str) -> Any:

@@ -47,6 +47,8 @@ class _TryAgain(Exception):
 class RemoteEngine:
     """A model behind HTTP. Requests of all threads share one limit of concurrent ones; more wait their turn."""
 
+    device = "remote"
+
     def __init__(
         self,
         url: str,

@@ -24,6 +24,8 @@ from .weights import local_model, model_type
 class VllmEngine:
     """One model in this process; the requests of one call are answered together."""
 
+    device = "cuda"
+
     def __init__(
         self,
         model: str,

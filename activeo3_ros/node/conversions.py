@@ -158,8 +158,8 @@ def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
 def _pixels(message: ImageMessage, encoding: Encoding) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """`(h, w)` or `(h, w, channels)` in this machine's byte order, without the padding of the rows."""
     row = message.width * encoding.channels * encoding.depth
-    rows = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    rows = np.ascontiguousarray(rows[:, :row])
+    padded = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    rows = np.ascontiguousarray(padded[:, :row])
     shape = (message.height, message.width) + ((encoding.channels,) if encoding.channels > 1 else ())
     if encoding.depth == 1:
         return rows.reshape(shape)

@@ -99,17 +99,27 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
 
 
 def model_facts(perception: ActivePerception) -> dict[str, str]:
-    """Which models run, and on what device; a model says so by an attribute `device`, else it is the CPU."""
-    device = str(getattr(perception.task, "device", "cpu"))
-    facts = {
-        "sensing": type(perception.sensing).__name__,
-        "task": type(perception.task).__name__,
-        "device": device,
-    }
+    """Which models run, and where: each on the `device` that it, or its `engine`, names, else on the CPU."""
+    models: dict[str, object] = {"sensing": perception.sensing, "task": perception.task}
+    if perception.segmenter is not None:
+        models["segmenter"] = perception.segmenter
+    facts = {role: _description(model) for role, model in models.items()}
+    devices = list(dict.fromkeys(_device(model) for model in models.values()))
+    facts["device"] = ", ".join(devices)
     torch = sys.modules.get("torch")
-    if torch is not None and device.startswith("cuda"):
-        facts["device_memory_mb"] = f"{torch.cuda.memory_allocated(device) / 2**20:.0f}"
+    on_gpu = [device for device in devices if device.startswith("cuda")]
+    if torch is not None and on_gpu:
+        facts["device_memory_mb"] = f"{sum(torch.cuda.memory_allocated(device) for device in on_gpu) / 2**20:.0f}"
     return facts
+
+
+def _description(model: object) -> str:
+    engine = getattr(model, "engine", None)
+    return type(model).__name__ + (f": {engine.describe()}" if engine is not None else "")
+
+
+def _device(model: object) -> str:
+    return str(getattr(model, "device", None) or getattr(getattr(model, "engine", None), "device", "cpu"))
 
 
 def resident_memory_mb() -> float:

@@ -40,7 +40,7 @@ from ..perception import (
     Status,
 )
 from ..presets import load_preset
-from . import conversions, diagnostics, messages, parameters
+from . import conversions, diagnostics, messages, parameters, qos
 from .accounting import Counts, Ledger
 from .lifecycle import FAILURE, SUCCESS, ManagedNode, logged
 from .looking import LookServer
@@ -54,6 +54,8 @@ WARM_UP_SIZE = (480, 640)
 """Height and width of the grey picture that models see once before they are ready, pixels."""
 EXECUTOR_THREADS = 8
 """A transition and a look may hold one each for long; the others answer."""
+SWITCH_INTERVAL_S = 0.001
+"""How long a model's Python code may keep the interpreter: an answer to a service waits for it several times over."""
 
 
 class LoadablePreset(Protocol):
@@ -123,6 +125,7 @@ class PerceptionNode(ManagedNode):
     def on_configure(self, state: Any) -> Any:
         """Load the models, in the worker's thread; failure leaves nothing behind and can be retried."""
         self.last_error = ""
+        self._warn_of_lost_images()
         try:
             self._preset = self._load_preset(self._values["preset"])
             settings = self._settings()
@@ -147,6 +150,13 @@ class PerceptionNode(ManagedNode):
         self._loading_since = math.nan
         self.get_logger().info(f"preset {self._values['preset']!r} is ready after {took:.1f} s")
         return SUCCESS
+
+    def _warn_of_lost_images(self) -> None:
+        middleware = rclpy.get_rmw_implementation_identifier()
+        raw = [topics.image_profile for topics in self._topics.values() if topics.image_type is Image]
+        warnings = [qos.warning_of_lost_images(profile, os.environ, middleware) for profile in raw]
+        for warning in sorted(set(filter(None, warnings))):
+            self.get_logger().warning(warning)
 
     def _refuse_configure(self, reason: str) -> Any:
         self._free()
@@ -278,6 +288,9 @@ class PerceptionNode(ManagedNode):
             outcome.reason,
             self._revision,
         )
+        worker = self._worker
+        if outcome.successful and worker is not None and not worker.ready(worker.settings.query):
+            response.message = "what this query needs is being loaded; until then frames keep to the former one"
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -342,6 +355,7 @@ class PerceptionNode(ManagedNode):
             **(diagnostics.model_facts(perception) if perception is not None else {}),
             "query": query.text or ", ".join(query.classes),
             "query_revision": str(self._revision),
+            "query_ready": str(worker is None or worker.ready(query)).lower(),
             "memory_mb": f"{diagnostics.resident_memory_mb():.0f}",
         }
 
@@ -410,6 +424,7 @@ def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = 
     except RuntimeError as error:  # arguments that ROS does not understand
         print(f"perception_node: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

@@ -1,8 +1,11 @@
-"""The one thread that looks at frames: newest frame wins, cameras take fair turns, every frame is accounted for.
+"""What looks at frames: newest frame wins, cameras take fair turns, every frame is accounted for.
 
 Knows no ROS. The node hands in raw messages (`offer`), this decides what becomes of each, and hands back an `Outcome`
 for every frame that was taken up. Models are loaded in the thread that uses them, so that neither loading nor a model
 that hangs ever holds up the caller; a model that hangs past a limit is given up together with its thread.
+
+One thread looks at one frame at a time. Where the models answer several threads together there is a lane for each
+camera (`ActivePerception.concurrent`), so that their frames share the models' calls.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..perception import (
@@ -31,6 +34,8 @@ from .accounting import Fate, Latencies, Ledger
 
 logger = logging.getLogger(__name__)
 
+ANSWER_S = 0.02
+"""How long a check of a query may take: what cannot be served is known sooner, loading a model takes much longer."""
 MAX_HUNG_THREADS = 3
 """Threads that hang in a model before no fresh one is started: each holds its models' memory."""
 
@@ -80,6 +85,14 @@ class Outcome:
 
 
 @dataclass
+class Preparation:
+    """What a query needs beyond the models that every query needs, on its way. error: why it cannot be served."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    error: UnsupportedQuery | None = None
+
+
+@dataclass
 class Job:
     """One message on its way, to be settled exactly once."""
 
@@ -116,11 +129,15 @@ class LookRequest(Job):
 
 
 class Slots:
-    """Where frames wait: one place a camera for the newest, and one for a look on request, which goes first."""
+    """Where frames wait: one place a camera for the newest, and one for a look on request, which goes first.
+
+    A camera's next frame waits until `done` was said of the one that was taken, so that its results stay in order.
+    """
 
     def __init__(self, cameras: Iterable[str]) -> None:
         self._turns = deque(cameras)
         self._waiting: dict[str, Job] = {}
+        self._taken: dict[str, Job] = {}
         self._look: LookRequest | None = None
         self._ready = threading.Condition()
 
@@ -140,17 +157,28 @@ class Slots:
     def take(self, wait_s: float) -> Job | None:
         """The look on request, else the frame of the camera whose last turn is longest ago; None after `wait_s`."""
         with self._ready:
-            if not self._look and not self._waiting:
+            if not self._look and self._next_camera() is None:
                 self._ready.wait(wait_s)
             if self._look:
                 look, self._look = self._look, None
                 return look
-            for camera in self._turns:
-                if camera in self._waiting:
-                    self._turns.remove(camera)
-                    self._turns.append(camera)
-                    return self._waiting.pop(camera)
-        return None
+            camera = self._next_camera()
+            if camera is None:
+                return None
+            self._turns.remove(camera)
+            self._turns.append(camera)
+            self._taken[camera] = job = self._waiting.pop(camera)
+        return job
+
+    def done(self, job: Job) -> None:
+        """The camera's next frame may be taken."""
+        with self._ready:
+            if self._taken.get(job.camera) is job:
+                del self._taken[job.camera]
+                self._ready.notify()
+
+    def _next_camera(self) -> str | None:
+        return next((camera for camera in self._turns if camera in self._waiting and camera not in self._taken), None)
 
     def clear(self) -> list[Job]:
         """Take out every frame that waits; a look stays."""
@@ -164,20 +192,47 @@ class Slots:
             self._ready.notify_all()
 
 
-@dataclass
+@dataclass(eq=False)
+class Lane:
+    """One thread, and the job that it is at."""
+
+    job: Job | None = None
+    thread: threading.Thread | None = None
+    perception: ActivePerception | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.thread is not None and self.thread.is_alive()
+
+
+@dataclass(eq=False)
 class Generation:
-    """One thread with the models that it loaded. A hang retires it; nothing that it does afterwards counts."""
+    """The models, and the lanes that use them; the first has loaded them.
+
+    A hang retires all of it; nothing that it does afterwards counts.
+    """
 
     loaded: threading.Event = field(default_factory=threading.Event)
     error: str = ""
     retired: bool = False
-    perception: ActivePerception | None = None
-    job: Job | None = None
-    thread: threading.Thread | None = None
+    lanes: list[Lane] = field(default_factory=lambda: [Lane()])
+
+    @property
+    def perception(self) -> ActivePerception | None:
+        return self.lanes[0].perception
+
+    @property
+    def jobs(self) -> list[Job]:
+        """What is being looked at."""
+        return [job for lane in self.lanes if (job := lane.job) is not None]
+
+    @property
+    def alive(self) -> bool:
+        return any(lane.alive for lane in self.lanes)
 
 
 class Worker:
-    """Looks at the frames of several cameras, one at a time, in a thread of its own."""
+    """Looks at the frames of several cameras, in threads of its own."""
 
     POLL_S = 0.2
 
@@ -204,6 +259,7 @@ class Worker:
         self._prepare = prepare
         self._deliver = deliver
         self._now_ns = now_ns
+        self._cameras = tuple(cameras)
         self._slots = Slots(cameras)
         self._newest: dict[str, bytes] = {}
         self._look: LookRequest | None = None
@@ -211,6 +267,8 @@ class Worker:
         self._open = False
         self._gate = threading.Lock()
         self._hung: list[Generation] = []
+        self._preparing: dict[Query, Preparation] = {}
+        self._in_force = settings.query
         self._generation = self._start_generation()
 
     # Loading
@@ -231,7 +289,7 @@ class Worker:
     @property
     def hung_threads(self) -> int:
         """Threads that were given up and are still in a model's call, holding its memory."""
-        self._hung = [generation for generation in self._hung if generation.thread and generation.thread.is_alive()]
+        self._hung = [generation for generation in self._hung if generation.alive]
         return len(self._hung)
 
     @property
@@ -240,16 +298,44 @@ class Worker:
         return self._generation.perception
 
     def check_query(self, query: Query) -> None:
-        """Raises UnsupportedQuery, with what can be asked, if the models that are loaded cannot serve the query."""
+        """Raises UnsupportedQuery, with what can be asked, if the models that are loaded cannot serve the query.
+
+        What it needs besides them is loaded in a thread of its own, and this does not wait for it; see `ready`.
+        """
         perception = self.perception
         if perception is None:
             return
+        self._standing_query()  # what is ready now is the former one, though no frame may have come for it
+        key = replace(query, revision=0)
+        preparation = self._preparing.get(key)
+        if preparation is None:
+            preparation = self._preparing[key] = Preparation()
+            arguments = (perception, key, preparation)
+            threading.Thread(target=self._prepare_query, args=arguments, name="query", daemon=True).start()
+        preparation.done.wait(ANSWER_S)
+        if preparation.error is not None:
+            raise preparation.error
+
+    def ready(self, query: Query) -> bool:
+        """Whether all is loaded that a query needs. Frames keep to the former query until the standing one is."""
+        return replace(query, revision=0) not in self._preparing
+
+    def _prepare_query(self, perception: ActivePerception, query: Query, preparation: Preparation) -> None:
         try:
             perception.prepare(query)
-        except UnsupportedQuery:
-            raise
+        except UnsupportedQuery as error:
+            preparation.error = error
         except Exception:
-            logger.exception("the query could not be checked beforehand")
+            logger.exception("what the query %r needs could not be loaded; its frames will fail", query.text)
+        finally:
+            self._preparing.pop(query, None)
+            preparation.done.set()
+
+    def _standing_query(self) -> Query:
+        standing = self.settings.query
+        if self.ready(standing):
+            self._in_force = standing
+        return self._in_force
 
     # Frames
 
@@ -307,16 +393,19 @@ class Worker:
 
     def watch(self) -> None:
         """Give up a model that hangs. To be called a few times a second, from any one thread."""
-        limit = self.settings.inference_timeout_s
-        generation, job = self._generation, self._generation.job
-        if not limit or job is None or time.perf_counter() - job.started < limit or not job.settle():
+        limit, generation = self.settings.inference_timeout_s, self._generation
+        jobs = generation.jobs
+        if not limit or all(time.perf_counter() - job.started < limit for job in jobs):
+            return
+        given_up = [job for job in jobs if job.settle()]
+        if not given_up:
             return
         generation.retired = True
         self._hung.append(generation)
-        self._conclude(
-            job,
-            _failure(job, f"the model did not answer within {limit:g} s and was given up"),
-        )
+        # A frame of another camera that was taken up later shares the models, and often the very call that hangs.
+        for job in given_up:
+            self._conclude(job, _failure(job, f"the model did not answer within {limit:g} s and was given up"))
+            self._slots.done(job)
         self._generation = self._start_generation()
 
     def stop(self, timeout_s: float, reason: str) -> bool:
@@ -325,57 +414,74 @@ class Worker:
         generation = self._generation
         generation.retired = True
         self._slots.wake()
-        if generation.thread is not None:
-            generation.thread.join(timeout_s)
-        job = generation.job
-        if job is not None and job.settle():
-            self._conclude(job, _failure(job, reason))
+        deadline = time.monotonic() + timeout_s
+        for lane in generation.lanes:
+            if lane.thread is not None:
+                lane.thread.join(max(0.0, deadline - time.monotonic()))
+        for job in generation.jobs:
+            if job.settle():
+                self._conclude(job, _failure(job, reason))
         if self._look is not None:
             self.end_look(self._look, reason)
         self._newest.clear()
-        return generation.thread is None or not generation.thread.is_alive()
+        return not generation.alive
 
-    # The thread
+    # The threads
 
     def _start_generation(self) -> Generation:
         generation = Generation()
         if self.hung_threads >= MAX_HUNG_THREADS:
             generation.error = f"{MAX_HUNG_THREADS} threads hang in the model; clean up and configure again"
             generation.loaded.set()
-        # A daemon: a model that never returns must not keep the process alive.
-        generation.thread = threading.Thread(target=self._run, args=(generation,), name="worker", daemon=True)
-        generation.thread.start()
+        self._start_lane(generation, generation.lanes[0])
         return generation
 
-    def _run(self, generation: Generation) -> None:
+    def _start_lane(self, generation: Generation, lane: Lane) -> None:
+        # A daemon: a model that never returns must not keep the process alive.
+        lane.thread = threading.Thread(target=self._run, args=(generation, lane), name="worker", daemon=True)
+        lane.thread.start()
+
+    def _run(self, generation: Generation, lane: Lane) -> None:
         if not generation.loaded.is_set():
-            self._load_models(generation)
+            self._load_models(generation, lane)
+            self._add_lanes(generation)
         while not generation.retired:
             job = self._slots.take(self.POLL_S)
             if job is None:
                 continue
             job.started = time.perf_counter()
-            generation.job = job
-            outcome = self._perform(generation, job)
+            lane.job = job
+            outcome = self._perform(generation, lane, job)
             if job.settle():
                 self._conclude(job, outcome)
-            generation.job = None
-        generation.perception = None
+            lane.job = None
+            self._slots.done(job)
+        lane.perception = None
         gc.collect()
 
-    def _load_models(self, generation: Generation) -> None:
+    def _load_models(self, generation: Generation, lane: Lane) -> None:
         try:
-            generation.perception = self._load()
+            lane.perception = self._load()
         except Exception as error:
             generation.error = f"{type(error).__name__}: {error}"
             logger.exception("the models could not be loaded")
         finally:
             generation.loaded.set()
 
-    def _perform(self, generation: Generation, job: Job) -> tuple[Fate, Outcome | None, str]:
+    def _add_lanes(self, generation: Generation) -> None:
+        """A lane for each further camera, where the models answer several threads together."""
+        perception = generation.perception
+        if perception is None or not perception.concurrent or generation.retired:
+            return
+        for _ in self._cameras[1:]:
+            lane = Lane(perception=perception.for_another_thread())
+            generation.lanes.append(lane)
+            self._start_lane(generation, lane)
+
+    def _perform(self, generation: Generation, lane: Lane, job: Job) -> tuple[Fate, Outcome | None, str]:
         """What becomes of a job. Never raises."""
-        settings, perception = self.settings, generation.perception
-        job.query = job.query if isinstance(job, LookRequest) else settings.query
+        settings, perception = self.settings, lane.perception
+        job.query = job.query if isinstance(job, LookRequest) else self._standing_query()
         budget = job.budget if isinstance(job, LookRequest) else settings.budget
 
         def observe(stage: str, regions: Sequence[Region]) -> None:

@@ -48,6 +48,19 @@ class ActivePerception:
         self.examine_view = examine_view
         self._pace = Pace()
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether frames of several cameras gain from being perceived at the same time, each in a thread of its own.
+
+        So it is where each model may be called by several threads at once, which it then answers together.
+        """
+        models = [self.sensing, self.task, *([] if self.segmenter is None else [self.segmenter])]
+        return all(getattr(model, "concurrent", False) for model in models)
+
+    def for_another_thread(self) -> ActivePerception:
+        """The same models for one more thread; only where they are `concurrent`."""
+        return ActivePerception(self.sensing, self.task, self.budget, self.segmenter, self.examine_view)
+
     def prepare(self, query: Query) -> None:
         """Load what a query needs beyond the models that every query needs, so that its first frame need not wait.
 

@@ -11,7 +11,10 @@ from ..perception.results import Proposal
 
 
 class SensingPolicy(Protocol):
-    """Chooses where to look closer. One instance serves one thread."""
+    """Chooses where to look closer. One instance serves one thread, unless it says that it is `concurrent`.
+
+    `concurrent = True`, where a class has it: several threads may call at once, and it may answer them together.
+    """
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         """Width and height at which this policy wants to see a frame of `width` x `height` pixels."""

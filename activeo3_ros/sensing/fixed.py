@@ -18,6 +18,8 @@ from ..perception.results import Proposal, Region
 class _FixedPolicy:
     """Shared by policies that need no pixels."""
 
+    concurrent = True
+
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         return fit_within(width, height, max_pixels)
 

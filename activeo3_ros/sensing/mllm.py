@@ -21,6 +21,8 @@ from ..perception.results import Proposal, Region
 class MllmSensing:
     """Asks the model for all regions at once."""
 
+    concurrent = True
+
     def __init__(
         self,
         engine: Mapping[str, Any] | Engine,

@@ -12,7 +12,10 @@ from ..perception.results import Detection, Grounding, InstanceMask, Look
 
 
 class TaskModel(Protocol):
-    """Examines views. One instance serves one thread."""
+    """Examines views. One instance serves one thread, unless it says that it is `concurrent`.
+
+    `concurrent = True`, where a class has it: several threads may call at once, and it may answer them together.
+    """
 
     batch_size: int
     """Views that one call examines together; under a deadline the loop decides anew before every call."""
@@ -31,7 +34,7 @@ class TaskModel(Protocol):
 
 
 class Segmenter(Protocol):
-    """Turns detections into instance masks."""
+    """Turns detections into instance masks. One instance serves one thread, unless it says that it is `concurrent`."""
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
         """One mask for each detection, in the same order; a detection that cannot be separated has none."""

@@ -21,6 +21,8 @@ MIN_SHARE, MAX_SHARE = 0.05, 0.98
 class GrabCut:
     """Separates the object in a box from what surrounds it by colour (Rother et al. 2004)."""
 
+    concurrent = True
+
     def __init__(self, iterations: int = 3, margin: float = 0.25, max_side: int = 160) -> None:
         """iterations: 1 to 20. margin: surroundings to learn from, as a share of the box, 0.05 to 2.
 

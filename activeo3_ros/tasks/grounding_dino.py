@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ class GroundingDinoTask:
     """Detects named classes or the phrase of a query in views; all views of a call go through the model together."""
 
     batch_size = 4
+    concurrent = True
 
     def __init__(
         self,
@@ -50,9 +52,10 @@ class GroundingDinoTask:
                 raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
         self._torch = require_package("torch", "to run GroundingDINO", "activeo3_ros[gpu]")
         self.threshold, self.text_threshold, self.max_side = threshold, text_threshold, max_side
-        self._device = torch_device(device)
+        self.device = torch_device(device)
+        self._one_at_a_time = threading.Lock()  # its tokenizer serves one thread
         self._processor, self._model = load_pretrained(
-            model, "AutoModelForZeroShotObjectDetection", self._device, "to run GroundingDINO"
+            model, "AutoModelForZeroShotObjectDetection", self.device, "to run GroundingDINO"
         )
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
@@ -68,7 +71,8 @@ class GroundingDinoTask:
         names = self._names(query)
         looks: list[Look] = []
         for start in range(0, len(views), self.batch_size):
-            looks += self._examine(views[start : start + self.batch_size], names, query)
+            with self._one_at_a_time:
+                looks += self._examine(views[start : start + self.batch_size], names, query)
         return looks
 
     def answer(self, query: Query, looks: Sequence[Look], groundings: Sequence[Grounding]) -> str | None:
@@ -80,7 +84,7 @@ class GroundingDinoTask:
     def _examine(self, views: Sequence[View], names: Sequence[str], query: Query) -> list[Look]:
         images = [np.ascontiguousarray(view.image[:, :, ::-1]) for view in views]
         text = " ".join(f"{name.lower()}." for name in names)
-        inputs = self._processor(images=images, text=[text] * len(images), return_tensors="pt").to(self._device)
+        inputs = self._processor(images=images, text=[text] * len(images), return_tensors="pt").to(self.device)
         with self._torch.inference_mode():
             outputs = self._model(**inputs)
         found = self._processor.post_process_grounded_object_detection(

@@ -32,6 +32,7 @@ class MllmTask:
     """Asks the model about all views of a frame in one call."""
 
     batch_size = MAX_REGIONS + 1
+    concurrent = True
 
     def __init__(
         self,

@@ -1,4 +1,7 @@
-"""Instance masks with SAM (Kirillov et al. 2023) or SAM 2, through transformers: from boxes, or from clicks."""
+"""Instance masks with SAM (Kirillov et al. 2023), through transformers: from boxes, or from clicks.
+
+SAM 2 loads the same way where torchvision is installed, which transformers' processor of it needs.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ Mask = npt.NDArray[np.bool_]
 class Sam:
     """Segments what a box or clicks point to, in a full-resolution window around it: small things stay large."""
 
+    concurrent = True
+
     def __init__(self, model: str = "facebook/sam-vit-base", margin: float = 0.5, device: str = "auto") -> None:
         """model: a directory, or the hub id of a SAM or SAM 2 that `activeo3 prefetch` brought here.
 
@@ -31,8 +36,8 @@ class Sam:
             raise InvalidInput(f"margin must be 0 to 4, got {margin}")
         self._torch = require_package("torch", "to run SAM", "activeo3_ros[gpu]")
         self.margin = margin
-        self._device = torch_device(device)
-        self._processor, self._model = load_pretrained(model, "AutoModelForMaskGeneration", self._device, "to run SAM")
+        self.device = torch_device(device)
+        self._processor, self._model = load_pretrained(model, "AutoModelForMaskGeneration", self.device, "to run SAM")
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
         masks = []
@@ -68,7 +73,7 @@ class Sam:
         if box is not None:
             prompts["input_boxes"] = [[[box.x, box.y, box.right, box.bottom]]]
         picture = np.ascontiguousarray(image[:, :, ::-1])
-        inputs = self._processor(images=picture, return_tensors="pt", **prompts).to(self._device)
+        inputs = self._processor(images=picture, return_tensors="pt", **prompts).to(self.device)
         sizes = {key: inputs.pop(key).cpu() for key in ("original_sizes", "reshaped_input_sizes") if key in inputs}
         with self._torch.inference_mode():
             outputs = self._model(**inputs, multimask_output=False)

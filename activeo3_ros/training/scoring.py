@@ -80,6 +80,10 @@ class Gathering:
         self._active = 0
         self._waiting: list[_Ticket] = []
 
+    @property
+    def device(self) -> object:
+        return self.engine.device
+
     def map(self, work: Callable[[int], None], count: int, threads: int) -> None:
         """Do `work(0)` to `work(count - 1)`, at most `threads` at a time. Raises what the first of them does."""
         workers = min(threads, count)

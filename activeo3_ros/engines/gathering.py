@@ -1,0 +1,94 @@
+"""Answers together what several threads ask at the same time: the frames of several cameras in one batch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from .base import Engine, Reply, Request
+from .qwen import Family
+
+POLL_S = 0.0005
+"""How often it is looked whether another call has come."""
+
+
+@dataclass
+class _Call:
+    """What one thread asked, and what became of it."""
+
+    requests: Sequence[Request]
+    replies: list[Reply] = field(default_factory=list)
+    error: Exception | None = None
+    answered: bool = False
+
+
+class Gathering:
+    """An engine that answers one batch at a time, made one that many threads may ask at once.
+
+    While a batch runs, further calls wait; then one of the threads that wait takes all that has been asked by then to
+    the engine, its own and the others'. A model reads its weights once for all of them, so two cameras take little
+    longer than one.
+    """
+
+    WAIT_SHARE = 0.1
+    """How long to wait for calls that came together with the last one, as a share of what the last batch took."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.family: Family = engine.family
+        self._waiting: list[_Call] = []
+        self._list = threading.Lock()
+        self._turn = threading.Lock()
+        self._expected = 1
+        self._last_s = 0.0
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """As `Engine.generate`. An error is this call's own: where a common batch fails, each is asked again."""
+        call = _Call(requests)
+        with self._list:
+            self._waiting.append(call)
+        with self._turn:
+            if not call.answered:
+                self._answer(self._gather())
+        if call.error is not None:
+            raise call.error
+        return call.replies
+
+    @property
+    def device(self) -> object:
+        return self.engine.device
+
+    def describe(self) -> str:
+        return self.engine.describe()
+
+    def close(self) -> None:
+        self.engine.close()
+
+    def _gather(self) -> list[_Call]:
+        """All calls that wait, once as many have come as lately came together, or that takes too long."""
+        latest = time.perf_counter() + self.WAIT_SHARE * self._last_s
+        while len(self._waiting) < self._expected and time.perf_counter() < latest:
+            time.sleep(POLL_S)
+        with self._list:
+            calls, self._waiting = self._waiting, []
+        return calls
+
+    def _answer(self, calls: Sequence[_Call]) -> None:
+        start = time.perf_counter()
+        try:
+            replies = iter(self.engine.generate([request for call in calls for request in call.requests]))
+            for call in calls:
+                call.replies = [next(replies) for _ in call.requests]
+        except Exception as error:
+            if len(calls) == 1:
+                calls[0].error = error
+            else:
+                for call in calls:
+                    self._answer([call])
+        for call in calls:
+            call.answered = True
+        self._last_s = time.perf_counter() - start
+        with self._list:
+            self._expected = max(len(calls), len(self._waiting))
