@@ -1,16 +1,17 @@
 """Start the perception node: `ros2 launch activeo3_ros perception.launch.py preset:=embedded autostart:=true`."""
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
-from activeo3_ros.node.launching import ENVIRONMENT, arguments, node_parameters
-from launch import LaunchContext, LaunchDescription
+from activeo3_ros.node.launching import arguments, environment, node_parameters
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 
-def _node(context: LaunchContext) -> list[LifecycleNode]:
+def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     values = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments()}
     return [
+        *(SetEnvironmentVariable(*variable) for variable in environment(values, context.environment).items()),
         LifecycleNode(
             package="activeo3_ros",
             executable="perception_node",
@@ -18,9 +19,8 @@ def _node(context: LaunchContext) -> list[LifecycleNode]:
             namespace=values["namespace"],
             parameters=node_parameters(values),
             ros_arguments=["--log-level", values["log_level"]],
-            additional_env=ENVIRONMENT,
             output="screen",
-        )
+        ),
     ]
 
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from pathlib import Path
 
 import pytest
+import zstandard
 from bag_fixtures import START_NS, STEP_NS, TOPIC, raw_messages, write_humble_db3, write_mcap, write_metadata
+from mcap.reader import make_reader
 from mcap.writer import CompressionType
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from activeo3_ros.perception import InvalidInput
+from activeo3_ros.replay.bags import IMAGE_TYPE, typestore
 from activeo3_ros.replay.storage import Bag, Damage, DamagedMessage, entries_between
 
 COUNT = 12
@@ -27,8 +32,9 @@ def read(path: Path) -> tuple[list[tuple[int, bytes]], Damage]:
         for entry in entries:
             try:
                 messages.append((entry.stamp_ns, bag.read(entry)))
-            except DamagedMessage:
+            except DamagedMessage as error:
                 damage.lost[TOPIC] += 1
+                damage.reasons.append(str(error))
         return messages, damage
 
 
@@ -94,6 +100,115 @@ def test_a_bad_checksum_costs_the_messages_of_its_chunk_and_no_other(tmp_path: P
     assert [cdr for _, cdr in messages] == [cdr for _, cdr in written[:3] + written[6:]]
     assert (damage.lost, damage.is_exact) == ({TOPIC: 3}, True)
     assert "checksum" in damage.describe()
+
+
+@pytest.mark.parametrize("number", [0, 5, COUNT - 1])
+@pytest.mark.parametrize("bit", [1, 8, 30])
+def test_a_damaged_stamp_moves_no_other_message(tmp_path: Path, number: int, bit: int):
+    """The index at the end of the file is whole: nothing else says that this message's time is wrong."""
+    written = raw_messages(COUNT)
+    path = write_mcap(tmp_path / "a.mcap", written, chunk_bytes=9_000)  # a message a chunk
+    damaged = bytearray(path.read_bytes())
+    seconds = damaged.index(written[number][1]) + 4
+    damaged[seconds + bit // 8] ^= 1 << bit % 8
+    path.write_bytes(damaged)
+    with Bag(path) as bag:
+        entries, damage = bag.index([TOPIC])
+    right = [START_NS + i * STEP_NS for i in range(COUNT) if i != number]
+    assert [entry.stamp_ns for entry in entries] == right
+    assert (damage.lost, damage.is_exact) == ({TOPIC: 1}, True)
+    assert "checksum" in damage.describe()
+
+
+@pytest.mark.parametrize("compression", list(CompressionType))
+def test_a_wrong_index_of_messages_is_not_believed(tmp_path: Path, compression: CompressionType):
+    written = raw_messages(COUNT, width=16, height=12)
+    path = write_mcap(tmp_path / "a.mcap", written, compression, chunk_bytes=1500)
+    whole = path.read_bytes()
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    for chunk in summary.chunk_indexes[:3]:
+        at = next(iter(chunk.message_index_offsets.values()))
+        for byte in range(at, at + chunk.message_index_length):
+            damaged = bytearray(whole)
+            damaged[byte] ^= 4
+            path.write_bytes(damaged)
+            messages, damage = read(path)
+            assert [cdr for _, cdr in messages] == [cdr for _, cdr in written]
+            assert damage.count == 0
+
+
+def write_compressed(directory: Path, mode: CompressionMode, storage: StoragePlugin, written) -> Path:
+    """As `ros2 bag record --compression-format zstd` leaves it: a directory, its files or messages compressed."""
+    writer = Writer(directory, version=8, storage_plugin=storage)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection(TOPIC, IMAGE_TYPE, typestore=typestore())
+        for time_ns, cdr in written:
+            writer.write(connection, time_ns, cdr)
+    return directory
+
+
+COMPRESSED = [(mode, storage) for mode in (CompressionMode.FILE, CompressionMode.MESSAGE) for storage in StoragePlugin]
+
+
+@pytest.mark.parametrize(("mode", "storage"), COMPRESSED)
+def test_what_rosbag2_compressed_gives_every_message(tmp_path: Path, mode, storage):
+    written = raw_messages(COUNT)
+    bag = write_compressed(tmp_path / "bag", mode, storage, written)
+    messages, damage = read(bag)
+    assert [cdr for _, cdr in messages] == [cdr for _, cdr in written]
+    assert not damage
+    (bag / "metadata.yaml").unlink()
+    messages, damage = read(bag)
+    assert [cdr for _, cdr in messages] == [cdr for _, cdr in written]
+    assert damage.describe() == "0 messages are lost: metadata.yaml is missing"
+    (file,) = bag.iterdir()
+    assert read(file)[0] == messages
+
+
+@pytest.mark.parametrize(("mode", "storage"), COMPRESSED)
+def test_a_damaged_compressed_bag_loses_what_cannot_be_unpacked_and_says_how_much(tmp_path: Path, mode, storage):
+    written = raw_messages(COUNT)
+    bag = write_compressed(tmp_path / "bag", mode, storage, written)
+    (file,) = (path for path in bag.iterdir() if path.suffix != ".yaml")
+    has_checksums = (mode, storage) == (CompressionMode.FILE, StoragePlugin.MCAP)
+    if has_checksums:  # rosbags writes none
+        unpacked = write_mcap(tmp_path / "a.mcap", written, chunk_bytes=20_000)
+        file.write_bytes(zstandard.ZstdCompressor().compress(unpacked.read_bytes()))
+    whole = file.read_bytes()
+    generator = random.Random(7)
+    originals = {cdr for _, cdr in written}
+    for attempt in range(60):
+        damaged = bytearray(whole)
+        if attempt % 3 == 0:
+            del damaged[generator.randrange(len(damaged)) :]
+        else:
+            damaged[generator.randrange(len(damaged))] ^= 1 << generator.randrange(8)
+        file.write_bytes(damaged)
+        messages, damage = read(bag)
+        assert len(messages) + damage.count == COUNT, damage.describe()
+        assert damage.is_exact
+        if has_checksums:
+            assert all(cdr in originals for _, cdr in messages)
+
+
+def test_a_bag_whose_compression_is_unknown_is_refused(tmp_path: Path):
+    bag = write_compressed(tmp_path / "bag", CompressionMode.FILE, StoragePlugin.MCAP, raw_messages(1))
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("zstd", "lzma"))
+    with pytest.raises(InvalidInput, match="compressed as 'lzma'"):
+        Bag(bag)
+
+
+def test_what_was_unpacked_is_removed(tmp_path: Path, monkeypatch):
+    bag = write_compressed(tmp_path / "bag", CompressionMode.FILE, StoragePlugin.MCAP, raw_messages(3))
+    (tmp_path / "unpacked").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unpacked"))
+    with Bag(bag) as opened:
+        assert opened.index([TOPIC])[0]
+        assert list((tmp_path / "unpacked").iterdir())
+    assert not list((tmp_path / "unpacked").iterdir())
 
 
 def test_a_recording_that_was_cut_off_gives_what_is_there_and_says_that_more_may_be_missing(tmp_path: Path):

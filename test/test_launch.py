@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
+import os
+import signal
+import subprocess
 import sys
 import types
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lifecycle_msgs.msg import Transition
+from node_fixtures.client import wait_for
 
 from activeo3_ros.node import launching, parameters
 from activeo3_ros.node.parameters import PARAMETERS
@@ -34,27 +41,40 @@ class FakeAction:
     def __init__(self, *positional: Any, **named: Any) -> None:
         self.positional, self.named = positional, named
 
-    def perform(self, context: dict[str, str]) -> str:
-        return context[self.positional[0]]
+    def perform(self, context: FakeContext) -> str:
+        return context.values[self.positional[0]]
+
+
+@dataclass
+class FakeContext:
+    """The values of a launch file's arguments, and the environment of the launch process."""
+
+    values: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
 
 
 @pytest.fixture
 def fake_launch(monkeypatch):
     """`launch` and `launch_ros`, which are not on PyPI, as far as our files use them."""
     names = {
-        "launch": ["LaunchContext", "LaunchDescription"],
+        "launch": ["Action", "LaunchContext", "LaunchDescription", "LaunchDescriptionEntity"],
         "launch.actions": [
             "DeclareLaunchArgument",
+            "EmitEvent",
             "ExecuteProcess",
             "IncludeLaunchDescription",
             "OpaqueFunction",
             "RegisterEventHandler",
+            "SetEnvironmentVariable",
         ],
+        "launch.event_handlers": ["OnProcessStart"],
         "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
         "launch.substitutions": ["LaunchConfiguration"],
         "launch_ros": [],
         "launch_ros.actions": ["LifecycleNode"],
         "launch_ros.event_handlers": ["OnStateTransition"],
+        "launch_ros.events": [],
+        "launch_ros.events.lifecycle": ["ChangeState"],
     }
     for name, members in names.items():
         module = types.ModuleType(name)
@@ -117,24 +137,91 @@ def test_the_node_is_started_with_its_arguments_and_the_transports_for_large_mes
     *declared, start = run(LAUNCH / "perception.launch.py").positional[0]
     assert [action.positional[0] for action in declared] == [argument.name for argument in launching.arguments()]
     values = {action.positional[0]: action.named["default_value"] for action in declared}
-    (node,) = start.named["function"]({**values, "namespace": "robot"})
+    variable, node = start.named["function"](FakeContext({**values, "namespace": "robot"}))
     assert (node.named["package"], node.named["executable"]) == ("activeo3_ros", "perception_node")
     assert node.named["namespace"] == "robot"
     assert node.named["parameters"] == launching.node_parameters(values)
-    assert node.named["additional_env"] == {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}
+    # For all that follows, the launch process itself included, which could not hear the node's transitions otherwise.
+    assert variable.positional == ("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
 
 
-def test_a_replay_starts_the_player_when_the_node_is_active(fake_launch):
-    *declared, handler, node = run(LAUNCH / "replay.launch.py").positional[0]
-    assert [action.positional[0] for action in declared] == ["bag", "rate"]
-    transition = handler.positional[0].named
-    assert transition["goal_state"] == "active"
-    assert transition["entities"][0].named["cmd"][:3] == ["ros2", "bag", "play"]
-    assert dict(node.named["launch_arguments"]) == {"use_sim_time": "true", "autostart": "true"}
+@pytest.mark.parametrize(
+    ("transport", "present"), [("compressed", {}), ("raw", {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"})]
+)
+def test_transports_stay_as_they_are_where_images_are_small_or_somebody_chose(transport, present):
+    assert launching.environment({"transport": transport}, present) == {}
+
+
+def test_a_replay_brings_the_node_up_and_starts_the_player_when_it_is_active(fake_launch):
+    *actions, node = run(LAUNCH / "replay.launch.py").positional[0]
+    assert [action.positional[0] for action in actions[:2]] == ["bag", "rate"]
+    started, configured, active = (action.positional[0].named for action in actions[2:])
+    assert started["on_start"][0].named["event"].named["transition_id"] == Transition.TRANSITION_CONFIGURE
+    assert (configured["start_state"], configured["goal_state"]) == ("configuring", "inactive")
+    assert configured["entities"][0].named["event"].named["transition_id"] == Transition.TRANSITION_ACTIVATE
+    assert (active["goal_state"], active["handle_once"]) == ("active", True)
+    assert active["entities"][0].named["cmd"][:3] == ["ros2", "bag", "play"]
+    assert dict(node.named["launch_arguments"]) == {"use_sim_time": "true", "autostart": "false"}
+
+
+# With launch itself
+
+
+@pytest.fixture
+def real_launch():
+    pytest.importorskip("launch.actions", reason="launch is not on PyPI; a robot has it")
+    pytest.importorskip("launch_ros.actions", reason="launch_ros is not on PyPI; a robot has it")
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
-def test_with_launch_itself(path):
-    pytest.importorskip("launch", reason="launch is not on PyPI; a robot has it")
-    pytest.importorskip("launch_ros", reason="launch_ros is not on PyPI; a robot has it")
+def test_launch_lists_the_arguments(real_launch, path):
     assert run(path).get_launch_arguments()
+
+
+START = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+path, *arguments = sys.argv[1:]
+pairs = [argument.split(":=", 1) for argument in arguments]
+launch = LaunchService()
+launch.include_launch_description(
+    LaunchDescription([IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=pairs)])
+)
+sys.exit(launch.run())
+"""
+"""As `ros2 launch` does it, without ros2cli."""
+
+
+def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, tmp_path):
+    try:
+        load_preset("full_frame").build()
+    except Exception as error:
+        pytest.skip(f"without the models of the preset: {error}")
+    player = tmp_path / "ros2"
+    played = tmp_path / "played"
+    player.write_text(f'#!/bin/sh\necho "$* $FASTDDS_BUILTIN_TRANSPORTS" > "{played}"\n', encoding="utf-8")
+    player.chmod(0o755)
+    variables = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_BUILTIN_TRANSPORTS")
+    }
+    variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
+    command = [sys.executable, "-c", START, str(LAUNCH / "replay.launch.py"), "bag:=a.mcap", "preset:=full_frame"]
+    with open(tmp_path / "log", "w+b") as log:
+        launch = subprocess.Popen(
+            command, env=variables, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            wait_for(lambda: played.exists() and played.read_text(), 60, "the player")
+            launch.send_signal(signal.SIGINT)
+            assert launch.wait(20) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launch.pid, signal.SIGKILL)
+            log.seek(0)
+            print(log.read().decode(errors="replace"))
+    assert played.read_text(encoding="utf-8") == "bag play a.mcap --clock --rate 1.0 LARGE_DATA\n"

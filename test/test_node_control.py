@@ -156,6 +156,21 @@ def test_a_query_that_cannot_be_served_leaves_the_former_one_in_force(client):
     assert client.set_query("").success
 
 
+def test_a_query_whose_models_still_load_holds_from_when_they_are_there(client):
+    former = client.set_query("the sign")
+    accepted = client.set_query("a rare thing")
+    assert accepted.success
+    assert "is being loaded" in accepted.message
+    assert client.get_parameters("query")[0].string_value == "a rare thing"
+    assert not client.set_query("a unicorn").success
+    assert client.look_at(picture()).query_revision == former.revision
+    wait_for(lambda: client.status()[2]["query_ready"] == "false")
+    result = wait_for(lambda: (r := client.look_at(picture())).query_revision == accepted.revision and r)
+    assert result.query == "a rare thing"
+    wait_for(lambda: client.status()[2]["query_ready"] == "true")
+    assert client.set_query("").success
+
+
 # Enable
 
 

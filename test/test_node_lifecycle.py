@@ -50,24 +50,56 @@ def test_an_inactive_node_publishes_nothing_and_counts_nothing(client):
         assert client.counts("camera")["received"] == 1
 
 
-def test_while_a_model_loads_everything_else_answers(client):
-    with NodeProcess(preset="fake,load_s=3"):
+def test_services_and_diagnostics_answer_while_a_model_loads(client):
+    with NodeProcess(preset="fake,load_s=3", diagnostics_period=0.1):
         client.get_state()
-        start = time.monotonic()
         future = client.begin_transition("configure")
         wait_for(lambda: client.get_state() == "configuring")
-        times = []
-        while len(times) < 100:
-            begin = time.monotonic()
-            assert client.get_state() == "configuring"
-            times.append(time.monotonic() - begin)
-            assert client.get_parameters("preset")
-        assert time.monotonic() - start < 3.2, "a hundred calls took as long as the loading"
+        assert client.set_parameters(max_regions=3)[0].successful
+        assert client.set_query("the sign").success
+        assert client.enable(True).success
+        assert client.get_parameters("max_regions")[0].integer_value == 3
         wait_for(lambda: client.status()[1].startswith("loading models"))
+        assert client.get_state() == "configuring", "an answer waited for the models"
         wait_for(future.done)
         assert future.result().success
-        p50, p99 = np.percentile(times, [50, 99]) * 1e3
-        print(f"get_state while loading: p50 {p50:.1f} ms, p99 {p99:.1f} ms")
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(("fake", "limit_ms"), [("load_s", 50.0), ("compute_s", 150.0)])
+def test_get_state_answers_soon_while_a_model_loads_for_10_s(client, fake, limit_ms):
+    """The 99th percentile of 100 calls is within 50 ms, for a slow fake that leaves the interpreter to others.
+
+    The other one computes in Python all the time, the worst that a library can do. On a quiet machine that keeps to
+    50 ms too; on one with more to do than cores, its thread is put aside together with the interpreter: so more room
+    here. Where the machine is late, so is an idle node, which is asked in turn with the one that loads. The figures of
+    a machine: benchmarks/node_responsiveness.py.
+    """
+    with NodeProcess(preset=f"fake,{fake}=10"), NodeProcess(node_name="idle"), Client((), "idle") as idle:
+        for _ in range(3):
+            idle.get_state()
+            future = client.begin_transition("configure")
+            wait_for(lambda: client.get_state() == "configuring")
+            loading_ms, idle_ms = [], []
+            for _ in range(100):
+                loading_ms.append(answer_ms(client, "configuring"))
+                idle_ms.append(answer_ms(idle, "unconfigured"))
+                time.sleep(0.04)
+            assert not future.done(), "a hundred calls took as long as the loading"
+            loading_p99, idle_p99 = np.percentile(loading_ms, 99), np.percentile(idle_ms, 99)
+            print(f"get_state, p99: {loading_p99:.1f} ms while a model loads, {idle_p99:.1f} ms of an idle node")
+            if loading_p99 < max(limit_ms, 3 * idle_p99):
+                return
+            wait_for(future.done)
+            assert client.change_state("cleanup")
+        pytest.fail("three times, get_state was late only where a model was loading")
+
+
+def answer_ms(client: Client, state: str) -> float:
+    """How long `get_state` took to say this."""
+    start = time.perf_counter()
+    assert client.get_state() == state
+    return (time.perf_counter() - start) * 1e3
 
 
 def test_a_failed_configure_says_why_cleans_up_and_can_be_retried(client):

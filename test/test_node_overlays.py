@@ -1,52 +1,72 @@
-"""Boxes for tools that know `vision_msgs`, which is not on PyPI: checked against the fields of its messages."""
+"""Boxes for tools that know `vision_msgs`, between processes."""
 
 from __future__ import annotations
 
-import importlib.util
+import json
+import math
+import subprocess
 import sys
-import types
+import threading
 
 import pytest
-from std_msgs.msg import Header
+from builtin_interfaces.msg import Time
+from node_fixtures.client import Client, wait_for
+from node_fixtures.fakes import FINE, RAISES, picture
+from node_fixtures.interfaces import environment_with_vision_msgs
+from node_fixtures.processes import NodeProcess
 
-from activeo3_ros import msg
-from activeo3_ros.node import overlays
+TOPIC = "/activeo3/camera/detections_2d"
+TYPE_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"
+"""Of Detection2DArray in vision_msgs 4, Iron and later: two sides with other fields do not have the same."""
 
+LISTENER = f"""
+import json, rclpy
+from vision_msgs.msg import Detection2DArray
 
-def message_type(name: str, *fields: str, **nested: type) -> type:
-    """A stand-in for a message: only its fields can be set."""
+def show(array):
+    print(json.dumps([
+        [d.header.frame_id, d.header.stamp.sec, d.bbox.center.position.x, d.bbox.center.position.y, d.bbox.center.theta,
+         d.bbox.size_x, d.bbox.size_y, d.id, [[r.hypothesis.class_id, r.hypothesis.score] for r in d.results]]
+        for d in array.detections if array.header == d.header]), flush=True)
 
-    def init(self, **values):
-        for field in fields:
-            object.__setattr__(self, field, values.pop(field, None))
-        for field, kind in nested.items():
-            object.__setattr__(self, field, values.pop(field, kind()))
-        assert not values, f"{name} has no field {sorted(values)}"
-
-    return type(name, (), {"__init__": init, "__slots__": (*fields, *nested)})
-
-
-@pytest.fixture
-def vision_msgs(monkeypatch):
-    """The real package where there is one, else its field lists (vision_msgs 4, ROS 2 Humble to Lyrical)."""
-    if importlib.util.find_spec("vision_msgs") is None:
-        point = message_type("Point2D", "x", "y")
-        pose = message_type("Pose2D", "theta", position=point)
-        box = message_type("BoundingBox2D", "size_x", "size_y", center=pose)
-        hypothesis = message_type("ObjectHypothesis", "class_id", "score")
-        module = types.ModuleType("vision_msgs.msg")
-        module.ObjectHypothesisWithPose = message_type("ObjectHypothesisWithPose", "pose", hypothesis=hypothesis)
-        module.Detection2D = message_type("Detection2D", "header", "id", bbox=box, results=list)
-        module.Detection2DArray = message_type("Detection2DArray", "header", detections=list)
-        monkeypatch.setitem(sys.modules, "vision_msgs", types.ModuleType("vision_msgs"))
-        monkeypatch.setitem(sys.modules, "vision_msgs.msg", module)
+rclpy.init()
+node = rclpy.create_node("listener")
+node.create_subscription(Detection2DArray, "{TOPIC}", show, 10)
+print("[]", flush=True)
+rclpy.spin(node)
+"""
 
 
-def test_a_detection_becomes_centre_and_size(vision_msgs):
-    found = msg.Detection(label="car", score=0.75, box=msg.BoundingBox(x=10.0, y=20.0, width=4.0, height=6.0))
-    result = msg.PerceptionResult(header=Header(frame_id="optical"), detections=[found])
-    (detection,) = overlays.detections_2d(result).detections
-    assert (detection.bbox.center.position.x, detection.bbox.center.position.y) == (12.0, 23.0)
-    assert (detection.bbox.size_x, detection.bbox.size_y) == (4.0, 6.0)
-    hypothesis = detection.results[0].hypothesis
-    assert (hypothesis.class_id, hypothesis.score, detection.header.frame_id) == ("car", 0.75, "optical")
+@pytest.fixture(scope="module")
+def environment():
+    return environment_with_vision_msgs()
+
+
+@pytest.mark.timeout(400)  # the first time, it is built
+def test_a_process_that_knows_only_vision_msgs_gets_the_boxes(environment):
+    with NodeProcess(autostart=True, environment=environment), Client() as client:
+        client.connect()
+        listener = subprocess.Popen(
+            [sys.executable, "-c", LISTENER], env=environment, stdout=subprocess.PIPE, text=True, cwd="/"
+        )
+        heard = []
+        threading.Thread(target=lambda: heard.extend(map(json.loads, listener.stdout)), daemon=True).start()
+        try:
+            wait_for(lambda: client.node.count_subscribers(TOPIC), 30, "the listener")
+            wait_for(lambda: client.look_at(picture(FINE), stamp=Time(sec=7)) and heard[1:], 30, "a message")
+            (info,) = client.node.get_publishers_info_by_topic(TOPIC)
+            assert str(info.topic_type_hash) == TYPE_HASH
+            number = len(heard)
+            client.look_at(picture(RAISES))
+            result = client.look_at(picture(FINE, 120, 200), stamp=Time(sec=8))
+            wait_for(lambda: heard[number:] and heard[-1][0][1] == 8)
+        finally:
+            listener.kill()
+            listener.wait()
+    assert all(heard[1:]), "an empty list must not be mistaken for an empty road"
+    assert len(heard[-1]) == len(result.detections)
+    frame_id, _, x, y, theta, width, height, track, ((label, score),) = heard[-1][0]
+    box = result.detections[0].box
+    assert (x, y, width, height) == (box.x + box.width / 2, box.y + box.height / 2, box.width, box.height)
+    assert (frame_id, theta, track, label) == ("optical", 0.0, "", "thing")
+    assert math.isnan(score)

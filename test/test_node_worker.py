@@ -397,6 +397,36 @@ def test_a_query_that_the_models_cannot_serve_is_refused_beforehand():
             robot.worker.check_query(Query("a unicorn"))
 
 
+def test_frames_keep_to_the_former_query_until_what_the_new_one_needs_is_loaded():
+    loading = threading.Event()
+
+    class FakeLibrary(FakeTask):
+        def examine(self, views, query, budget):
+            if query.text == "the plate" and not views:
+                assert loading.wait(10)
+            return super().examine(views, query, budget)
+
+    preset = FakePreset()
+    preset.build = lambda: ActivePerception(FakeSensing(), FakeLibrary(), Budget(max_regions=2))
+    with FakeRobot(preset) as robot:
+        robot.worker.settings = Settings(Query("the sign", revision=1))
+        robot.offer()
+        robot.settled()
+        robot.worker.check_query(Query("the plate"))  # does not wait
+        robot.worker.settings = Settings(Query("the plate", revision=2))
+        assert not robot.worker.ready(Query("the plate"))
+        robot.offer()
+        robot.settled()
+        with pytest.raises(UnsupportedQuery, match="not unicorns"):
+            robot.worker.check_query(Query("a unicorn"))
+        loading.set()
+        wait_for(lambda: robot.worker.ready(Query("the plate")))
+        robot.offer()
+        robot.settled()
+    asked = [outcome.result.query for outcome in robot.outcomes]
+    assert [(query.text, query.revision) for query in asked] == [("the sign", 1), ("the sign", 1), ("the plate", 2)]
+
+
 def test_a_look_uses_the_newest_frame_its_own_query_and_leaves_the_counts_alone():
     with FakeRobot() as robot:
         robot.offer(111)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,6 +124,29 @@ def test_several_cameras_go_to_topics_of_their_own_beside_their_pictures(tmp_pat
     assert len(decoded) == 5
 
 
+def test_the_results_are_indexed_and_describe_themselves_as_foxglove_needs_it(tmp_path: Path):
+    """Without message definitions that are whole, an index and right checksums, Foxglove shows nothing of a file."""
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(3))
+    assert replay(bag, tmp_path / "r.mcap", "--with-images") == 0
+    with (tmp_path / "r.mcap").open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        summary, header = reader.get_summary(), reader.get_header()
+        in_order = [(channel.topic, message.log_time) for _, channel, message in reader.iter_messages()]
+    assert header.profile == "ros2"
+    assert {channel.message_encoding for channel in summary.channels.values()} == {"cdr"}
+    assert all(c.metadata["topic_type_hash"].startswith("RIHS01_") for c in summary.channels.values())
+    assert [time for _, time in in_order] == sorted(time for _, time in in_order)
+    assert summary.statistics.message_count == len(in_order) == 6
+    assert sum(len(chunk.message_index_offsets) for chunk in summary.chunk_indexes) == 6
+    for schema in summary.schemas.values():
+        assert schema.encoding == "ros2msg"
+        first, *others = re.split(r"^=+\nMSG: (\S+)\n", schema.data.decode(), flags=re.MULTILINE)
+        defined = dict(zip(others[::2], others[1::2], strict=True))
+        for text in (first, *defined.values()):
+            used = re.findall(r"^(\w+/\w+)(?:\[.*\])? \w+", text, flags=re.MULTILINE)
+            assert set(used) <= set(defined)
+
+
 def test_a_picture_that_cannot_be_decoded_has_a_failed_result_not_an_empty_one(tmp_path: Path, capsys):
     good = compressed_message(picture(0), START_NS)
     bad = compressed_message(picture(1), START_NS + STEP_NS).replace(b"\xff\xd9", b"\0\0")
@@ -142,8 +166,8 @@ def test_a_damaged_bag_is_replayed_as_far_as_it_goes(tmp_path: Path, capsys):
     bag.write_bytes(content)
     assert replay(bag, tmp_path / "r.mcap") == 0
     captured = capsys.readouterr()
-    assert "1 messages are lost (1 of /camera/image_raw)" in captured.err
-    assert "5 selected, 5 processed" in captured.out
+    assert "1 selected frames are lost: the chunk at byte" in captured.err
+    assert "6 selected, 5 processed, 0 failed, 1 unreadable" in captured.out
 
 
 def test_a_replay_that_was_killed_resumes_to_the_same_hash(tmp_path: Path, capsys):

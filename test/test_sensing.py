@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from activeo3_ros.perception import Box, Budget, Finding, Frame, Query
 from activeo3_ros.sensing.detector_proposals import DetectorProposals, detectability, position_at_size
 from activeo3_ros.sensing.fixed import CentreCrop, FullFrame, Grid, Random
-from activeo3_ros.tasks.centernet import COCO_CLASSES
+from activeo3_ros.tasks.centernet import COCO_CLASSES, DetectedBoxes
 from activeo3_ros.tasks.vocabulary import load_vocabulary
 
 
@@ -55,16 +55,22 @@ def test_random_regions_are_the_same_for_the_same_frame_and_seed():
 class FakeEye:
     """Stands in for the embedded task: it "sees" what the test tells it to."""
 
-    def __init__(self, *findings, threshold=0.3):
-        self.findings, self.threshold = list(findings), threshold
+    def __init__(self, *sights, threshold=0.3):
+        self.sights, self.threshold = list(sights), threshold
         self.vocabulary = load_vocabulary(COCO_CLASSES)
 
     def view_size(self, width, height, max_pixels):
         scale = 512 / max(width, height)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
-    def find(self, view, target, threshold):
-        return [f for f in self.findings if f.score >= threshold]
+    def see(self, view, threshold):
+        seen = sorted((f for f in self.sights if f.score >= threshold), key=lambda f: -f.score)
+        boxes = np.array([f.box.as_tuple() for f in seen], float).reshape(-1, 4)
+        classes = np.array([COCO_CLASSES.index(f.label) for f in seen], np.intp)
+        return DetectedBoxes(boxes, np.array([f.score for f in seen], np.float32), classes)
+
+    def findings(self, seen, target):
+        return [f for f in self.sights if f.label in target.classes and np.float32(f.score) in seen.scores]
 
 
 def propose(*findings, max_regions=3, frame=(1920, 1080)):
@@ -87,6 +93,17 @@ def test_it_looks_closer_where_small_things_are_half_seen():
     assert box.y < 60
     assert box.bottom > 67
     assert box.width < 300
+
+
+def test_of_a_few_pixels_it_does_not_matter_what_they_look_like_of_many_it_does():
+    def first_region(*sights):
+        return propose(*sights, max_regions=1)[0].regions[0]
+
+    box = first_region(Finding("bird", Box(400, 200, 6, 6), 0.08), Finding("sheep", Box(415, 204, 7, 5), 0.06)).box
+    assert box.x < 400 < 422 < box.right
+    assert box.y < 200 < 209 < box.bottom
+    assert box.width < 150
+    assert first_region(Finding("bed", Box(300, 180, 150, 90), 0.08)).label == "far away"
 
 
 def test_what_is_already_seen_large_is_not_looked_at_again():

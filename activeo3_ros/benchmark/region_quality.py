@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from ..perception.geometry import iou, share_inside
+from ..perception.geometry import Boxes, iou, mask_of, share_inside
 
 COVERED_SHARE = 0.5
 """An object is covered when at least this share of its box lies in one region."""
@@ -38,11 +38,7 @@ def region_quality(regions: npt.ArrayLike, objects: npt.ArrayLike) -> RegionQual
     return RegionQuality(covered, len(objects), purity, float(pairs.mean()) if pairs.size else math.nan)
 
 
-def _share_on_objects(region: npt.NDArray[np.float64], objects: npt.NDArray[np.float64]) -> float:
+def _share_on_objects(region: Boxes, objects: Boxes) -> float:
     """Share of the pixels of a region that lie in any object; objects may overlap."""
-    width, height = max(1, round(region[2])), max(1, round(region[3]))
-    on_object = np.zeros((height, width), bool)
-    corners = np.concatenate([objects[:, :2], objects[:, :2] + objects[:, 2:]], axis=1) - np.tile(region[:2], 2)
-    for x0, y0, x1, y1 in np.clip(np.round(corners), 0, [width, height, width, height]).astype(int):
-        on_object[y0:y1, x0:x1] = True
-    return float(on_object.mean())
+    x, y, width, height = region.tolist()
+    return float(mask_of(objects - [x, y, 0, 0], max(1, round(width)), max(1, round(height))).mean())

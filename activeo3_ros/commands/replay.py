@@ -82,6 +82,9 @@ def run(args: argparse.Namespace) -> int:
                 )  # fmt: skip
                 show(outcome.processed + outcome.unreadable)
     outcome.reading_s += indexing_s
+    if outcome.reasons:
+        why = "; ".join(dict.fromkeys(outcome.reasons))
+        print(f"activeo3 replay: {args.bag}: {outcome.unreadable} selected frames are lost: {why}", file=sys.stderr)
     _report(args.out, outcome, damage, len(chosen))
     if stop.is_wanted:
         raise KeyboardInterrupt

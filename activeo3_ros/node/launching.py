@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..presets import preset_names
 from .parameters import PARAMETERS, Value
 
-ENVIRONMENT = {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}
+TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 """Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost (docs/qos.md)."""
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
@@ -49,6 +49,16 @@ def arguments() -> list[Argument]:
         Argument("log_level", "info", "Least severe messages that are logged.", LOG_LEVELS),
         Argument("use_sim_time", "false", "Take the time from /clock, as when a bag is played.", ("true", "false")),
     ]
+
+
+def environment(values: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:
+    """What `present`, an environment, lacks for the arguments `values`.
+
+    It is for the launch process too: launch hears of the node's transitions over DDS, and the bag player is its child.
+    """
+    if values["transport"] != "raw" or TRANSPORTS in present:
+        return {}
+    return {TRANSPORTS: "LARGE_DATA"}
 
 
 def node_parameters(values: Mapping[str, str]) -> list[dict[str, Value] | str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from threading import Lock
@@ -95,6 +96,8 @@ class LookServer:
             handle.publish_feedback(action.Perceive.Feedback(stage=stage, regions=region_messages(regions)))
 
         look.feedback = tell
+        while not worker.ready(look.query) and not handle.is_cancel_requested:
+            time.sleep(POLL_S)  # here and not in the worker, whose frames need not wait for it
         worker.look(look)
         waited = 0.0
         while not look.done.wait(POLL_S):

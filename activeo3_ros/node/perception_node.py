@@ -54,6 +54,8 @@ WARM_UP_SIZE = (480, 640)
 """Height and width of the grey picture that models see once before they are ready, pixels."""
 EXECUTOR_THREADS = 8
 """A transition and a look may hold one each for long; the others answer."""
+SWITCH_INTERVAL_S = 0.001
+"""How long a model's Python code may keep the interpreter: an answer to a service waits for it several times over."""
 
 
 class LoadablePreset(Protocol):
@@ -278,6 +280,9 @@ class PerceptionNode(ManagedNode):
             outcome.reason,
             self._revision,
         )
+        worker = self._worker
+        if outcome.successful and worker is not None and not worker.ready(worker.settings.query):
+            response.message = "what this query needs is being loaded; until then frames keep to the former one"
         return response
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -342,6 +347,7 @@ class PerceptionNode(ManagedNode):
             **(diagnostics.model_facts(perception) if perception is not None else {}),
             "query": query.text or ", ".join(query.classes),
             "query_revision": str(self._revision),
+            "query_ready": str(worker is None or worker.ready(query)).lower(),
             "memory_mb": f"{diagnostics.resident_memory_mb():.0f}",
         }
 
@@ -410,6 +416,7 @@ def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = 
     except RuntimeError as error:  # arguments that ROS does not understand
         print(f"perception_node: {str(error).splitlines()[0]}", file=sys.stderr)
         return 2
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

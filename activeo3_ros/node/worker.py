@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..perception import (
@@ -34,6 +34,8 @@ from .accounting import Fate, Latencies, Ledger
 
 logger = logging.getLogger(__name__)
 
+ANSWER_S = 0.02
+"""How long a check of a query may take: what cannot be served is known sooner, loading a model takes much longer."""
 MAX_HUNG_THREADS = 3
 """Threads that hang in a model before no fresh one is started: each holds its models' memory."""
 
@@ -80,6 +82,14 @@ class Outcome:
     header: Any
     result: Result
     frame: Frame | None
+
+
+@dataclass
+class Preparation:
+    """What a query needs beyond the models that every query needs, on its way. error: why it cannot be served."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    error: UnsupportedQuery | None = None
 
 
 @dataclass
@@ -257,6 +267,8 @@ class Worker:
         self._open = False
         self._gate = threading.Lock()
         self._hung: list[Generation] = []
+        self._preparing: dict[Query, Preparation] = {}
+        self._in_force = settings.query
         self._generation = self._start_generation()
 
     # Loading
@@ -286,16 +298,44 @@ class Worker:
         return self._generation.perception
 
     def check_query(self, query: Query) -> None:
-        """Raises UnsupportedQuery, with what can be asked, if the models that are loaded cannot serve the query."""
+        """Raises UnsupportedQuery, with what can be asked, if the models that are loaded cannot serve the query.
+
+        What it needs besides them is loaded in a thread of its own, and this does not wait for it; see `ready`.
+        """
         perception = self.perception
         if perception is None:
             return
+        self._standing_query()  # what is ready now is the former one, though no frame may have come for it
+        key = replace(query, revision=0)
+        preparation = self._preparing.get(key)
+        if preparation is None:
+            preparation = self._preparing[key] = Preparation()
+            arguments = (perception, key, preparation)
+            threading.Thread(target=self._prepare_query, args=arguments, name="query", daemon=True).start()
+        preparation.done.wait(ANSWER_S)
+        if preparation.error is not None:
+            raise preparation.error
+
+    def ready(self, query: Query) -> bool:
+        """Whether all is loaded that a query needs. Frames keep to the former query until the standing one is."""
+        return replace(query, revision=0) not in self._preparing
+
+    def _prepare_query(self, perception: ActivePerception, query: Query, preparation: Preparation) -> None:
         try:
             perception.prepare(query)
-        except UnsupportedQuery:
-            raise
+        except UnsupportedQuery as error:
+            preparation.error = error
         except Exception:
-            logger.exception("the query could not be checked beforehand")
+            logger.exception("what the query %r needs could not be loaded; its frames will fail", query.text)
+        finally:
+            self._preparing.pop(query, None)
+            preparation.done.set()
+
+    def _standing_query(self) -> Query:
+        standing = self.settings.query
+        if self.ready(standing):
+            self._in_force = standing
+        return self._in_force
 
     # Frames
 
@@ -441,7 +481,7 @@ class Worker:
     def _perform(self, generation: Generation, lane: Lane, job: Job) -> tuple[Fate, Outcome | None, str]:
         """What becomes of a job. Never raises."""
         settings, perception = self.settings, lane.perception
-        job.query = job.query if isinstance(job, LookRequest) else settings.query
+        job.query = job.query if isinstance(job, LookRequest) else self._standing_query()
         budget = job.budget if isinstance(job, LookRequest) else settings.budget
 
         def observe(stage: str, regions: Sequence[Region]) -> None:

@@ -109,6 +109,26 @@ def share_inside(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return np.divide(shared, own, out=np.zeros_like(shared), where=own > 0)
 
 
+def mask_of(boxes: npt.ArrayLike, width: int, height: int) -> npt.NDArray[np.bool_]:
+    """`(height, width)` mask of the pixels whose centres lie in any of the `(n, 4)` boxes."""
+    mask = np.zeros((height, width), bool)
+    for row in np.asarray(boxes, np.float64).reshape(-1, 4):
+        mask[_pixels(row)] = True
+    return mask
+
+
+def purity(box: npt.ArrayLike, mask: npt.NDArray[np.bool_]) -> float:
+    """Share of the pixels of a box, 0 to 1, that belong to an `(h, w)` mask; 0 for a box without pixels."""
+    inside = mask[_pixels(box)]
+    return float(inside.mean()) if inside.size else 0.0
+
+
+def _pixels(box: npt.ArrayLike) -> tuple[slice, slice]:
+    """Rows and columns of the pixels whose centres lie in a box."""
+    x0, y0, x1, y1 = (max(0, math.ceil(value - 0.5)) for value in to_corners(box)[0].tolist())
+    return slice(y0, y1), slice(x0, x1)
+
+
 def non_maximum_suppression(boxes: npt.ArrayLike, scores: npt.ArrayLike, max_iou: float) -> npt.NDArray[np.intp]:
     """Indices of the boxes to keep, best score first: greedily, each box whose IoU with every kept one is <= `max_iou`.
 

@@ -6,6 +6,7 @@ later needs none of our packages.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +21,9 @@ from ..images import MAX_PIXELS, Picture
 from ..node.conversions import compressed_to_bgr, image_to_bgr
 from ..perception import Frame, InvalidInput
 from ..resources import message_directory
-from .storage import Bag
+from .storage import Bag, DamagedMessage
+
+logger = logging.getLogger(__name__)
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
@@ -104,13 +107,21 @@ def serialize_image(image: Picture, stamp_ns: int, frame_id: str) -> bytes:
 def read_serialized(path: Path, topic: str) -> Iterator[tuple[int, str, bytes]]:
     """Time of recording in nanoseconds, type and CDR bytes of each message of a topic, in the order of that time.
 
+    What is damaged is left out, with a warning.
     Raises InvalidInput if there is no bag or it has no such topic; then it says which topics there are.
     """
     with Bag(path) as bag:
         message_type = topic_type(bag, topic)
-        entries, _ = bag.index([topic], by_header=False)
+        entries, damage = bag.index([topic], by_header=False)
+        if damage:
+            logger.warning("%s: %s", path, damage.describe())
         for entry in entries:
-            yield entry.log_time_ns, message_type, bag.read(entry)
+            try:
+                cdr = bag.read(entry)
+            except DamagedMessage as error:
+                logger.warning("%s: a message is lost: %s", path, error)
+                continue
+            yield entry.log_time_ns, message_type, cdr
 
 
 def read_messages(path: Path, topic: str) -> Iterator[tuple[int, Any]]:
@@ -147,7 +158,11 @@ def camera_of(topic: str) -> str:
 
 def frame_from_cdr(cdr: bytes, message_type: str, camera: str) -> Frame:
     """The picture in a serialized `sensor_msgs/Image` or `CompressedImage`. Raises InvalidInput if there is none."""
-    message = image_message(cdr, message_type)
+    return frame_from_message(image_message(cdr, message_type), message_type, camera)
+
+
+def frame_from_message(message: Any, message_type: str, camera: str) -> Frame:
+    """The picture in a deserialized image message. Raises InvalidInput if there is none."""
     to_bgr = compressed_to_bgr if message_type == COMPRESSED_TYPE else image_to_bgr
     return Frame(to_bgr(message, MAX_PIXELS), stamp_ns(message), message.header.frame_id, camera)
 

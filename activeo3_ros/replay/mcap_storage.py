@@ -1,13 +1,21 @@
-"""An `.mcap` file of a ROS 2 bag: read through the index at its end, or without it where that is damaged."""
+"""An `.mcap` file of a ROS 2 bag: read through its indices, or without them where those are damaged.
+
+The indices say where each message lies, and a message's first bytes have its stamp. So of a chunk that is not
+compressed only those bytes are read, until one of its messages is wanted: then all of it, for its checksum. Stamps that
+rise with the recording are believed; where they do not, and at both ends of the file, where a false one would move
+everything else, the chunk is read and checked at once.
+"""
 
 from __future__ import annotations
 
 import re
 import struct
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,7 +26,8 @@ from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.records import Channel, ChunkIndex, Footer, MessageIndex, Metadata, Schema, Statistics
 
-from .storage import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Topic
+from .compression import head_of
+from .storage import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Found, Topic, header_stamp_ns
 
 MAGIC = b"\x89MCAP0\r\n"
 RECORD_HEAD = struct.Struct("<BQ")
@@ -121,21 +130,90 @@ class McapFile:
         return None
 
     def index(self, topics: Collection[str]) -> FileIndex:
+        quick = self._quick_index(topics)
+        return self._whole_index(topics) if quick is None else quick
+
+    def _quick_index(self, topics: Collection[str]) -> FileIndex | None:
+        """Without reading what nobody asked for; None where the file has no such index, or one that contradicts it."""
+        if self._summary is None or self._summary.counts is None:
+            return None
+        parts: dict[tuple[int, int], FileIndex] = {}
+        unread = set()
+        for chunk in sorted(self._summary.chunks, key=lambda chunk: chunk.chunk_start_offset):
+            place = chunk.chunk_start_offset, chunk.chunk_start_offset + chunk.chunk_length
+            part = self._indexed_part(chunk, topics)
+            if part is not None:
+                unread.add(place)
+            parts[place] = part or self._checked_part(place, topics)
+        for place in _doubtful([item for part in parts.values() for item in part.found]) & unread:
+            parts[place] = self._checked_part(place, topics)
+        whole = FileIndex()
+        for part in parts.values():
+            whole.found += part.found
+            whole.reasons += part.reasons
+            for name, count in part.lost.items():
+                whole.lost[name] = whole.lost.get(name, 0) + count
+        whole.expected = self._expected(topics, whole)
+        return whole if whole.expected == whole.counts(topics) else None
+
+    def _indexed_part(self, chunk: ChunkIndex, topics: Collection[str]) -> FileIndex | None:
+        """The messages of a chunk by its message index; None if it is compressed or the index does not fit it."""
+        start, end = chunk.chunk_start_offset, chunk.chunk_start_offset + chunk.chunk_length
+        records_at = start + RECORD_HEAD.size + CHUNK_HEAD.size + 8
+        if chunk.compression or end > self._size:
+            return None
+        part = FileIndex()
+        for channel, index_at in chunk.message_index_offsets.items():
+            if self._name(channel) not in topics:
+                continue
+            record = self._message_index(index_at)
+            if record is None or record.channel_id != channel:
+                return None
+            for log_time, offset in record.records:
+                at = records_at + offset
+                record_head = self._pread(at, RECORD_HEAD.size + MESSAGE_HEAD.size)
+                if len(record_head) < RECORD_HEAD.size + MESSAGE_HEAD.size:
+                    return None
+                opcode, length = RECORD_HEAD.unpack_from(record_head)
+                its_channel, _, its_time, _ = MESSAGE_HEAD.unpack_from(record_head, RECORD_HEAD.size)
+                data, data_end = at + len(record_head), at + RECORD_HEAD.size + length
+                is_it = (opcode, its_channel, its_time) == (Opcode.MESSAGE, channel, log_time)
+                if not (is_it and data <= data_end <= end):
+                    return None
+                head = head_of(partial(self._pread_up_to, data, data_end), CDR_HEAD_BYTES)
+                where = (start, end, data - records_at, data_end - records_at)
+                part.found.append((self._name(channel), log_time, head, where))
+        part.found.sort(key=lambda item: item[3])
+        return part
+
+    def _checked_part(self, place: tuple[int, int], topics: Collection[str]) -> FileIndex:
+        """The messages of a chunk, after its checksum."""
+        part = FileIndex()
+        self._add(self._piece(place, part.reasons), topics, part)
+        return part
+
+    def _whole_index(self, topics: Collection[str]) -> FileIndex:
+        """By reading everything."""
         index = FileIndex()
         self._reached_end = False
         for piece in self._pieces(index.reasons):
-            for channel, count in piece.lost.items():
-                if self._name(channel) in topics:
-                    index.lost[self._name(channel)] = index.lost.get(self._name(channel), 0) + count
-            if piece.records is None:
-                continue
-            for channel, log_time, start, end in self._messages(piece.records):
-                if self._name(channel) in topics:
-                    head = bytes(piece.records[start : min(end, start + CDR_HEAD_BYTES)])
-                    where = (*piece.place, piece.base + start, piece.base + end)
-                    index.found.append((self._name(channel), log_time, head, where))
+            self._add(piece, topics, index)
         index.expected = self._expected(topics, index)
         return index
+
+    def _add(self, piece: _Piece, topics: Collection[str], index: FileIndex) -> None:
+        """Enter the messages of a piece into an index."""
+        for channel, count in piece.lost.items():
+            if self._name(channel) in topics:
+                index.lost[self._name(channel)] = index.lost.get(self._name(channel), 0) + count
+        records = piece.records
+        if records is None:
+            return
+        for channel, log_time, start, end in self._messages(records):
+            if self._name(channel) in topics:
+                head = head_of(partial(_first_bytes, records[start:end]), CDR_HEAD_BYTES)
+                where = (*piece.place, piece.base + start, piece.base + end)
+                index.found.append((self._name(channel), log_time, head, where))
 
     def read(self, place: tuple[int, ...]) -> bytes:
         at, chunk_end, start, end = place
@@ -160,11 +238,7 @@ class McapFile:
             return expected
         if not self._reached_end:
             return None
-        for name, _, _, _ in index.found:
-            expected[name] += 1
-        for name, count in index.lost.items():
-            expected[name] += count
-        return expected
+        return index.counts(topics)
 
     def _name(self, channel: int) -> str:
         known = self._channels.get(channel)
@@ -172,8 +246,13 @@ class McapFile:
 
     def _pread(self, at: int, length: int) -> bytes:
         """Bytes of the file, fewer at its end."""
+        if at >= self._size:  # a damaged number can name a place that no file has
+            return b""
         self._file.seek(at)
         return self._file.read(max(0, min(length, self._size - at)))
+
+    def _pread_up_to(self, at: int, end: int, length: int) -> bytes:
+        return self._pread(at, min(length, end - at))
 
     def _read_summary(self) -> _Summary | None:
         """What the end of the file says; None if it is missing or fails its checksum."""
@@ -203,14 +282,18 @@ class McapFile:
     def _indexed_pieces(self, chunks: list[ChunkIndex], reasons: list[str]) -> Iterator[_Piece]:
         whole = True
         for chunk in sorted(chunks, key=lambda chunk: chunk.chunk_start_offset):
-            place = chunk.chunk_start_offset, chunk.chunk_start_offset + chunk.chunk_length
-            try:
-                yield _Piece(place, self._read_chunk(*place))
-            except _Damaged as error:
-                reasons.append(str(error))
-                whole = False
-                yield _Piece(place, None, lost=self._indexed_messages(place[1]))
+            piece = self._piece((chunk.chunk_start_offset, chunk.chunk_start_offset + chunk.chunk_length), reasons)
+            whole = whole and piece.records is not None
+            yield piece
         self._reached_end = whole
+
+    def _piece(self, place: tuple[int, int], reasons: list[str]) -> _Piece:
+        """A chunk that an index names."""
+        try:
+            return _Piece(place, self._read_chunk(*place))
+        except _Damaged as error:
+            reasons.append(str(error))
+            return _Piece(place, None, lost=self._indexed_messages(place[1]))
 
     def _all_pieces(self, reasons: list[str]) -> Iterator[_Piece]:
         """Every chunk from the first byte on; where the bytes make no sense, on from the next whole chunk."""
@@ -280,17 +363,24 @@ class McapFile:
     def _indexed_messages(self, at: int) -> dict[int, int]:
         """How many messages of each channel the chunk that ends here held, as the records after it say."""
         counts: dict[int, int] = {}
-        while at + RECORD_HEAD.size <= self._size:
-            opcode, length = RECORD_HEAD.unpack(self._pread(at, RECORD_HEAD.size))
-            if opcode != Opcode.MESSAGE_INDEX or at + RECORD_HEAD.size + length > self._size:
-                break
-            try:
-                record = MessageIndex.read(_stream(self._pread(at + RECORD_HEAD.size, length)))
-            except UNREADABLE:
-                break
+        while (record := self._message_index(at)) is not None:
             counts[record.channel_id] = counts.get(record.channel_id, 0) + len(record.records)
-            at += RECORD_HEAD.size + length
+            at += RECORD_HEAD.size + RECORD_HEAD.unpack(self._pread(at, RECORD_HEAD.size))[1]
         return counts
+
+    def _message_index(self, at: int) -> MessageIndex | None:
+        """The record of that kind at a place; None if there is none."""
+        head = self._pread(at, RECORD_HEAD.size)
+        if len(head) < RECORD_HEAD.size:
+            return None
+        opcode, length = RECORD_HEAD.unpack(head)
+        if opcode != Opcode.MESSAGE_INDEX or at + RECORD_HEAD.size + length > self._size:
+            return None
+        try:
+            record: MessageIndex = MessageIndex.read(_stream(self._pread(at + RECORD_HEAD.size, length)))
+        except UNREADABLE:
+            return None
+        return record
 
     def _find_chunk(self, at: int) -> int:
         """Where the next whole chunk begins; the end of the file if there is none."""
@@ -348,6 +438,24 @@ class McapFile:
                 self._channels.setdefault(channel.id, channel)
         except UNREADABLE:
             pass
+
+
+def _doubtful(found: Sequence[Found]) -> set[tuple[int, int]]:
+    """The chunks whose messages' stamps do not rise with the recording, and the first and last of each topic."""
+    by_topic: dict[str, list[tuple[int | None, tuple[int, int]]]] = {}
+    for name, _, head, place in found:
+        by_topic.setdefault(name, []).append((header_stamp_ns(head), (place[0], place[1])))
+    chunks = {messages[index][1] for messages in by_topic.values() for index in (0, -1)}
+    for messages in by_topic.values():
+        chunks.update(chunk for stamp, chunk in messages if stamp is None)
+        for (earlier, first), (later, second) in pairwise(messages):
+            if earlier is not None and later is not None and earlier > later:
+                chunks.update((first, second))
+    return chunks
+
+
+def _first_bytes(stored: Records, count: int) -> bytes:
+    return bytes(stored[:count])
 
 
 def _stream(data: Records) -> ReadDataStream:

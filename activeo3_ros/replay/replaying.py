@@ -5,12 +5,21 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..perception import ActivePerception, Budget, InvalidInput, Query, Result, Status
-from .bags import IMAGE_TYPES, RESULT_TYPE, BagWriter, camera_of, frame_from_cdr, image_message, stamp_ns, topic_type
+from .bags import (
+    IMAGE_TYPES,
+    RESULT_TYPE,
+    BagWriter,
+    camera_of,
+    frame_from_message,
+    image_message,
+    stamp_ns,
+    topic_type,
+)
 from .results import deserialize_result, serialize_result, without_times
 from .storage import Bag, DamagedMessage, Entry, entries_between
 
@@ -32,11 +41,15 @@ class Selection:
 
 @dataclass
 class Outcome:
-    """What became of the selected frames, and where the time went, in seconds. sha256: of the results without times."""
+    """What became of the selected frames, and where the time went, in seconds.
+
+    reasons: why frames are unreadable. sha256: of the results without times.
+    """
 
     processed: int = 0
     failed: int = 0
     unreadable: int = 0
+    reasons: list[str] = field(default_factory=list)
     resumed: int = 0
     reading_s: float = 0.0
     perceiving_s: float = 0.0
@@ -111,8 +124,9 @@ def replay(
         earlier = old.get((camera_of(entry.topic), entry.stamp_ns))
         try:
             image = bag.read(entry) if with_images or not earlier else b""
-        except DamagedMessage:
+        except DamagedMessage as error:
             outcome.unreadable += 1
+            outcome.reasons.append(str(error))
             continue
         outcome.reading_s += time.perf_counter() - start
         if earlier:
@@ -147,11 +161,12 @@ def _perceive(
     start = time.perf_counter()
     try:
         message = image_message(image, message_type)
-    except InvalidInput:
+    except InvalidInput as error:
         outcome.unreadable += 1
+        outcome.reasons.append(str(error))
         return None
     try:
-        frame = frame_from_cdr(image, message_type, camera)
+        frame = frame_from_message(message, message_type, camera)
     except InvalidInput as error:
         width, height = getattr(message, "width", 0), getattr(message, "height", 0)
         result = Result(width, height, query, Status.FAILED, str(error))
@@ -185,4 +200,13 @@ def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:
     with Bag(path) as bag:
         topics = [topic.name for topic in bag.topics.values() if topic.type == RESULT_TYPE]
         entries, _ = bag.index(topics)
-        return [bag.read(entry) for entry in entries]
+        return list(_readable(bag, entries))
+
+
+def _readable(bag: Bag, entries: Sequence[Entry]) -> Iterator[bytes]:
+    """The messages that are not damaged; what was computed from the others is computed again."""
+    for entry in entries:
+        try:
+            yield bag.read(entry)
+        except DamagedMessage:
+            continue

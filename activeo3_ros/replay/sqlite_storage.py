@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
+from .compression import head_of
 from .storage import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Topic
 
 MAX_LISTED_IDS = 10_000_000
@@ -37,15 +38,25 @@ class SqliteFile:
             if topic_id not in wanted:
                 continue
             if isinstance(head, bytes) and isinstance(time, int) and isinstance(number, int):
-                index.found.append((wanted[topic_id], time, head, (number,)))
+                index.found.append((wanted[topic_id], time, self._head(number, head), (number,)))
             else:
                 index.lost[wanted[topic_id]] = index.lost.get(wanted[topic_id], 0) + 1
         index.reasons = reasons
         if not reasons:
-            index.expected = {name: index.lost.get(name, 0) for name in topics}
-            for name, _, _, _ in index.found:
-                index.expected[name] += 1
+            index.expected = index.counts(topics)
         return index
+
+    def _head(self, number: int, head: bytes) -> bytes:
+        def stored(count: int) -> bytes:
+            if count <= len(head):
+                return head
+            query = "SELECT substr(data, 1, ?) FROM messages WHERE id = ?"
+            try:
+                return bytes(self._connection.execute(query, (count, number)).fetchone()[0])
+            except (*UNREADABLE, TypeError):
+                return head
+
+        return head_of(stored, CDR_HEAD_BYTES)
 
     def read(self, place: tuple[int, ...]) -> bytes:
         try:

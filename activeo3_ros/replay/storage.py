@@ -6,7 +6,10 @@ missing. Reading has two steps: `Bag.index` finds where each message of a topic 
 without holding more than one chunk in memory.
 
 Nothing that fails a checksum is ever delivered. MCAP has one checksum a chunk: a flipped bit costs the messages of its
-chunk. SQLite has none: what it can still read is delivered.
+chunk. SQLite has none: what it can still read is delivered. Damage in a part that `index` need not read shows when a
+message there is read.
+
+Files and messages that rosbag2 compressed are read too; a compressed file is unpacked into a temporary directory.
 """
 
 from __future__ import annotations
@@ -16,11 +19,14 @@ import struct
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol, TypeAlias
 
 import yaml
 
 from ..perception import InvalidInput
+from .compression import FORMAT, DamagedFrame, decompress_file, decompress_message
+from .compression import SUFFIX as PACKED_SUFFIX
 
 SUFFIXES = (".mcap", ".db3")
 METADATA = "metadata.yaml"
@@ -72,18 +78,29 @@ class Damage:
         return f"{at_least}{self.count} messages are lost{f' ({topics})' if topics else ''}{f': {why}' if why else ''}"
 
 
+Found: TypeAlias = tuple[str, int, bytes, tuple[int, ...]]
+"""Topic, log time, first bytes and place of a message."""
+
+
 @dataclass
 class FileIndex:
     """What one file says about the topics that were asked for.
 
-    found: (topic, log time, first bytes, place) of each message. expected: how many messages of each topic the file
+    found: the messages, in the order of their places. expected: how many messages of each topic the file
     says it has, None if it does not say or cannot be believed. lost: messages that are known to be damaged.
     """
 
-    found: list[tuple[str, int, bytes, tuple[int, ...]]] = field(default_factory=list)
+    found: list[Found] = field(default_factory=list)
     expected: dict[str, int] | None = None
     lost: dict[str, int] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+
+    def counts(self, topics: Collection[str]) -> dict[str, int]:
+        """How many messages of each topic were found or are known to be lost."""
+        counts = {name: self.lost.get(name, 0) for name in topics}
+        for name, *_ in self.found:
+            counts[name] += 1
+        return counts
 
 
 class BagFile(Protocol):
@@ -115,15 +132,28 @@ class Bag:
         self._notes: list[str] = []
         self._metadata = self._read_metadata()
         self.files = self._find_files()
-        self._open_files: list[BagFile] = [_open_file(file) for file in self.files]
+        self._unpacked = TemporaryDirectory(prefix="activeo3-") if any(map(is_packed, self.files)) else None
+        self._open_files: list[BagFile] = []
+        try:
+            for file in self.files:
+                self._open_files.append(_open_file(self._unpack(file)))
+        except BaseException:
+            self.close()
+            raise
         self.topics = self._merge_topics()
 
     def __enter__(self) -> Bag:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files, and remove what was unpacked."""
         for file in self._open_files:
             file.close()
+        if self._unpacked is not None:
+            self._unpacked.cleanup()
 
     def index(self, topics: Sequence[str], by_header: bool = True) -> tuple[list[Entry], Damage]:
         """Every readable message of some topics in the order of their stamps, and what is lost of them.
@@ -165,7 +195,17 @@ class Bag:
 
     def read(self, entry: Entry) -> bytes:
         """The CDR bytes of a message. Raises DamagedMessage."""
-        return self._open_files[entry.file].read(entry.place)
+        try:
+            return decompress_message(self._open_files[entry.file].read(entry.place))
+        except DamagedFrame as error:
+            raise DamagedMessage(str(error)) from error
+
+    def _unpack(self, file: Path) -> Path:
+        if self._unpacked is None or not is_packed(file):
+            return file
+        unpacked, damage = decompress_file(file, Path(self._unpacked.name))
+        self._notes += [f"{file.name} {damage}"] if damage else []
+        return unpacked
 
     def _read_metadata(self) -> dict[str, Any]:
         path = self.path / METADATA
@@ -176,10 +216,11 @@ class Bag:
             return {}
         try:
             information = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-            if information.get("compression_mode") not in (None, "", "NONE", "none"):
+            compression = str(information.get("compression_format") or FORMAT)
+            if compression != FORMAT:
                 raise InvalidInput(
-                    f"{self.path}: is compressed ({information.get('compression_format')}), which is not read "
-                    "here; write it anew with: ros2 bag convert"
+                    f"{self.path}: is compressed as {compression!r}, only {FORMAT!r} is read; write it anew with: "
+                    "ros2 bag convert"
                 )
             return dict(information)
         except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -196,7 +237,8 @@ class Bag:
         named = [self.path / Path(str(name)).name for name in self._metadata.get("relative_file_paths") or []]
         missing = [file.name for file in named if not file.is_file()]
         self._notes += [f"{name} is missing" for name in missing]
-        lying = sorted((f for f in self.path.iterdir() if f.suffix in SUFFIXES and f.is_file()), key=_natural)
+        lying = sorted((f for f in self.path.iterdir() if _storage_suffix(f) in SUFFIXES and f.is_file()), key=_natural)
+        lying = [f for f in lying if not (is_packed(f) and f.with_suffix("") in lying)]  # unpacked beside it
         files = [file for file in named if file.is_file()] or lying
         if not files:
             raise InvalidInput(
@@ -245,6 +287,15 @@ def _open_file(path: Path) -> BagFile:
         except OSError as error:
             raise InvalidInput(f"{path}: cannot be opened: {error.strerror or error}") from error
     raise InvalidInput(f"{path}: not a bag; a bag is a directory or a file that ends with {' or '.join(SUFFIXES)}")
+
+
+def is_packed(path: Path) -> bool:
+    """Whether it is a file that rosbag2 compressed as a whole."""
+    return path.suffix == PACKED_SUFFIX and Path(path.stem).suffix in SUFFIXES
+
+
+def _storage_suffix(path: Path) -> str:
+    return Path(path.stem).suffix if is_packed(path) else path.suffix
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from weakref import WeakValueDictionary
@@ -16,7 +17,7 @@ from ..perception.frame import GLOBAL_VIEW, Image, View, fit_within
 from ..perception.geometry import Box, non_maximum_suppression
 from ..perception.query import Query
 from ..perception.results import Finding, Grounding, Look
-from .centernet import COCO_CLASSES, CenterNet
+from .centernet import COCO_CLASSES, CenterNet, DetectedBoxes
 from .text_reader import TextLine, TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
 
@@ -66,6 +67,7 @@ class EmbeddedTask:
         self.vocabulary = load_vocabulary(COCO_CLASSES)
         self._detector = detector or shared_detector()
         self._reader = reader
+        self._loading = threading.Lock()  # several threads may prepare for queries
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         return fit_within(width, height, max_pixels, INPUT_SIDE_PX)
@@ -78,7 +80,15 @@ class EmbeddedTask:
 
     def find(self, view: View, target: Target, threshold: float) -> list[Finding]:
         """What the target asks for, from `threshold` on, in view pixels, best score first; each object once."""
-        boxes, scores, class_ids = self._detector.detect([view.image], threshold)[0]
+        return self.findings(self.see(view, threshold), target)
+
+    def see(self, view: View, threshold: float) -> DetectedBoxes:
+        """All that is seen in a view, of any class, from `threshold` on; one object can have several boxes."""
+        return self._detector.detect([view.image], threshold)[0]
+
+    def findings(self, seen: DetectedBoxes, target: Target) -> list[Finding]:
+        """What of it the target asks for, in view pixels, best score first; each object once."""
+        boxes, scores, class_ids = seen
         kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
         findings = []
         for name in target.classes:
@@ -142,6 +152,7 @@ class EmbeddedTask:
 
     def _text_reader(self) -> TextReader:
         """The text reader, loaded when the first query asks to read."""
-        if self._reader is None:
-            self._reader = TextReader()
-        return self._reader
+        with self._loading:
+            if self._reader is None:
+                self._reader = TextReader()
+            return self._reader

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..perception.errors import InvalidInput
-from ..perception.geometry import Boxes, iou, to_corners
+from ..perception.geometry import Boxes, iou, mask_of, purity
 
 Mask = npt.NDArray[np.bool_]
 Coverage = Literal["purity", "matched", "dice", "iou"]
@@ -118,7 +118,7 @@ def purity_coverage(regions: npt.ArrayLike, mask: Mask, min_purity: float) -> fl
     regions = _boxes(regions)
     if not len(regions):
         return float(not mask.any())
-    return float(np.mean([_purity(row, mask) >= min_purity for row in regions])) if mask.any() else 0.0
+    return float(np.mean([purity(row, mask) >= min_purity for row in regions])) if mask.any() else 0.0
 
 
 def matched_coverage(regions: npt.ArrayLike, targets: npt.ArrayLike, min_match_iou: float) -> float:
@@ -224,25 +224,6 @@ def combine(terms: Mapping[str, float], weights: RewardWeights) -> Reward:
     nothing.
     """
     return Reward(dict(terms), float(sum(getattr(weights, name) * value for name, value in terms.items())))
-
-
-def mask_of(boxes: npt.ArrayLike, width: int, height: int) -> Mask:
-    """`(height, width)` mask of the pixels whose centres lie in any of the `(n, 4)` boxes."""
-    mask = np.zeros((height, width), bool)
-    for row in _boxes(boxes):
-        mask[_pixels(row)] = True
-    return mask
-
-
-def _purity(region: Boxes, mask: Mask) -> float:
-    inside = mask[_pixels(region)]
-    return float(inside.mean()) if inside.size else 0.0
-
-
-def _pixels(box: Boxes) -> tuple[slice, slice]:
-    """Rows and columns of the pixels whose centres lie in a box."""
-    x0, y0, x1, y1 = (max(0, math.ceil(value - 0.5)) for value in to_corners(box)[0].tolist())
-    return slice(y0, y1), slice(x0, x1)
 
 
 def _boxes(boxes: npt.ArrayLike) -> Boxes:

@@ -23,9 +23,9 @@ import numpy as np
 from ..images import read_image
 from ..perception.errors import InvalidInput
 from ..perception.frame import Frame
-from ..perception.geometry import Box
+from ..perception.geometry import Box, mask_of
 from ..perception.query import Query
-from .rewards import Mask, mask_of
+from .rewards import Mask
 from .scenes import FULL_HD, LABELS, SQUARE, Scene, draw_scene
 
 SCENE_PREFIX = "scene:"

@@ -29,6 +29,8 @@ from activeo3_ros.perception import (
 
 FINE, RAISES, HANGS, GARBAGE, NO_MEMORY, SLOW, EMPTY, NAN_BOX = 100, 10, 20, 30, 40, 50, 60, 70
 SLOW_S = 0.3
+RARE_S = 3.0
+"""How long it takes to load what the first query for "a rare thing" needs."""
 
 
 def picture(grey: int = FINE, height: int = 60, width: int = 80) -> np.ndarray:
@@ -57,6 +59,7 @@ class FakeTask:
     def __init__(self, step_s: float = 0.0, memory_mb: int = 0) -> None:
         self._step_s = step_s
         self._ballast = np.ones(memory_mb * 2**17)
+        self._knows_rare_things = False
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         return max(1, int(width)), max(1, int(height))
@@ -64,6 +67,9 @@ class FakeTask:
     def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Look]:
         if "unicorn" in query.text:
             raise UnsupportedQuery("this preset finds things, not unicorns")
+        if "a rare thing" in query.text and not self._knows_rare_things:
+            time.sleep(RARE_S)
+            self._knows_rare_things = True
         return [self._examine(view, query) for view in views]
 
     def _examine(self, view: View, query: Query) -> Look:
@@ -102,9 +108,13 @@ class FakeSegmenter:
 
 @dataclasses.dataclass
 class FakePreset:
-    """`load_s`: how long its models take to load. `fails`: why they cannot be loaded, "" if they can."""
+    """`load_s`: how long its models take to load. `compute_s`: the same, but in Python, and without a pause.
+
+    `fails`: why they cannot be loaded, "" if they can.
+    """
 
     load_s: float = 0.0
+    compute_s: float = 0.0
     step_s: float = 0.0
     memory_mb: int = 0
     fails: str = ""
@@ -113,6 +123,9 @@ class FakePreset:
 
     def build(self) -> ActivePerception:
         time.sleep(self.load_s)
+        end = time.monotonic() + self.compute_s
+        while time.monotonic() < end:
+            pass
         if self.fails:
             raise RuntimeError(self.fails)
         return ActivePerception(FakeSensing(), FakeTask(self.step_s, self.memory_mb), self.budget, FakeSegmenter())

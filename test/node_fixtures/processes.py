@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -26,8 +27,18 @@ def real_node() -> list[str]:
 class NodeProcess:
     """A node that runs while the `with` block does. `text` is what it printed so far."""
 
-    def __init__(self, command: list[str] | None = None, node_name: str = "activeo3", **parameters: Any) -> None:
-        """command: default the node with fake presets. parameters: values as on the command line."""
+    def __init__(
+        self,
+        command: list[str] | None = None,
+        node_name: str = "activeo3",
+        environment: Mapping[str, str] | None = None,
+        **parameters: Any,
+    ) -> None:
+        """command: default the node with fake presets. environment: default that of the tests.
+
+        parameters: values as on the command line.
+        """
+        self._environment = os.environ if environment is None else environment
         self._command = list(command or FAKE_NODE)
         if command is None:
             parameters.setdefault("preset", "fake")
@@ -38,7 +49,12 @@ class NodeProcess:
     def __enter__(self) -> NodeProcess:
         self._log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            self._command, stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd="/", env=os.environ
+            self._command,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            cwd="/",
+            env=self._environment,
         )
         return self
 
