@@ -17,6 +17,7 @@ import gc
 import importlib.util
 import json
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -419,8 +420,9 @@ def main() -> int:
             return 0
         tokenizer = str(Path(specification.origin).parent / "tokenizer_files")
     bench = Bench(args.tiny, tokenizer, args.out, args.quick)
-    memory = Path("/dev/shm")  # faster to read than a disk, where there is one
-    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as directory:
+    memory = Path("/dev/shm")  # faster to read than a disk, where there is one with room
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as directory:
         bench.checkpoint = Path(directory)
         run(bench, args.static)
         gc.collect()

@@ -220,3 +220,29 @@ def test_vllm_settings_are_checked(vllm):
         VllmEngine(vllm[1], memory_share=2)
     with pytest.raises(InvalidInput, match="quantization must be '' or 'fp8', got 'int1'"):
         VllmEngine(vllm[1], quantization="int1")
+
+
+def test_an_engine_has_answered_before_it_is_handed_out():
+    """So no frame waits for kernels to be compiled: the node is configured when an engine is warm."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from activeo3_ros.engines.transformers_engine import TransformersEngine
+
+    answered: list[int] = []
+
+    class Watched(TransformersEngine):
+        def _generate_batch(self, requests):
+            replies = super()._generate_batch(requests)
+            answered.append(len(replies))
+            return replies
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("activeo3_ros.engines.transformers_engine.TransformersEngine", Watched)
+        engine = choice.shared_engine({"type": "transformers", "model": "tiny/start", "device": "cpu"})
+    assert answered == list(choice.WARM_UP_COUNTS)
+    del engine
+
+
+def test_an_engine_that_cannot_answer_does_not_start(vllm, monkeypatch):
+    monkeypatch.setattr(FakeEngine, "error", RuntimeError("no kernel image is available"))
+    with pytest.raises(EngineError, match="vLLM cannot answer: no kernel image is available"):
+        choice.shared_engine({"type": "vllm", "model": vllm[1]})

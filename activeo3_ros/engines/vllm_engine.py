@@ -195,7 +195,7 @@ def _on_device_field() -> Any:
     """How vLLM joins the patches of several requests: as its own field does, but for memory that is on the device."""
     inputs = importlib.import_module("vllm.multimodal.inputs")
 
-    class OnDeviceField(inputs.MultiModalFlatField):  # type: ignore[misc]
+    class OnDeviceField(inputs.MultiModalFlatField):  # type: ignore[misc, name-defined]
         def _reduce_data(self, batch: list[Any], *, pin_memory: bool) -> Any:
             return super()._reduce_data(batch, pin_memory=False)  # only the CPU's memory can be pinned
 
