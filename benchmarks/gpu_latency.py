@@ -348,7 +348,7 @@ class Bench:
         self.say("agreement_of_first_token_logits", row)
 
 
-def run(bench: Bench, static: bool) -> None:
+def run(bench: Bench, only_plain: bool, static: bool) -> None:
     """The rows of the plain path and of the engine `transformers`, the cheap and the certain ones first."""
     plain = bench.build("sdpa")
     bench.floors(plain)
@@ -369,6 +369,8 @@ def run(bench: Bench, static: bool) -> None:
         torch.cuda.empty_cache()
     with torch.inference_mode():
         bench.vision(ours, "best")
+    if only_plain:
+        return
     dynamic = TransformersEngine.from_parts(ours, bench.tokenizer, PixelFormat())
     dynamic._ends = [152_063]  # random weights would end an answer at random; this token stands for nothing
     bench.decode(dynamic, "dynamic", (1, 3))
@@ -406,6 +408,7 @@ def main() -> int:
         "--tiny", action="store_true", help="a tiny model on the CPU: tries the script, measures nothing"
     )
     parser.add_argument("--quick", action="store_true", help="one sample a row")
+    parser.add_argument("--only-plain", action="store_true", help="leave out the rows of the engine `transformers`")
     parser.add_argument("--static", action="store_true", help="also the static cache, which takes minutes to compile")
     parser.add_argument("--vllm", default="ours,ours_fp8,peer", help="ways to start vLLM, with commas; '' for none")
     args = parser.parse_args()
@@ -424,7 +427,7 @@ def main() -> int:
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9
     with tempfile.TemporaryDirectory(dir=memory if roomy else None) as directory:
         bench.checkpoint = Path(directory)
-        run(bench, args.static)
+        run(bench, args.only_plain, args.static)
         gc.collect()
         if bench.cuda:
             torch.cuda.empty_cache()
