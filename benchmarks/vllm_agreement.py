@@ -4,7 +4,8 @@
 
 Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
 traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
-scores are apart, tokens for each step of the decoder. Engines: transformers (the reference), vLLM in the checkpoint's
+scores are apart, tokens for each step of the decoder. Engines: transformers in float32 (the
+reference) and as it chooses, vLLM in the checkpoint's
 numbers, with 8-bit weights, and guessing tokens from the text so far.
 """
 
@@ -105,10 +106,12 @@ def main() -> int:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
-    ways: dict[str, Any] = {"transformers": lambda: TransformersEngine(args.model)}
+    ways: dict[str, Any] = {
+        "transformers_float32": lambda: TransformersEngine(args.model, dtype="float32", attention="sdpa"),
+        "transformers": lambda: TransformersEngine(args.model),
+    }
     if not args.only_transformers:
         short: dict[str, Any] = {"memory_share": 0.1, "max_length": 2048}
-        ways["transformers_float32"] = lambda: TransformersEngine(args.model, dtype="float32", attention="sdpa")
         ways["vllm"] = lambda: VllmEngine(args.model, **short)
         ways["vllm_fp8"] = lambda: VllmEngine(args.model, quantization="fp8", **short)
         ways["vllm_speculating"] = lambda: VllmEngine(args.model, speculated_tokens=8, **short)

@@ -74,6 +74,8 @@ class FakeEngine:
     def __init__(self, torch):
         vision = SimpleNamespace(patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
         self.model_config = SimpleNamespace(dtype=torch.float16, hf_config=SimpleNamespace(vision_config=vision))
+        self.engine_core = SimpleNamespace(shutdown=lambda: setattr(self, "is_shut", True))
+        self.is_shut = False
         self.waiting: dict[str, Any] = {}
         self.seen: list[Any] = []
         self.aborted: list[str] = []
@@ -213,6 +215,14 @@ def test_vllm_running_out_of_memory_is_told_apart(vllm):
     assert engine._engine.aborted and not engine._engine.waiting
     engine._engine.error, engine._engine.pieces = None, ("1",)
     assert ask(engine)[0].text.endswith("1"), "it goes on with the next frame"
+
+
+def test_vllm_is_shut_down_with_its_engine(vllm):
+    engine = VllmEngine(vllm[1])
+    inner = engine._engine
+    engine.close()
+    engine.close()
+    assert inner.is_shut
 
 
 def test_vllm_settings_are_checked(vllm):

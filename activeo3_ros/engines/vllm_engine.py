@@ -1,6 +1,6 @@
 """Runs the model with vLLM in this process: the fast path on x86-64 machines with a CUDA device.
 
-vLLM brings CUDA graphs, of the vision tower too, and continuous batching over crops and cameras; its prefix cache keeps
+vLLM brings CUDA graphs and continuous batching over crops and cameras; its prefix cache keeps
 the part of a prompt that comes before the image. Views go to it as patches that were made on the device, so no image
 processor of vLLM resizes or copies them on the CPU. Loading takes about a minute, so the node does it while it is
 configured.
@@ -9,6 +9,7 @@ configured.
 from __future__ import annotations
 
 import functools
+import gc
 import importlib
 import itertools
 import math
@@ -29,9 +30,6 @@ from .weights import local_model, model_type
 
 if TYPE_CHECKING:
     import torch
-
-VISION_TOKENS = (256, 512, 900, 1024, 1536, 2048, 2432, 2720, 3072, 4096, 5440)
-"""Tokens of the views of one step for which a CUDA graph of the vision tower is kept; the next larger one is run."""
 
 
 class VllmEngine:
@@ -103,11 +101,6 @@ class VllmEngine:
                 trust_remote_code=False,
                 disable_log_stats=True,
                 speculative_config=speculation if speculated_tokens else None,
-                compilation_config={
-                    "cudagraph_mm_encoder": True,
-                    "encoder_cudagraph_token_budgets": [size for size in VISION_TOKENS if size <= max_length],
-                    "encoder_cudagraph_max_vision_items_per_batch": 8,
-                },
             )
             self._engine = self._llm.llm_engine
             self._tokenizer = self._llm.get_tokenizer()
@@ -122,7 +115,14 @@ class VllmEngine:
         return f"{self._name} with vLLM {self._vllm.__version__}, {numbers}"
 
     def close(self) -> None:
-        self._llm = self._engine = None
+        engine, self._llm, self._engine = self._engine, None, None
+        if engine is not None:
+            engine.engine_core.shutdown()
+        del engine
+        gc.collect()  # the parts of vLLM refer to each other; the next engine measures what memory is free
+        torch = require_package("torch", "to free the memory of a model", "activeo3_ros[gpu]")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         with self._lock:
