@@ -5,8 +5,7 @@
 Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
 traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
 scores are apart, tokens for each step of the decoder. Engines: transformers in float32 (the
-reference) and as it chooses, vLLM in the checkpoint's
-numbers, with 8-bit weights, and guessing tokens from the text so far.
+reference) and as it chooses, vLLM in the checkpoint's numbers and with 8-bit weights.
 """
 
 from __future__ import annotations
@@ -114,7 +113,6 @@ def main() -> int:
         short: dict[str, Any] = {"memory_share": 0.1, "max_length": 2048}
         ways["vllm"] = lambda: VllmEngine(args.model, **short)
         ways["vllm_fp8"] = lambda: VllmEngine(args.model, quantization="fp8", **short)
-        ways["vllm_speculating"] = lambda: VllmEngine(args.model, speculated_tokens=8, **short)
     reference: list[Reply] = []
     for name, start in ways.items():
         begun = time.perf_counter()

@@ -1,6 +1,6 @@
 """The rows of `gpu_latency.py` that need vLLM; it starts this script, once for each way to start vLLM.
 
-    python benchmarks/vllm_latency.py {ours,ours_fp8,ours_speculating,peer} CHECKPOINT --rows ROWS.json --out OUT.json
+    python benchmarks/vllm_latency.py {ours,ours_fp8,peer} CHECKPOINT --rows ROWS.json --out OUT.json
 
 `peer` is vLLM as somebody would use it who reads its documentation: `LLM.generate` with pictures, its own processor.
 `ours` is the engine `vllm` of this project. CHECKPOINT is what `gpu_latency.py` saved, ROWS.json what it measured.
@@ -50,7 +50,6 @@ def ours(bench: Bench, part: str, checkpoint: str, measured: dict[str, Any]) -> 
         checkpoint,
         memory_share=memory_share(),
         quantization="fp8" if part == "ours_fp8" else "",
-        speculated_tokens=6 if part == "ours_speculating" else 0,
     )
     name = part.replace("ours", "vllm")
     bench.say(f"start_{name}_s", round(time.perf_counter() - start, 1))
@@ -183,7 +182,7 @@ def peer(bench: Bench, checkpoint: str) -> None:
 def main() -> int:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["ours", "ours_fp8", "ours_speculating", "peer"])
+    parser.add_argument("part", choices=["ours", "ours_fp8", "peer"])
     parser.add_argument("checkpoint")
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

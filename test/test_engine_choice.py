@@ -197,11 +197,10 @@ def test_vllm_tells_at_which_size_it_saw_a_view_that_is_not_in_whole_cells(vllm)
 def test_vllm_quantizes_the_language_model_alone(vllm):
     module, directory = vllm
     VllmEngine(directory)
-    VllmEngine(directory, quantization="fp8", speculated_tokens=4)
+    VllmEngine(directory, quantization="fp8")
     plain, small = module.started
-    assert plain["quantization"] is None and plain["speculative_config"] is None
+    assert plain["quantization"] is None
     assert small["quantization_config"] == {"ignore": ["re:.*visual.*"]}
-    assert small["speculative_config"]["num_speculative_tokens"] == 4
 
 
 def test_vllm_running_out_of_memory_is_told_apart(vllm):

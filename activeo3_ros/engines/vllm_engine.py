@@ -1,9 +1,8 @@
 """Runs the model with vLLM in this process: the fast path on x86-64 machines with a CUDA device.
 
-vLLM brings CUDA graphs and continuous batching over crops and cameras; its prefix cache keeps
-the part of a prompt that comes before the image. Views go to it as patches that were made on the device, so no image
-processor of vLLM resizes or copies them on the CPU. Loading takes about a minute, so the node does it while it is
-configured.
+vLLM brings CUDA graphs and continuous batching over crops and cameras; its prefix cache keeps the part of a prompt that
+comes before the image. Views go to it as patches that were made on the device, so no image processor of vLLM resizes or
+copies them on the CPU. Loading takes about a minute, so the node does it while it is configured.
 """
 
 from __future__ import annotations
@@ -44,15 +43,12 @@ class VllmEngine:
         quantization: str = "",
         max_length: int = 8192,
         max_requests: int = 32,
-        speculated_tokens: int = 0,
     ) -> None:
         """model: a directory with a checkpoint, or the hub id of one that `activeo3 prefetch` brought here.
 
         memory_share: of the device's memory that vLLM may take, weights included, 0.05 to 0.95.
         quantization: "" for the checkpoint's own numbers, "fp8" for 8-bit weights.
         max_length: tokens of a request and its answer, 512 to 128000. max_requests: at a time, 1 to 1024.
-        speculated_tokens: guessed at a time from what the prompt and the answer hold already, 0 to 16. The answer stays
-        the same; 0 guesses none.
 
         Raises MissingPackage without vllm, EngineError if it cannot start.
         """
@@ -60,7 +56,6 @@ class VllmEngine:
             ("memory_share", memory_share, 0.05, 0.95),
             ("max_length", max_length, 512, 128_000),
             ("max_requests", max_requests, 1, 1024),
-            ("speculated_tokens", speculated_tokens, 0, 16),
         ):
             if not low <= value <= high:
                 raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
@@ -77,12 +72,6 @@ class VllmEngine:
         self._vllm = require_package("vllm", "to run a model with vLLM", "activeo3_ros[vllm]")
         self._name, self._lock = directory.name, threading.Lock()
         self._quantization = quantization
-        speculation = {
-            "method": "ngram",
-            "num_speculative_tokens": speculated_tokens,
-            "prompt_lookup_min": 2,
-            "prompt_lookup_max": 5,
-        }
         try:
             self._llm = self._vllm.LLM(
                 model=str(directory),
@@ -100,7 +89,6 @@ class VllmEngine:
                 load_format="safetensors",
                 trust_remote_code=False,
                 disable_log_stats=True,
-                speculative_config=speculation if speculated_tokens else None,
             )
             self._engine = self._llm.llm_engine
             self._tokenizer = self._llm.get_tokenizer()
