@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 
 import cv2
@@ -101,8 +102,16 @@ def test_16_bit_is_scaled_so_that_white_stays_white():
     assert image_to_bgr(message(pixels, "mono16"), LIMIT)[0, :, 0].tolist() == [0, 0, 128, 255]
 
 
-@pytest.mark.parametrize("encoding", sorted(name for name in ENCODINGS if not name.startswith(("bayer", "yuv", "8U"))))
+BRIDGED = sorted(name for name in ENCODINGS if not re.match(r"yuv|8U|bayer.*16", name))
+
+
+@pytest.mark.parametrize("encoding", BRIDGED)
 def test_the_same_as_cv_bridge(encoding):
+    """Rows without padding: the cv_bridge of PyPI (1.13) takes padding for pixels, and knows 8 bit only.
+
+    That one needs NumPy 1 and OpenCV 4, where it agreed at each of the eight encodings that it knew. A robot has its
+    distribution's.
+    """
     bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed").CvBridge()
     image = pytest.importorskip("sensor_msgs.msg").Image
     fields = vars(message(stored_as(encoding), encoding))

@@ -146,7 +146,9 @@ def test_the_report_shows_itself_in_a_browser(finished: Path, tmp_path: Path):
     assert picture.shape == (2400, 1250, 3)
     rows = (picture < 128).any(axis=(1, 2))
     assert rows[:1200].mean() > 0.2  # the table and the curves are there
-    assert (np.ptp(picture.astype(int), axis=2) > 60).mean() > 0.005  # coloured lines and photographs
+    assert (np.ptp(picture.astype(int), axis=2) > 60).mean() > 0.001  # coloured lines
+    filled = (picture < 250).all(axis=2).mean(axis=1) > 0.8
+    assert filled.sum() > 150  # a photograph from side to side
 
 
 def test_frames_of_a_bag_are_judged_by_their_stamps(tmp_path: Path, capsys):

@@ -145,6 +145,7 @@ WRONG = [
     ({"data": {"path": "/nowhere"}}, "build the data set first"),
     ({"model": "/nowhere"}, "neither a directory nor"),
     ({"max_regions": 1000}, "max_regions must be 0 to 64"),
+    ({"max_minutes": -1}, "max_minutes must be 0 to 525600"),
     ({"freeze": ["model.eyes"]}, "'freeze' names 'model.eyes'"),
 ]
 
@@ -189,6 +190,29 @@ def test_a_full_disk_leaves_no_half_checkpoint(tmp_path: Path) -> None:
     ):
         save_on_full_disk(target)
     assert not target.exists()
+
+
+def test_a_disk_that_fills_up_while_saving_is_one_clear_line(model: Path, data: Path, tmp_path: Path) -> None:
+    """The system refuses to write files above a size, as a full disk would; the weights are larger."""
+    config = write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", steps=1, change={"panels_every": 0})
+    limited = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000));"
+        "from activeo3_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", limited, "train", "grpo", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=400)
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "free some space and run the same command again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+def test_training_ends_when_its_time_is_up(model: Path, data: Path, tmp_path: Path) -> None:
+    change = {"panels_every": 0, "max_minutes": 0.0001}
+    policy = train(load_config(write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", 500, change)))
+    assert (policy / "model.safetensors").is_file()
+    assert len(log_of(tmp_path / "run")) == 1
 
 
 def test_the_log_of_repeated_steps_replaces_the_old_one(tmp_path: Path) -> None:

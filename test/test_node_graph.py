@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import xml.etree.ElementTree as ElementTree
 
 import cv2
@@ -164,3 +165,17 @@ def test_quality_of_service_can_be_overridden_and_an_incompatible_camera_is_name
         client.node.create_publisher(Image, "/strict/image_raw", qos_profile_sensor_data)
         wait_for(lambda: "/client_of_strict_node publishes /strict/image_raw as best_effort" in node.text)
         assert "/strict_node asks for reliable" in node.text
+
+
+def test_transports_that_the_discovery_range_switches_off_are_warned_of():
+    environment = {
+        **os.environ,
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA",
+    }
+    override = {"qos_overrides./camera/image_raw.subscription.reliability": "reliable"}
+    says = "LOCALHOST switches FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA off"
+    for parameters, warned in (({}, True), (override, False), ({"transport": "compressed"}, False)):
+        with NodeProcess(node_name="warned", autostart=True, environment=environment, **parameters) as node:
+            wait_for(lambda node=node: "is ready after" in node.text, 30)
+            assert node.text.count(says) == int(warned), node.text

@@ -7,10 +7,15 @@ import random
 from pathlib import Path
 
 import pytest
+import rclpy
+from node_fixtures.fakes import load_fake
+from rclpy.parameter import Parameter as RosParameter
 
 from activeo3_ros.node import parameters
-from activeo3_ros.node.parameters import PARAMETERS, When
+from activeo3_ros.node.parameters import AS_PRESET, PARAMETERS, When
+from activeo3_ros.node.perception_node import PerceptionNode
 from activeo3_ros.perception import Budget, InvalidInput, Query
+from activeo3_ros.perception.budget import LIMITS
 from activeo3_ros.presets import preset_names
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,6 +81,7 @@ def test_every_parameter_says_what_it_is(name):
         ("transport", "smoke", "transport must be one of raw, compressed, got 'smoke'"),
         ("query", "x" * 1001, "1000 characters, got 1001"),
         ("classes", ["car"] * 201, "200 classes, got 201"),
+        ("classes", ["car", "x" * 101], "100 characters, got 101"),
         ("cameras", [], "1 to 16 cameras, got 0"),
         ("cameras", ["a", "a"], "must differ"),
         ("cameras", ["front camera"], "cannot begin a topic's name"),
@@ -94,20 +100,79 @@ def test_some_parameters_wait_until_the_node_is_unconfigured():
         parameters.check(changed, {"preset"}, configured=True)
 
 
-def test_10000_random_sets_are_allowed_or_refused_and_what_is_allowed_works():
-    choose, allowed = random.Random(5), 0
+@pytest.fixture
+def node():
+    """An active node in this process; nobody spins it, so that each change is answered where it is asked for."""
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    node = PerceptionNode(
+        load_fake,
+        context=context,
+        use_global_arguments=False,
+        parameter_overrides=[RosParameter("preset", value="fake")],
+    )
+    node.start()
+    assert node.state == "active", node.last_error
+    yield node
+    node.end()
+    node.destroy_node()
+    rclpy.shutdown(context=context)
+
+
+def set_of(values: dict[str, object]) -> list[RosParameter]:
+    return [RosParameter(name, PARAMETERS[name].type, value) for name, value in values.items()]
+
+
+def test_10000_random_sets_reach_a_running_node_and_hold_together_or_not_at_all(node):
+    choose, accepted = random.Random(5), 0
     for _ in range(10_000):
-        names = choose.sample(sorted(PARAMETERS), choose.randint(0, 4))
-        values = {name: random_value(choose, PARAMETERS[name].default) for name in names}
-        candidate = {**DEFAULTS, **values}
-        try:
-            parameters.check(candidate, set(values), configured=False)
-        except InvalidInput as error:
-            assert str(error)
+        names = choose.sample(sorted(PARAMETERS), choose.randint(1, 4))
+        wanted = {name: random_value(choose, PARAMETERS[name].default) for name in names}
+        before, revision = parameters.values(node), node._revision
+        outcome = node.set_parameters_atomically(set_of(wanted))
+        after = parameters.values(node)
+        if not outcome.successful:
+            assert outcome.reason
+            assert after == before
+            assert node._revision == revision
             continue
-        allowed += 1
-        parameters.budget(candidate, Budget())
-        parameters.query(candidate, Query(), 1)
-        for name, value in values.items():
-            PARAMETERS[name].check(value)
-    assert 1000 < allowed < 9000
+        accepted += 1
+        assert after == {**before, **wanted}
+        # What may hold in an active node: nothing that waits for another state, and a worker that got all of it.
+        assert {PARAMETERS[name].when for name in wanted} == {When.ALWAYS}
+        assert node._revision == revision + bool(parameters.QUERY & set(wanted))
+        assert node._worker.settings.budget == parameters.budget(after, node._preset.budget)
+        assert node._worker.settings.query == parameters.query(after, node._preset.query, node._revision)
+    assert 300 < accepted < 9000
+    usual = {name: value for name, value in DEFAULTS.items() if PARAMETERS[name].when is When.ALWAYS}
+    assert node.set_parameters_atomically(set_of(usual)).successful
+
+
+def test_each_of_10000_random_values_alone_is_accepted_just_if_it_is_in_its_range(node):
+    """The oracle is the table as it is documented: type, range, choices and lengths."""
+    choose = random.Random(6)
+    always = [parameter for parameter in PARAMETERS.values() if parameter.when is When.ALWAYS]
+    usual = {parameter.name: parameter.default for parameter in always}
+    for _ in range(10_000):
+        parameter = choose.choice(always)
+        value = random_value(choose, parameter.default)
+        outcome = node.set_parameters_atomically(set_of({parameter.name: value}))
+        assert outcome.successful == is_documented(parameter.name, value), (parameter.name, value, outcome.reason)
+        if outcome.successful:
+            assert node.set_parameters_atomically(set_of({parameter.name: usual[parameter.name]})).successful
+
+
+def is_documented(name: str, value: object) -> bool:
+    """Whether `docs/parameters.md` allows this value."""
+    parameter = PARAMETERS[name]
+    if name == "query":
+        return len(value) <= 1000
+    if name == "classes":
+        names = [entry for entry in value if entry.strip()]
+        return len(names) <= 200 and all(len(entry) <= 100 for entry in names)
+    if parameter.low is None:
+        return True
+    if name in LIMITS and value != AS_PRESET:
+        low, high = LIMITS[name]
+        return math.isfinite(value) and low <= value <= high
+    return math.isfinite(value) and parameter.low <= value <= parameter.high

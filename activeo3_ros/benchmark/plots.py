@@ -39,6 +39,8 @@ def curve(lines: Mapping[str, Sequence[Point]], x_label: str, y_label: str) -> s
         axes.errorbar(
             x, y, errors, label=name, color=colour, marker="o", markersize=4, capsize=2, linestyle=style, lw=1.4
         )
+    if all(float(point.x).is_integer() for points in lines.values() for point in points):
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_ylim(bottom=0)
@@ -57,6 +59,10 @@ def distribution(times_ms: Mapping[str, Sequence[float]]) -> str:
                 ordered, np.arange(1, len(ordered) + 1) / len(ordered), where="post", label=name, color=colour, lw=1.4
             )
     axes.set_xscale("log")
+    ticker = require_package("matplotlib.ticker", "to draw the curves of a report", "matplotlib")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xlabel("milliseconds a frame")
     axes.set_ylabel("share of frames")
     axes.set_ylim(0, 1.02)

@@ -220,10 +220,10 @@ def _as_html(
     }
     sections = [
         f"<h1>{html.escape(run.question)}</h1>",
-        "<h2>Quality, regions, cost</h2>",
-        _main_table(scores),
+        "<h2>Quality</h2>",
+        _quality_table(scores),
         "<p>AP and AR are COCO's (IoU 0.5 to 0.95; AP50 and AR10: at 0.5 and 0.1), small is below 32² px of the frame. "
-        "Coverage: share of objects at least half of which lie in one region. Brackets: 95 % intervals. "
+        "Brackets: 95 % intervals. Bold: the best but for the oracle, which is told the truth. "
         "A frame that failed counts as one in which nothing was found.</p>",
         *_notes(scores),
         *_published_section(published),
@@ -233,6 +233,10 @@ def _as_html(
         *_curves(scores),
         "<h2>Latency</h2>",
         f'<div class="figure">{distribution(times)}</div>',
+        "<h2>Regions and cost</h2>",
+        _cost_table(scores),
+        "<p>Coverage: share of objects at least half of which lie in one region. Purity: share of the regions' pixels "
+        "that lie on objects. Overlap: mean IoU of two regions. Cost is a mean a frame.</p>",
         *_pictures(out, dataset, scores),
         "<h2>How this was made</h2>",
         '<table class="facts">' + "".join(_fact_row(name, value) for name, value in facts.items()) + "</table>",
@@ -240,40 +244,38 @@ def _as_html(
     return PAGE.replace("$TITLE", html.escape(run.question)).replace("$BODY", "\n".join(sections))
 
 
-def _main_table(scores: Sequence[MethodScores]) -> str:
+def _quality_table(scores: Sequence[MethodScores]) -> str:
     names = _table_metrics(scores)
     best = {name: max((s.quality[name].value for s in scores if s.method.name != ORACLE and name in s.quality
                        and math.isfinite(s.quality[name].value)), default=math.nan) for name in names}  # fmt: skip
-    head = [
-        "method",
-        "regions",
-        *names,
-        "coverage",
-        "purity",
-        "overlap",
-        "views",
-        "Mpixel",
-        "tokens",
-        "ms p50",
-        "ms p95",
-        "failed",
-    ]
     rows = []
     for s in scores:
-        cells = [f"<th>{html.escape(s.method.name)}</th>", f"<td>{s.method.regions}</td>"]
+        cells = []
         for name in names:
             value = s.quality.get(name, Estimate(math.nan))
             mark = ' class="best"' if value.value == best[name] and s.method.name != ORACLE else ""
             cells.append(f"<td{mark}>{_with_interval(value)}</td>")
-        cells += [f"<td>{_number(s.regions[name].value)}</td>" for name in ("coverage", "purity", "overlap")]
+        rows.append(_method_row(s, cells))
+    return _table(("method", "regions", *names), rows)
+
+
+def _cost_table(scores: Sequence[MethodScores]) -> str:
+    rows = []
+    for s in scores:
         cost = s.cost
-        cells += [
-            f"<td>{cost['views']:.1f}</td>",
-            f"<td>{cost['pixels'] / 1e6:.2f}</td>",
-            f"<td>{cost['tokens']:.0f}</td>",
-        ]
-        cells += [f"<td>{cost['ms_p50']:.0f}</td>", f"<td>{cost['ms_p95']:.0f}</td>", f"<td>{s.failed}</td>"]
-        rows.append(f"<tr>{''.join(cells)}</tr>")
+        values = [_number(s.regions[name].value) for name in ("coverage", "purity", "overlap")]
+        values += [f"{cost['views']:.1f}", f"{cost['pixels'] / 1e6:.2f}", f"{cost['tokens']:.0f}"]
+        values += [f"{cost['ms_p50']:.0f}", f"{cost['ms_p95']:.0f}", str(s.failed)]
+        rows.append(_method_row(s, [f"<td>{value}</td>" for value in values]))
+    head = ("coverage", "purity", "overlap", "views", "Mpixel", "tokens", "ms p50", "ms p95", "frames failed")
+    return _table(("method", "regions", *head), rows)
+
+
+def _method_row(s: MethodScores, cells: Sequence[str]) -> str:
+    return f"<tr><th>{html.escape(s.method.name)}</th><td>{s.method.regions}</td>{''.join(cells)}</tr>"
+
+
+def _table(head: Sequence[str], rows: Sequence[str]) -> str:
     header = "".join(f"<th>{html.escape(name)}</th>" for name in head)
     return f'<div class="wide"><table><thead><tr>{header}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
@@ -325,7 +327,8 @@ def _difference_section(differences: Sequence[Difference]) -> list[str]:
         f"<td>{'clear' if d.is_clear else 'the interval holds zero: not shown'}</td></tr>"
         for d in differences
     )
-    head = "<tr><th>methods</th><th>metric</th><th>difference</th><th></th></tr>"
+    titles = ("methods, with their regions", "metric", "difference, 95 % interval", "verdict")
+    head = f"<tr>{''.join(f'<th>{title}</th>' for title in titles)}</tr>"
     return ["<h2>Paired differences</h2>", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>"]
 
 
@@ -478,7 +481,7 @@ table { border-collapse: collapse; font-size: 13px; }
 th, td { padding: .25rem .55rem; border-bottom: 1px solid #e4e4e4; text-align: right; white-space: nowrap; }
 th:first-child, .facts td { text-align: left; white-space: normal; }
 thead th { border-bottom: 2px solid #888; }
-td small { color: #666; }
+td small { color: #666; display: block; }
 .best { font-weight: 600; }
 .wide { overflow-x: auto; }
 .facts th { white-space: nowrap; font-weight: 500; color: #555; vertical-align: top; }

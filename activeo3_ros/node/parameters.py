@@ -24,7 +24,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from ..perception import Budget, InvalidInput, Query
 from ..perception.budget import LIMITS
-from ..perception.query import MAX_CLASSES, MAX_TEXT_LENGTH
+from ..perception.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
 
 Value = Any
 """bool, int, float, str or a list of str, as the default of the parameter is."""
@@ -137,7 +137,7 @@ PARAMETERS: dict[str, Parameter] = {
             [""],
             "Names of classes to find; empty names are left out.",
             When.ALWAYS,
-            f"at most {MAX_CLASSES}",
+            f"at most {MAX_CLASSES} of at most {MAX_CLASS_LENGTH} characters",
         ),
         Parameter("masks", False, "Add an instance mask to each detection.", When.ALWAYS),
         _budget("max_regions", "regions", "Most regions to zoom into; 0: only the view of the whole frame"),

@@ -40,7 +40,7 @@ from ..perception import (
     Status,
 )
 from ..presets import load_preset
-from . import conversions, diagnostics, messages, parameters
+from . import conversions, diagnostics, messages, parameters, qos
 from .accounting import Counts, Ledger
 from .lifecycle import FAILURE, SUCCESS, ManagedNode, logged
 from .looking import LookServer
@@ -125,6 +125,7 @@ class PerceptionNode(ManagedNode):
     def on_configure(self, state: Any) -> Any:
         """Load the models, in the worker's thread; failure leaves nothing behind and can be retried."""
         self.last_error = ""
+        self._warn_of_lost_images()
         try:
             self._preset = self._load_preset(self._values["preset"])
             settings = self._settings()
@@ -149,6 +150,13 @@ class PerceptionNode(ManagedNode):
         self._loading_since = math.nan
         self.get_logger().info(f"preset {self._values['preset']!r} is ready after {took:.1f} s")
         return SUCCESS
+
+    def _warn_of_lost_images(self) -> None:
+        middleware = rclpy.get_rmw_implementation_identifier()
+        raw = [topics.image_profile for topics in self._topics.values() if topics.image_type is Image]
+        warnings = [qos.warning_of_lost_images(profile, os.environ, middleware) for profile in raw]
+        for warning in sorted(set(filter(None, warnings))):
+            self.get_logger().warning(warning)
 
     def _refuse_configure(self, reason: str) -> Any:
         self._free()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rclpy.node import Node
@@ -80,6 +80,20 @@ def warn_incompatible_subscribers(node: Node, topic: str, profile: QoSProfile) -
                 )
 
     return _later(warn)
+
+
+def warning_of_lost_images(profile: QoSProfile, environment: Mapping[str, str], middleware: str) -> str:
+    """Why raw images that are asked for like this will be lost though somebody set the transports for them, else ""."""
+    ignored = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
+    meant = environment.get("FASTDDS_BUILTIN_TRANSPORTS", "").startswith("LARGE_DATA")
+    best_effort = profile.reliability == ReliabilityPolicy.BEST_EFFORT
+    if not (ignored and meant and best_effort and "fastrtps" in middleware):
+        return ""
+    return (
+        "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA off: raw images of "
+        "megabytes will be lost at best effort. Use the range SUBNET with a ROS_DOMAIN_ID of your own, or set "
+        "qos_overrides.TOPIC.subscription.reliability:=reliable, or transport:=compressed"
+    )
 
 
 def _later(warn: Callable[[], None]) -> Callable[[Any], None]:

@@ -56,7 +56,7 @@ class CameraTopics:
         self._group = group
         self._camera_info: CameraInfo | None = None
         # Serialized: a frame that is replaced before its turn is never unpacked.
-        self._subscribe(
+        self.image_profile = self._subscribe(
             self.image_type,
             self.image_topic,
             lambda data: on_image(camera, data),
@@ -99,7 +99,8 @@ class CameraTopics:
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
 
-    def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], raw: bool = False) -> None:
+    def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], raw: bool = False) -> QoSProfile:
+        """The quality of service with what overrides it."""
         profile = copy.copy(qos.IMAGES)
         topic = self._node.resolve_topic_name(topic)
         events = SubscriptionEventCallbacks(
@@ -116,6 +117,7 @@ class CameraTopics:
             qos_overriding_options=qos.overridable(),
             raw=raw,
         )
+        return profile
 
     def _on_lost(self, event: Any) -> None:
         self.lost = event.total_count

@@ -8,6 +8,7 @@ from .errors import InvalidInput
 
 MAX_TEXT_LENGTH = 1000
 MAX_CLASSES = 200
+MAX_CLASS_LENGTH = 100
 
 
 @dataclass(frozen=True)
@@ -30,5 +31,8 @@ class Query:
             raise InvalidInput(f"a query may have {MAX_TEXT_LENGTH} characters, got {len(self.text)}; shorten it")
         if len(self.classes) > MAX_CLASSES:
             raise InvalidInput(f"a query may name {MAX_CLASSES} classes, got {len(self.classes)}")
+        longest = max(map(len, self.classes), default=0)
+        if longest > MAX_CLASS_LENGTH:
+            raise InvalidInput(f"a class's name may have {MAX_CLASS_LENGTH} characters, got {longest}")
         object.__setattr__(self, "text", self.text.strip())
         object.__setattr__(self, "classes", tuple(name.strip() for name in self.classes if name.strip()))

@@ -3,7 +3,9 @@
     python -m activeo3_ros.training.evaluation --task DIR --policy NAME=DIR … --out FILE
 
 Every policy gets the same scenes, the same budget and the same task model. `random` and `grid` choose without looking;
-`oracle` knows where the small targets are. Intervals are 95 % by bootstrap over scenes.
+`taught` draws regions as the answers did that the start learned the form from: what the start does when it is sampled.
+`oracle` knows where the small targets are. Intervals are 95 % by bootstrap over scenes. `training.study` does this for
+many runs.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from .rewards import RewardSettings, match
 from .rows import HELD_OUT_SEED, Row, SceneRows
 from .scenes import SMALL_AREA_PX
 from .scoring import Gathering, Scored, Scorer
+from .warm_start import random_regions
 
 TINY_PIXELS = 448 * 252
 """Of the view and of each crop that `activeo3-tiny` gets."""
@@ -57,6 +60,13 @@ def fixed_answers(policy: SensingPolicy, scorer: Scorer, rows: Sequence[Row], fr
             regions_as_text([r.box.as_tuple() for r in policy.propose(view, row.query, scorer.budget).regions])
         )
     return answers
+
+
+def taught_answers(scorer: Scorer, rows: Sequence[Row], seed: int = 0) -> list[str]:
+    """Regions drawn as in the supervised start's examples, which say nothing of where targets are."""
+    rng = np.random.default_rng(seed)
+    drawn = [np.array(random_regions(rng, *scorer.view_size(row), scorer.budget.max_regions), float) for row in rows]
+    return [regions_as_text(np.hstack([each[:, :2], each[:, 2:] - each[:, :2]])) for each in drawn]
 
 
 def oracle_answers(scorer: Scorer, rows: Sequence[Row]) -> list[str]:
@@ -151,16 +161,21 @@ def gain_interval(
     return float(gain), float(low), float(high)
 
 
+Measurements = Mapping[str, npt.NDArray[np.float64]]
+FIXED = ("random", "grid", "taught", "oracle")
+
+
 def evaluate(
     policies: Mapping[str, Mapping[str, Any]],
     task: Mapping[str, Any],
     count: int,
+    fixed: Sequence[str] = FIXED,
     first_seed: int = HELD_OUT_SEED,
     max_regions: int = 3,
-) -> Iterator[tuple[str, dict[str, npt.NDArray[np.float64]]]]:
+) -> Iterator[tuple[str, Measurements]]:
     """The name and the measurements of each policy, as they become known.
 
-    policies: engine settings by name; the fixed ones follow. task: engine settings.
+    policies: engine settings by name; those of `fixed` follow. task: engine settings.
     """
     rows = list(SceneRows(count, first_seed))
     frames = [row.frame() for row in rows]
@@ -174,9 +189,46 @@ def evaluate(
     for name, engine in policies.items():
         sensing = MllmSensing(engine, reasoning="full", shorter_side=4096)
         yield name, measure(scorer.score(model_answers(sensing, scorer, rows, frames), rows))
-    yield "random", measure(scorer.score(fixed_answers(Random(), scorer, rows, frames), rows))
-    yield "grid", measure(scorer.score(fixed_answers(Grid(), scorer, rows, frames), rows))
-    yield "oracle", measure(scorer.score(oracle_answers(scorer, rows), rows))
+    ways = {
+        "random": lambda: fixed_answers(Random(), scorer, rows, frames),
+        "grid": lambda: fixed_answers(Grid(), scorer, rows, frames),
+        "taught": lambda: taught_answers(scorer, rows),
+        "oracle": lambda: oracle_answers(scorer, rows),
+    }
+    for name in fixed:
+        yield name, measure(scorer.score(ways[name](), rows))
+
+
+def report_of(measured: Mapping[str, Measurements], start: str = "start") -> dict[str, Any]:
+    """What each policy reached, and what it gains over the start, as JSON takes it."""
+    report: dict[str, Any] = {
+        "scenes": len(next(iter(measured.values()))["small"]) if measured else 0,
+        "policies": {name: summarize(each) for name, each in measured.items()},
+    }
+    if start in measured:
+        report["gain_in_small_recall"] = {
+            other: dict(zip(("gain", "low", "high"), gain_interval(measured[start], each), strict=True))
+            for other, each in measured.items()
+            if other != start
+        }
+    return report
+
+
+def write_measurements(path: Path, measured: Mapping[str, Measurements]) -> None:
+    """Write what was measured in each scene, so that policies measured apart can be compared."""
+    values = {name: {column: each.tolist() for column, each in columns.items()} for name, columns in measured.items()}
+    path.write_text(json.dumps(values) + "\n", encoding="utf-8")
+
+
+def read_measurements(path: Path) -> dict[str, Measurements]:
+    """What `write_measurements` wrote."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    return {name: {column: np.array(each) for column, each in columns.items()} for name, columns in values.items()}
+
+
+def engine_settings(directory: str, batch: int) -> dict[str, Any]:
+    """Of the engine that answers many small views at once."""
+    return {"type": "transformers", "model": directory, "attention": "auto", "cache": "dynamic", "max_batch": batch}
 
 
 def main() -> None:
@@ -184,42 +236,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", required=True, help="checkpoint of the task model")
     parser.add_argument("--policy", action="append", default=[], metavar="NAME=DIR", help="a checkpoint to evaluate")
+    parser.add_argument("--fixed", nargs="*", choices=FIXED, default=FIXED, help="policies that do not learn")
     parser.add_argument("--start", default="start", help="the policy that gains are over (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--batch", type=int, default=512, help="views that a model answers at once")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file; beside it one with every scene")
     args = parser.parse_args()
-
-    def engine(directory: str) -> dict[str, Any]:
-        return {
-            "type": "transformers",
-            "model": directory,
-            "attention": "sdpa",
-            "cache": "dynamic",
-            "max_batch": args.batch,
-        }
 
     from .qwen_speed import speed_up_qwen
 
     speed_up_qwen()
     policies = dict(each.split("=", 1) for each in args.policy)
-    measured: dict[str, dict[str, npt.NDArray[np.float64]]] = {}
+    measured: dict[str, Measurements] = {}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     for name, values in evaluate(
-        {name: engine(path) for name, path in policies.items()}, engine(args.task), args.scenes
+        {name: engine_settings(path, args.batch) for name, path in policies.items()},
+        engine_settings(args.task, args.batch),
+        args.scenes,
+        args.fixed,
     ):
         measured[name] = values
-        report: dict[str, Any] = {
-            "scenes": args.scenes,
-            "policies": {name: summarize(each) for name, each in measured.items()},
-        }
-        if args.start in measured:
-            report["gain_in_small_recall"] = {
-                other: dict(zip(("gain", "low", "high"), gain_interval(measured[args.start], each), strict=False))
-                for other, each in measured.items()
-                if other != args.start
-            }
+        report = report_of(measured, args.start)
         args.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        write_measurements(args.out.with_suffix(".scenes.json"), measured)
         print(name, json.dumps(report["policies"][name]), flush=True)
 
 

@@ -12,6 +12,7 @@ The file, all keys but `model` and `data` with defaults:
     freeze: [model.visual]          # parts that stay as they are
     grpo: {learning_rate: …}        # arguments of trl.GRPOConfig
     panels_every: 25                # steps between sample panels; 0 for none
+    max_minutes: 0                  # ends as if the last step were done; 0 for no such limit
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import logging
 import shutil
 import signal
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -75,6 +77,7 @@ class TrainingConfig:
     freeze: Sequence[str] = ()
     grpo: Mapping[str, Any] = field(default_factory=dict)
     panels_every: int = 25
+    max_minutes: float = 0.0
 
     @property
     def budget(self) -> Budget:
@@ -94,6 +97,9 @@ def load_config(path: Path, output: Path | None = None) -> TrainingConfig:
             if key not in values:
                 raise InvalidInput(f"a training configuration needs {key!r}")
         values["data"] = _mapping("data", values["data"])
+        minutes = values.get("max_minutes", 0.0)
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 <= minutes <= 525_600:
+            raise InvalidInput(f"max_minutes must be 0 to 525600, got {minutes!r}")
         if "reward" in values:
             values["reward"] = _reward(_mapping("reward", values["reward"]))
         for key in ("task", "lora"):
@@ -231,9 +237,12 @@ def make_dataset(rows: Sequence[Row], config: TrainingConfig, family: Family, fr
 def reward_functions(
     scorer: Scorer, rows: Sequence[Row], on_scored: Callable[[Sequence[Scored]], None]
 ) -> tuple[list[Callable[..., list[float]]], list[float]]:
-    """One function for each term with a weight, as TRL takes them, and the weights. A batch is scored once for all."""
+    """One function for each term, as TRL takes them, and their weights. A batch is scored once for all.
+
+    Terms without a weight are computed too, for the log; only the task model does not run for nothing.
+    """
     weights = scorer.settings.weights
-    terms = [name for name in TERMS if getattr(weights, name) and (name != "task" or scorer.task is not None)]
+    terms = [name for name in TERMS if name != "task" or (weights.task and scorer.task is not None)]
     last: dict[str, Any] = {"key": None, "scored": []}
 
     def scored_once(completions: Sequence[Any], indices: Sequence[int], log_metric: Any) -> Sequence[Scored]:
@@ -265,47 +274,23 @@ def train(config: TrainingConfig, resume: bool = True) -> Path:
     Goes on from the last complete checkpoint in the output directory if there is one and `resume` is set. On SIGTERM it
     saves a checkpoint after the step in progress and raises KeyboardInterrupt.
     """
-    trl = require_package("trl", "to train", "activeo3_ros[train]")
-    transformers = require_package("transformers", "to train", "activeo3_ros[train]")
     torch = require_package("torch", "to train", "activeo3_ros[train]")
-    from .processor import make_processor
+    transformers = require_package("transformers", "to train", "activeo3_ros[train]")
+    require_package("trl", "to train", "activeo3_ros[train]")
     from .qwen_speed import speed_up_qwen
 
     speed_up_qwen()
-    arguments = _grpo_arguments(config, trl.GRPOConfig, torch)
     directory = local_model(config.model)
     family = family_named(json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type", ""))
     frames = Frames()
     rows = usable(load_data(config.data), config.output)
-    device = "cpu" if arguments.use_cpu or not torch.cuda.is_available() else f"cuda:{arguments.local_process_index}"
     scorer = make_scorer(config, family, frames)
-    panels = Panels(config.output / "panels", config.panels_every, scorer, frames)
-    functions, weights = reward_functions(scorer, rows, panels.remember)
-    arguments.reward_weights = weights
-
     model = transformers.AutoModelForImageTextToText.from_pretrained(
         directory, dtype=torch.bfloat16 if config.grpo.get("bf16") and config.lora else torch.float32,
         local_files_only=True, use_safetensors=True
     )  # fmt: skip
-    for name in config.freeze:
-        try:
-            model.get_submodule(name).requires_grad_(False)
-        except AttributeError as error:
-            raise InvalidInput(f"'freeze' names {name!r}, which this model does not have") from error
-    lora = None
-    if config.lora is not None:
-        lora = require_package("peft", "to train adapters", "activeo3_ros[train]").LoraConfig(**config.lora)
-
     stop = _StopOnSignal(transformers)
-    trainer = _trainer_class(trl)(
-        model=model,
-        processing_class=make_processor(directory, device=device),
-        reward_funcs=functions,
-        args=arguments,
-        train_dataset=make_dataset(rows, config, family, frames),
-        peft_config=lora,
-        callbacks=[stop, _csv_log(transformers, config.output / "log.csv"), panels.callback(transformers)],
-    )
+    trainer = make_trainer(config, model, directory, rows, scorer, frames, [stop])
     checkpoint = last_complete_checkpoint(config.output) if resume else None
     if checkpoint is not None:
         logger.warning("going on from %s", checkpoint)
@@ -316,13 +301,56 @@ def train(config: TrainingConfig, resume: bool = True) -> Path:
     target = config.output / "policy"
     if trainer.accelerator.is_main_process:
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        if lora is not None:
+        if config.lora is not None:
             trained = trained.merge_and_unload()
         with _no_half_saves(target):
             trained.save_pretrained(target)
             trainer.processing_class.save_pretrained(target)
     trainer.accelerator.wait_for_everyone()
     return target
+
+
+def make_trainer(
+    config: TrainingConfig,
+    model: Any,
+    directory: Path,
+    rows: Sequence[Row],
+    scorer: Scorer,
+    frames: Frames,
+    callbacks: Sequence[Any] = (),
+) -> Any:
+    """TRL's trainer for a loaded model. directory: where its tokenizer is."""
+    trl = require_package("trl", "to train", "activeo3_ros[train]")
+    transformers = require_package("transformers", "to train", "activeo3_ros[train]")
+    torch = require_package("torch", "to train", "activeo3_ros[train]")
+    from .processor import make_processor
+
+    arguments = _grpo_arguments(config, trl.GRPOConfig, torch)
+    panels = Panels(config.output / "panels", config.panels_every, scorer, frames)
+    functions, arguments.reward_weights = reward_functions(scorer, rows, panels.remember)
+    for name in config.freeze:
+        try:
+            model.get_submodule(name).requires_grad_(False)
+        except AttributeError as error:
+            raise InvalidInput(f"'freeze' names {name!r}, which this model does not have") from error
+    lora = None
+    if config.lora is not None:
+        lora = require_package("peft", "to train adapters", "activeo3_ros[train]").LoraConfig(**config.lora)
+    device = "cpu" if arguments.use_cpu or not torch.cuda.is_available() else f"cuda:{arguments.local_process_index}"
+    return _trainer_class(trl)(
+        model=model,
+        processing_class=make_processor(directory, device=device),
+        reward_funcs=functions,
+        args=arguments,
+        train_dataset=make_dataset(rows, config, scorer.family, frames),
+        peft_config=lora,
+        callbacks=[
+            *callbacks,
+            _csv_log(transformers, config.output / "log.csv"),
+            panels.callback(transformers),
+            _time_limit(transformers, config.max_minutes),
+        ],
+    )
 
 
 def make_scorer(config: TrainingConfig, family: Family, frames: Callable[[Row], Frame]) -> Scorer:
@@ -442,6 +470,21 @@ def _csv_log(transformers: Any, path: Path) -> Any:
                 append_row(path, {"step": state.global_step, **logs})
 
     return CsvLog()
+
+
+def _time_limit(transformers: Any, minutes: float) -> Any:
+    class TimeLimit(transformers.TrainerCallback):  # type: ignore[misc, name-defined, unused-ignore]
+        """Ends the training, without any error, when its time is up."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.end = time.monotonic() + 60 * minutes
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+            if minutes and time.monotonic() >= self.end:
+                control.should_training_stop = True
+            return control
+
+    return TimeLimit()
 
 
 def append_row(path: Path, values: Mapping[str, Any]) -> None:

@@ -33,6 +33,8 @@ from .rewards import (
 from .rows import Row
 
 CACHE_SIZE = 65_536
+RUNNING_THREADS = 2
+"""Of those that share an engine: enough to crop while another reads, too few to compete."""
 TERMS = ("format", "overlap", "area", "coverage", "task")
 
 
@@ -48,24 +50,33 @@ class Scored:
 
 
 class GivenRegions:
-    """A sensing policy that proposes what was decided before: so a trainer or an evaluation uses the loop itself."""
+    """A sensing policy that proposes what was decided before: so a trainer or an evaluation uses the loop itself.
 
-    def __init__(self, family: Family, view_pixels: int, shorter_side: int | None, regions: Sequence[Region]) -> None:
-        self._family, self._view_pixels, self._shorter_side, self._regions = family, view_pixels, shorter_side, regions
+    Its view is the picture as it is, which costs nothing: nobody looks at it. The regions are in pixels of the picture.
+    """
+
+    def __init__(self, regions: Sequence[Region]) -> None:
+        self._regions = regions
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
-        return self._family.fit(width, height, min(max_pixels, self._view_pixels), self._shorter_side)
+        return width, height
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
         return Proposal(tuple(self._regions), looked=False)
 
 
 class Gathering:
-    """An engine for many threads: waits until all of them have asked or left, then answers them in one batch."""
+    """An engine that answers what many pieces of work ask of it in one batch.
+
+    Each piece has a thread of its own, which runs until it asks; when all of them have asked or ended, their requests
+    are answered together. Only a few run at a time: hundreds of threads that compete for the interpreter are several
+    times slower than one after the other.
+    """
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.family = engine, engine.family
-        self._changed = threading.Condition()
+        self._turns = threading.Semaphore(RUNNING_THREADS)
+        self._lock = threading.Lock()
         self._active = 0
         self._waiting: list[_Ticket] = []
 
@@ -74,30 +85,38 @@ class Gathering:
         return self.engine.device
 
     def map(self, work: Callable[[int], None], count: int, threads: int) -> None:
-        """Do `work(0)` to `work(count - 1)` in threads; what they ask of this engine at the same time is one batch."""
+        """Do `work(0)` to `work(count - 1)`, at most `threads` at a time. Raises what the first of them does."""
         workers = min(threads, count)
-        with self._changed:
+        with self._lock:
             self._active += workers
 
         def run(worker: int) -> None:
+            self._turns.acquire()
             try:
                 for index in range(worker, count, workers):
                     work(index)
             finally:
-                with self._changed:
+                with self._lock:
                     self._active -= 1
-                    self._serve_if_all_wait()
+                    batch = self._batch()
+                self._serve(batch)
+                self._turns.release()
 
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(run, range(workers)))
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         ticket = _Ticket(requests)
-        with self._changed:
+        with self._lock:
+            inside = self._active > 0
             self._waiting.append(ticket)
-            self._serve_if_all_wait()
-            while not ticket.done:
-                self._changed.wait()
+            batch = self._batch()
+        self._serve(batch)
+        if inside:
+            self._turns.release()
+        ticket.done.wait()
+        if inside:
+            self._turns.acquire()
         if ticket.error is not None:
             raise ticket.error
         return ticket.replies
@@ -108,20 +127,25 @@ class Gathering:
     def close(self) -> None:
         self.engine.close()
 
-    def _serve_if_all_wait(self) -> None:
-        if not self._waiting or len(self._waiting) < self._active:
+    def _batch(self) -> list[_Ticket]:
+        """All that wait, once nobody is left who may still ask."""
+        if len(self._waiting) < self._active:
+            return []
+        batch, self._waiting = self._waiting, []
+        return batch
+
+    def _serve(self, batch: Sequence[_Ticket]) -> None:
+        if not batch:
             return
-        waiting, self._waiting = self._waiting, []
         try:
-            replies = iter(self.engine.generate([request for ticket in waiting for request in ticket.requests]))
-            for ticket in waiting:
+            replies = iter(self.engine.generate([request for ticket in batch for request in ticket.requests]))
+            for ticket in batch:
                 ticket.replies = [next(replies) for _ in ticket.requests]
         except Exception as error:
-            for ticket in waiting:
+            for ticket in batch:
                 ticket.error = error
-        for ticket in waiting:
-            ticket.done = True
-        self._changed.notify_all()
+        for ticket in batch:
+            ticket.done.set()
 
 
 class _Ticket:
@@ -129,7 +153,7 @@ class _Ticket:
         self.requests = requests
         self.replies: list[Reply] = []
         self.error: Exception | None = None
-        self.done = False
+        self.done = threading.Event()
 
 
 class Scorer:
@@ -144,7 +168,7 @@ class Scorer:
         task: TaskModel | None = None,
         frame_of: Callable[[Row], Frame] = Row.frame,
         gathering: Gathering | None = None,
-        threads: int = 256,
+        threads: int = 1024,
     ) -> None:
         """task: None for the heuristic terms alone. gathering: the engine of the task model, to answer threads
         together.
@@ -187,6 +211,11 @@ class Scorer:
             Region(Box(*each.tolist()), box.label) for each, box in zip(boxes, answer.boxes, strict=False)
         )
 
+    def _to_source(self, row: Row) -> list[float]:
+        """What x, y, width, height in pixels of the view are multiplied with to be in pixels of the picture."""
+        width, height = self.view_size(row)
+        return [row.width / width, row.height / height] * 2
+
     def _scored(
         self,
         text: str,
@@ -197,7 +226,7 @@ class Scorer:
         detections: tuple[Detection, ...] | None,
     ) -> Scored:
         settings, size = self.settings, self.view_size(row)
-        scale = np.array([row.width / size[0], row.height / size[1]] * 2)
+        scale = np.array(self._to_source(row))
         in_view: Boxes = np.array([region.box.as_tuple() for region in regions], np.float64).reshape(-1, 4)
         in_source = in_view * scale
         tagged = answer.well_formed
@@ -205,9 +234,7 @@ class Scorer:
             "format": format_term(tagged, tagged, tagged and 0 < len(regions) <= self.budget.max_regions),
             "overlap": overlap_term(in_view, settings.max_pair_iou),
             "area": area_term(in_view, *size, settings.min_area, settings.max_area),
-            "coverage": coverage_term(in_source[: self.budget.max_regions], row.boxes, mask, settings)
-            if settings.weights.coverage
-            else 0.0,
+            "coverage": coverage_term(in_source[: self.budget.max_regions], row.boxes, mask, settings),
         }
         if detections is not None:
             terms["task"] = detection_term(
@@ -231,7 +258,9 @@ class Scorer:
 
         def look(index: int) -> tuple[Detection, ...]:
             row = rows[index]
-            policy = GivenRegions(self.family, self.budget.view_pixels, self.shorter_side, regions[index])
+            scale = np.array(self._to_source(row))
+            boxes = [Box(*(np.array(region.box.as_tuple()) * scale).tolist()) for region in regions[index]]
+            policy = GivenRegions([Region(box, each.label) for box, each in zip(boxes, regions[index], strict=True)])
             assert self.task is not None
             loop = ActivePerception(policy, self.task, self.budget, examine_view=False)
             result = loop.perceive(frames[row.image], row.query)

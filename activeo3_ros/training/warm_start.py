@@ -8,6 +8,9 @@ object
 that is centred in each cell, a model of this size learns no grounding at all; the head is not saved.
 
     python -m activeo3_ros.training.warm_start --tokenizer DIR --out DIR --minutes 6
+    python -m activeo3_ros.training.warm_start --model DIR --out DIR --minutes 4 --rate 6e-4
+
+The second form goes on from a start, on scenes that it has not seen if `--seed` is new.
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +50,13 @@ MIN_LEGIBLE_PX = 6.0
 """Objects that are smaller in a view, as the root of their area, are not asked for in it."""
 MIN_VISIBLE = 0.6
 """An object of which a crop shows less is not asked for in it."""
+SCENES_A_SEED = 2_000_000
+"""Scenes that are set aside for each seed of a training; seeds 0 to 4 have none in common."""
 THOUGHT = "Small targets may be far away; I zoom into {count} regions."
+
+
+_prompt = lru_cache(load_prompt)
+"""Read once: parsing its file would take longer than drawing an example."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +75,13 @@ class Example:
 
 def sensing_text(query: Query) -> str:
     """The conversation that asks for regions, up to the answer."""
-    prompt = load_prompt("sensing_detection").fill("full", target=target_of(query), max_regions=MAX_REGIONS)
+    prompt = _prompt("sensing_detection").fill("full", target=target_of(query), max_regions=MAX_REGIONS)
     return conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
 
 
 def task_text(query: Query) -> str:
     """The conversation that asks for objects, up to where the answer goes on after its prefix."""
-    prompt = load_prompt("task_grounding").fill("none", target=target_of(query))
+    prompt = _prompt("task_grounding").fill("none", target=target_of(query))
     return conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
 
 
@@ -209,7 +220,7 @@ class Batches:
         info = torch.utils.data.get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         rng = np.random.default_rng([self.seed, worker])
-        scene_seed = worker
+        scene_seed = self.seed * SCENES_A_SEED + worker
         while True:
             made = examples(rng, scene_seed % HELD_OUT_SEED, self.batch, self.sensing_share)
             scene_seed += workers * self.batch
@@ -223,16 +234,12 @@ class Batches:
         end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
         width, height = made[0].view.width, made[0].view.height
         cells = (width // QWEN2_5_VL.cell_px) * (height // QWEN2_5_VL.cell_px)
+        answers = self.tokenizer([example.answer for example in made], add_special_tokens=False).input_ids
         rows = []
-        for example in made:
+        for example, answer in zip(made, answers, strict=True):
             question = self._encode(example.question)
             at = question.index(image_id)
-            rows.append(
-                (
-                    [*question[:at], *[image_id] * cells, *question[at + 1 :]],
-                    [*self.tokenizer(example.answer, add_special_tokens=False).input_ids, end],
-                )
-            )
+            rows.append(([*question[:at], *[image_id] * cells, *question[at + 1 :]], [*answer, end]))
         longest = max(len(question) + len(answer) for question, answer in rows)
         tokens = np.full((len(rows), longest), self.tokenizer.pad_token_id, np.int64)
         learn = np.full((len(rows), longest), -100, np.int64)
@@ -333,15 +340,21 @@ def corpus() -> list[str]:
     return [*texts, *answers, task_answer([], []), *numbers]
 
 
-def train(source: Path, out: Path, minutes: float, batch: int, workers: int, seed: int, rate: float = 1e-3) -> None:
-    """Make a model, train it for `minutes`, and save it; a log of losses goes to `out/warm_start.csv`."""
+def train(
+    make: Callable[[Path], Any], out: Path, minutes: float, batch: int, workers: int, seed: int, rate: float
+) -> None:
+    """Train a model for `minutes`, and save it; a log of losses goes to `out/warm_start.csv`.
+
+    make: writes the files of a checkpoint to a directory and gives its model, with float32 weights. rate: the highest
+    learning rate.
+    """
     import torch
     from transformers import AutoTokenizer
 
     speed_up_qwen()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     out.mkdir(parents=True, exist_ok=True)
-    model = make_start(source, corpus(), out, seed).to(device).train()
+    model = make(out).to(device).train()
     tokenizer = AutoTokenizer.from_pretrained(out)
     head = torch.nn.Linear(model.config.text_config.hidden_size, len(LABELS) + 5).to(device)
     weights = [*model.parameters(), *head.parameters()]
@@ -382,6 +395,17 @@ def train(source: Path, out: Path, minutes: float, batch: int, workers: int, see
     save(model, out)
 
 
+def copy_start(source: Path, out: Path) -> Any:
+    """Copy the files of a checkpoint to a directory, and give its model with float32 weights."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    for path in source.iterdir():
+        if path.is_file() and path.suffix != ".safetensors":
+            shutil.copy(path, out)
+    return AutoModelForImageTextToText.from_pretrained(source, dtype=torch.float32, local_files_only=True)
+
+
 def save(model: Any, out: Path) -> None:
     """Write the weights in half precision, which is what is shipped."""
     import copy
@@ -404,14 +428,21 @@ def _iterable(batches: Batches) -> Any:
 def main() -> None:
     """Read the command line, and train."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--tokenizer", type=Path, required=True, help="directory with Qwen's tokenizer.json")
+    begin = parser.add_mutually_exclusive_group(required=True)
+    begin.add_argument("--tokenizer", type=Path, help="begin with random weights: directory with Qwen's tokenizer.json")
+    begin.add_argument("--model", type=Path, help="go on from this checkpoint")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--batch", type=int, default=256, help="examples a step")
     parser.add_argument("--workers", type=int, default=15, help="processes that draw scenes")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=1e-3, help="the highest learning rate")
     args = parser.parse_args()
-    train(args.tokenizer, args.out, args.minutes, args.batch, args.workers, args.seed)
+
+    def make(out: Path) -> Any:
+        return make_start(args.tokenizer, corpus(), out, args.seed) if args.tokenizer else copy_start(args.model, out)
+
+    train(make, args.out, args.minutes, args.batch, args.workers, args.seed, args.rate)
     print(json.dumps({"saved": str(args.out)}))
 
 
