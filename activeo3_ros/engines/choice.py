@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
+import numpy as np
+
 from ..perception.errors import InvalidInput
-from .base import Engine
+from .base import Engine, Prompt, Request
 from .gathering import Gathering
 
 ENGINE_TYPES = {
@@ -23,6 +25,9 @@ ENGINE_TYPES = {
 }
 AUTO = "auto"
 """Stands for the engine that `choose` recommends."""
+
+WARM_UP_COUNTS = (1, 3)
+"""How many requests at a time an engine answers before it is used: one view, and as many regions as presets choose."""
 
 _engines: WeakValueDictionary[str, Engine] = WeakValueDictionary()
 _lock = threading.Lock()
@@ -87,8 +92,22 @@ def _build(settings: dict[str, Any]) -> Engine:
             "`remote` with the url of a server; run: activeo3 doctor"
         )
     engine: Engine = _class_of(chosen)(**given)
-    # A server gathers by itself what many clients ask.
-    return engine if chosen == "remote" else Gathering(engine)
+    if chosen == "remote":  # a server is warm, and gathers by itself what many clients ask
+        return engine
+    warm_up(engine)
+    return Gathering(engine)
+
+
+def warm_up(engine: Engine) -> None:
+    """Let an engine answer once alone and once several requests, so that no frame waits for kernels to be compiled.
+
+    Raises what the engine raises: one that cannot answer these cannot answer frames.
+    """
+    side = 8 * engine.family.cell_px
+    blank = np.zeros((side, side, 3), np.uint8)
+    request = Request(blank, Prompt("What is to be seen?"), max_new_tokens=2)
+    for count in WARM_UP_COUNTS:
+        engine.generate([request] * count)
 
 
 def _class_of(kind: str) -> Any:

@@ -101,6 +101,26 @@ def _from_hub(model: str, target: Path, say: Say) -> None:
             f"{hub} did not give {model} ({reason}); check the network and run activeo3 prefetch again, which goes on "
             "where it stopped; ACTIVE-o3 itself is on ModelScope: pip install modelscope"
         ) from error
+    if package == "huggingface_hub":
+        _check_against_hub(target)
+
+
+def _check_against_hub(directory: Path) -> None:
+    """Hold files of weights against the SHA-256 by which Hugging Face keeps them; its client compares lengths alone.
+
+    ModelScope's client compares sums itself. Raises AssetError for a file that differs, which is not kept.
+    """
+    notes = directory / ".cache" / "huggingface" / "download"
+    for note in sorted(notes.rglob("*.safetensors.metadata")):
+        _, expected, *_ = [*note.read_text(encoding="utf-8").split(), "", ""]
+        name = note.relative_to(notes).with_suffix("")
+        if not re.fullmatch(r"[0-9a-f]{64}", expected) or not (directory / name).is_file():
+            continue
+        found = _sha256(directory / name)
+        if found != expected:
+            (directory / name).unlink()
+            note.unlink()
+            raise AssetError(f"{name} has the sha256 {found[:12]}…, expected {expected[:12]}…; it was not kept")
 
 
 def _from_source(source: str, target: Path, say: Say) -> None:

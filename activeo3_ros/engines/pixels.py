@@ -6,13 +6,17 @@ PIL and float64 on the CPU.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..perception.frame import Image
+from .base import EngineError
+from .qwen import Family
 
 if TYPE_CHECKING:
     import torch
@@ -51,3 +55,39 @@ def patches(images: Sequence[Image], form: PixelFormat, device: torch.device) ->
         repeated = tiled.unsqueeze(5).expand(-1, -1, -1, -1, -1, form.frames, -1, -1)
         rows.append(repeated.reshape(high * wide, 3 * form.frames * side * side))
     return torch.cat(rows), torch.tensor(grids, device=device)
+
+
+def image_in_cells(image: Image, family: Family) -> Image:
+    """The image in whole cells; views that `Family.fit` sized pass through as they are."""
+    import cv2
+
+    height, width = image.shape[:2]
+    cell = family.cell_px
+    if height % cell == 0 and width % cell == 0:
+        return image
+    size = family.fit(width, height, max(width * height, cell * cell))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def pixel_format(directory: Path, vision: Any) -> PixelFormat:
+    """What a checkpoint says about its pixels; what it does not say is as in the published models.
+
+    vision: the configuration of its vision tower. Raises EngineError for a file that cannot be read.
+    """
+    path = directory / "preprocessor_config.json"
+    default = PixelFormat()
+    values: Any = {}
+    if path.is_file():
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise EngineError(f"{path}: not readable as JSON: {(str(error) or repr(error)).splitlines()[0]}") from error
+        if not isinstance(values, dict):
+            raise EngineError(f"{path}: must hold a JSON object")
+    return PixelFormat(
+        int(vision.patch_size),
+        int(vision.spatial_merge_size),
+        int(vision.temporal_patch_size),
+        tuple(values.get("image_mean", default.mean)),
+        tuple(values.get("image_std", default.std)),
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,9 @@ import numpy.typing as npt
 from ..perception.errors import InvalidInput
 from ..perception.frame import View
 from ..perception.geometry import Box, from_corners, to_corners
+
+if TYPE_CHECKING:
+    from .base import Prompt
 
 MAX_ASPECT = 200
 """Qwen's image processors refuse a longer strip."""
@@ -93,3 +97,11 @@ def conversation(system: str, before: str, after: str, prefix: str, image: str =
         f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{before}{picture}{after}<|im_end|>\n"
         f"<|im_start|>assistant\n{prefix}"
     )
+
+
+def prompt_ids(tokenizer: Any, prompt: Prompt, cells: int, image_id: int) -> list[int]:
+    """The tokens of a conversation up to where the model goes on, with one image token for each cell of the image."""
+    text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    at = ids.index(image_id)
+    return [*ids[:at], *[image_id] * cells, *ids[at + 1 :]]

@@ -7,7 +7,6 @@ files are read.
 from __future__ import annotations
 
 import codecs
-import json
 import logging
 import threading
 from collections.abc import Sequence
@@ -20,8 +19,8 @@ from ..perception.errors import InvalidInput
 from .attention import best_attention, loading_name, put_in_varlen
 from .base import EngineError, OutOfMemory, Reply, Request, Token
 from .device import torch_device
-from .pixels import PixelFormat, patches
-from .qwen import IMAGE_TOKEN, conversation, family_named
+from .pixels import PixelFormat, image_in_cells, patches, pixel_format
+from .qwen import IMAGE_TOKEN, family_named, prompt_ids
 from .weights import local_model, model_type
 
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class TransformersEngine:
             )
         self._ends = _end_ids(self.model, self.tokenizer)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._ends[0]
-        self._form = form or _pixel_format(self._directory, vision)
+        self._form = form or pixel_format(self._directory, vision)
         if self._form.patch_px * self._form.merge != self.family.cell_px:
             raise EngineError(
                 f"{self._directory}: its cells are {self._form.patch_px * self._form.merge} px, those of "
@@ -170,8 +169,13 @@ class TransformersEngine:
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[Reply]:
         torch = self._torch
-        images = [self._in_cells(request.image) for request in requests]
-        prompts = [self._token_ids(request, image.shape) for request, image in zip(requests, images, strict=True)]
+        images = [image_in_cells(request.image, self.family) for request in requests]
+        cell = self.family.cell_px
+        cells = [(image.shape[0] // cell) * (image.shape[1] // cell) for image in images]
+        prompts = [
+            prompt_ids(self.tokenizer, request.prompt, count, self._image_id)
+            for request, count in zip(requests, cells, strict=True)
+        ]
         longest, limit = max(map(len, prompts)), max(request.max_new_tokens for request in requests)
         ids = torch.full((len(prompts), longest), self._pad_id)
         mask = torch.zeros_like(ids)
@@ -198,26 +202,6 @@ class TransformersEngine:
             follower.reply(row, written[row], probabilities[row], (image.shape[1], image.shape[0]), len(prompts[row]))
             for row, image in enumerate(images)
         ]
-
-    def _in_cells(self, image: Any) -> Any:
-        """The image in whole cells; views that `Family.fit` sized pass through as they are."""
-        import cv2
-
-        height, width = image.shape[:2]
-        cell = self.family.cell_px
-        if height % cell == 0 and width % cell == 0:
-            return image
-        return cv2.resize(
-            image, self.family.fit(width, height, max(width * height, cell * cell)), interpolation=cv2.INTER_AREA
-        )
-
-    def _token_ids(self, request: Request, shape: tuple[int, ...]) -> list[int]:
-        prompt, cell = request.prompt, self.family.cell_px
-        count = (shape[0] // cell) * (shape[1] // cell)
-        text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        at = ids.index(self._image_id)
-        return [*ids[:at], *[self._image_id] * count, *ids[at + 1 :]]
 
     def _generation_config(self, limit: int) -> Any:
         from transformers import GenerationConfig
@@ -333,30 +317,6 @@ def _end_ids(model: Any, tokenizer: Any) -> list[int]:
         if token is not None
     ]
     return list(dict.fromkeys(ids))
-
-
-def _pixel_format(directory: Path, vision: Any) -> PixelFormat:
-    """What the checkpoint says about its pixels; what it does not say is as in the published models."""
-    path = directory / "preprocessor_config.json"
-    values = _read_json(path) if path.is_file() else {}
-    default = PixelFormat()
-    return PixelFormat(
-        int(vision.patch_size),
-        int(vision.spatial_merge_size),
-        int(vision.temporal_patch_size),
-        tuple(values.get("image_mean", default.mean)),
-        tuple(values.get("image_std", default.std)),
-    )
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise EngineError(f"{path}: not readable as JSON: {_first_line(error)}") from error
-    if not isinstance(values, dict):
-        raise EngineError(f"{path}: must hold a JSON object")
-    return values
 
 
 def _first_line(error: BaseException) -> str:

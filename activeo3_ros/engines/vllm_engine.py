@@ -1,24 +1,34 @@
 """Runs the model with vLLM in this process: the fast path on x86-64 machines with a CUDA device.
 
 vLLM brings CUDA graphs and continuous batching over crops and cameras; its prefix cache keeps the part of a prompt that
-comes before the image. Loading takes about a minute, so the node does it while it is configured.
+comes before the image. Views go to it as patches that were made on the device, so no image processor of vLLM resizes or
+copies them on the CPU. Loading takes about a minute, so the node does it while it is configured.
 """
 
 from __future__ import annotations
 
+import functools
+import gc
+import importlib
+import itertools
 import math
 import os
 import threading
+import uuid
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from ..optional import require_package
 from ..perception.errors import InvalidInput
+from ..perception.frame import Image
 from .base import EngineError, OutOfMemory, Reply, Request, Token
-from .qwen import conversation, family_named
+from .choice import has_package
+from .pixels import image_in_cells, patches, pixel_format
+from .qwen import IMAGE_TOKEN, family_named, prompt_ids
 from .weights import local_model, model_type
+
+if TYPE_CHECKING:
+    import torch
 
 
 class VllmEngine:
@@ -57,6 +67,8 @@ class VllmEngine:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+        if not has_package("flashinfer"):
+            os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         self._vllm = require_package("vllm", "to run a model with vLLM", "activeo3_ros[vllm]")
         self._name, self._lock = directory.name, threading.Lock()
         self._quantization = quantization
@@ -66,55 +78,119 @@ class VllmEngine:
                 dtype="auto",
                 max_model_len=max_length,
                 max_num_seqs=max_requests,
+                max_num_batched_tokens=max(max_length, 2048),
                 limit_mm_per_prompt={"image": 1, "video": 0},
                 gpu_memory_utilization=memory_share,
                 enable_prefix_caching=True,
-                quantization=quantization or None,
+                mm_processor_cache_gb=0,  # a frame is seen once
+                # 8-bit weights of the language model; sides of the vision tower's layers do not suit 8-bit kernels.
+                quantization="fp8_per_tensor" if quantization else None,
+                quantization_config={"ignore": ["re:.*visual.*"]} if quantization else None,
                 load_format="safetensors",
                 trust_remote_code=False,
                 disable_log_stats=True,
             )
+            self._engine = self._llm.llm_engine
+            self._tokenizer = self._llm.get_tokenizer()
         except Exception as error:  # vLLM has no common class of error
             raise _explained(f"{directory}: vLLM cannot start", error) from error
+        self._form = pixel_format(directory, self._engine.model_config.hf_config.vision_config)
+        self._image_id = self._tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self._series, self._count = uuid.uuid4().hex, itertools.count()
 
     def describe(self) -> str:
         numbers = self._quantization or "the checkpoint's numbers"
         return f"{self._name} with vLLM {self._vllm.__version__}, {numbers}"
 
     def close(self) -> None:
-        self._llm = None
+        engine, self._llm, self._engine = self._engine, None, None
+        if engine is not None:
+            engine.engine_core.shutdown()
+        del engine
+        gc.collect()  # the parts of vLLM refer to each other; the next engine measures what memory is free
+        torch = require_package("torch", "to free the memory of a model", "activeo3_ros[gpu]")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        prompts = [self._prompt(request) for request in requests]
-        settings = [
-            self._vllm.SamplingParams(
-                temperature=0,
-                max_tokens=request.max_new_tokens,
-                stop=list(request.prompt.stop) or None,
-                include_stop_str_in_output=True,
-                logprobs=0,  # of the chosen token alone
-            )
-            for request in requests
-        ]
+        with self._lock:
+            try:
+                outputs = self._answer(requests)
+            except Exception as error:
+                raise _explained("vLLM cannot answer", error) from error
+        return [_reply(request, output, size) for request, (output, size) in zip(requests, outputs, strict=True)]
+
+    def _answer(self, requests: Sequence[Request]) -> list[tuple[Any, tuple[int, int]]]:
+        """For each request, what vLLM answers, and width and height at which the model saw the image."""
+        import torch
+
+        engine = self._engine
+        images = [image_in_cells(request.image, self.family) for request in requests]
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        pixels = [patches([image], self._form, device)[0].to(engine.model_config.dtype) for image in images]
+        if device.type == "cuda":
+            torch.cuda.current_stream().synchronize()  # vLLM may read them on a stream of its own
+        names: list[str] = []
+        outputs: dict[str, Any] = {}
         try:
-            with self._lock:
-                outputs = self._llm.generate(prompts, settings, use_tqdm=False)
-        except Exception as error:
-            raise _explained("vLLM cannot answer", error) from error
-        return [_reply(request, output) for request, output in zip(requests, outputs, strict=True)]
+            for request, image, patch in zip(requests, images, pixels, strict=True):
+                name = str(next(self._count))
+                engine.add_request(name, self._input(request, image, patch, name), self._sampling(request))
+                names.append(name)
+            while engine.has_unfinished_requests():
+                outputs.update({output.request_id: output for output in engine.step() if output.finished})
+        except BaseException:
+            engine.abort_request(names)
+            raise
+        return [(outputs[name], (image.shape[1], image.shape[0])) for name, image in zip(names, images, strict=True)]
 
-    def _prompt(self, request: Request) -> dict[str, Any]:
-        from PIL import Image
+    def _sampling(self, request: Request) -> Any:
+        return self._vllm.SamplingParams(
+            temperature=0,
+            max_tokens=request.max_new_tokens,
+            stop=list(request.prompt.stop) or None,
+            include_stop_str_in_output=True,
+            logprobs=0,  # of the chosen token alone
+            output_kind=importlib.import_module("vllm.sampling_params").RequestOutputKind.FINAL_ONLY,
+        )
 
-        prompt = request.prompt
-        picture = Image.fromarray(np.ascontiguousarray(request.image[:, :, ::-1]))
-        return {
-            "prompt": conversation(prompt.system, prompt.before, prompt.after, prompt.prefix),
-            "multi_modal_data": {"image": picture},
+    def _input(self, request: Request, image: Image, pixels: torch.Tensor, name: str) -> Any:
+        """A request as vLLM's own processors would hand it on."""
+        import torch
+
+        inputs = importlib.import_module("vllm.multimodal.inputs")
+        cell, patch = self.family.cell_px, self._form.patch_px
+        height, width = image.shape[:2]
+        ids = prompt_ids(self._tokenizer, request.prompt, (height // cell) * (width // cell), self._image_id)
+        grid = torch.tensor([1, height // patch, width // patch])
+        item = {
+            "pixel_values": inputs.MultiModalFieldElem(data=pixels, field=_on_device_field()),
+            "image_grid_thw": inputs.MultiModalFieldElem(
+                data=grid, field=inputs.MultiModalBatchedField(keep_on_cpu=True)
+            ),
         }
+        place = inputs.PlaceholderRange(offset=ids.index(self._image_id), length=ids.count(self._image_id))
+        return importlib.import_module("vllm.inputs").mm_input(
+            prompt_token_ids=ids,
+            mm_kwargs=inputs.MultiModalKwargsItems({"image": [inputs.MultiModalKwargsItem(item)]}),
+            mm_hashes={"image": [f"{self._series}-{name}"]},  # no two views are alike: hashing them would be in vain
+            mm_placeholders={"image": [place]},
+        )
 
 
-def _reply(request: Request, output: Any) -> Reply:
+@functools.cache
+def _on_device_field() -> Any:
+    """How vLLM joins the patches of several requests: as its own field does, but for memory that is on the device."""
+    inputs = importlib.import_module("vllm.multimodal.inputs")
+
+    class OnDeviceField(inputs.MultiModalFlatField):  # type: ignore[misc, name-defined]
+        def _reduce_data(self, batch: list[Any], *, pin_memory: bool) -> Any:
+            return super()._reduce_data(batch, pin_memory=False)  # only the CPU's memory can be pinned
+
+    return OnDeviceField(slices=[slice(None)])
+
+
+def _reply(request: Request, output: Any, size: tuple[int, int]) -> Reply:
     written = output.outputs[0]
     tokens = []
     for token_id, entries in zip(written.token_ids, written.logprobs or [{}] * len(written.token_ids), strict=True):
@@ -123,7 +199,6 @@ def _reply(request: Request, output: Any) -> Reply:
         tokens.append(Token((entry.decoded_token or "") if entry is not None else "", probability, int(token_id)))
     if "".join(token.text for token in tokens) != written.text:
         tokens = _aligned(tokens, written.text)
-    size = request.image.shape[1], request.image.shape[0]
     return Reply(
         request.prompt.prefix + written.text,
         tuple(tokens),

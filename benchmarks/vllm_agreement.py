@@ -1,0 +1,171 @@
+"""Whether vLLM answers as transformers does, with trained weights: activeo3-tiny on drawn scenes, on a CUDA device.
+
+    python benchmarks/vllm_agreement.py [--scenes 24] [--out FILE.json]
+
+Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
+traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
+scores are apart, tokens for each step of the decoder. Engines: transformers in float32 (the
+reference) and as it chooses, vLLM in the checkpoint's numbers and with 8-bit weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gc
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+import numpy as np
+
+try:
+    import torch
+    import transformers
+except ImportError as missing:
+    print(f"skipped: {missing.name} is not installed; this benchmark needs the extra `gpu`", file=sys.stderr)
+    sys.exit(0)
+
+from activeo3_ros.engines.answers import parse_answer
+from activeo3_ros.engines.base import Engine, Reply, Request
+from activeo3_ros.engines.transformers_engine import TransformersEngine
+from activeo3_ros.engines.vllm_engine import VllmEngine
+from activeo3_ros.perception import Box, Budget, Frame, Query
+from activeo3_ros.perception.geometry import iou
+from activeo3_ros.sensing.mllm import MllmSensing
+from activeo3_ros.tasks.mllm import MllmTask
+from activeo3_ros.training.scenes import draw_scene
+
+LIGHTS = Query(classes=("traffic light",))
+BUDGET = Budget(max_regions=3, view_pixels=112_896, crop_pixels=112_896, max_tokens=200)
+
+
+def requests_of(engine: Engine, scenes: int) -> tuple[list[Request], list[Request], list[list[Box]]]:
+    """Sensing requests, task requests, and for each of the latter the lights in its crop, in pixels of the crop."""
+    sensing, task = MllmSensing(engine, "full", 4096), MllmTask(engine, keep_aspect=True)
+    looks, zooms, truths = [], [], []
+    for seed in range(910_000, 910_000 + scenes):
+        scene = draw_scene(seed)
+        frame = Frame(scene.image)
+        view = frame.view(frame.window, sensing.view_size(1920, 1080, BUDGET.view_pixels))
+        looks.append(sensing.request(view, LIGHTS, BUDGET))
+        for light in scene.of("traffic light")[:2]:
+            window = Box(light.box.x - 90, light.box.y - 60, 240, 180).clipped(1920, 1080)
+            crop = frame.view(window, task.view_size(window.width, window.height, BUDGET.crop_pixels))
+            scale = np.array([crop.width / window.width, crop.height / window.height] * 2)
+            inside = [each.box for each in scene.of("traffic light")]
+            shifted = [np.array([b.x - window.x, b.y - window.y, b.width, b.height]) * scale for b in inside]
+            zooms.append(task.request(crop, LIGHTS, BUDGET))
+            truths.append([
+                Box(*row.tolist()) for row in shifted
+                if row[0] >= 0 and row[1] >= 0 and row[0] + row[2] <= crop.width and row[1] + row[3] <= crop.height
+            ])  # fmt: skip
+    return looks, zooms, truths
+
+
+def recall(engine: Engine, replies: list[Reply], truths: list[list[Box]]) -> float:
+    """Share of the lights that an answer boxes at IoU 0.5."""
+    found = total = 0
+    for reply, boxes in zip(replies, truths, strict=True):
+        answer = parse_answer(reply.text, engine.family.extent(reply.input_size))
+        corners = [box.corners for box in answer.boxes]
+        written = engine.family.to_view(corners, reply.input_size, reply.input_size)
+        overlaps = iou(written, np.array([box.as_tuple() for box in boxes]).reshape(-1, 4))
+        found += int((overlaps.max(axis=0) >= 0.5).sum()) if len(written) and boxes else 0
+        total += len(boxes)
+    return found / max(1, total)
+
+
+def main() -> int:
+    """Run each engine on the same requests and print what they share."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny/start")
+    parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--out", type=Path, default=Path("out/vllm_agreement.json"))
+    parser.add_argument("--only-transformers", action="store_true", help="tries the script where there is no vLLM")
+    args = parser.parse_args()
+    if not args.only_transformers and not torch.cuda.is_available():
+        print("skipped: there is no CUDA device", file=sys.stderr)
+        return 0
+    rows: dict[str, Any] = {
+        "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
+        "date": datetime.date.today().isoformat(),
+    }
+
+    def say(name: str, value: Any) -> None:
+        rows[name] = value
+        print(f"{name}: {value}", flush=True)
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+    ways: dict[str, Any] = {
+        "transformers_float32": lambda: TransformersEngine(args.model, dtype="float32", attention="sdpa"),
+        "transformers": lambda: TransformersEngine(args.model),
+    }
+    if not args.only_transformers:
+        short: dict[str, Any] = {"memory_share": 0.1, "max_length": 2048}
+        ways["vllm"] = lambda: VllmEngine(args.model, **short)
+        ways["vllm_fp8"] = lambda: VllmEngine(args.model, quantization="fp8", **short)
+    reference: list[Reply] = []
+    for name, start in ways.items():
+        begun = time.perf_counter()
+        try:
+            engine = start()
+            started = time.perf_counter() - begun
+            looks, zooms, truths = requests_of(engine, args.scenes)
+            engine.generate(looks[:2])
+            steps = _count_steps(engine)
+            begun = time.perf_counter()
+            replies = [engine.generate([request])[0] for request in looks[:6]]
+            alone = time.perf_counter() - begun
+            counted = dict(steps)
+            replies = [*engine.generate(looks), *engine.generate(zooms)]
+            reference = reference or replies
+            scores = [abs(_mean(a) - _mean(b)) for a, b in zip(replies, reference, strict=True) if a.text == b.text]
+            say(name, {
+                "started_in_s": round(started, 1),
+                "answers": len(replies),
+                "same_text": sum(a.text == b.text for a, b in zip(replies, reference, strict=True)),
+                "recall_of_lights": round(recall(engine, replies[len(looks):], truths), 3),
+                "largest_difference_of_mean_probability": round(max(scores, default=float("nan")), 4),
+                "six_views_one_by_one_ms": round(alone * 1e3, 1),
+                "tokens_of_these": sum(len(reply.tokens) for reply in replies[:6]),
+                "steps_of_these": counted.get("steps"),
+                "first_answer": replies[0].text,
+            })  # fmt: skip
+            engine.close()
+            del engine
+        except Exception as error:  # the other engines are worth comparing
+            say(f"failed_{name}", f"{type(error).__name__}: {error}"[:800])
+        gc.collect()
+    return 0
+
+
+def _mean(reply: Reply) -> float:
+    return float(np.mean([token.probability for token in reply.tokens])) if reply.tokens else 0.0
+
+
+def _count_steps(engine: Engine) -> dict[str, int]:
+    """Counts the steps of vLLM's engine from now on, under "steps"."""
+    counts: dict[str, int] = {}
+    inner = getattr(engine, "_engine", None)
+    if inner is not None:
+        step = inner.step
+
+        def counted() -> Any:
+            counts["steps"] = counts.get("steps", 0) + 1
+            return step()
+
+        inner.step = counted
+    return counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())
