@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import sys
 from dataclasses import dataclass
@@ -249,6 +250,21 @@ def test_an_engine_has_answered_before_it_is_handed_out():
         engine = choice.shared_engine({"type": "transformers", "model": "tiny/start", "device": "cpu"})
     assert answered == list(choice.WARM_UP_COUNTS)
     del engine
+
+
+def test_an_engine_that_nobody_holds_any_more_frees_the_device(vllm):
+    """So a node that is cleaned up can be configured again."""
+    settings = {"type": "vllm", "model": vllm[1]}
+    sensing, task = choice.shared_engine(settings), choice.shared_engine(settings)
+    assert sensing is task
+    inner = sensing.engine._engine
+    del sensing
+    gc.collect()
+    assert not inner.is_shut
+    del task
+    gc.collect()
+    assert inner.is_shut
+    assert not choice.shared_engine(settings).engine._engine.is_shut
 
 
 def test_an_engine_that_cannot_answer_does_not_start(vllm, monkeypatch):

@@ -8,9 +8,9 @@ import inspect
 import json
 import platform
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -29,7 +29,7 @@ AUTO = "auto"
 WARM_UP_COUNTS = (1, 3)
 """How many requests at a time an engine answers before it is used: one view, and as many regions as presets choose."""
 
-_engines: WeakValueDictionary[str, Engine] = WeakValueDictionary()
+_engines: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
 _lock = threading.Lock()
 
 
@@ -94,8 +94,14 @@ def _build(settings: dict[str, Any]) -> Engine:
     engine: Engine = _class_of(chosen)(**given)
     if chosen == "remote":  # a server is warm, and gathers by itself what many clients ask
         return engine
-    warm_up(engine)
-    return Gathering(engine)
+    try:
+        warm_up(engine)
+    except Exception:
+        engine.close()
+        raise
+    gathering = Gathering(engine)
+    weakref.finalize(gathering, engine.close)  # what nobody holds any more frees the device for the next one
+    return gathering
 
 
 def warm_up(engine: Engine) -> None:
