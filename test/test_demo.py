@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from activeo3_ros.assets import NEEDED_BY, AssetError, require
+from activeo3_ros.demo import ros_run
 from activeo3_ros.demo.processes import ProcessDied, Processes
 from activeo3_ros.demo.ros_run import RESULT_TOPIC, Frames, count_frames
 from activeo3_ros.perception import Query, Result, Status
@@ -164,3 +165,17 @@ def test_a_window_is_shown_where_it_is():
 
 def test_a_film_has_as_many_frames_as_were_asked_for():
     assert [frame.shape for frame in film(np.zeros((60, 100, 3), np.uint8), 3, (64, 36))] == [(36, 64, 3)] * 3
+
+
+def test_processes_that_exchange_nothing_are_started_again(monkeypatch, tmp_path, capsys):
+    """Forced, as real processes seldom fail to find each other: the last attempt plays on whatever happens."""
+    attempts = []
+
+    def fake_run(*_, give_up):
+        attempts.append(give_up)
+        return not give_up
+
+    monkeypatch.setattr(ros_run, "_run_once", fake_run)
+    ros_run.run(tmp_path / "bag", tmp_path / "results", tmp_path, "embedded", (), lambda played: None)
+    assert attempts == [True, True, False]
+    assert capsys.readouterr().err.count("starting the three processes again") == 2

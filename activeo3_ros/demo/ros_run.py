@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import sys
@@ -25,6 +26,7 @@ FRAME_RATE_HZ = 10.0
 MAX_DOMAIN_ID = 101
 """Higher ROS domains use ports that Linux gives to others."""
 POLL_S = 0.1
+ATTEMPTS = 3
 LAST_RESULT_PATIENCE_S = 2.0
 """How long the recorder gets after the player is done."""
 
@@ -54,8 +56,26 @@ def write_bag(path: Path, frames: Iterable[Picture]) -> list[int]:
 def run(bag: Path, results: Path, logs: Path, preset: str, classes: Sequence[str], show: Callable[[int], None]) -> None:
     """Play a bag to a node and record its results. show: called with the number of frames played so far.
 
-    Raises ProcessDied if one of the three processes ended before its time.
+    On a busy machine it happens that processes that start at once find each other but exchange nothing (Fast DDS over
+    TCP); then all of them start again. Raises ProcessDied if one of the three ended before its time.
     """
+    for attempt in range(1, ATTEMPTS + 1):
+        results.unlink(missing_ok=True)
+        if _run_once(bag, results, logs, preset, classes, show, give_up=attempt < ATTEMPTS):
+            return
+        print("no result of the first frame; starting the three processes again", file=sys.stderr)
+
+
+def _run_once(
+    bag: Path,
+    results: Path,
+    logs: Path,
+    preset: str,
+    classes: Sequence[str],
+    show: Callable[[int], None],
+    give_up: bool,
+) -> bool:
+    """Whether the bag was played to its end; not, where `give_up`, if the first frame had no result."""
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(random.randint(1, MAX_DOMAIN_ID)),
@@ -84,12 +104,15 @@ def run(bag: Path, results: Path, logs: Path, preset: str, classes: Sequence[str
         )
         while player.exit_code is None:
             processes.check(may_end=player)
+            if give_up and player.lines and not json.loads(player.lines[0])["answered"]:
+                return False
             show(len(player.lines))
             time.sleep(POLL_S)
         processes.check(may_end=player)
         show(len(player.lines))
         _await_last(recorder, len(player.lines))
         processes.check(may_end=player)
+    return True
 
 
 def read_results(path: Path) -> dict[int, Result]:
