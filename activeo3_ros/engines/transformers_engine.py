@@ -125,7 +125,7 @@ class TransformersEngine:
             )
         self._ends = _end_ids(self.model, self.tokenizer)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._ends[0]
-        self._form = form or _pixel_format(self._directory, vision)
+        self._form = form or pixel_format(self._directory, vision)
         if self._form.patch_px * self._form.merge != self.family.cell_px:
             raise EngineError(
                 f"{self._directory}: its cells are {self._form.patch_px * self._form.merge} px, those of "
@@ -335,7 +335,7 @@ def _end_ids(model: Any, tokenizer: Any) -> list[int]:
     return list(dict.fromkeys(ids))
 
 
-def _pixel_format(directory: Path, vision: Any) -> PixelFormat:
+def pixel_format(directory: Path, vision: Any) -> PixelFormat:
     """What the checkpoint says about its pixels; what it does not say is as in the published models."""
     path = directory / "preprocessor_config.json"
     values = _read_json(path) if path.is_file() else {}
