@@ -5,7 +5,6 @@ input.
 from __future__ import annotations
 
 import csv
-import importlib.util
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from grpo_fixtures import make_model, make_rows, require_training, write_config
 
 require_training()
@@ -86,6 +86,25 @@ def test_the_policy_loads_into_the_loop(trained: Path) -> None:
     assert proposal.tokens == 4
 
 
+def test_qwen3_vl_steps_too(data: Path, tmp_path: Path) -> None:
+    """Its patches are larger than those of Qwen2.5-VL, and its coordinates are thousandths."""
+    from tiny_models import build_tiny_model
+
+    start = build_tiny_model(tmp_path / "start", "qwen3_vl")
+    change = {
+        "view_pixels": 128 * 128,
+        "crop_pixels": 64 * 64,
+        "panels_every": 0,
+        "grpo": {"save_strategy": "no", "weight_decay": 0.1},
+    }
+    policy = train(load_config(write_config(tmp_path / "config.yaml", start, data, tmp_path / "run", 1, change)))
+    (row,) = log_of(tmp_path / "run")
+    assert float(row["rewards/task/mean"]) >= 0
+    before, after = weights(start), weights(policy)
+    assert before.keys() == after.keys()
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+
+
 def test_resuming_gives_the_same_next_step(trained: Path, model: Path, data: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
     shutil.copy(trained / "log.csv", tmp_path / "run" / "log.csv")
@@ -117,19 +136,58 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(model: Path, da
     assert checkpoint is not None and (checkpoint / "model.safetensors").is_file()
 
 
-def test_two_processes_share_the_work(model: Path, data: Path, tmp_path: Path) -> None:
-    if importlib.util.find_spec("accelerate") is None:
-        pytest.skip("accelerate is not installed")
-    config = write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", steps=1, change={"panels_every": 0})
-    settings = Path(__file__).parents[1] / "config" / "training" / "accelerate" / "cpu2.yaml"
+ACCELERATE = Path(__file__).parents[1] / "config" / "training" / "accelerate"
+
+
+def launch(settings: str, config: Path, *options: str) -> None:
+    """`accelerate launch` with a shipped file, in two processes on a CPU."""
     command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(settings), "--main_process_port", "0",
-        "-m", "activeo3_ros.cli", "train", "grpo", "--config", str(config),
+        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / settings), *options,
+        "--main_process_port", "0", str(Path(__file__).with_name("cpu_sharding.py")), "train", "grpo",
+        "--config", str(config),
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=400)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert len(log_of(tmp_path / "run")) == 1
+
+
+def test_two_processes_share_the_work(model: Path, data: Path, tmp_path: Path) -> None:
+    pytest.importorskip("accelerate")
+    config = write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", steps=1, change={"panels_every": 0})
+    launch("cpu2.yaml", config)
+    (row,) = log_of(tmp_path / "run")
+    assert float(row["epoch"]) == 4 / 16, "each of two processes did 2 of the 16 answers"
     assert (tmp_path / "run" / "policy" / "model.safetensors").is_file()
+
+
+def test_sharded_weights_learn_and_are_saved_as_whole_ones(tmp_path: Path) -> None:
+    """FSDP 2 as shipped, with activeo3-tiny, which gets rewards, so that there are gradients: the policy is that of two
+    unsharded processes.
+    """
+    pytest.importorskip("accelerate")
+    start = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny" / "policy"
+    change = {
+        "data": {"scenes": 8},
+        "view_pixels": 112_896,
+        "crop_pixels": 112_896,
+        "reward": yaml.safe_load((ACCELERATE.parent / "tiny_heuristic.yaml").read_text())["reward"],
+        "task": None,
+        "panels_every": 0,
+        "grpo": {
+            "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 256,
+            "lr_scheduler_type": "constant",
+        },
+    }  # fmt: skip
+    for name, options in (("cpu2", ()), ("fsdp", ("--num_processes", "2", "--mixed_precision", "no"))):
+        config = write_config(tmp_path / f"{name}.yaml", start, tmp_path, tmp_path / name, steps=1, change=change)
+        launch(f"{name}.yaml", config, *options)
+    whole, sharded, before = (
+        weights(tmp_path / "cpu2" / "policy"),
+        weights(tmp_path / "fsdp" / "policy"),
+        weights(start),
+    )
+    assert float(log_of(tmp_path / "fsdp")[0]["grad_norm"]) > 0
+    assert any(not np.array_equal(before[name], whole[name]) for name in before)
+    assert all(np.allclose(whole[name], sharded[name], atol=1e-5) for name in whole)
 
 
 def environment() -> dict[str, str]:

@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from ..cli import SUCCESS, whole_number
-from ..training.builders import KINDS
+from ..perception import InvalidInput
+from ..training.builders import BAG, KINDS, build
 
 MAX_ROWS = 10_000_000
 
@@ -22,8 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     grpo.set_defaults(run_what=_grpo)
     data = kinds.add_parser("data", help="make training rows of a data set")
     data.add_argument("kind", choices=KINDS, help="by which rule")
-    data.add_argument("--annotations", type=Path, required=True, help="COCO file; for thin-objects the folder of masks")
-    data.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures")
+    data.add_argument("--annotations", type=Path, help="COCO file; for thin-objects the folder of masks")
+    data.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures; bag has none")
+    data.add_argument("--bag", type=Path, metavar="BAG", help="for bag: with pictures, annotated by their stamps")
+    data.add_argument("--results", type=Path, metavar="BAG", help="for bag: a replay's, its detections as the targets")
+    data.add_argument("--topic", action="append", default=[], metavar="T", help="for bag: a topic with pictures")
     data.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the rows go")
     data.add_argument("--seed", type=whole_number(0, 2**31), default=0, help="of the choice and the order (default: 0)")
     data.add_argument("--rows", type=whole_number(1, MAX_ROWS), help="pictures at most (default: as in the paper)")
@@ -48,9 +52,17 @@ def _grpo(args: argparse.Namespace) -> int:
 
 
 def _data(args: argparse.Namespace) -> int:
-    from ..training.builders import build
+    choice = (args.out, args.seed, args.rows, args.per_class)
+    if args.kind == BAG:
+        from ..training.bag_rows import build_from_bag
 
-    rows, problems = build(args.kind, args.annotations, args.images, args.out, args.seed, args.rows, args.per_class)
+        if args.bag is None or args.images is not None:
+            raise InvalidInput("data from a bag needs --bag BAG and takes no --images")
+        rows, problems = build_from_bag(args.bag, args.annotations, args.results, args.topic, *choice)
+    else:
+        if args.annotations is None or args.images is None or args.bag or args.results or args.topic:
+            raise InvalidInput(f"{args.kind} needs --annotations and --images, and nothing of a bag")
+        rows, problems = build(args.kind, args.annotations, args.images, *choice)
     if problems:
         print(f"activeo3: {problems} left out, listed in {args.out / 'problems.jsonl'}", file=sys.stderr)
     print(f"{args.out}: {rows} rows")

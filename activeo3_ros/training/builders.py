@@ -68,7 +68,8 @@ RECIPES = {
     "soda-d": Recipe("SODA-D, driving", 1_000, _everything),
 }
 THIN_OBJECTS = "thin-objects"
-KINDS = (*RECIPES, THIN_OBJECTS)
+BAG = "bag"
+KINDS = (*RECIPES, THIN_OBJECTS, BAG)
 
 
 def build(
@@ -95,22 +96,23 @@ def build(
             [annotations],
         )
     else:
-        raise InvalidInput(f"unknown kind of data {kind!r}; known are {', '.join(KINDS)}")
+        raise InvalidInput(f"unknown kind of data {kind!r}; known are {', '.join((*RECIPES, THIN_OBJECTS))}")
     good = [row for row in found if isinstance(row, Row)]
     problems = [row for row in found if not isinstance(row, Row)]
-    good = _limit(good, rows or limit, per_class, seed)
+    good = limit_rows(good, rows or limit, per_class, seed)
     provenance = {
         "kind": kind,
         "rule": RECIPES[kind].description if kind in RECIPES else "ThinObjects, one mask a picture",
         "annotations": str(annotations),
-        "sha256": [_digest(path) for path in sources if path.is_file()],
+        "sha256": [digest(path) for path in sources if path.is_file()],
         "images": str(images),
     }
     write_rows(out, good, problems, provenance, seed)
     return len(good), len(problems)
 
 
-def _limit(rows: list[Row], pictures: int, per_class: int | None, seed: int) -> list[Row]:
+def limit_rows(rows: list[Row], pictures: int, per_class: int | None, seed: int) -> list[Row]:
+    """Some of the rows, chosen by the seed: of at most so many pictures, and so many questions of one class."""
     order = np.random.default_rng(seed).permutation(len(rows))
     seen: set[str] = set()
     asked: dict[tuple[str, ...], int] = defaultdict(int)
@@ -131,18 +133,25 @@ def _coco(annotations: Path, images: Path, select: Select) -> Iterator[Row | dic
     for key in ("images", "annotations", "categories"):
         if not isinstance(document.get(key), list):
             raise InvalidInput(f"{annotations}: is no COCO file: it has no list {key!r}")
+    yield from coco_rows(document, annotations, images, select)
+
+
+def coco_rows(
+    document: dict[str, Any], annotations: Path, images: Path, select: Select
+) -> Iterator[Row | dict[str, Any]]:
+    """One row, or one problem, for each picture and class of a COCO document. annotations: the file it is from."""
     names = {each.get("id"): str(each.get("name") or "").replace("_", " ").strip() for each in document["categories"]}
     pictures = {each.get("id"): each for each in document["images"]}
     grouped: dict[tuple[Any, Any], list[dict[str, Any]]] = defaultdict(list)
     for each in document["annotations"]:
         if each.get("image_id") not in pictures:
-            yield _problem(
+            yield problem(
                 annotations,
                 each,
                 f"annotation {each.get('id')} names picture {each.get('image_id')}, which is not listed",
             )
         elif each.get("category_id") not in names:
-            yield _problem(
+            yield problem(
                 annotations, each, f"annotation {each.get('id')} has the unknown class {each.get('category_id')}"
             )
         elif not each.get("iscrowd"):
@@ -156,7 +165,7 @@ def _coco(annotations: Path, images: Path, select: Select) -> Iterator[Row | dic
             continue
         if not name or not path.is_file():
             missing.add(str(path))
-            yield _problem(path, picture, "the picture is not there")
+            yield problem(path, picture, "the picture is not there")
             continue
         try:
             boxes = tuple(_box(each) for each in members)
@@ -172,7 +181,7 @@ def _coco(annotations: Path, images: Path, select: Select) -> Iterator[Row | dic
                 )
             )
         except (InvalidInput, KeyError, TypeError, ValueError) as error:
-            yield _problem(
+            yield problem(
                 path, picture, f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
             )
             continue
@@ -206,7 +215,7 @@ def _thin_objects(masks: Path, images: Path) -> Iterator[Row | dict[str, Any]]:
         raise InvalidInput(f"{masks} holds no masks")
     for path in sorted(p for p in images.iterdir() if p.suffix.lower() in SUFFIXES):
         if path.stem not in by_name:
-            yield _problem(path, {}, "the picture has no mask")
+            yield problem(path, {}, "the picture has no mask")
             continue
         try:
             mask = read_image(by_name[path.stem])[..., 0] > 127
@@ -230,10 +239,11 @@ def _thin_objects(masks: Path, images: Path) -> Iterator[Row | dict[str, Any]]:
                 (outlines,),
             )
         except InvalidInput as error:
-            yield _problem(path, {}, str(error))
+            yield problem(path, {}, str(error))
 
 
-def _problem(source: Path, entry: dict[str, Any], reason: str) -> dict[str, Any]:
+def problem(source: Path, entry: dict[str, Any], reason: str) -> dict[str, Any]:
+    """A line of `problems.jsonl`."""
     return {"source": str(source), "id": entry.get("id"), "reason": reason}
 
 
@@ -247,7 +257,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return (
             hashlib.file_digest(file, "sha256").hexdigest()

@@ -285,12 +285,15 @@ def train(config: TrainingConfig, resume: bool = True) -> Path:
     frames = Frames()
     rows = usable(load_data(config.data), config.output)
     scorer = make_scorer(config, family, frames)
-    model = transformers.AutoModelForImageTextToText.from_pretrained(
-        directory, dtype=torch.bfloat16 if config.grpo.get("bf16") and config.lora else torch.float32,
-        local_files_only=True, use_safetensors=True
-    )  # fmt: skip
+
+    def load() -> Any:
+        return transformers.AutoModelForImageTextToText.from_pretrained(
+            directory, dtype=torch.bfloat16 if config.grpo.get("bf16") and config.lora else torch.float32,
+            local_files_only=True, use_safetensors=True
+        )  # fmt: skip
+
     stop = _StopOnSignal(transformers)
-    trainer = make_trainer(config, model, directory, rows, scorer, frames, [stop])
+    trainer = make_trainer(config, load(), directory, rows, scorer, frames, [stop])
     checkpoint = last_complete_checkpoint(config.output) if resume else None
     if checkpoint is not None:
         logger.warning("going on from %s", checkpoint)
@@ -299,15 +302,26 @@ def train(config: TrainingConfig, resume: bool = True) -> Path:
     if stop.asked:
         raise KeyboardInterrupt
     target = config.output / "policy"
+    _save_policy(trainer, config, load, target)
+    return target
+
+
+def _save_policy(trainer: Any, config: TrainingConfig, load: Callable[[], Any], target: Path) -> None:
+    """Write the trained policy, adapters merged; every process calls it. load: makes the model of the start."""
+    # Where the weights are sharded, all processes give their part, and only the result is a model that can be saved.
+    state = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if trainer.accelerator.is_main_process:
         trained = trainer.accelerator.unwrap_model(trainer.model)
         if config.lora is not None:
-            trained = trained.merge_and_unload()
+            peft = require_package("peft", "to train adapters", "activeo3_ros[train]")
+            adapted = peft.get_peft_model(load(), peft.LoraConfig(**config.lora))
+            adapted.load_state_dict(state)
+            trained = adapted.merge_and_unload()
+            state = trained.state_dict()
         with _no_half_saves(target):
-            trained.save_pretrained(target)
+            trained.save_pretrained(target, state_dict=state)
             trainer.processing_class.save_pretrained(target)
     trainer.accelerator.wait_for_everyone()
-    return target
 
 
 def make_trainer(
@@ -323,6 +337,7 @@ def make_trainer(
     trl = require_package("trl", "to train", "activeo3_ros[train]")
     transformers = require_package("transformers", "to train", "activeo3_ros[train]")
     torch = require_package("torch", "to train", "activeo3_ros[train]")
+    from ..engines.pixels import pixel_format
     from .processor import make_processor
 
     arguments = _grpo_arguments(config, trl.GRPOConfig, torch)
@@ -339,7 +354,7 @@ def make_trainer(
     device = "cpu" if arguments.use_cpu or not torch.cuda.is_available() else f"cuda:{arguments.local_process_index}"
     return _trainer_class(trl)(
         model=model,
-        processing_class=make_processor(directory, device=device),
+        processing_class=make_processor(directory, pixel_format(directory, model.config.vision_config), device),
         reward_funcs=functions,
         args=arguments,
         train_dataset=make_dataset(rows, config, scorer.family, frames),

@@ -33,9 +33,8 @@ CHECKPOINT_FILES = (
 """What a checkpoint holds beside its weights and their configuration."""
 
 
-def make_processor(directory: Path, form: PixelFormat | None = None, device: str = "cpu") -> Any:
+def make_processor(directory: Path, pixel_format: PixelFormat, device: str = "cpu") -> Any:
     """A processor for the checkpoint in a directory, which puts its patches on a device. Raises MissingPackage."""
-    pixel_format = form or PixelFormat()
     torch = require_package("torch", "to train", "activeo3_ros[train]")
     transformers = require_package("transformers", "to train", "activeo3_ros[train]")
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)

@@ -1,0 +1,131 @@
+"""Training rows from a bag: its pictures, with the truth of a COCO file or with what was detected in them.
+
+Pictures are matched by their stamps, as `activeo3 evaluate --bag` does, and written as PNG files beside the rows.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from ..benchmark.dataset import coco_of_bag, read_coco
+from ..perception.errors import InvalidInput
+from ..perception.results import Status
+from ..replay.bags import RESULT_TYPE, camera_of, read_messages
+from ..replay.replaying import choose_topics
+from ..replay.storage import Bag
+from .builders import RECIPES, coco_rows, digest, limit_rows, problem
+from .rows import Row, write_rows
+
+MAX_PICTURES = 10_000_000
+
+
+def build_from_bag(
+    path: Path,
+    annotations: Path | None,
+    results: Path | None,
+    wanted: Sequence[str],
+    out: Path,
+    seed: int = 0,
+    rows: int | None = None,
+    per_class: int | None = None,
+) -> tuple[int, int]:
+    """Write the data set of a bag to `out`; gives the rows written and the problems listed.
+
+    annotations: COCO, whose images have a `stamp` in nanoseconds; or results: a bag of what a replay or a node
+    found, whose detections are then the targets. wanted: topics, by default the only one with pictures. rows and
+    per_class as for `builders.build`. Raises InvalidInput if one of them cannot be read or no row comes of them.
+    """
+    source = annotations or results
+    if source is None or (annotations and results):
+        raise InvalidInput("give the targets in the bag's pictures by either --annotations FILE or --results BAG")
+    with Bag(path) as bag:
+        topics = choose_topics(bag, wanted)
+        problems: list[dict[str, Any]] = []
+        out.mkdir(parents=True, exist_ok=True)
+        if annotations is None:
+            annotations = out / "detections.json"
+            document, problems = detections_as_coco(source, topics)
+            annotations.write_text(json.dumps(document), encoding="utf-8")
+        dataset, _ = coco_of_bag(annotations, bag, topics, None, {})
+        pictures = {each["id"]: each for each in dataset.truth["images"]}
+        problems += [
+            problem(annotations, each, f"no picture of stamp {each['stamp']} in {path}")
+            for each in read_coco(annotations)["images"]
+            if each["id"] not in pictures
+        ]
+        (out / "images").mkdir(exist_ok=True)
+        usable = []
+        for sample in dataset.samples:
+            if sample.id not in dataset.annotations:
+                continue
+            try:
+                usable.append(_write_picture(pictures[sample.id], sample.load().image, sample.name, out / "images"))
+            except InvalidInput as error:
+                problems.append(problem(path, pictures[sample.id], f"{sample.name}: {error}"))
+        kept = {each["id"] for each in usable}
+        truth = [each for each in dataset.truth["annotations"] if each["image_id"] in kept]
+    document = {"images": usable, "annotations": truth, "categories": dataset.truth["categories"]}
+    found = list(coco_rows(document, annotations, out / "images", RECIPES["coco"].select))
+    good = limit_rows([each for each in found if isinstance(each, Row)], rows or MAX_PICTURES, per_class, seed)
+    problems += [each for each in found if not isinstance(each, Row)]
+    provenance = {
+        "kind": "bag",
+        "rule": "detections of another run, not a truth" if results else "pictures of a bag, targets by their stamps",
+        "annotations": str(source),
+        "sha256": [digest(each) for each in (source, path) if each.is_file()],
+        "bag": str(path),
+        "topics": list(topics),
+    }
+    write_rows(out, good, problems, provenance, seed)
+    return len(good), len(problems)
+
+
+def detections_as_coco(results: Path, topics: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """COCO annotations of the detections in a bag, and the results that failed or are of other topics."""
+    with Bag(results) as bag:
+        sources = [topic.name for topic in bag.topics.values() if topic.type == RESULT_TYPE]
+    if not sources:
+        raise InvalidInput(f"{results}: has no topic of {RESULT_TYPE}; make one by `activeo3 replay`")
+    by_camera = {camera_of(topic): topic for topic in topics}
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    problems = []
+    categories: dict[str, int] = {}
+    for source in sources:
+        for _, message in read_messages(results, source):
+            stamp = int(message.header.stamp.sec) * 1_000_000_000 + int(message.header.stamp.nanosec)
+            entry = {"id": len(images) + 1, "stamp": stamp, "topic": by_camera.get(message.camera)}
+            if message.status == Status.FAILED:
+                problems.append(problem(results, entry, f"{source} {stamp}: failed: {message.status_message}"))
+            elif entry["topic"] is None:
+                problems.append(problem(results, entry, f"{source} {stamp}: is of camera {message.camera!r}"))
+            else:
+                images.append({**entry, "width": int(message.image_width), "height": int(message.image_height)})
+                annotations += [
+                    {
+                        "image_id": entry["id"],
+                        "category_id": categories.setdefault(each.label, len(categories) + 1),
+                        "bbox": [each.box.x, each.box.y, each.box.width, each.box.height],
+                        "score": each.score,
+                    }
+                    for each in message.detections
+                ]
+    classes = [{"id": number, "name": name} for name, number in categories.items()]
+    return {"images": images, "annotations": annotations, "categories": classes}, problems
+
+
+def _write_picture(entry: dict[str, Any], image: Any, name: str, folder: Path) -> dict[str, Any]:
+    """The entry of a picture with its file, written, and its size. image: `(h, w, 3)` uint8 BGR."""
+    size = {"width": image.shape[1], "height": image.shape[0]}
+    for key, value in size.items():
+        if entry.get(key, value) != value:
+            raise InvalidInput(f"its {key} is {value} px, the annotations say {entry[key]}")
+    file = folder / (name.strip("/").replace("/", "_").replace(" ", "-") + ".png")
+    if not cv2.imwrite(str(file), image):
+        raise InvalidInput(f"{file} could not be written")
+    return {**entry, **size, "file_name": file.name}

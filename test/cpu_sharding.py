@@ -1,0 +1,28 @@
+"""`activeo3` in a process whose accelerate shards on CPUs too: it takes FSDP for GPUs alone, PyTorch does not mind.
+
+Run by test_grpo.py through `accelerate launch`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+
+from activeo3_ros.cli import main
+
+start = AcceleratorState.__init__
+
+
+def start_sharding(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+    start(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+    if fsdp_plugin is not None:
+        self.distributed_type = DistributedType.FSDP
+        self.fsdp_plugin = fsdp_plugin
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+
+AcceleratorState.__init__ = start_sharding  # type: ignore[method-assign]
+sys.exit(main(sys.argv[1:]))
