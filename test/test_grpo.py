@@ -105,6 +105,22 @@ def test_qwen3_vl_steps_too(data: Path, tmp_path: Path) -> None:
     assert any(not np.array_equal(before[name], after[name]) for name in before)
 
 
+def test_trained_adapters_are_merged_into_the_policy(model: Path, data: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForImageTextToText
+
+    lora = {"r": 2, "target_modules": ["q_proj"], "init_lora_weights": False}  # adapters that change something at once
+    change = {"lora": lora, "panels_every": 0}
+    policy = train(load_config(write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", 1, change)))
+    before = AutoModelForImageTextToText.from_pretrained(model).state_dict()
+    start = AutoModelForImageTextToText.from_pretrained(model)
+    merged = peft.PeftModel.from_pretrained(start, tmp_path / "run" / "checkpoint-1").merge_and_unload().state_dict()
+    saved = AutoModelForImageTextToText.from_pretrained(policy).state_dict()
+    assert weights(policy).keys() == weights(model).keys()
+    assert any(not np.array_equal(before[name], saved[name]) for name in saved)
+    assert all(np.allclose(saved[name], merged[name], atol=1e-6) for name in saved)
+
+
 def test_resuming_gives_the_same_next_step(trained: Path, model: Path, data: Path, tmp_path: Path) -> None:
     shutil.copytree(trained / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
     shutil.copy(trained / "log.csv", tmp_path / "run" / "log.csv")

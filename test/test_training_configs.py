@@ -36,7 +36,7 @@ def test_accelerate_accepts_every_configuration(path: Path) -> None:
 
     loaded = load_config_from_file(str(path))
     assert loaded.num_processes >= 2
-    assert str(loaded.distributed_type.value) in ("MULTI_CPU", "FSDP", "DEEPSPEED")
+    assert str(loaded.distributed_type.value) in ("MULTI_GPU", "FSDP", "DEEPSPEED")
 
 
 def test_the_settings_of_fsdp_are_known_to_it() -> None:

@@ -1,4 +1,4 @@
-"""transformers' processor of a checkpoint, also where torchvision is missing. Training needs it; the engines do not.
+"""transformers' processor of a checkpoint, also where torchvision is missing: what `engines.pixels` is compared with.
 
 `Qwen2_5_VLProcessor` insists on a video processor, which insists on torchvision, although single images are prepared
 with PIL where that is missing. Without torchvision, the same processor is built here without its video half.
