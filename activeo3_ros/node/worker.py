@@ -154,11 +154,17 @@ class Slots:
             self._look = look
             self._ready.notify()
 
-    def take(self, wait_s: float) -> Job | None:
-        """The look on request, else the frame of the camera whose last turn is longest ago; None after `wait_s`."""
+    def take(self, wait_s: float, wanted: Callable[[], bool] = lambda: True) -> Job | None:
+        """The look on request, else the frame of the camera whose last turn is longest ago.
+
+        None after `wait_s` seconds, and where it is no longer `wanted` by then: the job is left for another.
+        """
         with self._ready:
             if not self._look and self._next_camera() is None:
                 self._ready.wait(wait_s)
+            if not wanted():
+                self._ready.notify()
+                return None
             if self._look:
                 look, self._look = self._look, None
                 return look
@@ -394,13 +400,13 @@ class Worker:
     def watch(self) -> None:
         """Give up a model that hangs. To be called a few times a second, from any one thread."""
         limit, generation = self.settings.inference_timeout_s, self._generation
-        jobs = generation.jobs
-        if not limit or all(time.perf_counter() - job.started < limit for job in jobs):
+        if not limit or all(time.perf_counter() - job.started < limit for job in generation.jobs):
             return
-        given_up = [job for job in jobs if job.settle()]
+        given_up = [job for job in generation.jobs if job.settle()]
         if not given_up:
             return
         generation.retired = True
+        self._slots.wake()  # lanes without a job end, and take none from those that follow
         self._hung.append(generation)
         # A frame of another camera that was taken up later shares the models, and often the very call that hangs.
         for job in given_up:
@@ -446,7 +452,7 @@ class Worker:
             self._load_models(generation, lane)
             self._add_lanes(generation)
         while not generation.retired:
-            job = self._slots.take(self.POLL_S)
+            job = self._slots.take(self.POLL_S, lambda: not generation.retired)
             if job is None:
                 continue
             job.started = time.perf_counter()
@@ -486,7 +492,7 @@ class Worker:
 
         def observe(stage: str, regions: Sequence[Region]) -> None:
             if generation.retired:
-                raise Cancelled("the node is being stopped")
+                raise Cancelled("its models were given up, or the node is being stopped")
             if isinstance(job, LookRequest):
                 if job.cancelled.is_set():
                     raise Cancelled("cancelled by the client")
