@@ -21,7 +21,7 @@ from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import QoSProfile
 
 from ..perception import InvalidInput
 from ..replay.bags import RESULT_TYPE, read_serialized
@@ -33,7 +33,7 @@ class Player(Node):
 
     def __init__(self, topic: str, message_type: str, results: str) -> None:
         super().__init__("bag_player")
-        self._publisher = self.create_publisher(message_class(message_type), topic, qos_profile_sensor_data)
+        self._publisher = self.create_publisher(message_class(message_type), topic, QoSProfile(depth=1))  # reliable
         self._results = 0
         self.create_subscription(message_class(RESULT_TYPE), results, self._on_result, 10, raw=True)
 
