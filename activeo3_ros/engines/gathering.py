@@ -15,13 +15,24 @@ POLL_S = 0.0005
 
 
 @dataclass
-class _Call:
+class Call:
     """What one thread asked, and what became of it."""
 
     requests: Sequence[Request]
     replies: list[Reply] = field(default_factory=list)
     error: Exception | None = None
     answered: bool = False
+
+
+def answer_together(engine: Engine, calls: Sequence[Call]) -> None:
+    """Answer calls in one batch; if that fails, the error is that of all of them."""
+    try:
+        replies = iter(engine.generate([request for call in calls for request in call.requests]))
+        for call in calls:
+            call.replies = [next(replies) for _ in call.requests]
+    except Exception as error:
+        for call in calls:
+            call.error = error
 
 
 class Gathering:
@@ -38,7 +49,7 @@ class Gathering:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.family: Family = engine.family
-        self._waiting: list[_Call] = []
+        self._waiting: list[Call] = []
         self._list = threading.Lock()
         self._turn = threading.Lock()
         self._expected = 1
@@ -46,7 +57,7 @@ class Gathering:
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
         """As `Engine.generate`. An error is this call's own: where a common batch fails, each is asked again."""
-        call = _Call(requests)
+        call = Call(requests)
         with self._list:
             self._waiting.append(call)
         with self._turn:
@@ -66,7 +77,7 @@ class Gathering:
     def close(self) -> None:
         self.engine.close()
 
-    def _gather(self) -> list[_Call]:
+    def _gather(self) -> list[Call]:
         """All calls that wait, once as many have come as lately came together, or that takes too long."""
         latest = time.perf_counter() + self.WAIT_SHARE * self._last_s
         while len(self._waiting) < self._expected and time.perf_counter() < latest:
@@ -75,18 +86,13 @@ class Gathering:
             calls, self._waiting = self._waiting, []
         return calls
 
-    def _answer(self, calls: Sequence[_Call]) -> None:
+    def _answer(self, calls: Sequence[Call]) -> None:
         start = time.perf_counter()
-        try:
-            replies = iter(self.engine.generate([request for call in calls for request in call.requests]))
+        answer_together(self.engine, calls)
+        if len(calls) > 1 and calls[0].error is not None:
             for call in calls:
-                call.replies = [next(replies) for _ in call.requests]
-        except Exception as error:
-            if len(calls) == 1:
-                calls[0].error = error
-            else:
-                for call in calls:
-                    self._answer([call])
+                call.error = None
+                answer_together(self.engine, [call])
         for call in calls:
             call.answered = True
         self._last_s = time.perf_counter() - start

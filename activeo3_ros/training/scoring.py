@@ -8,12 +8,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..engines.answers import Answer, parse_answer
 from ..engines.base import Engine, Reply, Request
+from ..engines.gathering import Call, answer_together
 from ..engines.qwen import Family
 from ..perception import ActivePerception, Budget, Frame, Query, Status, View
 from ..perception.geometry import Box, Boxes, iou
@@ -137,23 +138,14 @@ class Gathering:
     def _serve(self, batch: Sequence[_Ticket]) -> None:
         if not batch:
             return
-        try:
-            replies = iter(self.engine.generate([request for ticket in batch for request in ticket.requests]))
-            for ticket in batch:
-                ticket.replies = [next(replies) for _ in ticket.requests]
-        except Exception as error:
-            for ticket in batch:
-                ticket.error = error
+        answer_together(self.engine, batch)
         for ticket in batch:
             ticket.done.set()
 
 
-class _Ticket:
-    def __init__(self, requests: Sequence[Request]) -> None:
-        self.requests = requests
-        self.replies: list[Reply] = []
-        self.error: Exception | None = None
-        self.done = threading.Event()
+@dataclass
+class _Ticket(Call):
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Scorer:
