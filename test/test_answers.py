@@ -76,6 +76,14 @@ def test_one_box_however_it_is_written(text, repair):
     assert (repair in answer.repairs) if repair else (answer.repairs == ())
 
 
+def test_an_answer_may_be_stopped_as_soon_as_its_list_is_closed():
+    answer = parse_answer(SENSING[: SENSING.index("]\n</answer>") + 1])
+    assert len(answer.boxes) == 2 and answer.repairs == ()
+    assert not answer.well_formed, "to have been trained well is to close the tag too"
+    cut_off = parse_answer(SENSING[: SENSING.index(', "label": "bus"')])
+    assert "the answer has no end" in cut_off.repairs
+
+
 def test_several_objects_without_a_list():
     text = '{"bbox_2d": [100, 50, 220, 130], "label": "car"}\n{"bbox_2d": [300, 40, 420, 160], "label": "bus"}'
     assert boxes(text) == [("car", CAR), ("bus", BUS)]

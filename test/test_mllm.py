@@ -214,6 +214,11 @@ def test_reasoning_decides_how_the_answer_begins(reasoning, start):
     assert prompt.prefix == start and "car" in prompt.after and "car" not in prompt.before.split()
 
 
+@pytest.mark.parametrize(("reasoning", "stops"), [("full", ("</answer>",)), ("none", ("</answer>", "}]"))])
+def test_an_answer_without_thoughts_ends_with_its_list(reasoning, stops):
+    assert load_prompt("sensing_detection").fill(reasoning, target="car", max_regions=3).stop == stops
+
+
 def test_a_prompt_of_ones_own_replaces_ours(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("after_image: Look for $target, $max_regions times.\nstop: ['</answer>']\n", encoding="utf-8")
@@ -228,6 +233,8 @@ def test_a_prompt_of_ones_own_replaces_ours(tmp_path):
         ("after_image: $nothing", "placeholder 'nothing'"),
         ("afterimage: x", "unknown key 'afterimage'"),
         ("- 1", "mapping"),
+        ("stop: {loud: ['x']}", "'stop' must be a list of texts, or a mapping of full, short, none"),
+        ("stop: x", "'stop' must be a list of texts"),
     ],
 )  # fmt: skip
 def test_a_wrong_prompt_is_explained(tmp_path, text, message):

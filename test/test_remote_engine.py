@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import math
+import re
 import threading
 import time
 
@@ -50,6 +52,61 @@ def test_a_request_says_in_the_protocol_what_it_wants():
     assert (body["max_tokens"], body["temperature"], body["stop"]) == (99, 0, ["</answer>"])
     assert reply.text == "<answer>\n" + BOX and reply.input_size == (56, 56) and reply.prompt_tokens == 300
     assert reply.probability([(len("<answer>\n"), len(reply.text))]) == pytest.approx(math.exp(-0.5))
+
+
+GRAMMAR = Prompt("Where?", prefix="<answer>\n[", stop=("</answer>",), regex=r"1\]")
+
+
+@pytest.mark.parametrize(
+    ("structured", "field"),
+    [
+        ("vllm", {"structured_outputs": {"regex": r"1\]"}}),
+        ("vllm_guided", {"guided_regex": r"1\]"}),
+        ("sglang", {"regex": r"1\]"}),
+        ("", {}),
+    ],
+)
+def test_a_server_holds_the_model_to_the_form_of_the_answer(structured, field):
+    with Server() as server:
+        engine = RemoteEngine(server.url, "policy", structured=structured)
+        engine.generate([Request(np.zeros((56, 56, 3), np.uint8), GRAMMAR), request()])
+        engine.close()
+    bodies = [body for _, _, body in server.requests]
+    asked = [{name: body[name] for name in ("structured_outputs", "guided_regex", "regex") if name in body}
+             for body in sorted(bodies, key=lambda body: body["max_tokens"], reverse=True)]  # fmt: skip
+    assert asked == [field, {}]  # a prompt that names no form leaves it to the model
+
+
+def test_a_server_that_is_not_sent_the_beginning_is_held_to_the_whole_answer():
+    engine = RemoteEngine("http://localhost:1/v1", "policy", structured="vllm", forced_prefix=False)
+    body = json.loads(engine.body(Request(np.zeros((56, 56, 3), np.uint8), GRAMMAR)))
+    engine.close()
+    assert re.fullmatch(body["structured_outputs"]["regex"], "<answer>\n[1]")
+
+
+def test_a_server_that_knows_no_grammars_is_named_in_one_line():
+    def refuse(handler):
+        assert "guided_regex" in handler.request_body
+        handler.send(400, b'{"error": {"message": "extra fields not permitted: guided_regex"}}')
+
+    with Server(refuse) as server:
+        engine = RemoteEngine(server.url, "policy", structured="vllm_guided")
+        with pytest.raises(EngineError, match=r"not permitted: guided_regex.*structured: vllm_guided right") as refusal:
+            engine.generate([Request(np.zeros((56, 56, 3), np.uint8), GRAMMAR)])
+        engine.close()
+    assert "\n" not in str(refusal.value) and len(server.requests) == 1
+
+
+def test_regions_and_findings_are_asked_for_in_their_form():
+    with Server(completion('10, 10, 90, 90], "label": "car"}]</answer>'), completion(BOX)) as server:
+        engine = RemoteEngine(server.url, "policy", structured="vllm")
+        loop = ActivePerception(MllmSensing(engine), MllmTask(engine, crop_side=112), Budget(), examine_view=False)
+        result = loop.perceive(Frame(np.zeros((480, 640, 3), np.uint8)), Query(classes=("car",)))
+        engine.close()
+    assert result.status is Status.COMPLETE and len(result.regions) == 1
+    regions, boxes = (body["structured_outputs"]["regex"] for _, _, body in server.requests)
+    assert re.fullmatch(regions, '10, 10, 90, 90], "label": "car"}]</answer>')
+    assert re.fullmatch(boxes, BOX[1:] + "\n```")
 
 
 def test_replies_come_in_the_order_of_their_requests_however_late_each_is():
@@ -207,6 +264,7 @@ def test_the_preset_remote_needs_neither_torch_nor_the_server_to_load():
         ({"url": "localhost:8000"}, "must begin with http"),
         ({"timeout_s": 0}, "timeout_s must be 0.1 to 600, got 0"),
         ({"family": "gpt"}, "'gpt' are not supported"),
+        ({"structured": "yes"}, "structured must be one of '', 'vllm', 'vllm_guided', 'sglang', got 'yes'"),
     ],
 )
 def test_a_wrong_setting_is_named(settings, message):

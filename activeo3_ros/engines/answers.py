@@ -56,6 +56,7 @@ _EVENT = re.compile(
     """,
     re.VERBOSE,
 )
+_NO_END = "the answer has no end"
 _NUMBER = re.compile(_NUM)
 _UNFINISHED = re.compile(r"""[\[(]\s{0,8}["']?[-+.\d][-+.\d\s,;"']{0,200}\Z|:\s{0,8}"[^"\n]{0,4000}\Z""")
 _PUNCTUATION = str.maketrans("，、；：［］【】（）｛｝“”„‘’＂＇－．", ',,;:[][](){}"""\'\'"\'-.')  # noqa: RUF001
@@ -124,6 +125,8 @@ def parse_answer(text: str, extent: tuple[float, float] | None = None) -> Answer
     scan = _Scan(text, start, end, repairs)
     if not is_json:
         document, is_json = _as_json(body)
+    if is_json:
+        repairs.pop(_NO_END, None)  # an engine may stop as soon as the document is complete
     words, words_spans = scan.words, scan.words_spans
     if is_json:
         if isinstance(document, (str, int, float)) and not isinstance(document, bool):
@@ -167,7 +170,7 @@ def _split(text: str, repairs: dict[str, None]) -> tuple[int, int, str, bool]:
         return 0, len(text), reasoning, False
     closing = next((match for name, match in tags if name == "/answer" and match.start() >= begin.end()), None)
     if closing is None:
-        repairs["the answer has no end"] = None
+        repairs[_NO_END] = None
     end = closing.start() if closing else len(text)
     tagged = think is not None and thought is not None and think.end() <= thought.start() and closing is not None
     return begin.end(), end, reasoning, tagged

@@ -31,6 +31,8 @@ class Prompt:
     system, before, after: the system's message, and the user's before and after the image. What stays the same from
     frame to frame belongs before it, where an engine can keep its cache. prefix: what the answer is made to begin with.
     stop: texts of which the first one that the model writes ends the answer; it is part of the answer.
+    regex: of all that may follow the prefix (see `engines.forms`), for engines that can hold a model to it; "" leaves
+    the form of the answer to the model.
     """
 
     after: str
@@ -38,6 +40,7 @@ class Prompt:
     system: str = "You are a helpful assistant."
     prefix: str = ""
     stop: tuple[str, ...] = ()
+    regex: str = ""
 
 
 @dataclass(frozen=True)

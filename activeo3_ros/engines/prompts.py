@@ -14,10 +14,11 @@ from ..perception.errors import InvalidInput
 from ..perception.query import Query
 from ..resources import config_directory
 from .base import Prompt
+from .forms import FORMS, answer_regex
 
 REASONING = ("full", "short", "none")
 """How much a policy may think aloud: as it was trained, in one sentence, or not at all."""
-KEYS = ("system", "before_image", "after_image", "reasoning", "prefix", "stop")
+KEYS = ("system", "before_image", "after_image", "reasoning", "prefix", "stop", "form")
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class PromptTemplate:
     after_image: str
     reasoning: Mapping[str, str]
     prefix: Mapping[str, str]
-    stop: tuple[str, ...]
+    stop: Mapping[str, tuple[str, ...]]
+    form: str
 
     def fill(self, reasoning: str = "none", **values: Any) -> Prompt:
         """The prompt with its `$placeholders` filled in. Raises InvalidInput for one without a value."""
@@ -51,8 +53,22 @@ class PromptTemplate:
             before=filled(self.before_image, reasoning=thinking),
             system=self.system,
             prefix=self.prefix.get(reasoning, ""),
-            stop=self.stop,
+            stop=self.stop.get(reasoning, ()),
+            regex=self.regex(reasoning, values.get("max_regions")),
         )
+
+    def regex(self, reasoning: str, at_most: str | None = None) -> str:
+        """Of all that may follow the prefix; "" where the prompt names no form for its answers.
+
+        Raises InvalidInput if an answer of that form cannot begin with the prefix.
+        """
+        if not self.form:
+            return ""
+        prefix = self.prefix.get(reasoning, "")
+        regex = answer_regex(self.form, prefix, reasoning != "none", None if at_most is None else int(at_most))
+        if regex is None:
+            raise InvalidInput(f"{self.path}: an answer of the form {self.form!r} cannot begin with {prefix!r}")
+        return regex
 
 
 def load_prompt(name_or_path: str) -> PromptTemplate:
@@ -68,21 +84,38 @@ def load_prompt(name_or_path: str) -> PromptTemplate:
     unknown = sorted(str(key) for key in values if key not in KEYS)
     if unknown:
         raise InvalidInput(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(KEYS)}")
-    return PromptTemplate(
+    form = str(values.get("form", ""))
+    if form and form not in FORMS:
+        raise InvalidInput(f"{path}: 'form' must be one of {', '.join(FORMS)}, got {form!r}")
+    template = PromptTemplate(
         path=path,
         system=str(values.get("system", "You are a helpful assistant.")),
         before_image=str(values.get("before_image", "")),
         after_image=str(values.get("after_image", "")),
         reasoning=_texts(path, "reasoning", values.get("reasoning", {})),
         prefix=_texts(path, "prefix", values.get("prefix", {})),
-        stop=tuple(map(str, values.get("stop", ()))),
+        stop=_stops(path, values.get("stop", [])),
+        form=form,
     )
+    for reasoning in REASONING:
+        template.regex(reasoning)  # a prefix that does not fit the form is refused here, not with the first frame
+    return template
 
 
 def _texts(path: Path, key: str, values: Any) -> dict[str, str]:
     if not isinstance(values, dict) or not set(values) <= set(REASONING):
         raise InvalidInput(f"{path}: {key!r} must be a mapping with keys among {', '.join(REASONING)}, got {values!r}")
     return {str(name): str(text) for name, text in values.items()}
+
+
+def _stops(path: Path, values: Any) -> dict[str, tuple[str, ...]]:
+    """The texts that end an answer, for each setting of `reasoning`; one list holds for all of them."""
+    stops = values if isinstance(values, dict) else dict.fromkeys(REASONING, values)
+    if not set(stops) <= set(REASONING) or not all(isinstance(texts, list) for texts in stops.values()):
+        raise InvalidInput(
+            f"{path}: 'stop' must be a list of texts, or a mapping of {', '.join(REASONING)} to lists, got {values!r}"
+        )
+    return {str(name): tuple(map(str, texts)) for name, texts in stops.items()}
 
 
 def target_of(query: Query) -> str:

@@ -17,7 +17,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ import cv2
 
 from ..perception.errors import InvalidInput
 from .base import EngineError, Reply, Request, Token
+from .forms import escaped
 from .qwen import family_named
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -34,6 +35,14 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Between attempts: doubled each time, with jitter, so that a fleet does not come back all at once."""
 API_KEY_VARIABLE = "ACTIVEO3_API_KEY"
 """The environment variable with the server's key, if it wants one; keys do not belong into configuration files."""
+
+STRUCTURED: dict[str, Callable[[str], dict[str, Any]]] = {
+    "": lambda regex: {},
+    "vllm": lambda regex: {"structured_outputs": {"regex": regex}},
+    "vllm_guided": lambda regex: {"guided_regex": regex},
+    "sglang": lambda regex: {"regex": regex},
+}
+"""Where servers take the regular expression that they hold a model to; the OpenAI protocol itself has no such field."""
 
 
 class _TryAgain(Exception):
@@ -60,6 +69,7 @@ class RemoteEngine:
         max_concurrent: int = 32,
         jpeg_quality: int = 95,
         forced_prefix: bool = True,
+        structured: str = "",
     ) -> None:
         """url: of the API, such as "http://localhost:8000/v1". model: its name on that server.
 
@@ -69,6 +79,8 @@ class RemoteEngine:
         jpeg_quality: 1 to 100 for pictures as JPEG; 0 sends PNG, which loses nothing and is several times larger.
         forced_prefix: let the server go on with a beginning of the answer (`continue_final_message` of vLLM and
         SGLang); a server without it must not be sent one, and then answers in its own way.
+        structured: let the server hold the model to the form of answer that the prompt names: "vllm" (0.11 and later),
+        "vllm_guided" (before), "sglang"; "" leaves it to the model, whose mistakes the parser mends.
         """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -82,11 +94,15 @@ class RemoteEngine:
         ):
             if not low <= value <= high:
                 raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
+        if structured not in STRUCTURED:
+            known = ", ".join(map(repr, STRUCTURED))
+            raise InvalidInput(f"structured must be one of {known}, got {structured!r}")
         self.family = family_named(family)
         self.url, self.model_name = url.rstrip("/"), model
         self._parts = parts
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
         self._max_attempts, self._jpeg_quality, self._forced_prefix = max_attempts, jpeg_quality, forced_prefix
+        self.structured = structured
         self._pool = ThreadPoolExecutor(max_concurrent, thread_name_prefix="remote-engine")
         self._closed = threading.Event()
         self._calls: set[_Call] = set()
@@ -154,6 +170,9 @@ class RemoteEngine:
         if prompt.prefix and self._forced_prefix:
             messages.append({"role": "assistant", "content": prompt.prefix})
             values |= {"add_generation_prompt": False, "continue_final_message": True}
+        if prompt.regex:
+            begun = "" if self._forced_prefix else escaped(prompt.prefix)
+            values |= STRUCTURED[self.structured](begun + prompt.regex)
         return json.dumps(values).encode()
 
     def _data_url(self, request: Request) -> str:
@@ -279,9 +298,11 @@ class _Call:
         if status == 429 or status >= 500:
             raise _TryAgain(f"HTTP {status} {_message(body)}", _seconds(response.getheader("Retry-After")))
         if status != 200:
+            structured = self._engine.structured
+            doubt = f"; is structured: {structured} right for this server, or should it be ''?" if structured else ""
             raise EngineError(
                 f"{self._engine.describe()}: HTTP {status} {_message(body)}; check the model's name, "
-                f"${API_KEY_VARIABLE} and what the server allows"
+                f"${API_KEY_VARIABLE} and what the server allows{doubt}"
             )
         try:
             return json.loads(body)
