@@ -13,7 +13,15 @@ HERE = Path(__file__).parent
 README = HERE / "README.md"
 
 embedded = ["onnx>=1.17", "onnxruntime>=1.20", "rapidocr==3.10.*"]
-gpu = ["accelerate>=1.2", "pillow", "qwen-vl-utils>=0.0.10", "torch>=2.6", "torchvision", "transformers>=4.57"]
+gpu = [
+    "accelerate>=1.2",
+    "modelscope>=1.25",  # the hub that has ACTIVE-o3, for `activeo3 prefetch`
+    "pillow",
+    "qwen-vl-utils>=0.0.10",
+    "torch>=2.6",
+    "torchvision",
+    "transformers>=4.57",
+]
 evaluation = [
     "faster-coco-eval>=1.6.5",
     "matplotlib>=3.8",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import http.server
-import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
+import urllib.parse
+from types import SimpleNamespace
 
 import pytest
 
 from activeo3_ros.assets import AssetError
 from activeo3_ros.cli import main
-from activeo3_ros.engines.fetching import fetch_model
+from activeo3_ros.engines.fetching import HUBS, fetch_model
 from activeo3_ros.engines.weights import local_model
 
 MODEL = "somebody/policy"
@@ -204,28 +206,31 @@ def hub(published):
     server.server_close()
 
 
-def prefetch(url, cache):
-    """The command in a process of its own: the client of the hub reads its address when it is imported."""
-    pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-    if importlib.util.find_spec("modelscope"):
-        pytest.skip("modelscope is installed, and is asked first")
-    script = "import sys; from activeo3_ros.cli import main; sys.exit(main(sys.argv[1:]))"
-    environment = os.environ | {
-        "HF_ENDPOINT": url, "ACTIVEO3_CACHE": str(cache), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_OFFLINE": "0", "HF_HOME": str(cache / "hf"), "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    }  # fmt: skip
+def prefetch(cache, client, **environment):
+    """The command in a process of its own, with one hub's client: it reads its address when it is imported."""
+    pytest.importorskip(client, reason=f"{client} is not installed")
+    others = [f"sys.modules[{other!r}] = None" for other in HUBS if other != client]
+    script = f"import sys; {'; '.join(others)}; from activeo3_ros.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", script, "prefetch", "active_o3", "--model", MODEL]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    settings = os.environ | {"ACTIVEO3_CACHE": str(cache)} | environment
+    return subprocess.run(command, env=settings, capture_output=True, text=True, timeout=120)
+
+
+def prefetch_from_hugging_face(url, cache):
+    return prefetch(
+        cache, "huggingface_hub", HF_ENDPOINT=url, HF_HUB_DISABLE_XET="1", HF_HUB_DISABLE_TELEMETRY="1",
+        HF_HUB_OFFLINE="0", HF_HOME=str(cache / "hf"), HF_HUB_DISABLE_PROGRESS_BARS="1",
+    )  # fmt: skip
 
 
 def test_the_client_of_hugging_face_fetches_weights_and_goes_on_where_it_broke_off(hub, cache, published):
     url, requests, _ = hub
     (published / "model-2.safetensors").write_bytes(b"2" * 24_000_000)  # the client keeps pieces of 10 MB
-    done = prefetch(url, cache)
+    done = prefetch_from_hugging_face(url, cache)
     for _ in range(3):
         if done.returncode == 0:
             break
-        done = prefetch(url, cache)
+        done = prefetch_from_hugging_face(url, cache)
     assert done.returncode == 0, done.stderr
     target = local_model(MODEL)
     for name in ("model-1.safetensors", "model-2.safetensors", "config.json"):
@@ -237,8 +242,136 @@ def test_the_client_of_hugging_face_fetches_weights_and_goes_on_where_it_broke_o
 def test_weights_of_a_hub_that_are_not_what_it_promised_are_not_kept(hub, cache):
     url, _, damaged = hub
     damaged.append("model-2.safetensors")
-    results = [prefetch(url, cache) for _ in range(2)]
+    results = [prefetch_from_hugging_face(url, cache) for _ in range(2)]
     assert all(done.returncode != 0 for done in results)
     assert "model-2.safetensors has the sha256" in results[-1].stdout + results[-1].stderr
     with pytest.raises(AssetError):
         local_model(MODEL)
+
+
+@pytest.fixture
+def modelscope(published):
+    """A server that speaks as much of ModelScope's protocol as its client needs.
+
+    The listing has the SHA-256 of each file; the first answer for each file of weights breaks off. `damaged`: files
+    with another content than listed. `missing`: it has no such model.
+    """
+    hub, broken = SimpleNamespace(requests=[], damaged=[], missing=False), set()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            address = urllib.parse.urlsplit(self.path)
+            name = urllib.parse.parse_qs(address.query).get("FilePath", [""])[0]
+            if address.path == f"/api/v1/models/{MODEL}/repo/files" and not hub.missing:
+                files = [{"Path": path.name, "Name": path.name, "Type": "blob", "Size": path.stat().st_size,
+                          "Sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+                         for path in sorted(published.iterdir())]  # fmt: skip
+                self.give(json.dumps({"Code": 200, "Success": True, "Data": {"Files": files}}).encode())
+            elif address.path == f"/api/v1/models/{MODEL}/repo" and (published / name).is_file():
+                content = (published / name).read_bytes()
+                if name in hub.damaged:
+                    content = bytes([content[0] ^ 1]) + content[1:]
+                hub.requests.append((name, self.headers.get("Range")))
+                self.give(content, breaks_off=name.endswith(".safetensors") and name not in broken)
+                broken.add(name)
+            else:
+                self.give(b'{"Code": 10010205001, "Message": "record not found", "Success": false}', 404)
+
+        def give(self, content, status=200, breaks_off=False):
+            start = int((self.headers.get("Range") or "bytes=0-")[6:].partition("-")[0]) if status == 200 else 0
+            self.send_response(206 if start else status)
+            if start:
+                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            self.send_header("Content-Length", str(len(content) - start))
+            self.end_headers()
+            self.wfile.write(content[start : start + len(content) // 2] if breaks_off else content[start:])
+            self.close_connection = breaks_off
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield hub
+    server.shutdown()
+    server.server_close()
+
+
+def prefetch_from_modelscope(hub, cache, **environment):
+    return prefetch(
+        cache, "modelscope", MODELSCOPE_ENDPOINT=hub.url, MODELSCOPE_DOMAIN=hub.url,
+        MODELSCOPE_HOME=str(cache / "home"), MODELSCOPE_CACHE=str(cache / "modelscope"), **environment,
+    )  # fmt: skip
+
+
+def test_the_client_of_modelscope_fetches_weights_and_goes_on_where_it_broke_off(modelscope, cache, published):
+    done = prefetch_from_modelscope(modelscope, cache)
+    assert done.returncode == 0, done.stderr
+    target = local_model(MODEL)
+    assert done.stdout.strip().endswith(str(target))
+    for name in ("model-1.safetensors", "model-2.safetensors", "config.json"):
+        assert (target / name).read_bytes() == (published / name).read_bytes()
+    assert "modeling_evil.py" not in dict(modelscope.requests) and not (target / "modeling_evil.py").exists()
+    assert any(part not in (None, "bytes=0-") for _, part in modelscope.requests), "it was resumed"
+
+
+def test_a_second_run_goes_on_where_the_first_was_given_up(modelscope, cache, published):
+    first = prefetch_from_modelscope(modelscope, cache, MODELSCOPE_DOWNLOAD_MAX_RETRIES="0")
+    assert first.returncode == 2 and "ModelScope did not give somebody/policy" in first.stderr
+    with pytest.raises(AssetError):
+        local_model(MODEL)
+    modelscope.requests.clear()
+    assert prefetch_from_modelscope(modelscope, cache).returncode == 0
+    asked = dict(modelscope.requests)
+    assert asked["model-1.safetensors"] == "bytes=150000-" and "config.json" not in asked
+    assert (local_model(MODEL) / "model-1.safetensors").stat().st_size == 300_000
+
+
+def test_weights_of_modelscope_that_are_not_what_it_promised_are_not_kept(modelscope, cache):
+    modelscope.damaged.append("model-2.safetensors")
+    done = prefetch_from_modelscope(modelscope, cache)
+    assert done.returncode == 2 and "ModelScope did not give somebody/policy" in done.stderr
+    with pytest.raises(AssetError):
+        local_model(MODEL)
+
+
+def test_a_model_that_modelscope_does_not_have_is_named(modelscope, cache):
+    modelscope.missing = True
+    done = prefetch_from_modelscope(modelscope, cache)
+    line = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and "ModelScope did not give somebody/policy" in line and "404" in line
+
+
+class Refused(Exception):
+    """As the clients raise it: with the answer that they got."""
+
+    def __init__(self, status):
+        super().__init__(f"HTTP {status}")
+        self.response = SimpleNamespace(status_code=status)
+
+
+@pytest.mark.parametrize(("status", "asked"), [(404, ["modelscope", "huggingface_hub"]), (503, ["modelscope"])])
+def test_what_one_hub_does_not_have_is_asked_of_the_other(monkeypatch, published, status, asked):
+    """But what it fails to give is not: a model of that name may be somebody else's there."""
+    hubs = []
+
+    def client(package):
+        def download(local_dir, **_):
+            hubs.append(package)
+            if package == "modelscope":
+                raise Refused(status)
+            shutil.copytree(published, local_dir, dirs_exist_ok=True)
+
+        return SimpleNamespace(snapshot_download=download)
+
+    monkeypatch.setattr("activeo3_ros.engines.fetching.has_package", lambda name: True)
+    monkeypatch.setattr("activeo3_ros.engines.fetching.require_package", lambda name, *_: client(name))
+    if status == 404:
+        assert fetch_model(MODEL) == local_model(MODEL)
+    else:
+        with pytest.raises(AssetError, match=r"ModelScope did not give somebody/policy \(HTTP 503\)"):
+            fetch_model(MODEL)
+    assert hubs == asked

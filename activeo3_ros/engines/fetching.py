@@ -1,8 +1,8 @@
 """Brings the weights of large models to this machine: `activeo3 prefetch`, and nothing else, calls this.
 
-From a hub, by its own client (ModelScope's, else Hugging Face's), which resumes and checks what it fetches; or from a
-directory or a plain web server that holds the files and their `SHA256SUMS` (as `sha256sum * > SHA256SUMS` writes it),
-for robots and fleets that reach no hub. `config.json` comes last: a model with one is whole.
+From a hub, by its own client (ModelScope's, or Hugging Face's for what is not there), which resumes what it fetches; or
+from a directory or a plain web server that holds the files and their `SHA256SUMS` (as `sha256sum * > SHA256SUMS` writes
+it), for robots and fleets that reach no hub. `config.json` comes last: a model with one is whole.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ from .weights import model_directory
 CHECKSUMS = "SHA256SUMS"
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
 """What of a hub's files is fetched: no code, and no weights in formats that can hold code."""
+HUBS = {"modelscope": ("ModelScope", "model_id"), "huggingface_hub": ("Hugging Face", "repo_id")}
+"""By the package that is a hub's client, in the order in which they are asked: what people call it, and what it calls
+the name of a model."""
 TIMEOUT_S = 60
 CHUNK_BYTES = 1 << 20
 
@@ -81,28 +84,40 @@ def checked(directory: Path) -> Path:
 
 
 def _from_hub(model: str, target: Path, say: Say) -> None:
-    if has_package("modelscope"):
-        package, hub = "modelscope", "ModelScope"
-        arguments = {"model_id": model, "local_dir": str(target), "allow_patterns": WANTED}
-    elif has_package("huggingface_hub"):
-        package, hub = "huggingface_hub", "Hugging Face"
-        arguments = {"repo_id": model, "local_dir": str(target), "allow_patterns": WANTED}
-    else:
+    """Fetch from the first hub that has the model, of those whose client is installed."""
+    clients = {package: hub for package, hub in HUBS.items() if has_package(package)}
+    if not clients:
         raise AssetError(
             f"no client of a hub is installed to get {model}; run: pip install modelscope, or give --source with a "
             "directory or an address that holds its files"
         )
-    say(f"downloading {model} from {hub}")
-    try:
-        require_package(package, f"to get {model}").snapshot_download(**arguments)
-    except Exception as error:  # the clients have no common class of error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        raise AssetError(
-            f"{hub} did not give {model} ({reason}); check the network and run activeo3 prefetch again, which goes on "
-            "where it stopped; ACTIVE-o3 itself is on ModelScope: pip install modelscope"
-        ) from error
-    if package == "huggingface_hub":
-        _check_against_hub(target)
+    refused: list[str] = []
+    for package, (hub, id_name) in clients.items():
+        say(f"downloading {model} from {hub}")
+        try:
+            require_package(package, f"to get {model}").snapshot_download(
+                **{id_name: model}, local_dir=str(target), allow_patterns=WANTED
+            )
+        except Exception as error:  # the clients have no common class of error
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            refused.append(f"{hub} did not give {model} ({reason})")
+            # Only what one hub has not is asked of the next: a name may be somebody else's there.
+            if not _has_it_not(error):
+                break
+        else:
+            if package == "huggingface_hub":
+                _check_against_hub(target)
+            return
+    raise AssetError(
+        f"{'; '.join(refused)}; check the name and the network and run activeo3 prefetch again, which goes on where it "
+        "stopped; ACTIVE-o3 itself is on ModelScope: pip install modelscope"
+    )
+
+
+def _has_it_not(error: Exception) -> bool:
+    """Whether a hub says that it knows no such model."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status == 404 or "[404]" in str(error)
 
 
 def _check_against_hub(directory: Path) -> None:
