@@ -244,7 +244,7 @@ def test_a_wrong_prompt_is_explained(tmp_path, text, message):
         load_prompt(str(path)).fill(target="x")
 
 
-@pytest.mark.parametrize("name", ["active_o3", "qwen25vl_cot"])
+@pytest.mark.parametrize("name", ["active_o3", "active_o3_gdino", "qwen25vl_cot"])
 def test_a_preset_without_its_weights_says_how_to_get_them(name, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed")
     monkeypatch.setenv("ACTIVEO3_CACHE", str(tmp_path))
@@ -252,15 +252,52 @@ def test_a_preset_without_its_weights_says_how_to_get_them(name, tmp_path, monke
         load_preset(name).build()
 
 
-def test_the_whole_way_on_a_tiny_model(tmp_path):
-    """Random weights say nothing sensible; what they say still goes the whole way and is accounted for."""
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+def tiny_engine(request, tmp_path_factory):
+    """A real model of each generation with the real tokenizer, tiny and with random weights."""
     from tiny_models import build_tiny_model, require_torch
 
     require_torch()
-    engine = {"type": "transformers", "model": str(build_tiny_model(tmp_path)), "device": "cpu"}
-    sensing, task = MllmSensing(engine), MllmTask(engine, crop_side=112)
-    assert sensing.engine is task.engine
+    from activeo3_ros.engines.transformers_engine import TransformersEngine
+
+    return TransformersEngine(str(build_tiny_model(tmp_path_factory.mktemp("m"), request.param)), device="cpu")
+
+
+def test_random_weights_go_the_whole_way(tiny_engine):
+    """They say nothing sensible; what they say is accounted for, and it is no empty scene."""
+    sensing, task = MllmSensing(tiny_engine), MllmTask(tiny_engine, crop_side=112)
     loop = ActivePerception(sensing, task, Budget(view_pixels=112 * 112, crop_pixels=112 * 112, max_tokens=8))
     result = loop.perceive(Frame(np.zeros((240, 320, 3), np.uint8)), CARS)
     assert result.cost.tokens >= 8
     assert result.status is Status.FAILED or "sensing" in result.status_message
+
+
+@pytest.mark.parametrize("reasoning", ["full", "short", "none"])
+def test_a_written_box_goes_the_whole_way_through_a_real_model(tiny_engine, monkeypatch, reasoning):
+    """Prompt, tokens, stop text, parser, coordinates of this generation, crop, and back to the pixels of the frame."""
+    from tiny_models import let_write
+
+    monkeypatch.setattr(tiny_engine.model, "generate", tiny_engine.model.generate)  # so that it is put back
+    family = tiny_engine.family
+    sensing = MllmSensing(tiny_engine, reasoning=reasoning)
+    task = MllmTask(tiny_engine, crop_side=8 * family.cell_px)
+    loop = ActivePerception(sensing, task, Budget(view_pixels=280 * 280, max_tokens=120), examine_view=False)
+    wide, high = family.extent(sensing.view_size(1200, 800, 280 * 280))
+    side, _ = family.extent(task.view_size(1, 1, loop.budget.crop_pixels))
+    region = f'{round(wide / 2)}, {round(high / 2)}, {round(wide)}, {round(high)}], "label": "far cars"}}]\n</answer>'
+    begun = {
+        "full": '<think>There.</think>\n<answer>\n[{"bbox_2d": [',
+        "short": 'There.</think>\n<answer>\n[{"bbox_2d": [',
+        "none": "",
+    }[reasoning]
+    car = (
+        f'{{"bbox_2d": [{round(side / 4)}, {round(side / 4)}, {round(side / 2)}, {round(side / 2)}], "label": "car"}}]'
+    )
+    let_write(tiny_engine, begun + region, car + "\n```")
+    result = loop.perceive(Frame(np.zeros((800, 1200, 3), np.uint8)), CARS)
+    assert result.status is Status.COMPLETE and result.status_message == ""
+    assert result.reasoning == ("" if reasoning == "none" else "There.")
+    model_px = max(600 / side, 1200 / wide, 800 / high)
+    assert result.regions[0].box.as_tuple() == pytest.approx((600, 400, 600, 400), abs=model_px)
+    (found,) = result.detections
+    assert found.box.as_tuple() == pytest.approx((750, 500, 150, 100), abs=model_px) and found.score > 0.99

@@ -7,10 +7,11 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny_models import build_tiny_model, require_torch
+from tiny_models import build_tiny_model, let_write, require_torch
 
 from activeo3_ros.assets import AssetError
-from activeo3_ros.engines.base import EngineError, Prompt, Request
+from activeo3_ros.engines.base import EngineError, OutOfMemory, Prompt, Request
+from activeo3_ros.engines.memory import generate_within_memory
 from activeo3_ros.engines.prompts import load_prompt
 from activeo3_ros.perception import InvalidInput
 
@@ -18,6 +19,7 @@ require_torch()
 
 import torch  # noqa: E402
 
+from activeo3_ros.engines import attention  # noqa: E402
 from activeo3_ros.engines.processor import load_processor  # noqa: E402
 from activeo3_ros.engines.transformers_engine import TransformersEngine  # noqa: E402
 
@@ -76,7 +78,7 @@ def plain_generate(engine, checkpoint, request):
 
 @pytest.mark.parametrize("reasoning", ["full", "none"])
 def test_a_batch_writes_what_plain_generate_writes_one_by_one(engine, checkpoint, reasoning):
-    requests = random_requests(engine, 50 if engine.family.name == "qwen2_5_vl" else 10, reasoning)
+    requests = random_requests(engine, 50, reasoning)
     for request, reply in zip(requests, engine.generate(requests), strict=True):
         written, probabilities = plain_generate(engine, checkpoint, request)
         assert [token.id for token in reply.tokens] == written
@@ -90,6 +92,16 @@ def test_the_text_is_the_prefix_and_the_tokens(engine):
         assert reply.text == "<think>" + "".join(token.text for token in reply.tokens)
         ids = [token.id for token in reply.tokens]
         assert "".join(token.text for token in reply.tokens) == engine.tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_words_that_are_one_token_of_their_own_are_text(engine, monkeypatch):
+    """As the tags around the reasoning are in Qwen3's tokenizer; tokens that only steer are none."""
+    monkeypatch.setattr(engine.model, "generate", engine.model.generate)  # so that it is put back
+    written = "<think>Far 汽车.</think>\n<answer>[]</answer>"
+    assert "<think>" in engine.tokenizer.get_added_vocab()
+    let_write(engine, written + "<|im_end|>")
+    reply = engine.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("?"), 60)])[0]
+    assert reply.text == "".join(token.text for token in reply.tokens) == written and reply.finished
 
 
 def test_an_answer_ends_with_its_stop_text_and_leaves_the_others_running(engine):
@@ -116,9 +128,90 @@ def test_sizes_outside_of_whole_cells_are_fitted(engine):
     assert all(side % engine.family.cell_px == 0 for side in reply.input_size)
 
 
-def test_variable_length_attention_is_chosen_only_where_it_runs(checkpoint):
-    engine = TransformersEngine(str(checkpoint), device="cpu", attention="auto")
-    assert "sdpa" in engine.describe() and "float32" in engine.describe()
+@pytest.mark.parametrize(
+    ("device", "dtype", "installed", "chosen"),
+    [
+        ("cuda", torch.bfloat16, ("flash_attn", "torch.nn.attention.varlen"), "flash_attention_2"),
+        ("cuda", torch.float16, ("flash_attn",), "flash_attention_2"),
+        ("cuda", torch.bfloat16, ("torch.nn.attention.varlen",), "varlen"),
+        ("cuda", torch.bfloat16, (), "sdpa"),
+        ("cuda", torch.float32, ("flash_attn", "torch.nn.attention.varlen"), "sdpa"),
+        ("cpu", torch.bfloat16, ("flash_attn", "torch.nn.attention.varlen"), "sdpa"),
+    ],
+)
+def test_the_fastest_attention_that_runs_is_chosen(monkeypatch, device, dtype, installed, chosen):
+    monkeypatch.setattr(attention.importlib.util, "find_spec", lambda name: object() if name in installed else None)
+    assert attention.best_attention("auto", torch.device(device), dtype) == chosen
+    assert attention.best_attention("eager", torch.device(device), dtype) == "eager"
+    assert attention.loading_name("flash_attention_2") == "flash_attention_2"  # transformers has it under this name
+
+
+@pytest.mark.parametrize(
+    ("device", "has_bfloat16", "dtype"),
+    [("cuda", True, torch.bfloat16), ("cuda", False, torch.float16), ("cpu", False, torch.float32)],
+)
+def test_the_numbers_suit_the_device(monkeypatch, engine, device, has_bfloat16, dtype):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bfloat16)
+    monkeypatch.setattr(engine, "device", torch.device(device))
+    assert engine._dtype_for("auto") is dtype
+    assert engine._dtype_for("float16") is torch.float16
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_it_runs_in_numbers_of_each_kind(checkpoint, dtype):
+    engine = TransformersEngine(str(checkpoint), device="cpu", dtype=dtype)
+    reply = engine.generate(random_requests(engine, 2, "none", seed=6))[0]
+    assert len(reply.tokens) == NEW_TOKENS and all(0 < token.probability <= 1 for token in reply.tokens)
+    assert f"{dtype}, sdpa" in engine.describe()
+
+
+class FakeShortMemory:
+    """A device on which `generate` fails as CUDA does for more than `patches` patches together."""
+
+    def __init__(self, generate, patches):
+        self.generate, self.patches = generate, patches
+        self.asked: list[int] = []
+
+    def __call__(self, **inputs):
+        self.asked.append(len(inputs["pixel_values"]))
+        if self.asked[-1] > self.patches:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return self.generate(**inputs)
+
+
+def test_out_of_memory_splits_the_batch_then_shrinks_the_views_then_gives_up(checkpoint, engine, monkeypatch):
+    cell = engine.family.cell_px
+    prompt = load_prompt("task_grounding").fill(target="cars")
+    requests = [Request(np.full((8 * cell, 8 * cell, 3), n, np.uint8), prompt, 4) for n in range(4)]
+    memory = FakeShortMemory(engine.model.generate, patches=256)  # a view of 8 x 8 cells, but not two
+    monkeypatch.setattr(engine.model, "generate", memory)
+    with pytest.raises(OutOfMemory, match=r"out of memory for 4 requests .*ask for fewer or smaller views"):
+        engine.generate(requests)
+
+    memory.asked.clear()
+    replies = generate_within_memory(engine, requests)
+    assert memory.asked == [1024, 512, 256, 256, 512, 256, 256]
+    assert all(reply.input_size == (8 * cell, 8 * cell) and not reply.notes for reply in replies)
+
+    memory.patches = 150
+    reply = generate_within_memory(engine, requests[:1])[0]
+    assert reply.input_size[0] * reply.input_size[1] <= 0.6 * (8 * cell) ** 2
+    assert "memory was short: shown at" in reply.notes[0]
+
+    memory.patches = 0
+    with pytest.raises(OutOfMemory, match="out of memory for 1 requests"):
+        generate_within_memory(engine, requests[:1])
+    memory.patches = 256
+    assert len(generate_within_memory(engine, requests)) == 4, "it goes on with the next frame"
+
+
+def test_weights_that_do_not_fit_are_told_apart(checkpoint, monkeypatch):
+    def load(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("transformers.AutoModelForImageTextToText.from_pretrained", load)
+    with pytest.raises(OutOfMemory, match="the weights do not fit into the memory of cpu"):
+        TransformersEngine(str(checkpoint), device="cpu")
 
 
 def fake_varlen_attn(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k):

@@ -97,3 +97,26 @@ def build_tiny_model(directory: Path, model_type: str = "qwen2_5_vl", seed: int 
     }  # fmt: skip
     (directory / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
     return directory
+
+
+def let_write(engine: Any, *answers: str) -> None:
+    """Make the model of a transformers engine write these texts, one for each request from now on, token by token.
+
+    What random weights would write says nothing; so written, an answer goes every other part of the real way.
+    """
+    generate, waiting = engine.model.generate, list(answers)
+
+    def scripted(**inputs: Any) -> Any:
+        start = inputs["input_ids"].shape[1]
+        rows = [engine.tokenizer(waiting.pop(0), add_special_tokens=False).input_ids for _ in inputs["input_ids"]]
+
+        def force(ids: Any, scores: Any) -> Any:
+            scores = scores * 0 - 1e9
+            for row, tokens in enumerate(rows):
+                step = ids.shape[1] - start
+                scores[row, tokens[step] if step < len(tokens) else engine._ends[0]] = 0.0
+            return scores
+
+        return generate(**inputs | {"logits_processor": [force, *inputs["logits_processor"]]})
+
+    engine.model.generate = scripted

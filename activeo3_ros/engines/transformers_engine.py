@@ -280,8 +280,12 @@ class TokenBytes:
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
-        self._special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
-        self._known: dict[int, bytes] = {}
+        self._special = set(tokenizer.all_special_ids)
+        # Added to the vocabulary as a whole. Some are text that an answer consists of: Qwen3's <think> is one token.
+        self._known = {
+            token: b"" if added.special else added.content.encode()
+            for token, added in tokenizer.added_tokens_decoder.items()
+        }
 
     def __getitem__(self, token: int) -> bytes:
         if token not in self._known:
