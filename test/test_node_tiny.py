@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import pytest
-from tiny_models import require_torch
+import yaml
+from tiny_models import require_torch, with_full_tokenizer
 
 require_torch()
 
@@ -13,7 +14,9 @@ from activeo3_ros.msg import PerceptionResult  # noqa: E402
 from node_fixtures.client import Client, wait_for  # noqa: E402
 from node_fixtures.processes import NodeProcess, real_node  # noqa: E402
 
+from activeo3_ros.engines.weights import local_model  # noqa: E402
 from activeo3_ros.perception.geometry import iou  # noqa: E402
+from activeo3_ros.resources import config_directory  # noqa: E402
 from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
 from activeo3_ros.training.scenes import draw_scene  # noqa: E402
 
@@ -73,6 +76,24 @@ def test_diagnostics_say_what_runs_and_where(client):
     assert values["sensing"].startswith("MllmSensing: policy on cpu with transformers")
     assert values["task"].startswith("MllmTask: start on cpu with transformers")
     assert values["device"] == "cpu"
+
+
+def test_with_the_whole_tokenizer_of_qwen_it_zooms_and_finds_all_the_same(tmp_path):
+    """The tiny models' own tokenizer is a part of it: cut short to save space, and otherwise the same words."""
+    models = {name: with_full_tokenizer(local_model(f"tiny/{name}"), tmp_path / name) for name in ("policy", "start")}
+    preset = yaml.safe_load((config_directory() / "tiny.yaml").read_text(encoding="utf-8"))
+    preset["sensing"]["engine"]["model"], preset["task"]["engine"]["model"] = map(str, models.values())
+    path = tmp_path / "whole_tokenizer.yaml"
+    path.write_text(yaml.safe_dump(preset), encoding="utf-8")
+    reliable = {"qos_overrides./camera/image_raw.subscription.reliability": "reliable"}
+    node = NodeProcess(real_node(), preset=str(path), cameras=["camera"], autostart=True, **reliable)
+    with node, Client(["camera"]) as client:
+        wait_for(lambda: not node.running or client._is_active(), 120, "two models to load")
+        client.connect()
+        result = client.look_at(draw_scene(HELD_OUT_SEED + 1).image, timeout_s=100)
+        assert result.status == PerceptionResult.STATUS_COMPLETE, result.status_message
+        assert 1 <= len(result.regions) <= 3 and all(region.label == "traffic light" for region in result.regions)
+        assert "zoom" in result.reasoning and result.tokens > 50
 
 
 def regions(result: PerceptionResult) -> list[float]:

@@ -120,3 +120,35 @@ def let_write(engine: Any, *answers: str) -> None:
         return generate(**inputs | {"logits_processor": [force, *inputs["logits_processor"]]})
 
     engine.model.generate = scripted
+
+
+def with_full_tokenizer(source: Path, target: Path) -> Path:
+    """A copy of a tiny checkpoint, whose tokenizer was cut to few words, with the whole tokenizer of Qwen.
+
+    Each of its words goes to the number that it has there; words that it never learned are as unlikely as can be.
+    """
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+    small, full = AutoTokenizer.from_pretrained(source), load_tokenizer()
+    model = AutoModelForImageTextToText.from_pretrained(source)
+    numbers = {number: full.convert_tokens_to_ids(word) for word, number in small.get_vocab().items()}
+    rows = model.get_input_embeddings().weight.data
+    # The output shares these rows, so what a row of no meaning scores must be below what any other scores.
+    unlikely = rows[small.convert_tokens_to_ids("<|video_pad|>")]
+    table = unlikely.repeat(VOCABULARY, 1)
+    table[torch.tensor(list(numbers.values()))] = rows[torch.tensor(list(numbers))]
+    model.resize_token_embeddings(VOCABULARY, mean_resizing=False)
+    model.get_input_embeddings().weight.data.copy_(table)
+    for config in (model.config, model.config.text_config, model.generation_config):
+        for name in ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id",
+                     "bos_token_id", "eos_token_id", "pad_token_id"):  # fmt: skip
+            old = getattr(config, name, None)
+            if old is not None:
+                new = [numbers[each] for each in old] if isinstance(old, list) else numbers[old]
+                setattr(config, name, new)
+    model.save_pretrained(target)
+    full.chat_template = small.chat_template
+    full.save_pretrained(target)
+    (target / "preprocessor_config.json").write_bytes((source / "preprocessor_config.json").read_bytes())
+    return target
