@@ -36,6 +36,7 @@ except ImportError as missing:
     print(f"skipped: {missing.name} is not installed; this benchmark needs the extra `gpu`", file=sys.stderr)
     sys.exit(0)
 
+from activeo3_ros.engines.alignment import align_feed_forward
 from activeo3_ros.engines.attention import best_attention, loading_name, put_in_varlen
 from activeo3_ros.engines.base import Engine, Prompt, Request
 from activeo3_ros.engines.pixels import PixelFormat, patches
@@ -78,7 +79,12 @@ def configuration(tiny: bool) -> Any:
     return transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens)
 
 
-def endless(request: Request) -> Request:
+def linear_weights(module: Any) -> int:
+    """Numbers in the linear layers of a module: each position needs two operations for each."""
+    return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, torch.nn.Linear))
+
+
+def without_end(request: Request) -> Request:
     """The same request, answered to its limit: random weights may write a text that stops."""
     return replace(request, prompt=replace(request.prompt, stop=()))
 
@@ -93,6 +99,7 @@ class Bench:
         self.device = torch.device("cuda" if self.cuda else "cpu")
         self.dtype = torch.bfloat16 if self.cuda else torch.float32
         self.scale = 8 if tiny else 1
+        self.tower_weights = 0
         self.checkpoint = Path()
         torch.manual_seed(0)
         self.generator = np.random.default_rng(0)
@@ -177,11 +184,6 @@ class Bench:
         self.say("floor_decoded_token_ms", round(weights / bandwidth / 1e9, 2))
         self.floor_token = weights / bandwidth / 1e9
 
-    def linear_floor(self, module: Any, positions: int) -> float:
-        """Milliseconds that the linear layers of a module need for some positions at the measured rate of products."""
-        weights = sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, torch.nn.Linear))
-        return 2 * weights * positions / self.tflops / 1e9
-
     def vision(self, model: Any, attention: str) -> None:
         tower = model.model.visual
         for name, images in (
@@ -192,7 +194,8 @@ class Bench:
             pixels, grids = patches(images, PixelFormat(), self.device)
             pixels = pixels.to(self.dtype)
             took = self.time(lambda: tower(pixels, grid_thw=grids), 5)  # noqa: B023 - called before the loop goes on
-            floor = self.linear_floor(tower.blocks, len(pixels))
+            self.tower_weights = self.tower_weights or linear_weights(tower.blocks)  # before they are widened
+            floor = 2 * self.tower_weights * len(pixels) / self.tflops / 1e9
             self.say(f"vision_{attention}_{name}_tokens_ms", {**took, "linear_floor": round(floor, 2)})
 
     def preparation(self) -> None:
@@ -259,8 +262,14 @@ class Bench:
         row = {"sense": sense["p50"], "act": act["p50"], "frame": sense["p50"] + act["p50"]}
         self.say(f"demo_shape_{name}_ms", row)
 
-    def frame(self, engine: Engine, name: str, cameras: int, tokens: tuple[int, int] = SHORT_TOKENS) -> None:
-        """A frame of each camera as shipped: 1080p, no reasoning, the paper's views, K = 3; all in two calls."""
+    def frame(
+        self, engine: Engine, name: str, cameras: int, tokens: tuple[int, int] = SHORT_TOKENS, endless: bool = True
+    ) -> None:
+        """A frame of each camera as shipped: 1080p, no reasoning, the paper's views, K = 3; all in two calls.
+
+        tokens: limits of the answers, which are written to their end unless `endless` is off.
+        """
+        asked = without_end if endless else lambda request: request
         pixels = {"view_pixels": 2_097_152 // self.scale**2, "crop_pixels": 840 * 840 // self.scale**2}
         tokens = (4, 4) if self.tiny else tokens
         budget = Budget(max_regions=3, max_tokens=tokens[0], **pixels)
@@ -280,12 +289,12 @@ class Bench:
 
             views = [f.view(f.window, sensing.view_size(1920, 1080, budget.view_pixels)) for f in frames]
             mark()
-            sensed = engine.generate([endless(sensing.request(view, CLASSES, budget)) for view in views])
+            sensed = engine.generate([asked(sensing.request(view, CLASSES, budget)) for view in views])
             mark()
             side = task.view_size(400, 300, budget.crop_pixels)
             crops = [f.view(window, side, index) for f in frames for index, window in enumerate(windows)]
             mark()
-            seen = engine.generate([endless(task.request(crop, CLASSES, closer)) for crop in crops])
+            seen = engine.generate([asked(task.request(crop, CLASSES, closer)) for crop in crops])
             mark()
             written[:] = [len(reply.tokens) for reply in [*sensed, *seen]]
             for stage, start, stop in zip(stages, marks, marks[1:], strict=False):
@@ -362,6 +371,9 @@ def run(bench: Bench, only_plain: bool, static: bool) -> None:
     if best == "varlen":
         put_in_varlen(ours)
     ours.load_state_dict(plain.state_dict())
+    with torch.inference_mode():
+        bench.vision(ours, "unaligned")
+    align_feed_forward(ours.model.visual)
     bench.agreement(ours, plain)
     bench.save(plain)
     del plain
@@ -410,7 +422,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one sample a row")
     parser.add_argument("--only-plain", action="store_true", help="leave out the rows of the engine `transformers`")
     parser.add_argument("--static", action="store_true", help="also the static cache, which takes minutes to compile")
-    parser.add_argument("--vllm", default="ours,ours_fp8,peer", help="ways to start vLLM, with commas; '' for none")
+    parser.add_argument("--vllm", default="ours,ours_fp8,undrafted,peer", help="ways to start vLLM; '' for none")
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
         print("skipped: there is no CUDA device; --tiny tries the script on the CPU", file=sys.stderr)

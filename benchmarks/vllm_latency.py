@@ -1,9 +1,14 @@
 """The rows of `gpu_latency.py` that need vLLM; it starts this script, once for each way to start vLLM.
 
-    python benchmarks/vllm_latency.py {ours,ours_fp8,peer} CHECKPOINT --rows ROWS.json --out OUT.json
+    python benchmarks/vllm_latency.py {ours,ours_fp8,undrafted,peer} CHECKPOINT --rows ROWS.json --out OUT.json
 
 `peer` is vLLM as somebody would use it who reads its documentation: `LLM.generate` with pictures, its own processor.
-`ours` is the engine `vllm` of this project. CHECKPOINT is what `gpu_latency.py` saved, ROWS.json what it measured.
+`ours` is the engine `vllm` of this project, `undrafted` the same with `drafts: 0`. CHECKPOINT is what `gpu_latency.py`
+saved, ROWS.json what it measured.
+
+Random weights write nothing that has a form, so every draft would be refused. In the rows of `ours` that say "scripted"
+the model computes all that it would, and what it writes is then replaced, token for token, by well-formed answers of
+three regions and of two objects; drafts are accepted as far as they agree with these.
 """
 
 from __future__ import annotations
@@ -21,15 +26,23 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
 import numpy as np
 import torch
-from gpu_latency import DEMO_TOKENS, LONG_TOKENS, TEXT, Bench
+from gpu_latency import CLASSES, DEMO_TOKENS, LONG_TOKENS, TEXT, Bench
 
 from activeo3_ros.engines.base import Prompt, Request
 from activeo3_ros.engines.pixels import PixelFormat, patches
 from activeo3_ros.engines.qwen import conversation
 from activeo3_ros.engines.vllm_engine import VllmEngine
+from activeo3_ros.perception import ActivePerception, Budget, Frame
+from activeo3_ros.sensing.mllm import MllmSensing
+from activeo3_ros.tasks.mllm import MllmTask
 
-MEMORY_GB = 23.0
-"""What vLLM may take: a card with 24 GB should do."""
+MEMORY_GB = 21.0
+"""What vLLM may take for itself; what PyTorch keeps beside it and the context of CUDA come on top. A card with 24 GB
+should do."""
+REGIONS = [
+    ((212, 401, 603, 702), "traffic light"), ((1012, 345, 1302, 601), "far cars"), ((1404, 388, 1788, 655), "far cars"),
+]  # fmt: skip
+OBJECTS = [((112, 345, 202, 501), "car"), ((412, 400, 622, 608), "car")]
 
 
 def memory_share() -> float:
@@ -43,6 +56,74 @@ def used_gb() -> float:
     return (total - free) / 1e9
 
 
+def as_json(boxes: Any) -> str:
+    """Boxes in the words of the prompts."""
+    entries = [f'{{"bbox_2d": {list(corners)}, "label": "{label}"}}' for corners, label in boxes]
+    return f"[{', '.join(entries)}]"
+
+
+class Script:
+    """Lets a running engine write given answers: what it samples is replaced, and drafts are accepted accordingly."""
+
+    def __init__(self, engine: VllmEngine) -> None:
+        self.on, self.steps = False, 0
+        self.runner: Any = engine._llm.collective_rpc(lambda worker: getattr(worker, "worker", worker).model_runner)[0]
+        tokenizer = engine._tokenizer
+        self.task_prefix = tokenizer("```json\n[", add_special_tokens=False).input_ids[-2:]
+        prefix = '[{"bbox_2d": ['
+        self.answers = {
+            "sensing": tokenizer(as_json(REGIONS)[len(prefix) :] + "\n</answer>", add_special_tokens=False).input_ids,
+            "task": tokenizer(as_json(OBJECTS)[1:] + "\n```", add_special_tokens=False).input_ids,
+        }
+        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.drafts: dict[str, list[int]] = {}
+        self._sample, self._propose = self.runner._sample, self.runner.drafter.propose
+        self.runner._sample, self.runner.drafter.propose = self.sample, self.propose
+
+    def propose(self, *args: Any, **named: Any) -> list[list[int]]:
+        drafted: list[list[int]] = self._propose(*args, **named)
+        self.drafts = dict(zip(self.runner.input_batch.req_ids, drafted, strict=False))
+        return drafted
+
+    def sample(self, logits: Any, metadata: Any) -> Any:
+        output = self._sample(logits, metadata)
+        self.steps += 1
+        if not self.on:
+            return output
+        tokens = torch.full(output.sampled_token_ids.shape, -1, dtype=output.sampled_token_ids.dtype)
+        for row, name in enumerate(self.runner.input_batch.req_ids):
+            request = self.runner.requests[name]
+            kind = "task" if request.prompt_token_ids[-2:] == self.task_prefix else "sensing"
+            rest = [*self.answers[kind], self.end][len(request.output_token_ids) :] or [self.end]
+            count = metadata.num_draft_tokens[row] if metadata is not None else 0
+            drafted = self.drafts.get(name, [])[:count]
+            agreed = 0
+            while agreed < min(len(drafted), len(rest) - 1) and drafted[agreed] == rest[agreed]:
+                agreed += 1
+            tokens[row, : agreed + 1] = torch.tensor(rest[: agreed + 1])
+        output.sampled_token_ids.copy_(tokens, non_blocking=True)
+        return output
+
+
+def scripted(bench: Bench, engine: VllmEngine, script: Script, name: str) -> None:
+    """A frame through the project's own loop, `ActivePerception`, whose models write the script."""
+    budget = Budget(max_regions=3, view_pixels=2_097_152, crop_pixels=840 * 840, max_tokens=256)
+    perception = ActivePerception(MllmSensing(engine), MllmTask(engine), budget)
+    frames = [Frame(bench.generator.integers(0, 255, (1080, 1920, 3), dtype=np.uint8)) for _ in range(4)]
+    taken: list[Any] = []
+    script.on = True
+    took = bench.time(lambda: taken.append(perception.perceive(frames[len(taken) % 4], CLASSES)), 12, warm=3)
+    script.on = False
+    found = taken[-1]
+    stages: dict[str, list[float]] = {}
+    for result in taken[3:]:
+        for stage, milliseconds in result.timings_ms.items():
+            stages.setdefault(stage, []).append(milliseconds)
+    row = {stage: round(float(np.median(values)), 1) for stage, values in stages.items()}
+    counts = {"regions": len(found.regions), "detections": len(found.detections), "tokens": found.cost.tokens}
+    bench.say(f"frame_scripted_{name}_through_the_loop_ms", {**took, "stages": row, **counts})
+
+
 def ours(bench: Bench, part: str, checkpoint: str, measured: dict[str, Any]) -> None:
     """All rows of the engine `vllm`."""
     before, start = measured.get("device_used_before_vllm_gb", 0.0), time.perf_counter()
@@ -50,22 +131,41 @@ def ours(bench: Bench, part: str, checkpoint: str, measured: dict[str, Any]) -> 
         checkpoint,
         memory_share=memory_share(),
         quantization="fp8" if part == "ours_fp8" else "",
+        **({"drafts": 0} if part == "undrafted" else {}),
     )
     name = part.replace("ours", "vllm")
     bench.say(f"start_{name}_s", round(time.perf_counter() - start, 1))
     steps = [
         lambda: agreement(bench, engine, name, measured),
         lambda: bench.decode(engine, name, (1, 3, 6)),
-        lambda: bench.frame(engine, name, 1),
-        lambda: bench.frame(engine, f"{name}_three_regions", 1, LONG_TOKENS),
-        lambda: bench.say(f"peak_memory_{name}_1_camera_gb", round(used_gb() - before, 2)),
-        lambda: bench.demo_on_engine(engine, f"on_the_engine_{name}"),
-        lambda: prefill(bench, engine, name, measured),
         lambda: tower(bench, engine, name),
-        lambda: bench.frame(engine, name, 6),
-        lambda: bench.frame(engine, f"{name}_three_regions", 6, LONG_TOKENS),
-        lambda: bench.say(f"peak_memory_{name}_6_cameras_gb", round(used_gb() - before, 2)),
+        lambda: prefill(bench, engine, name, measured),
     ]
+    if part == "undrafted":
+        steps += [
+            lambda: bench.demo_on_engine(engine, f"on_the_engine_{name}"),
+            lambda: bench.frame(engine, name, 1, LONG_TOKENS),
+            lambda: bench.frame(engine, name, 6, LONG_TOKENS),
+        ]
+    else:
+        script = Script(engine)
+        tokens = [len(script.answers[kind]) for kind in ("sensing", "task")]
+        bench.say(f"tokens_of_the_script_{name}", tokens)
+
+        def frame(cameras: int) -> None:
+            script.on, script.steps = True, 0
+            bench.frame(engine, f"scripted_{name}", cameras, (256, 256), endless=False)
+            script.on = False
+            count = 2 + bench.rows[f"frame_as_shipped_scripted_{name}_{cameras}_cameras_ms"]["samples"]
+            bench.say(f"steps_of_a_frame_{name}_{cameras}_cameras", round(script.steps / count, 1))
+
+        steps += [
+            lambda: frame(1),
+            lambda: bench.say(f"peak_memory_{name}_1_camera_gb", round(used_gb() - before, 2)),
+            lambda: scripted(bench, engine, script, name),
+            lambda: frame(6),
+            lambda: bench.say(f"peak_memory_{name}_6_cameras_gb", round(used_gb() - before, 2)),
+        ]
     for number, step in enumerate(steps):
         try:
             step()
@@ -113,23 +213,18 @@ def prefill(bench: Bench, engine: VllmEngine, name: str, measured: dict[str, Any
 
 
 def tower(bench: Bench, engine: VllmEngine, name: str) -> None:
-    """The vision tower of vLLM alone, step by step and as a CUDA graph."""
+    """The vision tower of vLLM alone."""
 
     def measure(wrapper: Any) -> dict[str, Any]:
-        runner = getattr(wrapper, "worker", wrapper).model_runner
-        visual, graphs = runner.get_model().visual, runner.encoder_cudagraph_manager
+        visual = getattr(wrapper, "worker", wrapper).model_runner.get_model().visual
         rows: dict[str, Any] = {}
         for key, sizes in (("1024", [(896, 896)]), ("2405", [(1820, 1036)]), ("3x900", [(840, 840)] * 3)):
             pixels, grids = patches([bench.picture(*size) for size in sizes], PixelFormat(), torch.device("cuda"))
             pixels, grid = pixels.to(torch.bfloat16), grids.cpu()
             floor = 2 * 630e6 * len(pixels) / bench.tflops / 1e9
-            values = {"pixel_values": pixels, "image_grid_thw": grid}
             with torch.inference_mode():
-                rows[key] = {
-                    "step_by_step": bench.time(lambda: visual(pixels, grid_thw=grid.tolist()), 8, 3),  # noqa: B023
-                    "graph": bench.time(lambda: graphs.execute(values), 8, 3) if graphs else None,  # noqa: B023
-                    "linear_floor": round(floor, 2),
-                }
+                took = bench.time(lambda: visual(pixels, grid_thw=grid.tolist()), 8, 3)  # noqa: B023
+            rows[key] = {**took, "linear_floor": round(floor, 2), "of_floor": round(took["p50"] / floor, 2)}
         return rows
 
     for key, row in engine._llm.collective_rpc(measure)[0].items():
@@ -182,7 +277,7 @@ def peer(bench: Bench, checkpoint: str) -> None:
 def main() -> int:
     """Read the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["ours", "ours_fp8", "peer"])
+    parser.add_argument("part", choices=["ours", "ours_fp8", "undrafted", "peer"])
     parser.add_argument("checkpoint")
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)

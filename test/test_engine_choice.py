@@ -132,7 +132,9 @@ def vllm(monkeypatch):
 
     def llm(**settings):
         started.append(settings)
-        return SimpleNamespace(llm_engine=FakeEngine(torch), get_tokenizer=lambda: tokenizer)
+        return SimpleNamespace(
+            llm_engine=FakeEngine(torch), get_tokenizer=lambda: tokenizer, apply_model=lambda function: None
+        )
 
     def stand_in(name, **members):
         module = ModuleType(name)
@@ -202,6 +204,21 @@ def test_vllm_quantizes_the_language_model_alone(vllm):
     plain, small = module.started
     assert plain["quantization"] is None
     assert small["quantization_config"] == {"ignore": ["re:.*visual.*"]}
+
+
+def test_vllm_drafts_the_form_of_answers_unless_told_otherwise(vllm):
+    module, directory = vllm
+    drafting = VllmEngine(directory)
+    plain = VllmEngine(directory, drafts=0, max_requests=5)
+    with_drafts, without = module.started
+    assert with_drafts["speculative_config"] == {
+        "method": "custom_class", "model": "activeo3_ros.engines.drafts.VllmDrafts", "num_speculative_tokens": 7,
+    }  # fmt: skip
+    assert without["speculative_config"] is None
+    # A step that is a CUDA graph has the tokens of a draft and one more for each request.
+    assert set(with_drafts["compilation_config"]["cudagraph_capture_sizes"]) >= {8, 24, 48, 144}
+    assert without["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 3, 4, 5]
+    assert "7 tokens drafted" in drafting.describe() and "drafted" not in plain.describe()
 
 
 def test_vllm_running_out_of_memory_is_told_apart(vllm):

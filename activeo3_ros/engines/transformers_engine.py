@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..optional import require_package
 from ..perception.errors import InvalidInput
+from .alignment import align_feed_forward
 from .attention import best_attention, loading_name, put_in_varlen
 from .base import EngineError, OutOfMemory, Reply, Request, Token
 from .device import torch_device
@@ -93,6 +94,8 @@ class TransformersEngine:
             raise EngineError(f"{directory}: cannot be loaded: {_first_line(error)}") from error
         if self._attention == "varlen":
             put_in_varlen(self.model)
+        if self.device.type == "cuda":
+            align_feed_forward(self.model.model.visual)
         self._adopt()
 
     @classmethod
