@@ -170,6 +170,18 @@ def test_a_question_without_an_answer_has_none():
     assert result.answer is None and result.detections == () and result.status is Status.COMPLETE
 
 
+@pytest.mark.parametrize("reasoning", ["full", "none"])
+def test_a_policy_may_find_nothing_worth_a_closer_look(reasoning):
+    """Then the whole view is examined, and nobody is told that an answer was wrong."""
+    prefix = load_prompt("sensing_detection").fill(reasoning, target="car", max_regions=3).prefix
+    answer = "<think>Nothing is far away.</think>\n<answer>\n[]\n</answer>"
+    if reasoning == "none":
+        answer = prefix + "]\n</answer>"
+    result = perceive(FakeEngine(answer), FakeEngine("```json\n[]\n```"), reasoning=reasoning)
+    assert result.status is Status.COMPLETE and result.status_message == ""
+    assert result.regions == () and result.cost.views == 2
+
+
 def test_no_regions_are_asked_for_where_the_budget_has_none():
     sensing = FakeEngine()
     result = perceive(sensing, FakeEngine("[]"), budget=Budget(max_regions=0, view_pixels=560 * 560))
@@ -204,9 +216,7 @@ def test_every_request_is_asked_for_once_memory_suffices():
     assert len(generate_within_memory(engine, requests)) == 7
 
 
-@pytest.mark.parametrize(
-    ("reasoning", "start"), [("full", ""), ("short", "<think>"), ("none", '<answer>\n[{"bbox_2d": [')]
-)
+@pytest.mark.parametrize(("reasoning", "start"), [("full", ""), ("short", "<think>"), ("none", "<answer>\n[")])
 def test_reasoning_decides_how_the_answer_begins(reasoning, start):
     engine = FakeEngine(region_answer([0, 0, 90, 90]))
     perceive(engine, FakeEngine("[]"), reasoning=reasoning)
@@ -288,7 +298,7 @@ def test_a_written_box_goes_the_whole_way_through_a_real_model(tiny_engine, monk
     begun = {
         "full": '<think>There.</think>\n<answer>\n[{"bbox_2d": [',
         "short": 'There.</think>\n<answer>\n[{"bbox_2d": [',
-        "none": "",
+        "none": '{"bbox_2d": [',
     }[reasoning]
     car = (
         f'{{"bbox_2d": [{round(side / 4)}, {round(side / 4)}, {round(side / 2)}, {round(side / 2)}], "label": "car"}}]'

@@ -98,14 +98,14 @@ def test_a_server_that_knows_no_grammars_is_named_in_one_line():
 
 
 def test_regions_and_findings_are_asked_for_in_their_form():
-    with Server(completion('10, 10, 90, 90], "label": "car"}]</answer>'), completion(BOX)) as server:
+    with Server(completion(BOX[1:] + "</answer>"), completion(BOX)) as server:
         engine = RemoteEngine(server.url, "policy", structured="vllm")
         loop = ActivePerception(MllmSensing(engine), MllmTask(engine, crop_side=112), Budget(), examine_view=False)
         result = loop.perceive(Frame(np.zeros((480, 640, 3), np.uint8)), Query(classes=("car",)))
         engine.close()
     assert result.status is Status.COMPLETE and len(result.regions) == 1
     regions, boxes = (body["structured_outputs"]["regex"] for _, _, body in server.requests)
-    assert re.fullmatch(regions, '10, 10, 90, 90], "label": "car"}]</answer>')
+    assert re.fullmatch(regions, BOX[1:] + "</answer>")
     assert re.fullmatch(boxes, BOX[1:] + "\n```")
 
 

@@ -59,7 +59,7 @@ def test_a_question_is_answered_from_a_zoomed_region_and_everything_is_saved(pho
         assert QUESTION in handler.request_body["messages"][1]["content"][-1]["text"]
         rows = [(x / 1920, y / 1080, (x + w) / 1920, (y + h) / 1080) for x, y, w, h in (CAR, SIGN)]
         items = ", ".join(f'{{"bbox_2d": {corners(family, row, size)}, "label": "a car"}}' for row in rows)
-        handler.answer(completion(items.removeprefix('{"bbox_2d": [') + "]"))
+        handler.answer(completion(items + "]"))
 
     def read(handler):
         size = shown(handler.request_body).shape[1::-1]
