@@ -20,7 +20,6 @@ require_torch()
 import torch  # noqa: E402
 
 from activeo3_ros.engines import attention  # noqa: E402
-from activeo3_ros.engines.processor import load_processor  # noqa: E402
 from activeo3_ros.engines.transformers_engine import TransformersEngine  # noqa: E402
 
 NEW_TOKENS = 12
@@ -268,14 +267,3 @@ def test_a_model_of_another_kind_is_refused(checkpoint, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}), encoding="utf-8")
     with pytest.raises(InvalidInput, match="'llava' are not supported"):
         TransformersEngine(str(tmp_path), device="cpu")
-
-
-def test_the_processor_for_training_loads_without_torchvision(checkpoint):
-    if "qwen3" in str(checkpoint):
-        pytest.skip("the processor of Qwen3-VL is another")
-    processor = load_processor(checkpoint)
-    picture = np.zeros((56, 84, 3), np.uint8)
-    messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]}]
-    text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    values = processor(text=[text], images=[picture], return_tensors="pt")
-    assert (values["input_ids"] == 151655).sum() == 6 and values["pixel_values"].shape == (24, 1176)

@@ -99,6 +99,17 @@ def conversation(system: str, before: str, after: str, prefix: str, image: str =
     )
 
 
+CHAT_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The form of `conversation` in Jinja, for checkpoints that bring none for pictures."""
+
+
 def prompt_ids(tokenizer: Any, prompt: Prompt, cells: int, image_id: int) -> list[int]:
     """The tokens of a conversation up to where the model goes on, with one image token for each cell of the image."""
     text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)

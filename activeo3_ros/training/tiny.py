@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..engines.processor import CHAT_TEMPLATE
+from ..engines.qwen import CHAT_TEMPLATE
 from ..optional import require_package
 
 FREQUENT_MERGES = 1500
