@@ -196,10 +196,10 @@ def test_little_memory_first_splits_the_batch_then_shrinks_the_views():
     tight = FakeSmallMemory(280 * 280 * 0.6)
     result = perceive(FakeEngine(sensing), tight)
     assert result.status is Status.COMPLETE and len(result.detections) == 3
-    assert "memory was short: shown at 198 x 198 px" in result.status_message
+    assert "memory was short: shown at 196 x 196 px" in result.status_message
     # The model saw a smaller picture, so its 28 pixels are more of the region.
     region = result.regions[0].box
-    assert result.detections[0].box.width == pytest.approx(region.width * 28 / 198, rel=0.02)
+    assert result.detections[0].box.width == pytest.approx(region.width * 28 / 196, rel=0.01)
 
 
 def test_no_memory_at_all_fails_the_frame_and_the_next_one_works():

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from .base import Engine, OutOfMemory, Reply, Request
+from .qwen import Family
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def generate_within_memory(engine: Engine, requests: Sequence[Request]) -> list[
         return engine.generate(requests)
     except OutOfMemory as error:
         if len(requests) == 1:
-            smaller = _half(requests[0])
+            smaller = _half(requests[0], engine.family)
             if smaller is None:
                 raise
             reason = str(error)
@@ -47,10 +48,11 @@ def generate_within_memory(engine: Engine, requests: Sequence[Request]) -> list[
     ]
 
 
-def _half(request: Request) -> Request | None:
-    """The same request with half the pixels; None where they would be too few."""
+def _half(request: Request, family: Family) -> Request | None:
+    """The same request with at most half the pixels, in whole cells of the model; None where they would be too few."""
     height, width = request.image.shape[:2]
-    if height * width // 2 < MIN_PIXELS:
+    pixels = height * width // 2
+    if pixels < MIN_PIXELS:
         return None
-    size = max(1, round(width / 2**0.5)), max(1, round(height / 2**0.5))
+    size = family.fit(width, height, pixels)
     return replace(request, image=np.asarray(cv2.resize(request.image, size, interpolation=cv2.INTER_AREA), np.uint8))
