@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import yaml
 from tiny_models import require_torch
 
 from activeo3_ros.engines.base import EngineError
-from activeo3_ros.perception import Box, Budget, Detection, Frame, InvalidInput, Query, UnsupportedQuery
+from activeo3_ros.perception import Box, Budget, Detection, Frame, InvalidInput, Query, Status, UnsupportedQuery
 
 require_torch()
 
 import torch  # noqa: E402
 
+from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.tasks.grounding_dino import GroundingDinoTask, _label  # noqa: E402
 from activeo3_ros.tasks.sam import Sam  # noqa: E402
+from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_ros.training.scenes import draw_scene  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -219,3 +223,37 @@ def test_sam_2_is_given_what_its_own_processor_gives(sam2_directory, monkeypatch
 def test_a_model_of_another_kind_is_refused(dino_directory):
     with pytest.raises(EngineError, match="cannot be loaded"):
         Sam(str(dino_directory), device="cpu")
+
+
+@pytest.mark.parametrize(
+    "sensing",
+    [
+        {"type": "grid"},
+        {"type": "mllm", "engine": {"type": "transformers", "model": "tiny/policy", "device": "cpu"},
+         "reasoning": "full", "shorter_side": 4096},
+    ],
+    ids=lambda sensing: sensing["type"],
+)  # fmt: skip
+def test_any_policy_serves_any_task_model_by_configuration(tmp_path, dino_directory, sam2_directory, sensing):
+    """As the preset active_o3_gdino does, with masks besides: the parts know nothing of each other."""
+    preset = {
+        "sensing": sensing,
+        "task": {"type": "grounding_dino", "model": str(dino_directory), "threshold": 0.01, "text_threshold": 0.01,
+                 "device": "cpu"},
+        "segmenter": {"type": "sam", "model": str(sam2_directory), "device": "cpu"},
+        "examine_view": False,
+        "budget": {"max_regions": 2, "view_pixels": 112_896, "crop_pixels": 10_000, "max_tokens": 200},
+        "query": {"classes": ["traffic light"], "masks": True},
+    }  # fmt: skip
+    path = tmp_path / "mixed.yaml"
+    path.write_text(yaml.safe_dump(preset), encoding="utf-8")
+    loaded = load_preset(str(path))
+    frame = Frame(draw_scene(HELD_OUT_SEED + 1).image)
+    result = loaded.build().perceive(frame, loaded.query)
+    assert result.status is Status.COMPLETE, result.status_message
+    assert len(result.regions) == 2 and result.detections, "thresholds this low find something in anything"
+    for detection in result.detections:
+        assert detection.label == "traffic light" and detection.region in (0, 1)
+        assert 0 <= detection.box.x < detection.box.right <= frame.width + 1
+    for mask in result.masks:
+        assert mask.mask.shape == (round(mask.box.height), round(mask.box.width)) and mask.mask.any()

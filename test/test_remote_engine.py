@@ -179,6 +179,13 @@ def test_no_more_requests_are_under_way_than_allowed():
         assert server.most_under_way <= 3
 
 
+def test_requests_that_wait_too_long_for_their_turn_are_given_up():
+    with Server(*[slow(0.4)] * 5) as server:
+        with pytest.raises(EngineError, match="within 1 s"):
+            ask(server, 5, max_concurrent=1, timeout_s=1)
+        assert len(server.requests) < 5, "what waited was never sent"
+
+
 def test_one_failure_gives_up_the_rest_of_its_batch():
     def refuse(handler):
         while server.most_under_way < 3:

@@ -169,6 +169,7 @@ def _gpu_packages() -> list[Check]:
         _cuda(models),
         _package("transformers", models, PIP_GPU, optional=True),
         _package("qwen_vl_utils", models, PIP_GPU, distribution="qwen-vl-utils", optional=True),
+        _package("modelscope", "activeo3 prefetch active_o3", "pip install modelscope", optional=True),
         _package("flash_attn", speed, "pip install '.[flash]'", distribution="flash-attn", optional=True),
         _package("vllm", speed, "pip install '.[vllm]'", optional=True),
         _engine(models),
