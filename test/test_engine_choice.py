@@ -14,7 +14,7 @@ import pytest
 
 from activeo3_ros.engines import choice, vllm_engine
 from activeo3_ros.engines.base import EngineError, OutOfMemory, Prompt, Request
-from activeo3_ros.engines.qwen import QWEN2_5_VL, conversation
+from activeo3_ros.engines.qwen import QWEN2_5_VL, conversation, prepared_size
 from activeo3_ros.engines.vllm_engine import VllmEngine
 from activeo3_ros.engines.weights import local_model
 from activeo3_ros.perception import InvalidInput
@@ -191,7 +191,7 @@ def test_vllm_gets_the_same_tokens_and_patches_as_transformers(vllm):
 def test_vllm_tells_at_which_size_it_saw_a_view_that_is_not_in_whole_cells(vllm):
     engine = VllmEngine(vllm[1])
     reply = ask(engine, (100, 60))[0]
-    assert reply.input_size == QWEN2_5_VL.fit(60, 100, 6000)
+    assert reply.input_size == prepared_size(60, 100, QWEN2_5_VL)
     assert engine._engine.seen[0]["mm_kwargs"]["image"][0]["image_grid_thw"].data.tolist() == [
         1, reply.input_size[1] // 14, reply.input_size[0] // 14,
     ]  # fmt: skip

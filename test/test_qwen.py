@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import require_torch
 
+from activeo3_ros.engines import qwen
 from activeo3_ros.engines.qwen import QWEN2_5_VL, QWEN3_VL, Family, family_named
 from activeo3_ros.perception import Box, Frame, InvalidInput
 from activeo3_ros.perception.geometry import as_array, to_corners
@@ -131,11 +134,30 @@ def test_both_preparations_of_images_leave_our_views_as_they_are(limits, stand_i
         assert qwen_vl_utils.smart_resize(high, wide, **sizes) == smart_resize(high, wide, **sizes) == (high, wide)
 
 
+@families
+def test_a_picture_that_is_not_in_whole_cells_is_sized_as_the_models_own_tools_do(family, stand_in_torchvision):
+    """By qwen-vl-utils where it imports, else by transformers: both give the same, whichever a machine has."""
+    pytest.importorskip("qwen_vl_utils", reason="qwen-vl-utils is not installed")
+    generator = np.random.default_rng(4)
+    sizes = [tuple(int(side) for side in generator.integers(family.cell_px // 2 + 1, 3000, 2)) for _ in range(1000)]
+    found = {}
+    for name in ("qwen_vl_utils", "transformers"):
+        qwen._smart_resize.cache_clear()
+        with pytest.MonkeyPatch.context() as patch:
+            if name == "transformers":
+                patch.setitem(sys.modules, "qwen_vl_utils.vision_process", None)
+            assert name in qwen._smart_resize().__module__
+        found[name] = [qwen.prepared_size(*size, family) for size in sizes]
+    qwen._smart_resize.cache_clear()
+    assert found["qwen_vl_utils"] == found["transformers"]
+    assert all(side % family.cell_px == 0 for size in found["transformers"] for side in size)
+    assert qwen.prepared_size(3000, 2, family)[1] == family.cell_px  # too long a strip for both
+
+
 @pytest.fixture
 def stand_in_torchvision(monkeypatch):
     """qwen-vl-utils imports torchvision for videos, which these tests have none of, at its top."""
     import importlib.util
-    import sys
     from types import ModuleType, SimpleNamespace
 
     require_torch()

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..perception.frame import Image
 from .base import EngineError
-from .qwen import Family
+from .qwen import Family, prepared_size
 
 if TYPE_CHECKING:
     import torch
@@ -65,7 +65,7 @@ def image_in_cells(image: Image, family: Family) -> Image:
     cell = family.cell_px
     if height % cell == 0 and width % cell == 0:
         return image
-    size = family.fit(width, height, max(width * height, cell * cell))
+    size = prepared_size(width, height, family)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 

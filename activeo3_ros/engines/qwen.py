@@ -6,6 +6,8 @@ writes them in thousandths of the image's sides, whatever its size.
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from ..perception.budget import MAX_PIXELS
 from ..perception.errors import InvalidInput
 from ..perception.frame import View
 from ..perception.geometry import Box, from_corners, to_corners
@@ -85,6 +88,32 @@ def family_named(model_type: str) -> Family:
     if model_type not in FAMILIES:
         raise InvalidInput(f"models of type {model_type!r} are not supported; supported are {', '.join(FAMILIES)}")
     return FAMILIES[model_type]
+
+
+def prepared_size(width: int, height: int, family: Family) -> tuple[int, int]:
+    """Width and height that the models' own tools give to a picture which is not in whole cells.
+
+    Those of qwen-vl-utils where it imports, else of transformers, which are the same; strips too long for both are
+    fitted.
+    """
+    if max(width, height) >= MAX_ASPECT * min(width, height):
+        return family.fit(width, height, max(width * height, family.cell_px**2))
+    limits = {"factor": family.cell_px, "min_pixels": family.cell_px**2, "max_pixels": MAX_PIXELS}
+    high, wide = _smart_resize()(height, width, **limits)
+    return int(wide), int(high)
+
+
+@functools.cache
+def _smart_resize() -> Any:
+    try:
+        # Imports torchvision at its top, which not every machine has.
+        return importlib.import_module("qwen_vl_utils.vision_process").smart_resize
+    except ImportError:
+        models = "transformers.models.qwen2_vl.image_processing"
+        try:
+            return importlib.import_module(f"{models}_pil_qwen2_vl").smart_resize
+        except ImportError:  # before transformers 5
+            return importlib.import_module(f"{models}_qwen2_vl").smart_resize
 
 
 def conversation(system: str, before: str, after: str, prefix: str, image: str = IMAGE_TOKEN) -> str:
