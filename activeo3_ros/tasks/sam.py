@@ -22,6 +22,10 @@ from ..perception.frame import Frame, Image
 from ..perception.geometry import Box
 from ..perception.results import Detection, InstanceMask
 
+SAM2_TYPES = frozenset({"sam2", "sam2_video"})
+"""The `model_type` of checkpoints of SAM 2; the published ones serve videos too."""
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of RGB from 0 to 1, with which SAM 2 was trained."""
 Mask = npt.NDArray[np.bool_]
 Prompts = dict[str, list[Any]]
 """`input_boxes`, `input_points` and `input_labels` of one object, nested as transformers' processors want them."""
@@ -118,12 +122,6 @@ class Sam:
                 multimask_output=False,
             )
             return resize(outputs.pred_masks[0].float().cpu(), (high, wide), mode="bilinear", align_corners=False) > 0
-
-
-SAM2_TYPES = frozenset({"sam2", "sam2_video"})
-"""The `model_type` of checkpoints of SAM 2; the published ones serve videos too."""
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Mean and standard deviation of RGB from 0 to 1, with which SAM 2 was trained."""
 
 
 def _colours(directory: Path) -> tuple[Any, Any]:
