@@ -4,8 +4,8 @@
 
 Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
 traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
-scores are apart, tokens for each step of the decoder. Engines: transformers in float32 (the
-reference) and as it chooses, vLLM in the checkpoint's numbers and with 8-bit weights.
+scores are apart, tokens and steps of the decoder. Engines: transformers in float32 (the reference) and as it chooses,
+vLLM in the checkpoint's numbers, the same without drafts and with a grammar, and with 8-bit weights.
 """
 
 from __future__ import annotations
@@ -112,6 +112,8 @@ def main() -> int:
     if not args.only_transformers:
         short: dict[str, Any] = {"memory_share": 0.1, "max_length": 2048}
         ways["vllm"] = lambda: VllmEngine(args.model, **short)
+        ways["vllm_undrafted"] = lambda: VllmEngine(args.model, drafts=0, **short)
+        ways["vllm_structured"] = lambda: VllmEngine(args.model, structured=True, **short)
         ways["vllm_fp8"] = lambda: VllmEngine(args.model, quantization="fp8", **short)
     reference: list[Reply] = []
     for name, start in ways.items():
@@ -138,6 +140,7 @@ def main() -> int:
                 "six_views_one_by_one_ms": round(alone * 1e3, 1),
                 "tokens_of_these": sum(len(reply.tokens) for reply in replies[:6]),
                 "steps_of_these": counted.get("steps"),
+                "unfinished": sum(not reply.finished for reply in replies),
                 "first_answer": replies[0].text,
             })  # fmt: skip
             engine.close()

@@ -70,10 +70,10 @@ class Script:
         self.runner: Any = engine._llm.collective_rpc(lambda worker: getattr(worker, "worker", worker).model_runner)[0]
         tokenizer = engine._tokenizer
         self.task_prefix = tokenizer("```json\n[", add_special_tokens=False).input_ids[-2:]
-        prefix = '[{"bbox_2d": ['
+        # What follows the forced beginning, which has opened the list.
         self.answers = {
-            "sensing": tokenizer(as_json(REGIONS)[len(prefix) :] + "\n</answer>", add_special_tokens=False).input_ids,
-            "task": tokenizer(as_json(OBJECTS)[1:] + "\n```", add_special_tokens=False).input_ids,
+            kind: tokenizer(as_json(boxes)[1:], add_special_tokens=False).input_ids
+            for kind, boxes in (("sensing", REGIONS), ("task", OBJECTS))
         }
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.drafts: dict[str, list[int]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -144,7 +144,7 @@ def vllm(monkeypatch):
 
     kinds = SimpleNamespace(FINAL_ONLY="final")
     module = stand_in("vllm", __version__="0.22.1", LLM=llm, SamplingParams=SimpleNamespace, started=started)
-    stand_in("vllm.sampling_params", RequestOutputKind=kinds)
+    stand_in("vllm.sampling_params", RequestOutputKind=kinds, StructuredOutputsParams=SimpleNamespace)
     stand_in("vllm.inputs", mm_input=lambda **values: {"type": "multimodal", **values})
     stand_in("vllm.multimodal")
     stand_in(
@@ -219,6 +219,15 @@ def test_vllm_drafts_the_form_of_answers_unless_told_otherwise(vllm):
     assert set(with_drafts["compilation_config"]["cudagraph_capture_sizes"]) >= {8, 24, 48, 144}
     assert without["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 3, 4, 5]
     assert "7 tokens drafted" in drafting.describe() and "drafted" not in plain.describe()
+
+
+def test_vllm_holds_the_model_to_the_form_of_a_prompt_on_request(vllm):
+    held = Request(np.zeros((28, 28, 3), np.uint8), replace(PROMPT, regex=r"[0-9, ]*\]"), 30)
+    formless = Request(np.zeros((28, 28, 3), np.uint8), PROMPT, 30)
+    engine = VllmEngine(vllm[1], structured=True)
+    assert engine._sampling(held).structured_outputs.regex == r"[0-9, ]*\]"
+    assert engine._sampling(formless).structured_outputs is None
+    assert VllmEngine(vllm[1])._sampling(held).structured_outputs is None
 
 
 def test_vllm_running_out_of_memory_is_told_apart(vllm):

@@ -3,7 +3,7 @@
 Most of an answer is the form of a JSON list and not what the model decides: brackets, keys, the label that the box
 before had. An engine that decodes speculatively hands such a guess to the model together with the last token; the model
 takes the part that it would have written itself and no more, so a draft changes how long an answer takes and nothing
-else. The digits of a number and a new label are what it still writes one by one.
+else. Most digits and a new label are what it still writes one by one.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ def likely_continuation(text: str) -> str:
             return ""  # digits
         if written.endswith(","):
             return " "
-        last = written.count(",") == (3 if kind == "bbox" else 1)
-        return _after_numbers("", kind, text) if last else ", "
+        known = written.split(", ")
+        if len(known) == (4 if kind == "bbox" else 2):
+            return _after_numbers("", kind, text)
+        # The right and the lower end of a small box often begin as the left and the upper one do.
+        return f", {known[-2]}" if len(known) > 1 else ", "
     after = _AFTER_NUMBERS.search(text)
     if after:
         return _after_numbers(after[2], after[1], text)

@@ -53,6 +53,7 @@ class VllmEngine:
         max_length: int = 8192,
         max_requests: int = 32,
         drafts: int = 7,
+        structured: bool = False,
     ) -> None:
         """model: a directory with a checkpoint, or the hub id of one that `activeo3 prefetch` brought here.
 
@@ -61,6 +62,7 @@ class VllmEngine:
         max_length: tokens of a request and its answer, 512 to 128000. max_requests: at a time, 1 to 1024.
         drafts: tokens of the form of an answer that a step checks at once, 0 to 31; 0 writes one token a step, which is
         faster only for long texts that are no lists of boxes, such as `reasoning: full`. The answer is the same.
+        structured: hold the model to the form that a prompt asks for, so that every answer can be read.
 
         Raises MissingPackage without vllm, EngineError if it cannot start.
         """
@@ -84,7 +86,7 @@ class VllmEngine:
             os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         self._vllm = require_package("vllm", "to run a model with vLLM", "activeo3_ros[vllm]")
         self._name, self._lock = directory.name, threading.Lock()
-        self._quantization, self._drafts = quantization, drafts
+        self._quantization, self._drafts, self._structured = quantization, drafts, structured
         graphs = sorted({(1 + drafts) * count for count in (*GRAPH_REQUESTS, max_requests) if count <= max_requests})
         try:
             self._llm = self._vllm.LLM(
@@ -169,13 +171,16 @@ class VllmEngine:
         return [(outputs[name], (image.shape[1], image.shape[0])) for name, image in zip(names, images, strict=True)]
 
     def _sampling(self, request: Request) -> Any:
+        kinds = importlib.import_module("vllm.sampling_params")
+        form = request.prompt.regex if self._structured else ""
         return self._vllm.SamplingParams(
             temperature=0,
             max_tokens=request.max_new_tokens,
             stop=list(request.prompt.stop) or None,
             include_stop_str_in_output=True,
             logprobs=0,  # of the chosen token alone
-            output_kind=importlib.import_module("vllm.sampling_params").RequestOutputKind.FINAL_ONLY,
+            structured_outputs=kinds.StructuredOutputsParams(regex=form) if form else None,
+            output_kind=kinds.RequestOutputKind.FINAL_ONLY,
         )
 
     def _input(self, request: Request, image: Image, pixels: torch.Tensor, name: str) -> Any:
