@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..optional import require_package
+from . import qwen_decoding
 
 _done = False
 
@@ -99,6 +100,32 @@ def speed_up_qwen() -> None:
     embedding.forward, model.get_rope_index = embed, index
     if importlib.util.find_spec("transformers.vision_utils"):  # older versions cannot be told where patches are
         attention.forward, tower.forward = attend, see
+    whole = modeling.Qwen2_5_VLForConditionalGeneration
+    generate_any = whole.generate
+
+    def generate(
+        self: Any,
+        inputs: Any = None,
+        generation_config: Any = None,
+        logits_processor: Any = None,
+        stopping_criteria: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        ids = kwargs.pop("input_ids", inputs)
+        if ids is not None and qwen_decoding.fits(self, ids, generation_config, kwargs):
+            return qwen_decoding.decode(
+                self, ids, generation_config, logits_processor or (), stopping_criteria or (), kwargs
+            )
+        return generate_any(
+            self,
+            ids,
+            generation_config=generation_config,
+            logits_processor=logits_processor,
+            stopping_criteria=stopping_criteria,
+            **kwargs,
+        )
+
+    whole.generate = generate
     _done = True
 
 

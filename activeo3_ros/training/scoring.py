@@ -221,7 +221,8 @@ class Scorer:
         scale = np.array(self._to_source(row))
         in_view: Boxes = np.array([region.box.as_tuple() for region in regions], np.float64).reshape(-1, 4)
         in_source = in_view * scale
-        tagged = answer.well_formed
+        # The node stops reading there; a policy that went on would only make its answers slow.
+        tagged = answer.well_formed and text.rstrip().endswith("</answer>")
         terms = {
             "format": format_term(tagged, tagged, tagged and 0 < len(regions) <= self.budget.max_regions),
             "overlap": overlap_term(in_view, settings.max_pair_iou),

@@ -61,11 +61,14 @@ class Run:
 
 
 def configuration(base: Mapping[str, Any], run: Run, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of one run's configuration file: those of the study, its weights and its seed."""
+    """The values of one run's configuration file: those of the study, its weights, its seed, and scenes of its own."""
     reward = {**base.get("reward", {}), "weights": {**base.get("reward", {}).get("weights", {}), **REWARDS[run.reward]}}
     settings = {**base.get("grpo", {}), **changes.get("grpo", {}), "seed": run.seed}
     rest = {name: value for name, value in changes.items() if name != "grpo"}
-    return {**base, **rest, "reward": reward, "grpo": settings, "output": str(run.directory)}
+    data = dict(base["data"])
+    if "scenes" in data:
+        data["first_seed"] = data.get("first_seed", 0) + run.seed * data["scenes"]
+    return {**base, **rest, "data": data, "reward": reward, "grpo": settings, "output": str(run.directory)}
 
 
 def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
