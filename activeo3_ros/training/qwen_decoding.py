@@ -164,7 +164,17 @@ class _Step:
         self.mask[:, 0, 0, :prompt].masked_fill_(mask.bool(), 0)
         self.graph: Any = None
         self.logits: Any = None
-        self.steps = 0
+        self._rehearse()
+
+    def _rehearse(self) -> None:
+        """One step for nothing: it prepares what cannot be prepared while a graph is recorded, and would fail first."""
+        import torch
+
+        with torch.autocast(self.token.device.type, enabled=False):
+            self._forward()
+        self.position -= 1
+        self.column -= 1
+        self.mask.index_fill_(3, self.column, HIDDEN)
 
     def _of_type(self, linear: Any) -> tuple[Any, Any]:
         bias = linear.bias
@@ -175,15 +185,12 @@ class _Step:
         import torch
 
         self.token.copy_(token)
-        self.steps += 1
         with torch.autocast(token.device.type, enabled=False):
             return self._step()
 
     def _step(self) -> Any:
 
         if self.token.device.type != "cuda" or self.graph is False:
-            return self._forward()
-        if self.steps == 1:  # a first step prepares what cannot be prepared while a graph is recorded
             return self._forward()
         if self.graph is None:
             try:

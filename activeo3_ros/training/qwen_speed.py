@@ -9,6 +9,7 @@ the original way.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 from typing import Any
 
@@ -16,6 +17,8 @@ import numpy as np
 
 from ..optional import require_package
 from . import qwen_decoding
+
+logger = logging.getLogger(__name__)
 
 _done = False
 
@@ -102,6 +105,7 @@ def speed_up_qwen() -> None:
         attention.forward, tower.forward = attend, see
     whole = modeling.Qwen2_5_VLForConditionalGeneration
     generate_any = whole.generate
+    failed: list[Exception] = []
 
     def generate(
         self: Any,
@@ -112,10 +116,16 @@ def speed_up_qwen() -> None:
         **kwargs: Any,
     ) -> Any:
         ids = kwargs.pop("input_ids", inputs)
-        if ids is not None and qwen_decoding.fits(self, ids, generation_config, kwargs):
-            return qwen_decoding.decode(
-                self, ids, generation_config, logits_processor or (), stopping_criteria or (), kwargs
-            )
+        if not failed and ids is not None and qwen_decoding.fits(self, ids, generation_config, kwargs):
+            try:
+                return qwen_decoding.decode(
+                    self, ids, generation_config, logits_processor or (), stopping_criteria or (), kwargs
+                )
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # such as a kernel that a device lacks
+                failed.append(error)
+                logger.warning("decoding goes on with transformers' generate: %s", str(error).splitlines()[0])
         return generate_any(
             self,
             ids,
