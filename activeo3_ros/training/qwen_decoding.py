@@ -30,6 +30,7 @@ def fits(model: Any, input_ids: Any, config: Any, inputs: Mapping[str, Any]) -> 
         and len(inputs["image_grid_thw"]) == len(input_ids)
         and config is not None
         and config.max_new_tokens is not None
+        and config.pad_token_id is not None
         and config.cache_implementation is None
         and (config.num_beams or 1) == 1
         and (config.num_return_sequences or 1) == 1
