@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from ..optional import require_package
@@ -244,6 +245,14 @@ class _Step:
         return logits
 
 
+@lru_cache
+def _recording_stream(device: int) -> Any:
+    """One for all graphs of a device: libraries keep memory for each stream that they were used on."""
+    import torch
+
+    return torch.cuda.Stream(device)
+
+
 _recordings = 0
 
 
@@ -255,7 +264,7 @@ def _recorded(work: Callable[[], Any]) -> tuple[Any, Any]:
     _recordings += 1
     if _recordings % 16 == 0:  # the memory of graphs that are gone is only given back when it is asked for
         torch.cuda.empty_cache()
-    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    graph, stream = torch.cuda.CUDAGraph(), _recording_stream(torch.cuda.current_device())
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         graph.capture_begin(capture_error_mode="thread_local")
