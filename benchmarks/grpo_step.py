@@ -1,11 +1,16 @@
 """What a step of GRPO costs with a Qwen2.5-VL of 7 B parameters on one GPU, stage by stage.
 
-    python benchmarks/grpo_step.py [--tokenizer DIR] [--out FILE.json] [--tiny]
+    python benchmarks/grpo_step.py [--tokenizer DIR] [--out FILE.json] [--variants lora-varlen full-varlen …] [--tiny]
 
 Weights are random, so times mean something and answers do not: every answer is as long as its limit, and the regions
 that the task model examines are drawn instead of read. One step is the paper's: one picture at its view size, a group
 of 8 answers, rewards with the task model (the same weights) on three crops of each, log-probabilities of the policy and
 of the frozen start, one update. `--tiny` tries the script itself on a CPU.
+
+All weights on one card: weights, frozen start and gradients in bf16 are 46 GiB, AdamW's two states in bf16 31 GiB more,
+activations some 15. So AdamW runs on a card of 141 GB, Adafactor, which has next to no state, on one of 80 GB. Either
+tells what a step costs, not how to train: an update of 1e-6 vanishes in a bf16 weight, and with weights and states in
+float32 (16 bytes a parameter, 124 GiB, and the frozen start) it takes several cards: `config/training/paper.yaml`.
 """
 
 from __future__ import annotations
@@ -45,6 +50,8 @@ from activeo3_ros.training.warm_start import random_regions, sensing_answer
 
 VARIANTS = (("lora", "varlen"), ("full", "varlen"), ("lora", "sdpa"))
 """What is trained, and the attention of the vision tower."""
+ADAMW_GIB = 110
+"""Memory of a card from which on all weights are trained with AdamW instead of Adafactor."""
 PAPER_SECONDS = 24.1
 """Of a step, on 8 GPUs."""
 
@@ -113,10 +120,19 @@ class TaskOfPolicy:
         pass
 
 
+def optimizer_for(what: str, device: torch.device) -> str:
+    """The one whose states fit beside the weights that are trained."""
+    if device.type == "cpu":
+        return "adamw_torch"
+    small = torch.cuda.get_device_properties(device).total_memory < ADAMW_GIB * 2**30
+    return "adafactor" if what == "full" and small else "adamw_torch_fused"
+
+
 def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, steps: int) -> dict[str, Any]:
     """Stage times of the last step that generated, in seconds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    optimizer = optimizer_for(what, device)
     with torch.device(device):
         model = transformers.AutoModelForImageTextToText.from_config(
             configuration(tiny), dtype=torch.float32 if tiny else torch.bfloat16, attn_implementation="sdpa"
@@ -136,7 +152,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
                 "max_steps": steps, "num_generations": 8, "per_device_train_batch_size": 8, "num_iterations": 2,
                 "max_completion_length": answer_tokens, "beta": 0.04, "loss_type": "grpo", "learning_rate": 1e-6,
                 "bf16": not tiny, "gradient_checkpointing": True, "report_to": [], "save_strategy": "no",
-                "use_cpu": device.type == "cpu", "optim": "adamw_torch" if tiny else "adamw_torch_fused",
+                "use_cpu": device.type == "cpu", "optim": optimizer,
             },
         )  # fmt: skip
         rows = [row for row in SceneRows(30, 20_000_000) if row.width > row.height]
@@ -187,7 +203,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
     width, height = scorer.view_size(rows[0])
     return {
         "seconds": {name: round(value, 2) for name, value in made.items()},
-        "answers": 8, "tokens_of_an_answer": answer_tokens, "view": [width, height],
+        "optimizer": optimizer, "answers": 8, "tokens_of_an_answer": answer_tokens, "view": [width, height],
         "vision_tokens_of_a_view": width * height // 28**2, "crops_a_step": 24, "crop_pixels": crop * crop,
         "tokens_of_a_task_answer": task_tokens, "paper_seconds_on_8_gpus": PAPER_SECONDS,
         "peak_gib": round(torch.cuda.max_memory_allocated() / 2**30, 1) if torch.cuda.is_available() else None,
@@ -216,6 +232,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/grpo_step.json"))
     parser.add_argument("--tiny", action="store_true", help="a small model, to try this script")
     parser.add_argument("--steps", type=int, default=4, help="two for each generation; the last one counts")
+    names = ["-".join(variant) for variant in VARIANTS]
+    parser.add_argument("--variants", nargs="+", choices=names, default=names)
     args = parser.parse_args()
     if not args.tiny and not torch.cuda.is_available():
         print("skipped: no CUDA device; --tiny tries the script on a CPU", file=sys.stderr)
@@ -233,7 +251,7 @@ def main() -> None:
         "trl": trl.__version__,
     }
     rows["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    for what, attention in VARIANTS:
+    for what, attention in (name.split("-") for name in args.variants):
         if args.tiny and attention == "varlen":
             attention = "sdpa"
         start = time.perf_counter()

@@ -1,10 +1,12 @@
-"""`activeo3` in a process whose accelerate shards on CPUs too: it takes FSDP for GPUs alone, PyTorch does not mind.
+"""`activeo3` in a process whose accelerate shards on CPUs too: it takes FSDP for GPUs alone, PyTorch does not mind, and
+on CPUs it does not tell DeepSpeed of the processes that there are.
 
 Run by test_grpo.py through `accelerate launch`.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -25,4 +27,8 @@ def start_sharding(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any
 
 
 AcceleratorState.__init__ = start_sharding  # type: ignore[method-assign]
+if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+    import deepspeed
+
+    deepspeed.init_distributed(dist_backend="gloo")
 sys.exit(main(sys.argv[1:]))

@@ -5,6 +5,7 @@ input.
 from __future__ import annotations
 
 import csv
+import importlib.util
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,9 +22,15 @@ from grpo_fixtures import make_model, make_rows, require_training, write_config
 
 require_training()
 
+from activeo3_ros.engines.qwen import QWEN2_5_VL  # noqa: E402
 from activeo3_ros.perception import Budget, Frame, InvalidInput, Query  # noqa: E402
 from activeo3_ros.training import grpo  # noqa: E402
 from activeo3_ros.training.grpo import append_row, last_complete_checkpoint, load_config, train  # noqa: E402
+from activeo3_ros.training.rewards import RewardSettings  # noqa: E402
+from activeo3_ros.training.rows import SceneRows  # noqa: E402
+from activeo3_ros.training.scoring import Scorer  # noqa: E402
+from activeo3_ros.training.study import Run, configuration, shorten  # noqa: E402
+from activeo3_ros.training.warm_start import sensing_answer  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -153,6 +161,7 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(model: Path, da
 
 
 ACCELERATE = Path(__file__).parents[1] / "config" / "training" / "accelerate"
+TINY = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny"
 
 
 def launch(settings: str, config: Path, *options: str) -> None:
@@ -175,12 +184,15 @@ def test_two_processes_share_the_work(model: Path, data: Path, tmp_path: Path) -
     assert (tmp_path / "run" / "policy" / "model.safetensors").is_file()
 
 
-def test_sharded_weights_learn_and_are_saved_as_whole_ones(tmp_path: Path) -> None:
-    """FSDP 2 as shipped, with activeo3-tiny, which gets rewards, so that there are gradients: the policy is that of two
-    unsharded processes.
-    """
-    pytest.importorskip("accelerate")
-    start = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny" / "policy"
+@pytest.fixture(scope="module")
+def unsharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
+    """The policy of one update of two processes that have all weights each."""
+    folder = tmp_path_factory.mktemp("unsharded")
+    return weights(one_update("cpu2", folder) / "policy")
+
+
+def one_update(settings: str, folder: Path, *options: str) -> Path:
+    """The run of one update of activeo3-tiny, which gets rewards, so that there are gradients."""
     change = {
         "data": {"scenes": 8},
         "view_pixels": 112_896,
@@ -193,17 +205,25 @@ def test_sharded_weights_learn_and_are_saved_as_whole_ones(tmp_path: Path) -> No
             "lr_scheduler_type": "constant",
         },
     }  # fmt: skip
-    for name, options in (("cpu2", ()), ("fsdp", ("--num_processes", "2", "--mixed_precision", "no"))):
-        config = write_config(tmp_path / f"{name}.yaml", start, tmp_path, tmp_path / name, steps=1, change=change)
-        launch(f"{name}.yaml", config, *options)
-    whole, sharded, before = (
-        weights(tmp_path / "cpu2" / "policy"),
-        weights(tmp_path / "fsdp" / "policy"),
-        weights(start),
-    )
-    assert float(log_of(tmp_path / "fsdp")[0]["grad_norm"]) > 0
-    assert any(not np.array_equal(before[name], whole[name]) for name in before)
-    assert all(np.allclose(whole[name], sharded[name], atol=1e-5) for name in whole)
+    config = write_config(folder / "config.yaml", TINY / "policy", folder, folder / "run", steps=1, change=change)
+    launch(f"{settings}.yaml", config, *options)
+    return folder / "run"
+
+
+@pytest.mark.parametrize(("settings", "needs"), [("fsdp", "accelerate"), ("zero3", "deepspeed")])
+def test_sharded_weights_learn_and_are_saved_as_whole_ones(
+    settings: str, needs: str, unsharded: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    """FSDP 2 and DeepSpeed ZeRO-3 as shipped: the policy is that of two unsharded processes."""
+    if importlib.util.find_spec(needs) is None:
+        pytest.skip(f"{needs} is not installed")
+    run = one_update(settings, tmp_path, "--num_processes", "2", "--mixed_precision", "no")
+    sharded, before = weights(run / "policy"), weights(TINY / "policy")
+    assert float(log_of(run)[0]["grad_norm"]) > 0
+    assert any(not np.array_equal(before[name], unsharded[name]) for name in before)
+    # Adam's first step is 1e-3 in size whatever the gradient is, so that rounding shows where that is nearly nothing.
+    apart = [np.abs(unsharded[name] - sharded[name]) for name in unsharded]
+    assert all(each.max() < 2e-4 and (each > 1e-5).mean() < 0.001 for each in apart)
 
 
 def environment() -> dict[str, str]:
@@ -287,6 +307,48 @@ def test_training_ends_when_its_time_is_up(model: Path, data: Path, tmp_path: Pa
     policy = train(load_config(write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", 500, change)))
     assert (policy / "model.safetensors").is_file()
     assert len(log_of(tmp_path / "run")) == 1
+
+
+def test_the_learning_rate_falls_over_the_second_half_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    now = [0.0]
+    monkeypatch.setattr(grpo.time, "monotonic", lambda: now[0])
+    limit = grpo._time_limit(transformers, minutes=1.0)
+    control = transformers.TrainerControl()
+    optimizer, scheduler = SimpleNamespace(param_groups=[{"lr": 0.0}]), SimpleNamespace(get_last_lr=lambda: [0.4])
+    limit.on_train_begin(None, None, control)
+    rates = []
+    for now[0] in (0.0, 29.0, 45.0, 59.0, 61.0):
+        limit.on_step_begin(None, None, control, optimizer=optimizer, lr_scheduler=scheduler)
+        rates.append(optimizer.param_groups[0]["lr"])
+        stopped = limit.on_step_end(None, None, control).should_training_stop
+        assert stopped == (now[0] > 60)
+    assert rates == pytest.approx([0.4, 0.4, 0.2, 0.4 / 30, 0.0])
+
+
+def test_an_answer_that_goes_on_after_its_end_is_not_well_formed() -> None:
+    row = SceneRows(1, 5)[0]
+    scorer = Scorer(RewardSettings(), QWEN2_5_VL, Budget(3, 112_896, 112_896, 84))
+    answer = sensing_answer([[10, 10, 60, 60]], ["car"])
+    ended, went_on = scorer.score([answer + "\n", answer + " and so on"], [row, row])
+    assert (ended.reward.terms["format"], went_on.reward.terms["format"]) == (1.0, 0.0)
+    assert ended.reward.terms["area"] == went_on.reward.terms["area"] == 1.0
+
+
+def test_runs_of_a_study_differ_in_reward_seed_and_scenes(tmp_path: Path) -> None:
+    base = yaml.safe_load((ACCELERATE.parent / "tiny.yaml").read_text())
+    made = [
+        configuration(base, Run(reward, seed, tmp_path, 0), {"max_minutes": 3.0})
+        for reward, seed in (("both", 0), ("heuristic", 2))
+    ]
+    assert [each["data"]["first_seed"] for each in made] == [20_000_000, 20_400_000]
+    assert [each["grpo"]["seed"] for each in made] == [0, 2]
+    assert [each["reward"]["weights"] for each in made] == [{}, {"task": 0.0}]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(made[0]))
+    shorten(path, 1.0)
+    assert load_config(path).max_minutes == 2.0
 
 
 def test_the_log_of_repeated_steps_replaces_the_old_one(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ The file, all keys but `model` and `data` with defaults:
     freeze: [model.visual]          # parts that stay as they are
     grpo: {learning_rate: …}        # arguments of trl.GRPOConfig
     panels_every: 25                # steps between sample panels; 0 for none
-    max_minutes: 0                  # ends as if the last step were done; 0 for no such limit
+    max_minutes: 0                  # ends as if the last step were done, the learning rate falling to nothing over the
+                                    # second half; 0 for no such limit
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ from .scoring import TERMS, Gathering, Scored, Scorer, region_statistics
 
 logger = logging.getLogger(__name__)
 
-FRAMES_IN_MEMORY = 128
+FRAMES_IN_MEMORY = 192
 PANEL_ANSWERS = 4
 
 
@@ -146,6 +147,7 @@ class Frames:
         self._size = size
         self._frames: OrderedDict[str, Frame] = OrderedDict()
         self._lock = threading.Lock()
+        self._background = ThreadPoolExecutor(2, thread_name_prefix="frames")
 
     def __call__(self, row: Row) -> Frame:
         with self._lock:
@@ -158,17 +160,23 @@ class Frames:
                     self._frames.popitem(last=False)
         return frame
 
+    def ahead(self, rows: Sequence[Row], indices: Sequence[int]) -> None:
+        """Get the frames of rows ready in the background, as far as they exist, for when they are asked for."""
+        for index in dict.fromkeys(indices):
+            if index < len(rows):
+                self._background.submit(self._ready, rows, index)
+
+    def _ready(self, rows: Sequence[Row], index: int) -> Row:
+        row = rows[index]
+        self(row)
+        return row
+
     def many(self, rows: Sequence[Row], indices: Sequence[int]) -> dict[int, Row]:
         """The rows at some indices, with their frames ready, read or drawn in parallel."""
 
-        def ready(index: int) -> Row:
-            row = rows[index]
-            self(row)
-            return row
-
         different = sorted(set(indices))
         with ThreadPoolExecutor(8) as pool:
-            return dict(zip(different, pool.map(ready, different), strict=False))
+            return dict(zip(different, pool.map(lambda index: self._ready(rows, index), different), strict=True))
 
 
 def usable(rows: Sequence[Row], out: Path, frames: Callable[[Row], Frame] = Row.frame) -> Sequence[Row]:
@@ -208,8 +216,16 @@ def make_dataset(rows: Sequence[Row], config: TrainingConfig, family: Family, fr
     from .processor import chat
 
     template = load_prompt(config.prompt)
+    last: dict[str, Any] = {"rows": None, "columns": {}}
 
     def transform(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        # Each update asks for the rows of its generation again.
+        if last["rows"] != batch["row"]:
+            last.update(rows=list(batch["row"]), columns=prepare(batch))
+        columns: dict[str, list[Any]] = last["columns"]
+        return columns
+
+    def prepare(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
         ready = frames.many(rows, batch["row"])
         chosen = [ready[index] for index in batch["row"]]
         views: dict[str, Any] = {}
@@ -228,6 +244,9 @@ def make_dataset(rows: Sequence[Row], config: TrainingConfig, family: Family, fr
             )
             for row in chosen
         ]
+        if not config.grpo.get("shuffle_dataset", True):
+            count = max(batch["row"]) + 1 - min(batch["row"])
+            frames.ahead(rows, [index + count for index in batch["row"]])
         return {"prompt": prompts, "image": [views[row.image] for row in chosen], "row": list(batch["row"])}
 
     dataset = datasets.Dataset.from_dict({"row": list(range(len(rows)))})
@@ -489,14 +508,27 @@ def _csv_log(transformers: Any, path: Path) -> Any:
 
 
 def _time_limit(transformers: Any, minutes: float) -> Any:
+    broadcast_object_list = require_package("accelerate.utils", "to train", "activeo3_ros[train]").broadcast_object_list
+
     class TimeLimit(transformers.TrainerCallback):  # type: ignore[misc, name-defined, unused-ignore]
-        """Ends the training, without any error, when its time is up."""
+        """Ends the training, without any error, when its time is up, and lets the learning rate fall before that."""
+
+        left = 1.0
 
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.end = time.monotonic() + 60 * minutes
 
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if minutes:
+                # All processes go by one clock: they have to take the same steps.
+                shares = [(self.end - time.monotonic()) / (60 * minutes)]
+                self.left = max(0.0, broadcast_object_list(shares)[0])
+                rates = kwargs["lr_scheduler"].get_last_lr()
+                for group, rate in zip(kwargs["optimizer"].param_groups, rates, strict=True):
+                    group["lr"] = rate * min(1.0, 2 * self.left)
+
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-            if minutes and time.monotonic() >= self.end:
+            if self.left <= 0:
                 control.should_training_stop = True
             return control
 

@@ -36,6 +36,7 @@ from .rows import Row
 CACHE_SIZE = 65_536
 RUNNING_THREADS = 2
 """Of those that share an engine: enough to crop while another reads, too few to compete."""
+NO_PIXELS: Mask = np.zeros((0, 0), bool)
 TERMS = ("format", "overlap", "area", "coverage", "task")
 
 
@@ -181,14 +182,16 @@ class Scorer:
         seen: list[tuple[Detection, ...]] | None = None
         if self.task is not None and self.settings.weights.task:
             seen = self._examine(rows, [regions for _, regions in read])
-        masks = {row.image + str(row.classes): row.mask() for row in {(r.image, r.classes): r for r in rows}.values()}
+        # To count matched targets takes no pixels.
+        drawn = {(row.image, row.classes): row for row in rows} if self.settings.coverage != "matched" else {}
+        masks = {key: row.mask() for key, row in drawn.items()}
         return [
             self._scored(
                 text,
                 row,
                 answer,
                 regions,
-                masks[row.image + str(row.classes)],
+                masks.get((row.image, row.classes), NO_PIXELS),
                 seen[index] if seen is not None else None,
             )
             for index, (text, row, (answer, regions)) in enumerate(zip(texts, rows, read, strict=False))
@@ -221,7 +224,8 @@ class Scorer:
         scale = np.array(self._to_source(row))
         in_view: Boxes = np.array([region.box.as_tuple() for region in regions], np.float64).reshape(-1, 4)
         in_source = in_view * scale
-        tagged = answer.well_formed
+        # The node stops reading there; a policy that went on would only make its answers slow.
+        tagged = answer.well_formed and text.rstrip().endswith("</answer>")
         terms = {
             "format": format_term(tagged, tagged, tagged and 0 < len(regions) <= self.budget.max_regions),
             "overlap": overlap_term(in_view, settings.max_pair_iou),

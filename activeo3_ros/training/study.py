@@ -15,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,15 +62,22 @@ class Run:
 
 
 def configuration(base: Mapping[str, Any], run: Run, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of one run's configuration file: those of the study, its weights and its seed."""
+    """The values of one run's configuration file: those of the study, its weights, its seed, and scenes of its own."""
     reward = {**base.get("reward", {}), "weights": {**base.get("reward", {}).get("weights", {}), **REWARDS[run.reward]}}
     settings = {**base.get("grpo", {}), **changes.get("grpo", {}), "seed": run.seed}
     rest = {name: value for name, value in changes.items() if name != "grpo"}
-    return {**base, **rest, "reward": reward, "grpo": settings, "output": str(run.directory)}
+    data = dict(base["data"])
+    if "scenes" in data:
+        data["first_seed"] = data.get("first_seed", 0) + run.seed * data["scenes"]
+    return {**base, **rest, "data": data, "reward": reward, "grpo": settings, "output": str(run.directory)}
 
 
 def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
-    """Train and evaluate one run, its output in `log.txt` beside its results."""
+    """Train and evaluate one run, its output in `log.txt` beside its results.
+
+    What fails, as training may for want of memory while other runs need it too, is tried once more in the time left.
+    """
+    began = time.monotonic()
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(run.device)} if run.device >= 0 else dict(os.environ)
     run.directory.mkdir(parents=True, exist_ok=True)
     steps: list[tuple[Path, list[str]]] = [
@@ -85,7 +93,20 @@ def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
     with open(run.directory / "log.txt", "a", encoding="utf-8") as log:
         for result, command in steps:
             if not result.exists():
-                subprocess.run([sys.executable, "-m", *command], stdout=log, stderr=log, env=environment, check=True)
+                call = [sys.executable, "-m", *command]
+                try:
+                    subprocess.run(call, stdout=log, stderr=log, env=environment, check=True)
+                except subprocess.CalledProcessError:
+                    shorten(config, (time.monotonic() - began) / 60)
+                    subprocess.run(call, stdout=log, stderr=log, env=environment, check=True)
+
+
+def shorten(config: Path, minutes: float) -> None:
+    """Take minutes off what the file of a run allows it, where it allows it a number of them."""
+    values = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if values.get("max_minutes"):
+        values["max_minutes"] = max(0.1, values["max_minutes"] - minutes)
+        config.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
 def baselines(directory: Path, start: str, scenes: int, batch: int, device: int) -> None:

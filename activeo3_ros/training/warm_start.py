@@ -1,11 +1,10 @@
 """The supervised start of `activeo3-tiny`: it learns to see, to answer the task prompt, and the form of a sensing
 answer.
 
-Where to look is not taught: the regions of its sensing answers are drawn at random, so that the reward alone can teach
-that
-(`activeo3 train grpo`). Without a dense auxiliary head on the vision tokens, which names the class and box of the
-object
-that is centred in each cell, a model of this size learns no grounding at all; the head is not saved.
+Where to look is not taught: the regions of its sensing answers are drawn at random, three that hardly overlap, so that
+the reward alone can teach that (`activeo3 train grpo`). Without a dense auxiliary head on the vision tokens, which
+names the class and box of the object that is centred in each cell, a model of this size learns no grounding at all; the
+head is not saved.
 
     python -m activeo3_ros.training.warm_start --tokenizer DIR --out DIR --minutes 6
     python -m activeo3_ros.training.warm_start --model DIR --out DIR --minutes 4 --rate 6e-4
@@ -18,7 +17,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from ..engines.pixels import PixelFormat
 from ..engines.prompts import load_prompt, target_of
 from ..engines.qwen import QWEN2_5_VL, conversation
 from ..perception.frame import Frame, View
-from ..perception.geometry import Box, areas, as_array, intersections
+from ..perception.geometry import Box, areas, as_array, from_corners, intersections, iou
 from ..perception.query import Query
 from .qwen_speed import positions_of_one_picture, speed_up_qwen
 from .rows import HELD_OUT_SEED
@@ -48,10 +49,22 @@ MAX_OBJECTS = 5
 """Objects listed in one answer, the largest of them."""
 MIN_LEGIBLE_PX = 6.0
 """Objects that are smaller in a view, as the root of their area, are not asked for in it."""
-MIN_VISIBLE = 0.6
+MIN_VISIBLE_PX = 2.0
+"""Objects that are smaller in a view, as the root of their area, are none to the auxiliary head either."""
+MIN_SHOWN = 0.6
 """An object of which a crop shows less is not asked for in it."""
 SCENES_A_SEED = 2_000_000
 """Scenes that are set aside for each seed of a training; seeds 0 to 4 have none in common."""
+REGION_AREAS = (0.0105, 0.2)
+"""Least and greatest share of the view that a region of a sensing answer has: within what its prompt asks for."""
+MAX_REGION_IOU = 0.3
+QUESTIONS = 2
+"""About each view: to look is what costs most."""
+CROPS_A_SCENE = 8
+WHOLE_SHARE = 0.25
+"""Of the batches: those that show whole frames, or most of them."""
+AVERAGING = 0.998
+"""Share of the averaged weights that stays at each step; what is saved are averages over some 500 steps."""
 THOUGHT = "Small targets may be far away; I zoom into {count} regions."
 
 
@@ -63,7 +76,8 @@ _prompt = lru_cache(load_prompt)
 class Example:
     """One conversation: what is asked about which view, the answer, and the objects in the view.
 
-    boxes: `(n, 4)` in view pixels, of all objects, for the auxiliary head; labels: their indices in `LABELS`.
+    boxes: `(n, 4)` in view pixels, of all objects, for the auxiliary head; labels: their indices in `LABELS`. Examples
+    that follow each other may share a view.
     """
 
     view: View
@@ -110,18 +124,23 @@ def task_answer(boxes: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
 
 
 def random_regions(rng: np.random.Generator, width: int, height: int, count: int = MAX_REGIONS) -> list[list[int]]:
-    """Corners of regions anywhere, from too small to large, without any thought of where targets are."""
-    regions = []
-    for _ in range(count):
-        area, aspect = math.exp(rng.uniform(math.log(0.008), math.log(0.25))), math.exp(rng.uniform(-0.7, 0.7))
-        wide = min(math.sqrt(area * aspect), 0.98) * width
-        tall = min(math.sqrt(area / aspect), 0.98) * height
+    """Corners of regions anywhere, from small to large, that hardly overlap: no thought of where targets are."""
+    regions: list[list[int]] = []
+    for attempt in range(count * 50):
+        area = math.exp(rng.uniform(*np.log(REGION_AREAS))) * width * height
+        aspect = math.exp(rng.uniform(-0.7, 0.7))
+        wide, tall = min(math.sqrt(area * aspect), 0.98 * width), min(math.sqrt(area / aspect), 0.98 * height)
         x, y = rng.uniform(0, width - wide), rng.uniform(0, height - tall)
-        regions.append([round(x), round(y), round(x + wide), round(y + tall)])
+        corners = [round(x), round(y), round(x + wide), round(y + tall)]
+        apart = not regions or iou(from_corners([corners]), from_corners(regions)).max() <= MAX_REGION_IOU
+        if apart or attempt >= count * 40:
+            regions.append(corners)
+        if len(regions) == count:
+            break
     return regions
 
 
-def choose_query(rng: np.random.Generator, present: Sequence[str], several: float = 0.1) -> Query:
+def choose_query(rng: np.random.Generator, present: Sequence[str], several: float = 0.06) -> Query:
     """Mostly one class that is there, sometimes one that is not, sometimes several."""
     if rng.random() < several:
         names = rng.permutation(LABELS)[: rng.integers(2, len(LABELS) + 1)]
@@ -131,26 +150,38 @@ def choose_query(rng: np.random.Generator, present: Sequence[str], several: floa
     return Query(classes=(str(rng.choice(pool)),))
 
 
-def crop_window(rng: np.random.Generator, scene: Scene, aspect: float) -> Box:
-    """A window of the scene, from close-up to half the frame: mostly around some object, else anywhere."""
+def choose_queries(rng: np.random.Generator, present: Sequence[str], count: int) -> list[Query]:
+    """Different ones where that is possible."""
+    chosen = [choose_query(rng, present)]
+    while len(chosen) < count:
+        left = [label for label in present if all(label not in query.classes for query in chosen)]
+        chosen.append(choose_query(rng, left))
+    return chosen
+
+
+def crop_window(rng: np.random.Generator, scene: Scene, aspect: float, most: bool = False) -> Box:
+    """A window of the scene, mostly of the size of a useful region and around some object, else anywhere.
+
+    most: one of most of the frame instead.
+    """
     height, width = scene.image.shape[:2]
-    wide = math.exp(rng.uniform(math.log(130), math.log(min(width, height * aspect) * 0.8)))
-    tall = wide / aspect
-    if tall > height * 0.9:
-        wide, tall = height * 0.9 * aspect, height * 0.9
-    if scene.objects and rng.random() < 0.85:
+    usual = rng.random() < 0.8
+    shares = (0.4, 0.95) if most else (0.008, 0.12) if usual else (0.12, 0.6)
+    area = math.exp(rng.uniform(*np.log(shares))) * width * height
+    wide = math.sqrt(area * aspect)
+    fitting = min(1.0, 0.98 * width / wide, 0.98 * height / (wide / aspect))
+    wide, tall = wide * fitting, wide * fitting / aspect
+    if scene.objects and not most and rng.random() < 0.85:
         x, y = scene.objects[rng.integers(len(scene.objects))].box.center
-        x, y = x - wide * rng.uniform(0.1, 0.9), y - tall * rng.uniform(0.1, 0.9)
+        x, y = x - wide * rng.uniform(0.05, 0.95), y - tall * rng.uniform(0.05, 0.95)
     else:
         x, y = rng.uniform(0, width - wide), rng.uniform(0, height - tall)
     x, y = min(max(x, 0.0), width - wide), min(max(y, 0.0), height - tall)
     return Box(x, y, wide, tall).snapped(width, height)
 
 
-def sensing_example(rng: np.random.Generator, scene: Scene) -> Example:
-    """The whole scene, small, and an answer with regions at random."""
-    frame = Frame(scene.image)
-    view = frame.view(frame.window, QWEN2_5_VL.fit(frame.width, frame.height, VIEW_PIXELS))
+def sensing_example(rng: np.random.Generator, scene: Scene, view: View) -> Example:
+    """An answer about a view of the whole scene, or most of it, with regions at random."""
     query = choose_query(rng, [each.label for each in scene.objects])
     regions = random_regions(rng, view.width, view.height)
     names = [str(rng.choice(query.classes)) for _ in regions]
@@ -158,59 +189,67 @@ def sensing_example(rng: np.random.Generator, scene: Scene) -> Example:
     return Example(view, sensing_text(query), sensing_answer(regions, names), boxes, labels)
 
 
-def task_example(rng: np.random.Generator, scene: Scene, window: Box, size: tuple[int, int]) -> Example:
-    """A window of the scene at a size, and the answer with the objects asked for."""
-    view = Frame(scene.image).view(window, size, region=0)
+def task_examples(rng: np.random.Generator, scene: Scene, view: View, count: int) -> list[Example]:
+    """Questions about a view of the scene, each with the objects asked for."""
     boxes, labels = _visible(scene, view)
-    query = choose_query(rng, [LABELS[label] for label in labels])
-    asked = [index for index, label in enumerate(labels) if LABELS[label] in query.classes]
-    asked = sorted(asked, key=lambda index: -boxes[index, 2] * boxes[index, 3])[:MAX_OBJECTS]
-    asked.sort(key=lambda index: (boxes[index, 1] // QWEN2_5_VL.cell_px, boxes[index, 0]))
-    corners = [QWEN2_5_VL.from_view(Box(*boxes[index].tolist()), (view.width, view.height), view) for index in asked]
-    answer = task_answer(corners, [LABELS[labels[index]] for index in asked])
-    return Example(view, task_text(query), answer, boxes, labels)
+    legible = [index for index in range(len(labels)) if math.sqrt(boxes[index, 2] * boxes[index, 3]) >= MIN_LEGIBLE_PX]
+    examples = []
+    for query in choose_queries(rng, [LABELS[labels[index]] for index in legible], count):
+        asked = [index for index in legible if LABELS[labels[index]] in query.classes]
+        asked = sorted(asked, key=lambda index: -boxes[index, 2] * boxes[index, 3])[:MAX_OBJECTS]
+        asked.sort(key=lambda index: (boxes[index, 1] // QWEN2_5_VL.cell_px, boxes[index, 0]))
+        corners = [QWEN2_5_VL.from_view(Box(*boxes[i].tolist()), (view.width, view.height), view) for i in asked]
+        answer = task_answer(corners, [LABELS[labels[index]] for index in asked])
+        examples.append(Example(view, task_text(query), answer, boxes, labels))
+    return examples
 
 
 def _visible(scene: Scene, view: View) -> tuple[npt.NDArray[np.float64], tuple[int, ...]]:
-    """The objects that can be made out in a view: boxes in its pixels, cut at its border, and label indices."""
+    """The objects of which a view shows something: boxes in its pixels, cut at its border, and label indices."""
     boxes = view.from_source(as_array(each.box for each in scene.objects))
     whole = [(0.0, 0.0, float(view.width), float(view.height))]
     if not len(boxes):
         return boxes, ()
     inside = intersections(boxes, whole)[:, 0]
-    kept = (inside >= MIN_VISIBLE * areas(boxes)) & (np.sqrt(inside) >= MIN_LEGIBLE_PX)
+    kept = (inside >= MIN_SHOWN * areas(boxes)) & (np.sqrt(inside) >= MIN_VISIBLE_PX)
     cut = [Box(*row.tolist()).clipped(view.width, view.height) for row in boxes[kept]]
     labels = tuple(LABELS.index(scene.objects[index].label) for index in np.flatnonzero(kept))
     return as_array(cut), labels
 
 
-def examples(rng: np.random.Generator, seed: int, count: int, sensing_share: float) -> list[Example]:
-    """`count` examples whose views all have one size, from several scenes drawn from `seed` on."""
-    full_hd = rng.random() < 0.6
-    size = FULL_HD if full_hd else SQUARE
+def examples(rng: np.random.Generator, seed: int, count: int) -> list[Example]:
+    """`count` examples, `QUESTIONS` about each view, whose views all have one size, from scenes drawn from `seed` on.
+
+    In a batch of whole frames one question about each view is a sensing one.
+    """
+    size = FULL_HD if rng.random() < 0.6 else SQUARE
     whole = QWEN2_5_VL.fit(*size, VIEW_PIXELS)
-    global_batch = rng.random() < 0.5
-    aspect = whole[0] / whole[1] if global_batch else math.exp(rng.uniform(math.log(0.45), math.log(2.3)))
-    target = whole if global_batch else QWEN2_5_VL.fit(aspect * 1000, 1000, VIEW_PIXELS)
+    if rng.random() < WHOLE_SHARE:
+        aspect, target, crops = whole[0] / whole[1], whole, 0
+    else:
+        aspect = math.exp(rng.uniform(math.log(0.4), math.log(2.6)))
+        target, crops = QWEN2_5_VL.fit(aspect * 1000, 1000, VIEW_PIXELS), CROPS_A_SCENE
     made: list[Example] = []
     while len(made) < count:
         scene = draw_scene(seed, size)
+        frame = Frame(scene.image)
         seed += 1
-        if global_batch:
-            made += [sensing_example(rng, scene) for _ in range(2) if rng.random() < 2 * sensing_share]
-            if rng.random() < 0.5:
-                made.append(task_example(rng, scene, Frame(scene.image).window, target))
-        made += [
-            task_example(rng, scene, crop_window(rng, scene, aspect), target) for _ in range(2 if global_batch else 5)
-        ]
+        if crops:
+            for _ in range(crops):
+                view = frame.view(crop_window(rng, scene, aspect), target, region=0)
+                made += task_examples(rng, scene, view, QUESTIONS)
+        else:
+            for window in (frame.window, crop_window(rng, scene, aspect, most=True)):
+                view = frame.view(window, target)
+                made += [sensing_example(rng, scene, view), *task_examples(rng, scene, view, QUESTIONS - 1)]
     return made[:count]
 
 
 class Batches:
     """An endless stream of batches as arrays, drawn by worker processes; no scene is ever drawn twice."""
 
-    def __init__(self, tokenizer: Any, batch: int, seed: int, sensing_share: float = 0.4) -> None:
-        self.tokenizer, self.batch, self.seed, self.sensing_share = tokenizer, batch, seed, sensing_share
+    def __init__(self, tokenizer: Any, batch: int, seed: int) -> None:
+        self.tokenizer, self.batch, self.seed = tokenizer, batch, seed
         self._tokens: dict[str, list[int]] = {}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -222,22 +261,21 @@ class Batches:
         rng = np.random.default_rng([self.seed, worker])
         scene_seed = self.seed * SCENES_A_SEED + worker
         while True:
-            made = examples(rng, scene_seed % HELD_OUT_SEED, self.batch, self.sensing_share)
+            made = examples(rng, scene_seed % HELD_OUT_SEED, self.batch)
             scene_seed += workers * self.batch
             yield {name: torch.from_numpy(value) for name, value in self.arrays(made).items()}
 
     def arrays(self, made: Sequence[Example]) -> dict[str, npt.NDArray[Any]]:
-        """Right-padded tokens, the tokens to learn (-100 elsewhere), the pictures, and the targets of the auxiliary
-        head.
+        """Right-padded tokens, the tokens to learn (-100 elsewhere), the pictures, which of them each row is about,
+        and the targets of the auxiliary head for each picture.
         """
         image_id = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         end = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
         width, height = made[0].view.width, made[0].view.height
         cells = (width // QWEN2_5_VL.cell_px) * (height // QWEN2_5_VL.cell_px)
-        answers = self.tokenizer([example.answer for example in made], add_special_tokens=False).input_ids
         rows = []
-        for example, answer in zip(made, answers, strict=True):
-            question = self._encode(example.question)
+        for example in made:
+            question, answer = self._encode(example.question), self._encode_answer(example.answer)
             at = question.index(image_id)
             rows.append(([*question[:at], *[image_id] * cells, *question[at + 1 :]], [*answer, end]))
         longest = max(len(question) + len(answer) for question, answer in rows)
@@ -247,12 +285,18 @@ class Batches:
             stop = len(question) + len(answer)
             tokens[index, :stop] = question + answer
             learn[index, len(question) : stop] = answer
+        shown = [at for at, example in enumerate(made) if not at or example.view is not made[at - 1].view]
         return {
             "tokens": tokens,
             "learn": learn,
-            "pictures": np.stack([example.view.image for example in made]),
-            "cells": np.stack([_cells(example) for example in made]),
+            "pictures": np.stack([made[at].view.image for at in shown]),
+            "picture_of": np.searchsorted(shown, np.arange(len(made)), side="right") - 1,
+            "cells": np.stack([_cells(made[at]) for at in shown]),
         }
+
+    def _encode_answer(self, text: str) -> list[int]:
+        """Digits are tokens of their own, and between them stand few texts, so that nearly all of it is looked up."""
+        return [token for piece in re.findall(r"\d|\D+", text) for token in self._encode(piece)]
 
     def _encode(self, text: str) -> list[int]:
         if text not in self._tokens:
@@ -300,29 +344,41 @@ def losses(model: Any, head: Any, batch: dict[str, Any]) -> tuple[Any, Any, Any]
 
     pictures, tokens, learn, cells = (batch[name] for name in ("pictures", "tokens", "learn", "cells"))
     count, height, width, _ = pictures.shape
-    grid = torch.tensor([[1, height // 14, width // 14]], device=tokens.device).repeat(count, 1)
-    seen = model.model.visual(to_patches(pictures), grid_thw=grid).pooler_output
+    grid = torch.tensor([[1, height // 14, width // 14]]).repeat(len(tokens), 1)  # on the CPU, where it is read
+    seen = model.model.visual(to_patches(pictures), grid_thw=grid[:count]).pooler_output
+    seen = seen.reshape(count, -1, seen.shape[-1])
     inner = model.model.language_model
     picture = tokens == model.config.image_token_id
     embedded = inner.embed_tokens(tokens)
-    embedded = embedded.masked_scatter(picture.unsqueeze(-1), seen.to(embedded.dtype))
-    positions, _ = positions_of_one_picture(tokens, picture, grid, None, merge=2)
+    embedded = embedded.masked_scatter(picture.unsqueeze(-1), seen[batch["picture_of"]].to(embedded.dtype))
+    positions, _ = positions_of_one_picture(tokens, picture, grid.to(tokens.device), None, merge=2)
     hidden = inner(inputs_embeds=embedded, position_ids=positions, use_cache=False).last_hidden_state
     wanted = learn[:, 1:] != -100
     logits = model.lm_head(hidden[:, :-1][wanted]).float()
     text = functional.cross_entropy(logits, learn[:, 1:][wanted])
 
-    dense = head(seen.float()).reshape(count, -1, len(LABELS) + 5)
-    classes, boxes = dense[..., : len(LABELS) + 1].float(), dense[..., len(LABELS) + 1 :].float()
+    dense = head(seen.float()).float()
+    classes, boxes = dense[..., : len(LABELS) + 1], dense[..., len(LABELS) + 1 :]
     truth = cells[..., 0].long()
     weight = torch.ones(len(LABELS) + 1, device=tokens.device)
     weight[0] = 0.1
     named = functional.cross_entropy(classes.flatten(0, 1), truth.flatten(), weight=weight)
     there = truth > 0
-    placed = (functional.l1_loss(boxes, cells[..., 1:], reduction="none").sum(-1) * there).sum() / there.sum().clamp(
-        min=1
-    )
+    sides = cells.new_tensor([width, height] * 2)
+    placed = _misplaced(boxes[there] * sides, cells[there][:, 1:] * sides)
     return text, named, placed
+
+
+def _misplaced(boxes: Any, truth: Any) -> Any:
+    """How far `(n, 4)` corners in pixels are off: in cells, and, since an object is found or not by its IoU, in IoU."""
+    apart = (boxes - truth).abs().sum(-1) / QWEN2_5_VL.cell_px
+    corner, opposite = boxes[:, :2].maximum(truth[:, :2]), boxes[:, 2:].minimum(truth[:, 2:])
+    shared = (opposite - corner).clamp(min=0).prod(-1)
+    own, true = ((each[:, 2:] - each[:, :2]).clamp(min=0).prod(-1) for each in (boxes, truth))
+    shares = shared / (own + true - shared).clamp(min=1)
+    # Of what covers hardly a cell's corner nobody could say more than where it is.
+    legible = (true >= MIN_LEGIBLE_PX**2).float()
+    return (0.15 * apart + legible * (1 - shares)).sum() / max(1, len(boxes))
 
 
 def corpus() -> list[str]:
@@ -346,7 +402,7 @@ def train(
     """Train a model for `minutes`, and save it; a log of losses goes to `out/warm_start.csv`.
 
     make: writes the files of a checkpoint to a directory and gives its model, with float32 weights. rate: the highest
-    learning rate.
+    learning rate; it falls to nothing. What is saved, every two minutes too, are averaged weights.
     """
     import torch
     from transformers import AutoTokenizer
@@ -357,6 +413,11 @@ def train(
     model = make(out).to(device).train()
     tokenizer = AutoTokenizer.from_pretrained(out)
     head = torch.nn.Linear(model.config.text_config.hidden_size, len(LABELS) + 5).to(device)
+    averaged = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(AVERAGING)
+    )
+    if device.type == "cuda":
+        compile_blocks(model)
     weights = [*model.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.05, betas=(0.9, 0.98), fused=device.type == "cuda")
     stream = torch.utils.data.DataLoader(
@@ -373,15 +434,16 @@ def train(
             if share >= 1:
                 break
             for group in optimizer.param_groups:
-                group["lr"] = rate * min(1, (step + 1) / 200) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+                group["lr"] = rate * min(1, (step + 1) / 200) * 0.5 * (1 + math.cos(math.pi * share))
             each = {name: value.to(device, non_blocking=True) for name, value in each.items()}
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
                 text, named, placed = losses(model, head, each)
-            loss = text + named + 2 * placed
+            loss = text + named + placed
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
+            averaged.update_parameters(model)
             step += 1
             if step % 50 == 0 or step < 4:
                 seconds = time.monotonic() - start
@@ -389,10 +451,22 @@ def train(
                 log.write(line + "\n")
                 log.flush()
                 print(f"{line} {step * batch / seconds:.0f}/s", flush=True)
-            if time.monotonic() - saved > 90:
-                save(model, out)
+            if time.monotonic() - saved > 110:
+                save(averaged.module, out)
                 saved = time.monotonic()
-    save(model, out)
+    save(averaged.module, out)
+
+
+def compile_blocks(model: Any) -> None:
+    """Let torch compile the layers, which are bound by memory: one compilation serves all layers and all sizes.
+
+    Where torch has no compiler to use, they run as they are.
+    """
+    import torch
+
+    torch._dynamo.config.suppress_errors = True
+    for block in (*model.model.visual.blocks, *model.model.language_model.layers):
+        block.compile(dynamic=True)
 
 
 def copy_start(source: Path, out: Path) -> Any:
@@ -412,7 +486,11 @@ def save(model: Any, out: Path) -> None:
 
     import torch
 
-    copy.deepcopy(model).to(torch.float16).save_pretrained(out)
+    half = copy.deepcopy(model).to(torch.float16)
+    with tempfile.TemporaryDirectory(dir=out.parent) as made:  # a reader finds either the old weights or the new ones
+        half.save_pretrained(made)
+        for path in Path(made).iterdir():
+            path.replace(out / path.name)
 
 
 def _iterable(batches: Batches) -> Any:
