@@ -49,6 +49,8 @@ from .worker import Outcome, Prepared, Rejected, Settings, Worker
 
 STOP_S = 1.0
 """How long a cleanup or shutdown waits for a model's call; then the call's thread is left behind."""
+LEAVE_S = 0.7
+"""How long the end of the process waits for the middleware."""
 WATCH_PERIOD_S = 0.2
 WARM_UP_SIZE = (480, 640)
 """Height and width of the grey picture that models see once before they are ready, pixels."""
@@ -115,6 +117,10 @@ class PerceptionNode(ManagedNode):
         period = self._values["diagnostics_period"]
         self._timer(period, self._publish_diagnostics)
         self._timer(WATCH_PERIOD_S, self._watch)
+
+    def destroy_node(self) -> None:
+        self._looks.destroy()
+        super().destroy_node()
 
     def _timer(self, period_s: float, callback: Callable[[], None]) -> None:
         self.create_timer(period_s, callback, MutuallyExclusiveCallbackGroup(), self._steady)
@@ -443,11 +449,20 @@ def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = 
         node.get_logger().info("waiting for the lifecycle transitions configure and activate (or set autostart:=true)")
     stop.wait()
     node.end()
-    rclpy.try_shutdown()
+    leaving = threading.Thread(target=_leave, args=(executor, node), name="leave", daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_S)
     # A model that hangs sits in a thread that cannot be ended: leave without waiting for it.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _leave(executor: MultiThreadedExecutor, node: PerceptionNode) -> None:
+    """Give back what the middleware holds: its shared memory outlives a process that just ends, until a reboot."""
+    executor.shutdown(timeout_sec=0.0)
+    node.destroy_node()
+    rclpy.try_shutdown()
 
 
 def _spin(executor: MultiThreadedExecutor, node: PerceptionNode, stop: threading.Event) -> None:
