@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 import xml.etree.ElementTree as ElementTree
 
 import cv2
 import numpy as np
 import pytest
 from activeo3_ros.msg import PerceptionResult
+from diagnostic_msgs.msg import DiagnosticStatus
 from node_fixtures.client import RELIABLE, Client, image, wait_for
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.processes import NodeProcess
@@ -165,6 +168,49 @@ def test_quality_of_service_can_be_overridden_and_an_incompatible_camera_is_name
         client.node.create_publisher(Image, "/strict/image_raw", qos_profile_sensor_data)
         wait_for(lambda: "/client_of_strict_node publishes /strict/image_raw as best_effort" in node.text)
         assert "/strict_node asks for reliable" in node.text
+
+
+def test_a_camera_that_is_published_and_not_heard_is_named_once_until_it_is_heard():
+    cameras = ["mute", "absent"]
+    with (
+        NodeProcess(node_name="listening", cameras=cameras, autostart=True, diagnostics_period=0.1) as node,
+        Client(("mute",), "listening") as client,
+    ):
+        client.connect()
+        says = "/client_of_listening publishes /mute/image_raw, but nothing has come for 3 s"
+        wait_for(lambda: says in node.text)
+        assert client.status("mute")[0] == client.status("absent")[0] == DiagnosticStatus.WARN[0]
+        assert client.status("mute")[1].endswith("yet; /client_of_listening publishes it")
+        assert client.status("absent")[1].endswith("yet; nobody is known to publish it")
+        assert "absent/image_raw, but nothing" not in node.text
+        client.look_at(picture(), "mute")
+        wait_for(lambda: client.status("mute")[0] == DiagnosticStatus.OK[0])
+        wait_for(lambda: node.text.count("publishes /mute/image_raw, but nothing has come") == 2)
+        time.sleep(1.0)
+        assert node.text.count("publishes /mute/image_raw, but nothing has come") == 2
+
+
+def test_frames_that_were_overwritten_before_they_were_received_are_counted():
+    with (
+        NodeProcess(node_name="busy", cameras=["front"], autostart=True, diagnostics_period=0.1) as node,
+        Client(("front",), "busy") as client,
+    ):
+        client.connect()
+        assert client.status("front")[2]["lost_before_receipt"] == "unknown"
+        client.look_at(picture(), "front")
+        node.process.send_signal(signal.SIGSTOP)
+        for _ in range(50):
+            client.publish(picture(), "front")
+        time.sleep(0.2)
+        node.process.send_signal(signal.SIGCONT)
+
+        def counted() -> int:
+            values = client.status("front")[2]
+            return int(values["received"]) + int(values["lost_before_receipt"])
+
+        client.look_at(picture(), "front")
+        wait_for(lambda: counted() == 52)
+        assert int(client.status("front")[2]["lost_before_receipt"]) > 10, "the queue holds one"
 
 
 def test_transports_that_the_discovery_range_switches_off_are_warned_of():

@@ -26,7 +26,7 @@ from node_fixtures.fakes import (
     shows,
 )
 
-from activeo3_ros.node.accounting import Counts, Distribution, Fate, Latencies, Ledger
+from activeo3_ros.node.accounting import Counts, Distribution, Fate, Gaps, Latencies, Ledger
 from activeo3_ros.node.worker import Busy, Job, LookRequest, Prepared, Rejected, Settings, Slots, Worker
 from activeo3_ros.perception import ActivePerception, Budget, Frame, InvalidInput, Query, Status, UnsupportedQuery
 
@@ -144,6 +144,31 @@ def test_counts_add_up_whatever_happens(steps):
         counts = ledger.counts("a")
         assert counts.add_up
         assert counts.pending == pending
+
+
+def test_numbers_tell_what_was_sent_and_never_received():
+    gaps = Gaps()
+    assert gaps.missing is None, "before the first number nobody knows"
+    gaps.note("front", None)
+    assert gaps.missing is None
+    for number in (10, 11, 14, 15):  # 12 and 13; what was sent before 10 was not meant for us
+        gaps.note("front", number)
+    assert gaps.missing == 2
+    for number in (1, 3):  # one that started again under the same name
+        gaps.note("front", number)
+    assert gaps.missing == 3
+    for number in (100, 101, 102):
+        gaps.note("rear", number)
+        gaps.note("front", number - 96)  # 4, 5, 6
+    assert gaps.missing == 3
+
+
+def test_senders_that_come_and_go_take_no_memory():
+    gaps = Gaps()
+    for sender in range(1000):
+        gaps.note(sender, 1)
+    assert len(gaps._newest) == Gaps.MAX_SENDERS
+    assert gaps.missing == 0
 
 
 def test_latencies_are_those_of_the_newest_samples():

@@ -101,6 +101,8 @@ class PerceptionNode(ManagedNode):
         }
         self._seen: dict[str, float] = {}
         self._stamps: dict[str, int] = {}
+        self._mute_since: dict[str, float] = {}
+        """Since when a camera is published and not heard; infinite once that has been logged."""
 
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
@@ -318,21 +320,27 @@ class PerceptionNode(ManagedNode):
         counts = {name: self._ledger.counts(name) for name in self._cameras}
         before, self._reported = self._reported, counts
         name = self.get_fully_qualified_name().lstrip("/")
+        cameras = [self._camera_report(camera, counts[camera], before[camera], seconds) for camera in self._cameras]
         array = DiagnosticArray(
             status=[
                 diagnostics.node_status(name, self._hardware_id, self._node_report(counts, before, seconds)),
-                *(
-                    diagnostics.camera_status(
-                        name,
-                        self._hardware_id,
-                        self._camera_report(camera, counts[camera], before[camera], seconds),
-                    )
-                    for camera in self._cameras
-                ),
+                *(diagnostics.camera_status(name, self._hardware_id, report) for report in cameras),
             ]
         )
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
+        for report in cameras:
+            self._warn_of_silence(report, now)
+
+    def _warn_of_silence(self, report: diagnostics.CameraReport, now: float) -> None:
+        """Log, once until it is heard again, that a camera is published and nothing of it comes."""
+        if not report.working or not report.publishers or report.silent_s <= diagnostics.SILENT_S:
+            self._mute_since.pop(report.camera, None)
+            return
+        mute_s = now - self._mute_since.setdefault(report.camera, now)
+        if mute_s > diagnostics.SILENT_S:
+            self._mute_since[report.camera] = math.inf
+            self.get_logger().warning(qos.warning_of_silence(report.topic, report.publishers, mute_s))
 
     def _node_report(
         self, counts: dict[str, Counts], before: dict[str, Counts], seconds: float
@@ -366,15 +374,17 @@ class PerceptionNode(ManagedNode):
         }
 
     def _camera_report(self, camera: str, counts: Counts, before: Counts, seconds: float) -> diagnostics.CameraReport:
-        stamp_ns = self._stamps.get(camera, 0)
+        stamp_ns, topics = self._stamps.get(camera, 0), self._topics[camera]
         return diagnostics.CameraReport(
             camera=camera,
-            topic=self._topics[camera].image_topic,
+            topic=topics.image_topic,
             working=self.state == "active" and self._enabled,
             counts=counts,
             before=before,
             seconds=seconds,
-            lost=self._topics[camera].lost,
+            lost=topics.lost,
+            missing=topics.gaps.missing,
+            publishers=topics.image_publishers(),
             silent_s=time.monotonic() - self._seen.get(camera, math.nan),
             ahead_s=(stamp_ns - self.get_clock().now().nanoseconds) / 1e9 if stamp_ns else math.nan,
         )

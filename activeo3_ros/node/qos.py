@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -80,6 +80,25 @@ def warn_incompatible_subscribers(node: Node, topic: str, profile: QoSProfile) -
                 )
 
     return _later(warn)
+
+
+def publishers(node: Node, topic: str, profile: QoSProfile) -> list[str]:
+    """The names of those who publish a topic in a way that this profile can hear."""
+    endpoints = node.get_publishers_info_by_topic(topic)
+    return [
+        _who(endpoint)
+        for endpoint in endpoints
+        if qos_check_compatible(endpoint.qos_profile, profile)[0] != QoSCompatibility.ERROR
+    ]
+
+
+def warning_of_silence(topic: str, publishers: Sequence[str], silent_s: float) -> str:
+    """What to tell of a topic on which nothing comes though somebody publishes it."""
+    return (
+        f"{', '.join(publishers)} publishes {topic}, but nothing has come for {silent_s:.0f} s. If it does send, its "
+        "messages are lost on the way, or the two sides started at the same moment and never connected: start one of "
+        "them again; docs/troubleshooting.md says how to prevent it"
+    )
 
 
 def warning_of_lost_images(profile: QoSProfile, environment: Mapping[str, str], middleware: str) -> str:
