@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,13 @@ import numpy as np
 import pytest
 from node_fixtures.client import Client, wait_for
 from node_fixtures.fakes import FINE, HANGS, picture
+from node_fixtures.inside import node_inside
 from node_fixtures.processes import NodeProcess
+from rclpy.executors import MultiThreadedExecutor
+from std_srvs.srv import SetBool
+
+from activeo3_ros.node.lifecycle import ERROR, SUCCESS
+from activeo3_ros.node.perception_node import _spin
 
 LEGAL = {
     "unconfigured": {"configure": "inactive"},
@@ -155,6 +162,62 @@ def test_transitions_that_do_not_exist_are_refused(client):
         # How rclpy ends a transition inside: not to be asked for from outside.
         assert not client.change_state("transition_success")
         assert client.get_state() == "unconfigured"
+
+
+@pytest.mark.parametrize(
+    ("transition", "breaks"),
+    [
+        ("configure", "_warn_of_lost_images"),
+        ("activate", "_open_or_close_gate"),
+        ("deactivate", "_open_or_close_gate"),
+        ("cleanup", "_free"),
+    ],
+)
+def test_an_exception_in_a_transition_is_logged_and_leaves_the_node_unconfigured_to_try_again(
+    transition, breaks, monkeypatch, capfd
+):
+    before = {"configure": [], "activate": ["configure"], "deactivate": ["configure", "activate"]}
+    with node_inside() as node:
+        for name in before.get(transition, ["configure"]):
+            assert getattr(node, f"trigger_{name}")() == SUCCESS
+        works = getattr(node, breaks)
+
+        def break_once(*arguments, **named):
+            monkeypatch.setattr(node, breaks, works)
+            raise RuntimeError("the bug of the day")
+
+        monkeypatch.setattr(node, breaks, break_once)
+        assert getattr(node, f"trigger_{transition}")() == ERROR
+        assert node.state == "unconfigured"
+        assert node._worker is None, "the models are still there"
+        assert node.last_error == f"on_{transition}: RuntimeError: the bug of the day"
+        said = capfd.readouterr().err
+        assert f"on_{transition} failed:" in said and "Traceback" in said and 'raise RuntimeError("the bug' in said
+        assert node.trigger_configure() == node.trigger_activate() == SUCCESS
+        assert node.state == "active"
+
+
+def test_an_exception_in_a_callback_is_logged_and_the_node_goes_on(client, caplog):
+    with node_inside() as node:
+
+        def broken(request, response):
+            raise RuntimeError("the bug of the day")
+
+        node.create_service(SetBool, "~/broken", broken)
+        executor, stop = MultiThreadedExecutor(2, context=node.context), threading.Event()
+        executor.add_node(node)
+        spinning = threading.Thread(target=_spin, args=(executor, node, stop), daemon=True)
+        spinning.start()
+        try:
+            for _ in range(3):  # as many as there are threads, and one more
+                client._client(SetBool, "broken").call_async(SetBool.Request())
+            wait_for(lambda: caplog.text.count("RuntimeError: the bug of the day") == 3)
+            assert "a callback of activeo3 failed" in caplog.text and "Traceback" in caplog.text
+            assert client.get_state() == "unconfigured"
+        finally:
+            stop.set()
+            executor.shutdown()
+            spinning.join(5)
 
 
 @pytest.mark.timeout(120)

@@ -477,7 +477,7 @@ def _leave(executor: MultiThreadedExecutor, node: PerceptionNode) -> None:
 
 def _spin(executor: MultiThreadedExecutor, node: PerceptionNode, stop: threading.Event) -> None:
     """Serve callbacks; one that raises is logged and does not end the others."""
-    while not stop.is_set() and rclpy.ok():
+    while not stop.is_set() and node.context.ok():
         try:
             executor.spin_once()
         except Exception:
