@@ -15,6 +15,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from node_fixtures.client import RELIABLE, Client, image, wait_for
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.processes import NodeProcess
+from rcl_interfaces.srv import ListParameters
 from rclpy.action.graph import get_action_server_names_and_types_by_node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -211,6 +212,22 @@ def test_frames_that_were_overwritten_before_they_were_received_are_counted():
         client.look_at(picture(), "front")
         wait_for(lambda: counted() == 52)
         assert int(client.status("front")[2]["lost_before_receipt"]) > 10, "the queue holds one"
+
+
+def test_every_topic_has_parameters_that_override_its_quality_of_service(client):
+    answer = client.call(ListParameters, "list_parameters", ListParameters.Request(prefixes=["qos_overrides"]))
+    offered = set(answer.result.names)
+    topics = {
+        "publisher": client.node.get_publisher_names_and_types_by_node("activeo3", "/"),
+        "subscription": client.node.get_subscriber_names_and_types_by_node("activeo3", "/"),
+    }
+    not_ours = {"/rosout", "/parameter_events", "/activeo3/transition_event"}  # the client library makes them
+    for kind, entries in topics.items():
+        names = {name for name, _ in entries if "/_action/" not in name} - not_ours
+        assert len(names) > 1
+        for name in names:
+            policies = {"history", "depth", "reliability", "durability"}
+            assert {f"qos_overrides.{name}.{kind}.{policy}" for policy in policies} <= offered
 
 
 def test_transports_that_the_discovery_range_switches_off_are_warned_of():
