@@ -151,7 +151,8 @@ class PerceptionNode(ManagedNode):
         )
         while not worker.wait_loaded(0.05):
             if self.ending.is_set():
-                return self._refuse_configure("stopped while the models were loading")
+                # Loading cannot be interrupted, and whoever ends the node waits: its thread frees what it has loaded.
+                return self._refuse_configure("stopped while the models were loading", wait_s=0.0)
         if worker.error:
             return self._refuse_configure(worker.error)
         took = time.monotonic() - self._loading_since
@@ -166,8 +167,8 @@ class PerceptionNode(ManagedNode):
         for warning in sorted(set(filter(None, warnings))):
             self.get_logger().warning(warning)
 
-    def _refuse_configure(self, reason: str) -> Any:
-        self._free()
+    def _refuse_configure(self, reason: str, wait_s: float = STOP_S) -> Any:
+        self._free(wait_s)
         self.last_error = reason
         self.get_logger().error(f"configure failed: {reason}")
         return FAILURE
@@ -197,11 +198,11 @@ class PerceptionNode(ManagedNode):
         self._free()
         return SUCCESS
 
-    def _free(self) -> None:
-        """Stop the worker and let go of the models."""
+    def _free(self, wait_s: float = STOP_S) -> None:
+        """Stop the worker and let go of the models. wait_s: how long to wait for a call that is still in them."""
         worker, self._worker = self._worker, None
         self._loading_since = math.nan
-        if worker is not None and not worker.stop(STOP_S, "stopped by a lifecycle transition"):
+        if worker is not None and not worker.stop(wait_s, "stopped by a lifecycle transition"):
             self.get_logger().warning("a model's call is still running; its memory is freed when it returns")
 
     def _open_or_close_gate(self, active: bool) -> None:
