@@ -10,6 +10,8 @@ camera (`ActivePerception.concurrent`), so that their frames share the models' c
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import logging
 import threading
@@ -464,6 +466,7 @@ class Worker:
             self._slots.done(job)
         lane.perception = None
         gc.collect()
+        return_freed_memory()
 
     def _load_models(self, generation: Generation, lane: Lane) -> None:
         try:
@@ -567,6 +570,16 @@ class Worker:
             self._look = None
         look.outcome, look.reason = outcome, reason
         look.done.set()
+
+
+def return_freed_memory() -> None:
+    """Hand what has been freed back to the system.
+
+    The GNU C library keeps it for the thread that had it: with a thread for each loading, a node that is configured
+    again and again would grow by what the models of each left in pieces.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _failure(job: Job, message: str) -> tuple[Fate, Outcome | None, str]:
