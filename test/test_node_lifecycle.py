@@ -185,7 +185,7 @@ def test_transitions_that_do_not_exist_are_refused(client):
 @pytest.mark.parametrize(
     ("transition", "breaks"),
     [
-        ("configure", "_warn_of_lost_images"),
+        ("configure", "_warn_of_transports"),
         ("activate", "_open_or_close_gate"),
         ("deactivate", "_open_or_close_gate"),
         ("cleanup", "_free"),

@@ -133,7 +133,7 @@ class PerceptionNode(ManagedNode):
     def on_configure(self, state: Any) -> Any:
         """Load the models, in the worker's thread; failure leaves nothing behind and can be retried."""
         self.last_error = ""
-        self._warn_of_lost_images()
+        self._warn_of_transports()
         try:
             self._preset = self._load_preset(self._values["preset"])
             settings = self._settings()
@@ -160,10 +160,10 @@ class PerceptionNode(ManagedNode):
         self.get_logger().info(f"preset {self._values['preset']!r} is ready after {took:.1f} s")
         return SUCCESS
 
-    def _warn_of_lost_images(self) -> None:
+    def _warn_of_transports(self) -> None:
         middleware = rclpy.get_rmw_implementation_identifier()
         raw = [topics.image_profile for topics in self._topics.values() if topics.image_type is Image]
-        warnings = [qos.warning_of_lost_images(profile, os.environ, middleware) for profile in raw]
+        warnings = [qos.warning_of_transports(profile, os.environ, middleware) for profile in raw]
         for warning in sorted(set(filter(None, warnings))):
             self.get_logger().warning(warning)
 
