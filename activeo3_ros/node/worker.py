@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..engines.choice import forget
 from ..perception import (
     ActivePerception,
     Budget,
@@ -230,6 +231,12 @@ class Generation:
         return self.lanes[0].perception
 
     @property
+    def models(self) -> list[object]:
+        """What looks: the policy, the task's model, and what makes masks."""
+        perception = self.perception
+        return [] if perception is None else [perception.sensing, perception.task, perception.segmenter]
+
+    @property
     def jobs(self) -> list[Job]:
         """What is being looked at."""
         return [job for lane in self.lanes if (job := lane.job) is not None]
@@ -410,6 +417,8 @@ class Worker:
         generation.retired = True
         self._slots.wake()  # lanes without a job end, and take none from those that follow
         self._hung.append(generation)
+        for model in generation.models:
+            forget(getattr(model, "engine", None))  # else the next models would wait for the same call
         # A frame of another camera that was taken up later shares the models, and often the very call that hangs.
         for job in given_up:
             self._conclude(job, _failure(job, f"the model did not answer within {limit:g} s and was given up"))
