@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=50)
     options = parser.parse_args()
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
+    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?non_blocking=true")
     added, core = measure(options.preset, options.frames)
     figures = {
         "preset": options.preset,

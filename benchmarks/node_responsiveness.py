@@ -45,7 +45,7 @@ def main() -> int:
     parser.add_argument("--node", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
+    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?non_blocking=true")
     if options.node is not None:
         return be_the_node(options.node)
     figures = measure(options.preset, options.calls)

@@ -63,7 +63,7 @@ def main() -> int:
     options = parser.parse_args()
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
     # As the launch files set it. ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST would switch it off.
-    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
+    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?non_blocking=true")
     if options.camera:
         return play(options.camera)
     return soak(options.seconds, options.preset, options.node or [installed_node()])

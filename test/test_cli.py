@@ -253,7 +253,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(tmp_path):
     assert any("activeo3 prefetch embedded" in reason for reason in presets["embedded"]["because"])
     checks = {check["name"]: check for group in report["checks"].values() for check in group}
     assert checks["rclpy"]["ok"]
-    assert checks["middleware"]["mend"] == "export FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA"
+    assert checks["middleware"]["mend"] == "export FASTDDS_BUILTIN_TRANSPORTS='LARGE_DATA?non_blocking=true'"
     for check in checks.values():
         assert check["ok"] or check["mend"], check
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import types
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -90,6 +91,19 @@ def test_every_encoding_gives_the_picture_that_was_stored(encoding, padding, big
     exact = not encoding.startswith(("bayer", "yu", "uy"))
     difference = np.abs(got.astype(int) - expected)[... if exact else inside]
     assert difference.max() <= (0 if exact else 6), encoding
+
+
+def test_every_encoding_that_ros_names_for_colour_grey_bayer_and_yuv_422_is_understood():
+    """As its own header has them. YUV 4:2:0 and 4:4:4 are laid out in planes, which `step` cannot describe."""
+    get_package_prefix = pytest.importorskip("ament_index_python.packages").get_package_prefix
+    headers = list(Path(get_package_prefix("sensor_msgs")).glob("include/**/image_encodings.hpp"))
+    if not headers:
+        pytest.skip("the headers of sensor_msgs are not installed")
+    named = set(re.findall(r'char \w+\[\] = "(\w+)"', headers[0].read_text(encoding="utf-8")))
+    planar = {"nv12", "nv21", "nv24"}
+    numeric = {name for name in named if re.fullmatch(r"\d+[USF]+C\d", name)}  # numbers of any meaning
+    assert {"rgb8", "mono16", "bayer_grbg16", "yuv422_yuy2"} <= named
+    assert named - planar - numeric <= set(ENCODINGS)
 
 
 def test_a_bgr8_message_is_not_copied():

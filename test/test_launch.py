@@ -142,11 +142,17 @@ def test_the_node_is_started_with_its_arguments_and_the_transports_for_large_mes
     assert node.named["namespace"] == "robot"
     assert node.named["parameters"] == launching.node_parameters(values)
     # For all that follows, the launch process itself included, which could not hear the node's transitions otherwise.
-    assert variable.positional == ("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
+    assert variable.positional == ("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?non_blocking=true")
 
 
 @pytest.mark.parametrize(
-    ("transport", "present"), [("compressed", {}), ("raw", {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"})]
+    ("transport", "present"),
+    [
+        ("compressed", {}),
+        ("raw", {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}),
+        ("raw", {"FASTDDS_DEFAULT_PROFILES_FILE": "/robot/transports.xml"}),
+        ("raw", {"FASTRTPS_DEFAULT_PROFILES_FILE": "/robot/transports.xml"}),
+    ],
 )
 def test_transports_stay_as_they_are_where_images_are_small_or_somebody_chose(transport, present):
     assert launching.environment({"transport": transport}, present) == {}
@@ -224,4 +230,4 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
                 os.killpg(launch.pid, signal.SIGKILL)
             log.seek(0)
             print(log.read().decode(errors="replace"))
-    assert played.read_text(encoding="utf-8") == "bag play a.mcap --clock --rate 1.0 LARGE_DATA\n"
+    assert played.read_text(encoding="utf-8") == "bag play a.mcap --clock --rate 1.0 LARGE_DATA?non_blocking=true\n"

@@ -1,6 +1,7 @@
 """The loop: view, regions, crops, findings, one merged result; and what it does when a part fails."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -55,8 +56,6 @@ class CentreFinder:
         return fit_within(width, height, max_pixels)
 
     def examine(self, views, query, budget):
-        import time
-
         time.sleep(self.delay_s * len(views))
         if self.error:
             raise self.error
@@ -154,6 +153,20 @@ def test_a_deadline_stops_the_zooming_and_says_so():
     assert result.status_message == "the deadline of 150 ms left time for 1 of 2 regions"
     assert [r.label for r in result.regions] == ["left"]
     assert {d.region for d in result.detections} == {0}
+
+
+def test_a_deadline_leaves_time_for_what_follows_the_last_region():
+    class SlowSegmenter:
+        def segment(self, frame, detections):
+            time.sleep(0.3)
+            return []
+
+    deadline = Budget(deadline_ms=600, view_pixels=3200, crop_pixels=10000)
+    perception = ActivePerception(LeftAndRight(Look()), CentreFinder(delay_s=0.2), BUDGET, SlowSegmenter())
+    assert perception.perceive(FRAME, Query(masks=True), deadline).status == Status.COMPLETE  # it knows no better yet
+    result = perception.perceive(FRAME, Query(masks=True), deadline)
+    assert (result.status, len(result.regions)) == (Status.COARSE, 1)
+    assert result.timings_ms["total"] < 600
 
 
 def test_a_deadline_that_is_met_changes_nothing():

@@ -263,6 +263,22 @@ def test_a_look_can_be_cancelled_and_a_second_one_is_rejected_meanwhile():
         wait_for(lambda: "the node is not active" in node.text)
 
 
+def test_a_look_that_is_cancelled_while_it_looks_ends_at_its_next_step(client):
+    """Three views of 0.3 s each: cancelled in the first, none of the others is begun."""
+    client.look_at(picture(SLOW))
+    feedback = []
+    assert client.set_parameters(deadline_ms=60_000.0)[0].successful  # one view at a time
+    handle = client.perceive(feedback.append, camera="camera", max_regions=2)
+    wait_for(lambda: [message for message in feedback if message.feedback.stage == "examine"])
+    assert client.cancel(handle).goals_canceling
+    outcome = client.outcome(handle)
+    assert outcome.status == GoalStatus.STATUS_CANCELED
+    assert outcome.result.result.status_message == "cancelled by the client"
+    assert [message.feedback.stage for message in feedback].count("examine") == 1
+    assert client.set_parameters(deadline_ms=-1.0)[0].successful
+    assert client.look_at(picture()).status == PerceptionResult.STATUS_COMPLETE
+
+
 def test_services_answer_while_a_frame_is_looked_at():
     with NodeProcess(node_name="second", cameras=["solo"], autostart=True), Client(("solo",), "second") as client:
         client.connect()

@@ -187,7 +187,7 @@ def test_time_that_jumps_backwards_as_when_a_bag_loops():
         clock = client.node.create_publisher(Clock, "/clock", RELIABLE)
         client.connect()
         wait_for(lambda: clock.get_subscription_count())
-        for second in (100, 101, 102, 50, 51, 100):
+        for second in (100, 101, 102, 50, 51, 100, 2**31 - 1, 50):  # 2038, the last second that a stamp can tell
             stamp = Time(sec=second)
 
             def seen(stamp=stamp):
@@ -201,9 +201,9 @@ def test_time_that_jumps_backwards_as_when_a_bag_loops():
         assert node.running
 
 
-@pytest.mark.timeout(120)
-def test_2000_random_image_messages_over_dds(client, unharmed):
-    fuzz_images(client, 2000, seed=1)
+@pytest.mark.timeout(240)
+def test_10000_random_image_messages_over_dds(client, unharmed):
+    fuzz_images(client, 10_000, seed=1)
 
 
 def fuzz_images(client: Client, messages: int, seed: int) -> None:
@@ -250,22 +250,3 @@ def random_image(choose: random.Random) -> tuple[Image, bool]:
         if wrong == "width" and 0 < value < width:  # rows with padding: fine
             wrong = ""
     return message, not wrong
-
-
-if __name__ == "__main__":
-    # The long run: python test/test_node_faults.py 10000
-    with (
-        NodeProcess(
-            cameras=["left"],
-            autostart=True,
-            diagnostics_period=0.1,
-            **{
-                "qos_overrides./left/image_raw.subscription.reliability": "reliable",
-                "qos_overrides./left/image_raw.subscription.depth": 1000,
-            },
-        ),
-        Client(("left",)) as long_client,
-    ):
-        long_client.connect()
-        fuzz_images(long_client, int(sys.argv[1]), seed=2)
-        print(settled(long_client))

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 import xml.etree.ElementTree as ElementTree
 
 import cv2
 import numpy as np
 import pytest
 from activeo3_ros.msg import PerceptionResult
+from diagnostic_msgs.msg import DiagnosticStatus
 from node_fixtures.client import RELIABLE, Client, image, wait_for
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.processes import NodeProcess
+from rcl_interfaces.srv import ListParameters
 from rclpy.action.graph import get_action_server_names_and_types_by_node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
+from activeo3_ros.middleware import FOR_IMAGES, TRANSPORTS
+from activeo3_ros.node import qos
 from activeo3_ros.resources import config_directory
 
+LOCALHOST = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 BEST_EFFORT, RELIABLE_POLICY = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
 
 
@@ -165,6 +172,85 @@ def test_quality_of_service_can_be_overridden_and_an_incompatible_camera_is_name
         client.node.create_publisher(Image, "/strict/image_raw", qos_profile_sensor_data)
         wait_for(lambda: "/client_of_strict_node publishes /strict/image_raw as best_effort" in node.text)
         assert "/strict_node asks for reliable" in node.text
+
+
+def test_a_camera_that_is_published_and_not_heard_is_named_once_until_it_is_heard():
+    cameras = ["mute", "absent"]
+    with (
+        NodeProcess(node_name="listening", cameras=cameras, autostart=True, diagnostics_period=0.1) as node,
+        Client(("mute",), "listening") as client,
+    ):
+        client.connect()
+        says = "/client_of_listening publishes /mute/image_raw, but nothing has come for 3 s"
+        wait_for(lambda: says in node.text)
+        assert client.status("mute")[0] == client.status("absent")[0] == DiagnosticStatus.WARN[0]
+        assert client.status("mute")[1].endswith("yet; /client_of_listening publishes it")
+        assert client.status("absent")[1].endswith("yet; nobody is known to publish it")
+        assert "absent/image_raw, but nothing" not in node.text
+        client.look_at(picture(), "mute")
+        wait_for(lambda: client.status("mute")[0] == DiagnosticStatus.OK[0])
+        wait_for(lambda: node.text.count("publishes /mute/image_raw, but nothing has come") == 2)
+        time.sleep(1.0)
+        assert node.text.count("publishes /mute/image_raw, but nothing has come") == 2
+
+
+def test_frames_that_were_overwritten_before_they_were_received_are_counted():
+    with (
+        NodeProcess(node_name="busy", cameras=["front"], autostart=True, diagnostics_period=0.1) as node,
+        Client(("front",), "busy") as client,
+    ):
+        client.connect()
+        assert client.status("front")[2]["lost_before_receipt"] == "unknown"
+        client.look_at(picture(), "front")
+        node.process.send_signal(signal.SIGSTOP)
+        for _ in range(50):
+            client.publish(picture(), "front")
+        time.sleep(0.2)
+        node.process.send_signal(signal.SIGCONT)
+
+        client.look_at(picture(), "front")
+        # The newest diagnostics may be older than the first frame.
+        values = wait_for(lambda: adds_up(v := client.status("front")[2], 52) and v)
+        assert int(values["lost_before_receipt"]) > 10, "the queue holds one"
+
+
+def adds_up(values: dict[str, str], sent: int) -> bool:
+    lost = values["lost_before_receipt"]
+    return lost != "unknown" and int(values["received"]) + int(lost) == sent
+
+
+def test_every_topic_has_parameters_that_override_its_quality_of_service(client):
+    answer = client.call(ListParameters, "list_parameters", ListParameters.Request(prefixes=["qos_overrides"]))
+    offered = set(answer.result.names)
+    topics = {
+        "publisher": client.node.get_publisher_names_and_types_by_node("activeo3", "/"),
+        "subscription": client.node.get_subscriber_names_and_types_by_node("activeo3", "/"),
+    }
+    not_ours = {"/rosout", "/parameter_events", "/activeo3/transition_event"}  # the client library makes them
+    for kind, entries in topics.items():
+        names = {name for name, _ in entries if "/_action/" not in name} - not_ours
+        assert len(names) > 1
+        for name in names:
+            policies = {"history", "depth", "reliability", "durability"}
+            assert {f"qos_overrides.{name}.{kind}.{policy}" for policy in policies} <= offered
+
+
+@pytest.mark.parametrize(
+    ("environment", "profile", "middleware", "says"),
+    [
+        ({}, qos.IMAGES, "rmw_fastrtps_cpp", ""),
+        ({TRANSPORTS: FOR_IMAGES}, qos.IMAGES, "rmw_fastrtps_cpp", ""),
+        ({TRANSPORTS: "LARGE_DATA"}, qos.IMAGES, "rmw_fastrtps_cpp", "may never find each other"),
+        ({TRANSPORTS: "LARGE_DATA"}, qos.IMAGES, "rmw_cyclonedds_cpp", ""),
+        ({TRANSPORTS: "UDPv4"}, qos.IMAGES, "rmw_fastrtps_cpp", ""),
+        ({TRANSPORTS: FOR_IMAGES, **LOCALHOST}, qos.IMAGES, "rmw_fastrtps_cpp", "LARGE_DATA off"),
+        ({TRANSPORTS: FOR_IMAGES, **LOCALHOST}, qos.RESULTS, "rmw_fastrtps_cpp", ""),
+    ],
+)
+def test_transports_that_will_not_do_are_warned_of(environment, profile, middleware, says):
+    warning = qos.warning_of_transports(profile, environment, middleware)
+    assert says in warning
+    assert bool(warning) == bool(says)
 
 
 def test_transports_that_the_discovery_range_switches_off_are_warned_of():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import types
 import weakref
 from collections import Counter
 
@@ -26,9 +27,12 @@ from node_fixtures.fakes import (
     shows,
 )
 
-from activeo3_ros.node.accounting import Counts, Distribution, Fate, Latencies, Ledger
+from activeo3_ros.engines import choice
+from activeo3_ros.engines.base import Prompt, Reply, Request
+from activeo3_ros.engines.choice import shared_engine
+from activeo3_ros.node.accounting import Counts, Distribution, Fate, Gaps, Latencies, Ledger
 from activeo3_ros.node.worker import Busy, Job, LookRequest, Prepared, Rejected, Settings, Slots, Worker
-from activeo3_ros.perception import ActivePerception, Budget, Frame, InvalidInput, Query, Status, UnsupportedQuery
+from activeo3_ros.perception import ActivePerception, Budget, Frame, InvalidInput, Look, Query, Status, UnsupportedQuery
 
 MALFORMED = b"malformed"
 
@@ -146,6 +150,31 @@ def test_counts_add_up_whatever_happens(steps):
         assert counts.pending == pending
 
 
+def test_numbers_tell_what_was_sent_and_never_received():
+    gaps = Gaps()
+    assert gaps.missing is None, "before the first number nobody knows"
+    gaps.note("front", None)
+    assert gaps.missing is None
+    for number in (10, 11, 14, 15):  # 12 and 13; what was sent before 10 was not meant for us
+        gaps.note("front", number)
+    assert gaps.missing == 2
+    for number in (1, 3):  # one that started again under the same name
+        gaps.note("front", number)
+    assert gaps.missing == 3
+    for number in (100, 101, 102):
+        gaps.note("rear", number)
+        gaps.note("front", number - 96)  # 4, 5, 6
+    assert gaps.missing == 3
+
+
+def test_senders_that_come_and_go_take_no_memory():
+    gaps = Gaps()
+    for sender in range(1000):
+        gaps.note(sender, 1)
+    assert len(gaps._newest) == Gaps.MAX_SENDERS
+    assert gaps.missing == 0
+
+
 def test_latencies_are_those_of_the_newest_samples():
     latencies = Latencies()
     for value in [10_000.0] * 50 + [float(n) for n in range(1, 201)]:
@@ -258,6 +287,53 @@ def test_after_several_hangs_frames_fail_with_the_reason_and_no_more_memory_is_s
         robot.offer(FINE)
         assert robot.settled().failed == 4
         assert "threads hang" in robot.outcomes[-1].result.status_message
+
+
+class StuckEngine:
+    """An engine that never returns from a picture that hangs, and only serves one call at a time."""
+
+    family = types.SimpleNamespace(cell_px=1)
+    device = "cpu"
+    made = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+
+    def generate(self, requests):
+        if any(int(request.image[0, 0, 0]) == HANGS for request in requests):
+            time.sleep(3600)
+        return [Reply("") for _ in requests]
+
+    def close(self) -> None:
+        pass
+
+
+class AskingTask(FakeTask):
+    """A task whose model is an engine that all components of the process share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = shared_engine({"type": "stuck"})
+
+    def examine(self, views, query, budget):
+        self.engine.generate([Request(view.image, Prompt("?")) for view in views])
+        return [Look() for _ in views]
+
+
+def test_an_engine_that_hangs_is_not_shared_with_the_models_that_are_loaded_next(monkeypatch):
+    monkeypatch.setitem(choice.ENGINE_TYPES, "stuck", "")
+    monkeypatch.setattr(choice, "_class_of", lambda kind: StuckEngine)
+    StuckEngine.made = 0
+    preset = FakePreset()
+    preset.build = lambda: ActivePerception(FakeSensing(), AskingTask(), Budget(max_regions=2))
+    with FakeRobot(preset, inference_timeout_s=0.2) as robot:
+        robot.offer(HANGS, "a")
+        wait_for(lambda: robot.worker.watch() or robot.outcomes)
+        robot.worker.settings = Settings()
+        robot.offer(FINE, "b")
+        assert robot.settled("b").processed == 1
+        assert robot.settled("a").failed == 1
+    assert StuckEngine.made == 2
 
 
 # Several cameras at once

@@ -7,13 +7,11 @@ import random
 from pathlib import Path
 
 import pytest
-import rclpy
-from node_fixtures.fakes import load_fake
+from node_fixtures.inside import node_inside
 from rclpy.parameter import Parameter as RosParameter
 
 from activeo3_ros.node import parameters
 from activeo3_ros.node.parameters import AS_PRESET, PARAMETERS, When
-from activeo3_ros.node.perception_node import PerceptionNode
 from activeo3_ros.perception import Budget, InvalidInput, Query
 from activeo3_ros.perception.budget import LIMITS
 from activeo3_ros.presets import preset_names
@@ -102,21 +100,11 @@ def test_some_parameters_wait_until_the_node_is_unconfigured():
 
 @pytest.fixture
 def node():
-    """An active node in this process; nobody spins it, so that each change is answered where it is asked for."""
-    context = rclpy.Context()
-    rclpy.init(context=context)
-    node = PerceptionNode(
-        load_fake,
-        context=context,
-        use_global_arguments=False,
-        parameter_overrides=[RosParameter("preset", value="fake")],
-    )
-    node.start()
-    assert node.state == "active", node.last_error
-    yield node
-    node.end()
-    node.destroy_node()
-    rclpy.shutdown(context=context)
+    """An active node in this process."""
+    with node_inside() as node:
+        node.start()
+        assert node.state == "active", node.last_error
+        yield node
 
 
 def set_of(values: dict[str, object]) -> list[RosParameter]:

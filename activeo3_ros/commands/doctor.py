@@ -18,6 +18,7 @@ from pathlib import Path
 from .. import __version__, assets, presets
 from ..cli import SUCCESS
 from ..engines.weights import local_model, model_of
+from ..middleware import FOR_IMAGES, TRANSPORTS, carries_images
 from ..perception import PerceptionError
 
 PYTHONS = ((3, 10), (3, 14))
@@ -142,11 +143,11 @@ def _middleware() -> Check:
         name = str(importlib.import_module("rclpy.utilities").get_rmw_implementation_identifier())
     except Exception as error:
         return Check("middleware", False, _first_line(error), needed_for, "unset RMW_IMPLEMENTATION")
-    transports = os.environ.get("FASTDDS_BUILTIN_TRANSPORTS", "")
-    if "fastrtps" not in name or transports.startswith("LARGE_DATA"):
+    transports = os.environ.get(TRANSPORTS, "")
+    if "fastrtps" not in name or carries_images(os.environ):
         return Check("middleware", True, f"{name} {transports}".strip(), needed_for)
-    found = f"{name} with FASTDDS_BUILTIN_TRANSPORTS={transports or '(not set)'}"
-    return Check("middleware", False, found, needed_for, "export FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA")
+    found = f"{name} with {TRANSPORTS}={transports or '(not set)'}"
+    return Check("middleware", False, found, needed_for, f"export {TRANSPORTS}='{FOR_IMAGES}'")
 
 
 def _cpu_packages() -> list[Check]:

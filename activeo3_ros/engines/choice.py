@@ -73,6 +73,16 @@ def shared_engine(settings: Mapping[str, Any]) -> Engine:
         return engine
 
 
+def forget(engine: object) -> None:
+    """No longer share an engine, because a call of it does not return; whoever asks for one next gets another.
+
+    Who waits for it goes on waiting, and its memory stays taken until that call returns.
+    """
+    with _lock:
+        for key in [key for key, known in _engines.items() if known is engine]:
+            del _engines[key]
+
+
 def _build(settings: dict[str, Any]) -> Engine:
     kind = settings.pop("type", AUTO)
     if kind != AUTO and kind not in ENGINE_TYPES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from enum import Enum
 
@@ -79,6 +79,33 @@ class Ledger:
         with self._lock:
             counts = self._counts[camera]
             self._counts[camera] = replace(counts, **{name: getattr(counts, name) + n for name, n in steps.items()})
+
+
+class Gaps:
+    """Messages that were sent and never received, from the numbers that their senders gave them.
+
+    Lost on the way, or overwritten in a queue before anybody took them out: nobody tells the receiver of the latter.
+    """
+
+    MAX_SENDERS = 16
+
+    def __init__(self) -> None:
+        self.missing: int | None = None
+        """None as long as no message came with a number."""
+        self._newest: dict[Hashable, int] = {}
+
+    def note(self, sender: Hashable, number: int | None) -> None:
+        """A message came. number: its place in what this sender sent, None where the middleware does not number."""
+        if number is None:
+            return
+        newest = self._newest.pop(sender, None)
+        # A sender's first message begins its count: what it sent before anybody listened is not lost. A number that
+        # goes backwards is a sender that started again under the same name.
+        skipped = number - newest - 1 if newest is not None and number > newest else 0
+        self.missing = (self.missing or 0) + skipped
+        self._newest[sender] = number
+        if len(self._newest) > self.MAX_SENDERS:
+            del self._newest[next(iter(self._newest))]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
@@ -51,8 +51,10 @@ class NodeReport:
 class CameraReport:
     """What a camera's status is made of. before: the counts at the last report, `seconds` ago.
 
-    silent_s: seconds since its newest message, NaN before the first. ahead_s: seconds that its newest stamp is ahead of
-    the node's clock, negative for an age, NaN without a stamp.
+    lost: messages that the middleware says it lost. missing: those that were sent and never received, None where nobody
+    knows. publishers: the nodes whose messages should come in. silent_s: seconds since its newest message, NaN before
+    the first. ahead_s: seconds that its newest stamp is ahead of the node's clock, negative for an age, NaN without a
+    stamp.
     """
 
     camera: str
@@ -62,6 +64,8 @@ class CameraReport:
     before: Counts
     seconds: float
     lost: int
+    missing: int | None
+    publishers: Sequence[str]
     silent_s: float
     ahead_s: float
 
@@ -91,7 +95,9 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         **_counts(report.counts),
         "received_hz": _rate(received, report.seconds),
         "processed_hz": _rate(report.counts.processed - report.before.processed, report.seconds),
+        "lost_before_receipt": "unknown" if report.missing is None else str(report.missing),
         "lost_in_transport": str(report.lost),
+        "publishers": ", ".join(report.publishers),
         "silent_s": _number(report.silent_s),
         "stamp_age_s": _number(-report.ahead_s),
     }
@@ -158,9 +164,9 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     if not report.working:
         return STALE, "not looked at"
     if math.isnan(report.silent_s):
-        return WARN, f"nothing has come on {report.topic} yet"
+        return WARN, f"nothing has come on {report.topic} yet{_who_is_silent(report)}"
     if report.silent_s > SILENT_S:
-        return WARN, f"nothing has come on {report.topic} for {report.silent_s:.1f} s"
+        return WARN, f"nothing has come on {report.topic} for {report.silent_s:.1f} s{_who_is_silent(report)}"
     done = _steps(report.counts, report.before, "processed")
     rejected, failed = (
         _steps(report.counts, report.before, "rejected"),
@@ -177,6 +183,12 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
             f"stamps are {report.ahead_s:.1f} s ahead of this node's clock; do the clocks agree?",
         )
     return OK, f"{_rate(done, report.seconds)} frames a second"
+
+
+def _who_is_silent(report: CameraReport) -> str:
+    if not report.publishers:
+        return "; nobody is known to publish it"
+    return f"; {', '.join(report.publishers)} publishes it"
 
 
 def _steps(now: Counts, before: Counts, name: str) -> int:

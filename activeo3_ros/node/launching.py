@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..middleware import FOR_IMAGES, TRANSPORTS, is_chosen
 from ..presets import preset_names
 from .parameters import PARAMETERS, Value
 
-TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
-"""Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost (docs/qos.md)."""
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -56,9 +55,10 @@ def environment(values: Mapping[str, str], present: Mapping[str, str]) -> dict[s
 
     It is for the launch process too: launch hears of the node's transitions over DDS, and the bag player is its child.
     """
-    if values["transport"] != "raw" or TRANSPORTS in present:
+    # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost (docs/qos.md).
+    if values["transport"] != "raw" or is_chosen(present):
         return {}
-    return {TRANSPORTS: "LARGE_DATA"}
+    return {TRANSPORTS: FOR_IMAGES}
 
 
 def node_parameters(values: Mapping[str, str]) -> list[dict[str, Value] | str]:

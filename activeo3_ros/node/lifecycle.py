@@ -77,6 +77,11 @@ class ManagedNode(LifecycleNodeMixin, Node):
         """The lifecycle state's label, such as "active"."""
         return str(self._state_machine.current_state[1])
 
+    def destroy_node(self) -> None:
+        """As rclpy does it, and the state machine too: as long as it lives, so does all that the middleware holds."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def start(self) -> None:
         """Configure and activate, as a lifecycle manager would."""
         with self._transition:

@@ -51,6 +51,10 @@ class LookServer:
             cancel_callback=lambda goal: CancelResponse.ACCEPT,
         )
 
+    def destroy(self) -> None:
+        """Take the action out of the graph; rclpy leaves that to who made it."""
+        self._server.destroy()
+
     def _consider(self, goal: action.Perceive.Goal) -> GoalResponse:
         """Whether a goal can be served at all; it holds the only place until it has ended."""
         try:

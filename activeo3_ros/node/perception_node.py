@@ -49,6 +49,8 @@ from .worker import Outcome, Prepared, Rejected, Settings, Worker
 
 STOP_S = 1.0
 """How long a cleanup or shutdown waits for a model's call; then the call's thread is left behind."""
+LEAVE_S = 0.7
+"""How long the end of the process waits for the middleware."""
 WATCH_PERIOD_S = 0.2
 WARM_UP_SIZE = (480, 640)
 """Height and width of the grey picture that models see once before they are ready, pixels."""
@@ -99,6 +101,8 @@ class PerceptionNode(ManagedNode):
         }
         self._seen: dict[str, float] = {}
         self._stamps: dict[str, int] = {}
+        self._mute_since: dict[str, float] = {}
+        """Since when a camera is published and not heard; infinite once that has been logged."""
 
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
@@ -116,6 +120,10 @@ class PerceptionNode(ManagedNode):
         self._timer(period, self._publish_diagnostics)
         self._timer(WATCH_PERIOD_S, self._watch)
 
+    def destroy_node(self) -> None:
+        self._looks.destroy()
+        super().destroy_node()
+
     def _timer(self, period_s: float, callback: Callable[[], None]) -> None:
         self.create_timer(period_s, callback, MutuallyExclusiveCallbackGroup(), self._steady)
 
@@ -125,7 +133,7 @@ class PerceptionNode(ManagedNode):
     def on_configure(self, state: Any) -> Any:
         """Load the models, in the worker's thread; failure leaves nothing behind and can be retried."""
         self.last_error = ""
-        self._warn_of_lost_images()
+        self._warn_of_transports()
         try:
             self._preset = self._load_preset(self._values["preset"])
             settings = self._settings()
@@ -143,7 +151,8 @@ class PerceptionNode(ManagedNode):
         )
         while not worker.wait_loaded(0.05):
             if self.ending.is_set():
-                return self._refuse_configure("stopped while the models were loading")
+                # Loading cannot be interrupted, and whoever ends the node waits: its thread frees what it has loaded.
+                return self._refuse_configure("stopped while the models were loading", wait_s=0.0)
         if worker.error:
             return self._refuse_configure(worker.error)
         took = time.monotonic() - self._loading_since
@@ -151,15 +160,15 @@ class PerceptionNode(ManagedNode):
         self.get_logger().info(f"preset {self._values['preset']!r} is ready after {took:.1f} s")
         return SUCCESS
 
-    def _warn_of_lost_images(self) -> None:
+    def _warn_of_transports(self) -> None:
         middleware = rclpy.get_rmw_implementation_identifier()
         raw = [topics.image_profile for topics in self._topics.values() if topics.image_type is Image]
-        warnings = [qos.warning_of_lost_images(profile, os.environ, middleware) for profile in raw]
+        warnings = [qos.warning_of_transports(profile, os.environ, middleware) for profile in raw]
         for warning in sorted(set(filter(None, warnings))):
             self.get_logger().warning(warning)
 
-    def _refuse_configure(self, reason: str) -> Any:
-        self._free()
+    def _refuse_configure(self, reason: str, wait_s: float = STOP_S) -> Any:
+        self._free(wait_s)
         self.last_error = reason
         self.get_logger().error(f"configure failed: {reason}")
         return FAILURE
@@ -189,11 +198,11 @@ class PerceptionNode(ManagedNode):
         self._free()
         return SUCCESS
 
-    def _free(self) -> None:
-        """Stop the worker and let go of the models."""
+    def _free(self, wait_s: float = STOP_S) -> None:
+        """Stop the worker and let go of the models. wait_s: how long to wait for a call that is still in them."""
         worker, self._worker = self._worker, None
         self._loading_since = math.nan
-        if worker is not None and not worker.stop(STOP_S, "stopped by a lifecycle transition"):
+        if worker is not None and not worker.stop(wait_s, "stopped by a lifecycle transition"):
             self.get_logger().warning("a model's call is still running; its memory is freed when it returns")
 
     def _open_or_close_gate(self, active: bool) -> None:
@@ -312,21 +321,27 @@ class PerceptionNode(ManagedNode):
         counts = {name: self._ledger.counts(name) for name in self._cameras}
         before, self._reported = self._reported, counts
         name = self.get_fully_qualified_name().lstrip("/")
+        cameras = [self._camera_report(camera, counts[camera], before[camera], seconds) for camera in self._cameras]
         array = DiagnosticArray(
             status=[
                 diagnostics.node_status(name, self._hardware_id, self._node_report(counts, before, seconds)),
-                *(
-                    diagnostics.camera_status(
-                        name,
-                        self._hardware_id,
-                        self._camera_report(camera, counts[camera], before[camera], seconds),
-                    )
-                    for camera in self._cameras
-                ),
+                *(diagnostics.camera_status(name, self._hardware_id, report) for report in cameras),
             ]
         )
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
+        for report in cameras:
+            self._warn_of_silence(report, now)
+
+    def _warn_of_silence(self, report: diagnostics.CameraReport, now: float) -> None:
+        """Log, once until it is heard again, that a camera is published and nothing of it comes."""
+        if not report.working or not report.publishers or report.silent_s <= diagnostics.SILENT_S:
+            self._mute_since.pop(report.camera, None)
+            return
+        mute_s = now - self._mute_since.setdefault(report.camera, now)
+        if mute_s > diagnostics.SILENT_S:
+            self._mute_since[report.camera] = math.inf
+            self.get_logger().warning(qos.warning_of_silence(report.topic, report.publishers, mute_s))
 
     def _node_report(
         self, counts: dict[str, Counts], before: dict[str, Counts], seconds: float
@@ -360,15 +375,17 @@ class PerceptionNode(ManagedNode):
         }
 
     def _camera_report(self, camera: str, counts: Counts, before: Counts, seconds: float) -> diagnostics.CameraReport:
-        stamp_ns = self._stamps.get(camera, 0)
+        stamp_ns, topics = self._stamps.get(camera, 0), self._topics[camera]
         return diagnostics.CameraReport(
             camera=camera,
-            topic=self._topics[camera].image_topic,
+            topic=topics.image_topic,
             working=self.state == "active" and self._enabled,
             counts=counts,
             before=before,
             seconds=seconds,
-            lost=self._topics[camera].lost,
+            lost=topics.lost,
+            missing=topics.gaps.missing,
+            publishers=topics.image_publishers(),
             silent_s=time.monotonic() - self._seen.get(camera, math.nan),
             ahead_s=(stamp_ns - self.get_clock().now().nanoseconds) / 1e9 if stamp_ns else math.nan,
         )
@@ -443,16 +460,25 @@ def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = 
         node.get_logger().info("waiting for the lifecycle transitions configure and activate (or set autostart:=true)")
     stop.wait()
     node.end()
-    rclpy.try_shutdown()
+    leaving = threading.Thread(target=_leave, args=(executor, node), name="leave", daemon=True)
+    leaving.start()
+    leaving.join(LEAVE_S)
     # A model that hangs sits in a thread that cannot be ended: leave without waiting for it.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
 
 
+def _leave(executor: MultiThreadedExecutor, node: PerceptionNode) -> None:
+    """Give back what the middleware holds: its shared memory outlives a process that just ends, until a reboot."""
+    executor.shutdown(timeout_sec=0.0)
+    node.destroy_node()
+    rclpy.try_shutdown()
+
+
 def _spin(executor: MultiThreadedExecutor, node: PerceptionNode, stop: threading.Event) -> None:
     """Serve callbacks; one that raises is logged and does not end the others."""
-    while not stop.is_set() and rclpy.ok():
+    while not stop.is_set() and node.context.ok():
         try:
             executor.spin_once()
         except Exception:

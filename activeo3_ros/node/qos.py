@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rclpy.node import Node
@@ -16,6 +16,8 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
+
+from ..middleware import FOR_IMAGES, TRANSPORTS
 
 IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Camera images and camera_info: an old frame is worth less than the next one."""
@@ -82,18 +84,44 @@ def warn_incompatible_subscribers(node: Node, topic: str, profile: QoSProfile) -
     return _later(warn)
 
 
-def warning_of_lost_images(profile: QoSProfile, environment: Mapping[str, str], middleware: str) -> str:
-    """Why raw images that are asked for like this will be lost though somebody set the transports for them, else ""."""
-    ignored = environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST"
-    meant = environment.get("FASTDDS_BUILTIN_TRANSPORTS", "").startswith("LARGE_DATA")
-    best_effort = profile.reliability == ReliabilityPolicy.BEST_EFFORT
-    if not (ignored and meant and best_effort and "fastrtps" in middleware):
-        return ""
+def publishers(node: Node, topic: str, profile: QoSProfile) -> list[str]:
+    """The names of those who publish a topic in a way that this profile can hear."""
+    endpoints = node.get_publishers_info_by_topic(topic)
+    return [
+        _who(endpoint)
+        for endpoint in endpoints
+        if qos_check_compatible(endpoint.qos_profile, profile)[0] != QoSCompatibility.ERROR
+    ]
+
+
+def warning_of_silence(topic: str, publishers: Sequence[str], silent_s: float) -> str:
+    """What to tell of a topic on which nothing comes though somebody publishes it."""
     return (
-        "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA off: raw images of "
-        "megabytes will be lost at best effort. Use the range SUBNET with a ROS_DOMAIN_ID of your own, or set "
-        "qos_overrides.TOPIC.subscription.reliability:=reliable, or transport:=compressed"
+        f"{', '.join(publishers)} publishes {topic}, but nothing has come for {silent_s:.0f} s. If it does send, its "
+        "messages are lost on the way, or the two sides started at the same moment and never connected: start one of "
+        "them again; docs/troubleshooting.md says how to prevent it"
     )
+
+
+def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], middleware: str) -> str:
+    """Why raw images that are asked for so will not come though somebody set the transports for them, else ""."""
+    transports = environment.get(TRANSPORTS, "")
+    if not transports.startswith("LARGE_DATA") or "fastrtps" not in middleware:
+        return ""
+    if environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST":
+        if profile.reliability != ReliabilityPolicy.BEST_EFFORT:
+            return ""
+        return (
+            f"ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches {TRANSPORTS}=LARGE_DATA off: raw images of "
+            "megabytes will be lost at best effort. Use the range SUBNET with a ROS_DOMAIN_ID of your own, or set "
+            "qos_overrides.TOPIC.subscription.reliability:=reliable, or transport:=compressed"
+        )
+    if "non_blocking=true" not in transports:
+        return (
+            f"with {TRANSPORTS}={transports}, processes that start at the same moment may never find each other. "
+            f"Set it to '{FOR_IMAGES}', for every process; docs/qos.md has the figures"
+        )
+    return ""
 
 
 def _later(warn: Callable[[], None]) -> Callable[[Any], None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -18,6 +18,7 @@ from visualization_msgs.msg import MarkerArray
 from activeo3_ros import msg
 
 from . import messages, overlays, qos
+from .accounting import Gaps
 from .worker import Outcome
 
 try:
@@ -51,17 +52,15 @@ class CameraTopics:
             f"{camera}/image_raw" if transport == "raw" else f"{camera}/image_raw/compressed"
         )
         self.lost = 0
-        """Messages that the middleware says it lost on the way."""
+        """Images that the middleware says it lost on the way."""
+        self.gaps = Gaps()
+        """Images that were sent and never received, those that the middleware does not tell of included."""
         self._node = node
         self._group = group
         self._camera_info: CameraInfo | None = None
         # Serialized: a frame that is replaced before its turn is never unpacked.
-        self.image_profile = self._subscribe(
-            self.image_type,
-            self.image_topic,
-            lambda data: on_image(camera, data),
-            raw=True,
-        )
+        self._on_image = on_image
+        self.image_profile = self._subscribe(self.image_type, self.image_topic, self._on_message, raw=True)
         self._subscribe(CameraInfo, f"{camera}/camera_info", self._on_camera_info)
         self._result = self._publisher(msg.PerceptionResult, "result")
         self._arrays = {name: self._publisher(kind, name) for name, kind in ARRAYS.items()}
@@ -96,10 +95,20 @@ class CameraTopics:
         if self._camera_info is not None and _watched(self._markers):
             self._markers.publish(overlays.markers(result, self._camera_info, marker_distance_m))
 
+    def image_publishers(self) -> list[str]:
+        """The names of the nodes whose images should come in."""
+        return qos.publishers(self._node, self.image_topic, self.image_profile)
+
+    def _on_message(self, data: bytes, info: Mapping[str, Any]) -> None:
+        # Older releases do not say who sent it: there, one sender is taken to be all.
+        sender = bytes(info["publisher_gid"]["data"]) if "publisher_gid" in info else None
+        self.gaps.note(sender, info.get("publication_sequence_number"))
+        self._on_image(self.camera, data)
+
     def _on_camera_info(self, info: CameraInfo) -> None:
         self._camera_info = info
 
-    def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None], raw: bool = False) -> QoSProfile:
+    def _subscribe(self, kind: Any, topic: str, callback: Callable[..., None], raw: bool = False) -> QoSProfile:
         """The quality of service with what overrides it."""
         profile = copy.copy(qos.IMAGES)
         topic = self._node.resolve_topic_name(topic)

@@ -10,6 +10,8 @@ camera (`ActivePerception.concurrent`), so that their frames share the models' c
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import gc
 import logging
 import threading
@@ -19,6 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ..engines.choice import forget
 from ..perception import (
     ActivePerception,
     Budget,
@@ -228,6 +231,12 @@ class Generation:
         return self.lanes[0].perception
 
     @property
+    def models(self) -> list[object]:
+        """What looks: the policy, the task's model, and what makes masks."""
+        perception = self.perception
+        return [] if perception is None else [perception.sensing, perception.task, perception.segmenter]
+
+    @property
     def jobs(self) -> list[Job]:
         """What is being looked at."""
         return [job for lane in self.lanes if (job := lane.job) is not None]
@@ -408,6 +417,8 @@ class Worker:
         generation.retired = True
         self._slots.wake()  # lanes without a job end, and take none from those that follow
         self._hung.append(generation)
+        for model in generation.models:
+            forget(getattr(model, "engine", None))  # else the next models would wait for the same call
         # A frame of another camera that was taken up later shares the models, and often the very call that hangs.
         for job in given_up:
             self._conclude(job, _failure(job, f"the model did not answer within {limit:g} s and was given up"))
@@ -464,6 +475,7 @@ class Worker:
             self._slots.done(job)
         lane.perception = None
         gc.collect()
+        return_freed_memory()
 
     def _load_models(self, generation: Generation, lane: Lane) -> None:
         try:
@@ -567,6 +579,16 @@ class Worker:
             self._look = None
         look.outcome, look.reason = outcome, reason
         look.done.set()
+
+
+def return_freed_memory() -> None:
+    """Hand what has been freed back to the system.
+
+    The GNU C library keeps it for the thread that had it: with a thread for each loading, a node that is configured
+    again and again would grow by what the models of each left in pieces.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _failure(job: Job, message: str) -> tuple[Fate, Outcome | None, str]:

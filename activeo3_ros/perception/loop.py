@@ -47,6 +47,8 @@ class ActivePerception:
         self.segmenter = segmenter
         self.examine_view = examine_view
         self._pace = Pace()
+        self._closing = Pace()
+        """What comes after the last view, merging and masks, for a frame that has a deadline to keep."""
 
     @property
     def concurrent(self) -> bool:
@@ -111,6 +113,7 @@ class ActivePerception:
         examined = [view for view, _ in looks if view.region != GLOBAL_VIEW]
         regions = _regions(proposal, view, examined)
 
+        examined_ms = spending.elapsed_ms()
         observe("merge", regions)
         with spending.stage("merge"):
             objects = merge([sighting for seen, look in looks for sighting in sight(look.findings, seen)])
@@ -122,6 +125,7 @@ class ActivePerception:
             observe("segment", regions)
             with spending.stage("segment"):
                 masks = tuple(self.segmenter.segment(frame, detections))
+        self._closing.update(1, spending.elapsed_ms() - examined_ms)
 
         skipped = len(crops) - len(examined)
         result = Result(
@@ -162,7 +166,8 @@ class ActivePerception:
         step = self.task.batch_size if spending.budget.deadline_ms else max(1, len(waiting))
         for start in range(0, len(waiting), step):
             batch = waiting[start : start + step]
-            if (looks or may_stop) and not spending.affords(self._pace.estimate_ms(len(batch))):
+            estimate_ms = self._pace.estimate_ms(len(batch)) + self._closing.estimate_ms(1)
+            if (looks or may_stop) and not spending.affords(estimate_ms):
                 break
             observe("examine", _regions(proposal, global_view, [view for view in batch if view.region != GLOBAL_VIEW]))
             with spending.stage("examine") as took:

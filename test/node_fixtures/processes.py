@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -61,6 +62,9 @@ class NodeProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self.running:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.terminate()  # a process that is killed leaves its shared memory behind
         self.kill()
         if kind is not None:
             print(self.text)
