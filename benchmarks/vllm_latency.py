@@ -14,6 +14,7 @@ three regions and of two objects; drafts are accepted as far as they agree with 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import sys
@@ -23,6 +24,8 @@ from typing import Any
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+if importlib.util.find_spec("flashinfer") is None:
+    os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
 
 import numpy as np
 import torch
@@ -108,7 +111,7 @@ class Script:
 def scripted(bench: Bench, engine: VllmEngine, script: Script, name: str) -> None:
     """A frame through the project's own loop, `ActivePerception`, whose models write the script."""
     budget = Budget(max_regions=3, view_pixels=2_097_152, crop_pixels=840 * 840, max_tokens=256)
-    perception = ActivePerception(MllmSensing(engine), MllmTask(engine), budget)
+    perception = ActivePerception(MllmSensing(engine), MllmTask(engine), budget, examine_view=False)
     frames = [Frame(bench.generator.integers(0, 255, (1080, 1920, 3), dtype=np.uint8)) for _ in range(4)]
     taken: list[Any] = []
     script.on = True
