@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import inspect
+import json
 import math
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -256,6 +259,22 @@ def test_vllm_settings_are_checked(vllm):
         VllmEngine(vllm[1], memory_share=2)
     with pytest.raises(InvalidInput, match="quantization must be '' or 'fp8', got 'int1'"):
         VllmEngine(vllm[1], quantization="int1")
+    with pytest.raises(InvalidInput, match="drafts must be 0 to 31, got 32"):
+        VllmEngine(vllm[1], drafts=32)
+    with pytest.raises(InvalidInput, match="structured must be true or false, got 'sglang'"):
+        VllmEngine(vllm[1], structured="sglang")
+
+
+@pytest.mark.parametrize("kind", choice.ENGINE_TYPES)
+def test_every_setting_of_an_engine_is_documented_with_its_default(kind):
+    page = (Path(__file__).parents[1] / "docs" / "presets.md").read_text(encoding="utf-8")
+    section = page.partition("## The settings of an engine")[2].partition("\n## ")[0]
+    table = [[cell.strip(" `") for cell in line.split("|")[1:4]] for line in section.splitlines() if line[:2] == "| "]
+    documented = {name: default for engine, name, default in table if engine == kind}
+    signature = inspect.signature(choice._class_of(kind)).parameters
+    assert documented == {
+        name: "" if each.default is each.empty else json.dumps(each.default) for name, each in signature.items()
+    }
 
 
 def test_an_engine_has_answered_before_it_is_handed_out():

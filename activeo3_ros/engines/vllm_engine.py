@@ -76,6 +76,8 @@ class VllmEngine:
                 raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
         if quantization not in ("", "fp8"):
             raise InvalidInput(f"quantization must be '' or 'fp8', got {quantization!r}")
+        if not isinstance(structured, bool):
+            raise InvalidInput(f"structured must be true or false, got {structured!r}")
         directory = local_model(model)
         self.family = family_named(model_type(directory))
         # Nothing is fetched or reported, and the model lives and dies with this process.
