@@ -71,69 +71,58 @@ def decode(
 ) -> Any:
     """`(batch, tokens)`: the left-padded prompts and what was written, ended rows padded, as `generate` gives them."""
     torch = require_package("torch", "to train", "activeo3_ros[train]")
-    with torch.no_grad():
-        return _decode(model, input_ids, config, logits_processor, stopping_criteria, inputs)
-
-
-def _decode(
-    model: Any,
-    input_ids: Any,
-    config: Any,
-    logits_processor: Sequence[Callable[..., Any]],
-    stopping_criteria: Sequence[Callable[..., Any]],
-    inputs: Mapping[str, Any],
-) -> Any:
-    import torch
-
     from .qwen_speed import positions_of_one_picture
 
-    batch, prompt = input_ids.shape
-    written = torch.full(
-        (batch, prompt + config.max_new_tokens),
-        int(config.pad_token_id),
-        dtype=input_ids.dtype,
-        device=input_ids.device,
-    )
-    written[:, :prompt] = input_ids
-    ends = config.eos_token_id if isinstance(config.eos_token_id, (list, tuple)) else [config.eos_token_id]
-    ends = torch.tensor([end for end in ends if end is not None], dtype=input_ids.dtype, device=input_ids.device)
+    with torch.no_grad():
+        batch, prompt = input_ids.shape
+        written = torch.full(
+            (batch, prompt + config.max_new_tokens),
+            int(config.pad_token_id),
+            dtype=input_ids.dtype,
+            device=input_ids.device,
+        )
+        written[:, :prompt] = input_ids
+        ends = config.eos_token_id if isinstance(config.eos_token_id, (list, tuple)) else [config.eos_token_id]
+        ends = torch.tensor([end for end in ends if end is not None], dtype=input_ids.dtype, device=input_ids.device)
 
-    types: list[Any] = []  # that products are computed in: under autocast not that of the weights
-    hook = model.model.language_model.layers[0].self_attn.v_proj.register_forward_hook(
-        lambda module, arguments, result: types.append(result.dtype)
-    )
-    seen = model(input_ids=input_ids, use_cache=True, logits_to_keep=1, **inputs)
-    hook.remove()
-    merge = model.config.vision_config.spatial_merge_size
-    mask = inputs["attention_mask"]
-    _, shift = positions_of_one_picture(
-        input_ids, inputs["mm_token_type_ids"] == 1, inputs["image_grid_thw"], mask, merge
-    )
-    logits = seen.logits[:, -1]
-    step = _Step(model, types[0], seen.past_key_values, mask, mask.sum(1, keepdim=True) + shift, config.max_new_tokens)
-    del seen
-    done = torch.zeros(batch, dtype=torch.bool, device=input_ids.device)
-    for length in range(prompt + 1, prompt + config.max_new_tokens + 1):
-        scores = logits.float()
-        for process in logits_processor:
-            scores = process(written[:, : length - 1], scores)
-        if config.do_sample:
-            # The largest of logits plus Gumbel noise is a sample of the softmax.
-            noise = torch.empty_like(scores).exponential_().log_()
-            token = (scores / (config.temperature or 1.0) - noise).argmax(-1)
-        else:
-            token = scores.argmax(-1)
-        token = token.masked_fill(done, int(config.pad_token_id))
-        written[:, length - 1] = token
-        done = done | torch.isin(token, ends)
-        for is_done in stopping_criteria:
-            done = done | is_done(written[:, :length], None)
-        # Asking the GPU makes it wait, so not at every token.
-        asked = bool(stopping_criteria) or length % 8 == 0
-        if length == written.shape[1] or (asked and bool(done.all())):
-            return written[:, :length]
-        logits = step(token)
-    return written
+        types: list[Any] = []  # that products are computed in: under autocast not that of the weights
+        hook = model.model.language_model.layers[0].self_attn.v_proj.register_forward_hook(
+            lambda module, arguments, result: types.append(result.dtype)
+        )
+        seen = model(input_ids=input_ids, use_cache=True, logits_to_keep=1, **inputs)
+        hook.remove()
+        merge = model.config.vision_config.spatial_merge_size
+        mask = inputs["attention_mask"]
+        _, shift = positions_of_one_picture(
+            input_ids, inputs["mm_token_type_ids"] == 1, inputs["image_grid_thw"], mask, merge
+        )
+        logits = seen.logits[:, -1]
+        step = _Step(
+            model, types[0], seen.past_key_values, mask, mask.sum(1, keepdim=True) + shift, config.max_new_tokens
+        )
+        del seen
+        done = torch.zeros(batch, dtype=torch.bool, device=input_ids.device)
+        for length in range(prompt + 1, prompt + config.max_new_tokens + 1):
+            scores = logits.float()
+            for process in logits_processor:
+                scores = process(written[:, : length - 1], scores)
+            if config.do_sample:
+                # The largest of logits plus Gumbel noise is a sample of the softmax.
+                noise = torch.empty_like(scores).exponential_().log_()
+                token = (scores / (config.temperature or 1.0) - noise).argmax(-1)
+            else:
+                token = scores.argmax(-1)
+            token = token.masked_fill(done, int(config.pad_token_id))
+            written[:, length - 1] = token
+            done = done | torch.isin(token, ends)
+            for is_done in stopping_criteria:
+                done = done | is_done(written[:, :length], None)
+            # Asking the GPU makes it wait, so not at every token.
+            asked = bool(stopping_criteria) or length % 8 == 0
+            if length == written.shape[1] or (asked and bool(done.all())):
+                return written[:, :length]
+            logits = step(token)
+        return written
 
 
 class _Step:
