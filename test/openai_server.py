@@ -60,6 +60,7 @@ class Server:
                 with server._lock:
                     server.requests.append((self.path, dict(self.headers), self.request_body))
                     step = server.script.popleft() if server.script else completion()
+                    self.counts = True
                     server.under_way += 1
                     server.most_under_way = max(server.most_under_way, server.under_way)
                 try:
@@ -67,8 +68,13 @@ class Server:
                 except OSError:
                     server.gone.set()
                 finally:
-                    with server._lock:
-                        server.under_way -= 1
+                    self.ends()
+
+            def ends(self):
+                """No longer under way: before its last byte, after which the client may send the next one."""
+                with server._lock:
+                    server.under_way -= self.counts
+                    self.counts = False
 
             def answer(self, step):
                 if callable(step):
@@ -84,6 +90,7 @@ class Server:
                 for name, value in headers.items():
                     self.send_header(name.replace("_", "-"), value)
                 self.end_headers()
+                self.ends()
                 self.wfile.write(body)
 
             def left(self, wait_s):

@@ -49,8 +49,8 @@ from .worker import Outcome, Prepared, Rejected, Settings, Worker
 
 STOP_S = 1.0
 """How long a cleanup or shutdown waits for a model's call; then the call's thread is left behind."""
-LEAVE_S = 0.7
-"""How long the end of the process waits for the middleware."""
+END_S = 1.7
+"""How long the process takes to end at most: a model's call, then what the middleware has to give back."""
 WATCH_PERIOD_S = 0.2
 WARM_UP_SIZE = (480, 640)
 """Height and width of the grey picture that models see once before they are ready, pixels."""
@@ -459,10 +459,11 @@ def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = 
     else:
         node.get_logger().info("waiting for the lifecycle transitions configure and activate (or set autostart:=true)")
     stop.wait()
+    ends = time.monotonic() + END_S
     node.end()
     leaving = threading.Thread(target=_leave, args=(executor, node), name="leave", daemon=True)
     leaving.start()
-    leaving.join(LEAVE_S)
+    leaving.join(max(0.1, ends - time.monotonic()))
     # A model that hangs sits in a thread that cannot be ended: leave without waiting for it.
     sys.stdout.flush()
     sys.stderr.flush()
