@@ -56,7 +56,7 @@ WARM_UP_SIZE = (480, 640)
 """Height and width of the grey picture that models see once before they are ready, pixels."""
 EXECUTOR_THREADS = 8
 """A transition and a look may hold one each for long; the others answer."""
-SWITCH_INTERVAL_S = 0.001
+SWITCH_INTERVAL_S = 0.0002
 """How long a model's Python code may keep the interpreter: an answer to a service waits for it several times over."""
 
 

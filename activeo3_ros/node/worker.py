@@ -474,12 +474,16 @@ class Worker:
             lane.job = None
             self._slots.done(job)
         lane.perception = None
+        gc.unfreeze()
         gc.collect()
         return_freed_memory()
 
     def _load_models(self, generation: Generation, lane: Lane) -> None:
         try:
             lane.perception = self._load()
+            # What lives as long as the models need not be looked through for garbage: that would hold up every thread
+            # for some tens of milliseconds, again and again while frames are looked at, and services with them.
+            gc.freeze()
         except Exception as error:
             generation.error = f"{type(error).__name__}: {error}"
             logger.exception("the models could not be loaded")
