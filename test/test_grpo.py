@@ -303,7 +303,7 @@ def test_a_disk_that_fills_up_while_saving_is_one_clear_line(model: Path, data: 
 
 
 def test_training_ends_when_its_time_is_up(model: Path, data: Path, tmp_path: Path) -> None:
-    change = {"panels_every": 0, "max_minutes": 0.0001}
+    change = {"panels_every": 0, "max_minutes": 1e-9}
     policy = train(load_config(write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", 500, change)))
     assert (policy / "model.safetensors").is_file()
     assert len(log_of(tmp_path / "run")) == 1
