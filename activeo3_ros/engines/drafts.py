@@ -16,6 +16,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .forms import BOX, FORMS, POINT
+
+ITEMS = {"bbox": BOX, "point": POINT}
 CONTEXT_TOKENS = 96
 """The last tokens that are looked at: two boxes and more."""
 _ASSISTANT = "<|im_start|>assistant\n"
@@ -38,7 +41,7 @@ def likely_continuation(text: str) -> str:
         if written.endswith(","):
             return " "
         known = written.split(", ")
-        if len(known) == (4 if kind == "bbox" else 2):
+        if len(known) == ITEMS[kind].count("#"):
             return _after_numbers("", kind, text)
         # The right and the lower end of a small box often begin as the left and the upper one do.
         return f", {known[-2]}" if len(known) > 1 else ", "
@@ -46,22 +49,23 @@ def likely_continuation(text: str) -> str:
     if after:
         return _after_numbers(after[2], after[1], text)
     opened = _OPENED.search(text)
-    return _rest(opened[1], '[{"bbox_2d": [') if opened else ""
+    return _rest(opened[1], f"[{BOX.partition('#')[0]}") if opened else ""
 
 
 def _after_numbers(written: str, kind: str, text: str) -> str:
     """What follows the numbers of a box, up to the numbers of the next one. written: the part that is there already."""
     labels = _LABELS.findall(text)
     closed = written.count('"') == 4
-    following = f'{{"{kind}_2d": ['
-    start = '], "label": "'
+    following, _, rest = ITEMS[kind].partition("#")
+    start, _, end = rest.rpartition("#")[2].partition("@")
     if not written.startswith(start):
-        return _rest(written, f'{start}{labels[-1]}"}}, {following}' if labels else start)
+        return _rest(written, f"{start}{labels[-1]}{end}, {following}" if labels else start)
     label = written[len(start) :].split('"')[0]
     if closed:
-        return _rest(written, f'{start}{label}"}}, {following}') or _rest(written, f'{start}{label}"}}]\n{_end(text)}')
+        item = f"{start}{label}{end}"
+        return _rest(written, f"{item}, {following}") or _rest(written, f"{item}]\n{_end(text)}")
     likely = next((known for known in reversed(labels) if known.startswith(label)), None)
-    return "" if likely is None else _rest(written, f'{start}{likely}"}}, {following}')
+    return "" if likely is None else _rest(written, f"{start}{likely}{end}, {following}")
 
 
 def _rest(written: str, whole: str) -> str:
@@ -69,7 +73,7 @@ def _rest(written: str, whole: str) -> str:
 
 
 def _end(text: str) -> str:
-    return "</answer>" if "<answer>" in text else "```"
+    return FORMS["regions" if FORMS["regions"].start in text else "boxes"].end
 
 
 class Tokenizer(Protocol):
