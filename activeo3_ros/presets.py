@@ -26,6 +26,7 @@ import yaml
 
 from .perception import ActivePerception, Budget, InvalidInput, Query
 from .resources import config_directory
+from .settings import check_kinds
 
 SENSING_TYPES = {
     "detector_proposals": "activeo3_ros.sensing.detector_proposals:DetectorProposals",
@@ -55,7 +56,7 @@ class Component:
     settings: Mapping[str, Any]
 
     def build(self, types: Mapping[str, str]) -> Any:
-        """An instance. Raises InvalidInput for a type or a setting that does not exist."""
+        """An instance. Raises InvalidInput for a type or a setting that does not exist, or a value of a wrong kind."""
         if self.type not in types:
             raise InvalidInput(f"unknown {self.kind} type {self.type!r}; known are {', '.join(sorted(types))}")
         module, _, name = types[self.type].partition(":")
@@ -66,6 +67,7 @@ class Component:
             raise InvalidInput(
                 f"{self.kind} {self.type!r} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}"
             )
+        check_kinds(f"{self.kind} {self.type!r}", cls, self.settings)
         return cls(**self.settings)
 
 

@@ -62,6 +62,10 @@ def test_auto_takes_the_server_where_one_is_named(monkeypatch):
         ({"type": "abacus"}, "unknown engine type 'abacus'; known are auto, transformers, vllm, remote"),
         ({"type": "remote", "uri": "x"}, "engine 'remote' has no setting 'uri'; its settings are"),
         ("remote", "must be a mapping"),
+        ({"type": "vllm", "model": "x", "drafts": "many"}, "engine 'vllm': drafts must be a whole number, got 'many'"),
+        ({"type": "vllm", "model": "x", "drafts": True}, "engine 'vllm': drafts must be a whole number, got True"),
+        ({"type": "vllm", "model": "x", "memory_share": []}, r"memory_share must be a number, got \[\]"),
+        ({"type": "transformers", "model": "x", "dtype": 16}, "engine 'transformers': dtype must be a text, got 16"),
     ],
 )
 def test_a_wrong_engine_is_named(settings, message):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..perception.errors import InvalidInput
+from ..settings import check_kinds
 from .base import Engine, Prompt, Request
 from .gathering import Gathering
 
@@ -101,6 +102,7 @@ def _build(settings: dict[str, Any]) -> Engine:
             f"no engine can run here: {choose()[1]}; install the extra `gpu`, or give the preset an engine of type "
             "`remote` with the url of a server; run: activeo3 doctor"
         )
+    check_kinds(f"engine {chosen!r}", _class_of(chosen), given)
     engine: Engine = _class_of(chosen)(**given)
     if chosen == "remote":  # a server is warm, and gathers by itself what many clients ask
         return engine
