@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import threading
@@ -14,6 +15,7 @@ from node_fixtures.client import Client, wait_for
 from node_fixtures.fakes import FINE, HANGS, picture
 from node_fixtures.inside import node_inside
 from node_fixtures.processes import NodeProcess, real_node
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
 from std_srvs.srv import SetBool
 
@@ -215,23 +217,33 @@ def test_an_exception_in_a_transition_is_logged_and_leaves_the_node_unconfigured
         assert node.state == "active"
 
 
-def test_an_exception_in_a_callback_is_logged_and_the_node_goes_on(client, caplog):
+def test_an_exception_in_a_callback_is_logged_once_and_the_node_goes_on(client, caplog):
+    failures = itertools.count(1)
     with node_inside() as node:
 
         def broken(request, response):
-            raise RuntimeError("the bug of the day")
+            raise RuntimeError(f"bug {next(failures)} of the day")
+
+        def slow(request, response):
+            time.sleep(0.3)
+            return response
 
         node.create_service(SetBool, "~/broken", broken)
+        node.create_service(SetBool, "~/slow", slow, callback_group=ReentrantCallbackGroup())
         executor, stop = MultiThreadedExecutor(2, context=node.context), threading.Event()
         executor.add_node(node)
         spinning = threading.Thread(target=_spin, args=(executor, node, stop), daemon=True)
         spinning.start()
         try:
             for _ in range(3):  # as many as there are threads, and one more
+                client._client(SetBool, "slow").call_async(SetBool.Request())
                 client._client(SetBool, "broken").call_async(SetBool.Request())
-            wait_for(lambda: caplog.text.count("RuntimeError: the bug of the day") == 3)
+            for bug in (1, 2, 3):
+                wait_for(lambda line=f"RuntimeError: bug {bug} of the day": line in caplog.text)
             assert "a callback of activeo3 failed" in caplog.text and "Traceback" in caplog.text
             assert client.get_state() == "unconfigured"
+            said = [record.exc_text or "" for record in caplog.records]
+            assert [sum(f"bug {bug} of the day" in text for text in said) for bug in (1, 2, 3)] == [1, 1, 1]
         finally:
             stop.set()
             executor.shutdown()

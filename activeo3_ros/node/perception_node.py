@@ -482,8 +482,10 @@ def _spin(executor: MultiThreadedExecutor, node: PerceptionNode, stop: threading
     while not stop.is_set() and node.context.ok():
         try:
             executor.spin_once()
-        except Exception:
-            if not stop.is_set():
+        except Exception as error:
+            # rclpy hands a callback out again while it waits for a thread, and raises its exception as often: say it once.
+            if not stop.is_set() and not vars(error).setdefault("_logged", False):
+                vars(error)["_logged"] = True
                 logging.getLogger(__name__).exception("a callback of %s failed", node.get_name())
 
 
