@@ -52,6 +52,7 @@ setup(
     },
     install_requires=["numpy>=1.26", "opencv-python-headless>=4.8,<5", "pillow>=10.1", "pyyaml>=6", "tqdm>=4.66"],
     extras_require={
+        "deepspeed": [*train, "deepspeed>=0.19"],
         "embedded": embedded,
         "eval": evaluation,
         "flash": ["flash-attn>=2.7"],  # compiles CUDA code where it has no wheel: never part of another extra

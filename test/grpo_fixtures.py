@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +95,21 @@ def write_config(
     grpo = {**values["grpo"], **change.get("grpo", {})}
     path.write_text(yaml.safe_dump({**values, **change, "grpo": grpo}))
     return path
+
+
+def weights(directory: Path) -> dict[str, np.ndarray]:
+    """The tensors of a checkpoint by name."""
+    from safetensors.numpy import load_file
+
+    return load_file(directory / "model.safetensors")
+
+
+def log_of(run: Path) -> list[dict[str, str]]:
+    """The rows of a run's `log.csv`."""
+    with open(run / "log.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def environment() -> dict[str, str]:
+    """Of a process that trains beside others, and imports what this one does."""
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -1,12 +1,8 @@
-"""GRPO with TRL's trainer on a tiny random model and the CPU: it steps, resumes, runs in two processes, refuses bad
-input.
-"""
+"""GRPO with TRL's trainer on a tiny random model and the CPU: it steps, resumes, refuses bad input."""
 
 from __future__ import annotations
 
 import csv
-import importlib.util
-import os
 import shutil
 import signal
 import subprocess
@@ -18,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from grpo_fixtures import make_model, make_rows, require_training, write_config
+from grpo_fixtures import environment, log_of, make_model, make_rows, require_training, weights, write_config
 
 require_training()
 
@@ -52,17 +48,6 @@ def trained(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -
     policy = train(load_config(write_config(out / "config.yaml", model, data, out / "run")))
     assert policy == out / "run" / "policy"
     return out / "run"
-
-
-def weights(directory: Path) -> dict[str, np.ndarray]:
-    from safetensors.numpy import load_file
-
-    return load_file(directory / "model.safetensors")
-
-
-def log_of(run: Path) -> list[dict[str, str]]:
-    with open(run / "log.csv", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_three_steps_log_every_term_and_save_panels(trained: Path) -> None:
@@ -158,76 +143,6 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(model: Path, da
     assert "Traceback" not in errors
     checkpoint = last_complete_checkpoint(tmp_path / "run")
     assert checkpoint is not None and (checkpoint / "model.safetensors").is_file()
-
-
-ACCELERATE = Path(__file__).parents[1] / "config" / "training" / "accelerate"
-TINY = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny"
-
-
-def launch(settings: str, config: Path, *options: str) -> None:
-    """`accelerate launch` with a shipped file, in two processes on a CPU."""
-    command = [
-        sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(ACCELERATE / settings), *options,
-        "--main_process_port", "0", str(Path(__file__).with_name("cpu_sharding.py")), "train", "grpo",
-        "--config", str(config),
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=400)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def test_two_processes_share_the_work(model: Path, data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("accelerate")
-    config = write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", steps=1, change={"panels_every": 0})
-    launch("cpu2.yaml", config)
-    (row,) = log_of(tmp_path / "run")
-    assert float(row["epoch"]) == 4 / 16, "each of two processes did 2 of the 16 answers"
-    assert (tmp_path / "run" / "policy" / "model.safetensors").is_file()
-
-
-@pytest.fixture(scope="module")
-def unsharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
-    """The policy of one update of two processes that have all weights each."""
-    folder = tmp_path_factory.mktemp("unsharded")
-    return weights(one_update("cpu2", folder) / "policy")
-
-
-def one_update(settings: str, folder: Path, *options: str) -> Path:
-    """The run of one update of activeo3-tiny, which gets rewards, so that there are gradients."""
-    change = {
-        "data": {"scenes": 8},
-        "view_pixels": 112_896,
-        "crop_pixels": 112_896,
-        "reward": {"weights": {"task": 0.0}, "coverage": "purity", "min_purity": 0.002},
-        "task": None,
-        "panels_every": 0,
-        "grpo": {
-            "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 256,
-            "lr_scheduler_type": "constant",
-        },
-    }  # fmt: skip
-    config = write_config(folder / "config.yaml", TINY / "policy", folder, folder / "run", steps=1, change=change)
-    launch(f"{settings}.yaml", config, *options)
-    return folder / "run"
-
-
-@pytest.mark.parametrize(("settings", "needs"), [("fsdp", "accelerate"), ("zero3", "deepspeed")])
-def test_sharded_weights_learn_and_are_saved_as_whole_ones(
-    settings: str, needs: str, unsharded: dict[str, np.ndarray], tmp_path: Path
-) -> None:
-    """FSDP 2 and DeepSpeed ZeRO-3 as shipped: the policy is that of two unsharded processes."""
-    if importlib.util.find_spec(needs) is None:
-        pytest.skip(f"{needs} is not installed")
-    run = one_update(settings, tmp_path, "--num_processes", "2", "--mixed_precision", "no")
-    sharded, before = weights(run / "policy"), weights(TINY / "policy")
-    assert float(log_of(run)[0]["grad_norm"]) > 0
-    assert any(not np.array_equal(before[name], unsharded[name]) for name in before)
-    # Adam's first step is 1e-3 in size whatever the gradient is, so that rounding shows where that is nearly nothing.
-    apart = [np.abs(unsharded[name] - sharded[name]) for name in unsharded]
-    assert all(each.max() < 2e-4 and (each > 1e-5).mean() < 0.001 for each in apart)
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 WRONG = [
@@ -337,7 +252,7 @@ def test_an_answer_that_goes_on_after_its_end_is_not_well_formed() -> None:
 
 
 def test_runs_of_a_study_differ_in_reward_seed_and_scenes(tmp_path: Path) -> None:
-    base = yaml.safe_load((ACCELERATE.parent / "tiny.yaml").read_text())
+    base = yaml.safe_load((Path(__file__).parents[1] / "config" / "training" / "tiny.yaml").read_text())
     made = [
         configuration(base, Run(reward, seed, tmp_path, 0), {"max_minutes": 3.0})
         for reward, seed in (("both", 0), ("heuristic", 2))

@@ -483,7 +483,7 @@ def _spin(executor: MultiThreadedExecutor, node: PerceptionNode, stop: threading
         try:
             executor.spin_once()
         except Exception as error:
-            # rclpy hands a callback out again while it waits for a thread, and raises its exception as often: say it once.
+            # rclpy hands a callback that waits for a thread out again, and raises its exception as often: say it once.
             if not stop.is_set() and not vars(error).setdefault("_logged", False):
                 vars(error)["_logged"] = True
                 logging.getLogger(__name__).exception("a callback of %s failed", node.get_name())
