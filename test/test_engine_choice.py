@@ -153,6 +153,8 @@ def vllm(monkeypatch):
     module = stand_in("vllm", __version__="0.22.1", LLM=llm, SamplingParams=SimpleNamespace, started=started)
     stand_in("vllm.sampling_params", RequestOutputKind=kinds, StructuredOutputsParams=SimpleNamespace)
     stand_in("vllm.inputs", mm_input=lambda **values: {"type": "multimodal", **values})
+    stand_in("vllm.engine")
+    stand_in("vllm.engine.arg_utils", EngineArgs=SimpleNamespace(__dataclass_fields__={"model": None}))
     stand_in("vllm.multimodal")
     stand_in(
         "vllm.multimodal.inputs", MultiModalFieldElem=SimpleNamespace, MultiModalBatchedField=FakeField,
@@ -160,6 +162,8 @@ def vllm(monkeypatch):
         PlaceholderRange=SimpleNamespace,
     )  # fmt: skip
     vllm_engine._on_device_field.cache_clear()
+    monkeypatch.setattr(vllm_engine, "_in_use", [])
+    monkeypatch.setattr(vllm_engine, "_retired", [])
     yield module, str(directory)
     vllm_engine._on_device_field.cache_clear()
 
@@ -256,6 +260,36 @@ def test_vllm_is_shut_down_with_its_engine(vllm):
     engine.close()
     engine.close()
     assert inner.is_shut
+
+
+def test_vllm_is_shut_down_with_the_last_engine_of_the_process(vllm):
+    first, last = VllmEngine(vllm[1]), VllmEngine(vllm[1])
+    inner, other = first._engine, last._engine
+    first.close()
+    assert not inner.is_shut, "what the two share would go with it"
+    last.close()
+    assert inner.is_shut and other.is_shut
+
+
+def test_vllm_that_would_normalize_pixels_itself_is_told_not_to(vllm):
+    module, directory = vllm
+    VllmEngine(directory)
+    assert "mm_device_do_normalize" not in module.started[-1], "0.22 does not know it"
+    sys.modules["vllm.engine.arg_utils"].EngineArgs.__dataclass_fields__["mm_device_do_normalize"] = None
+    VllmEngine(directory)
+    assert module.started[-1]["mm_device_do_normalize"] is False
+
+
+def test_a_setting_that_vllm_refuses_is_told_with_the_reason(vllm, monkeypatch):
+    def refuse(**settings):
+        raise ValueError(
+            "1 validation error for ModelConfig\n  Value error, no such architecture [type=value_error, input={}]\n"
+            "    For further information visit https://errors.pydantic.dev/2.14/v/value_error"
+        )
+
+    monkeypatch.setattr(vllm[0], "LLM", refuse)
+    with pytest.raises(EngineError, match="vLLM cannot start: no such architecture; the engine `transformers`"):
+        VllmEngine(vllm[1])
 
 
 def test_vllm_settings_are_checked(vllm):

@@ -12,9 +12,11 @@ import time
 import cv2
 import numpy as np
 import pytest
-from openai_server import BOX, Server, busy, completion, dripping, dropped, slow
+from hypothesis import given
+from hypothesis import strategies as st
+from openai_server import BOX, Server, busy, completion, dripping, dropped, entry, slow
 
-from activeo3_ros.engines.base import EngineError, Prompt, Request
+from activeo3_ros.engines.base import EngineError, Prompt, Request, Token, aligned
 from activeo3_ros.engines.remote import RemoteEngine
 from activeo3_ros.perception import ActivePerception, Budget, Frame, InvalidInput, Query, Status
 from activeo3_ros.presets import load_preset
@@ -219,6 +221,32 @@ def test_closing_the_engine_ends_what_is_under_way():
         assert server.gone.wait(5)
     with pytest.raises(EngineError, match="was closed"):
         engine.generate([request()])
+
+
+def test_a_stop_within_a_token_leaves_every_token_its_probability():
+    """As vLLM's server answers: the text ends at the stop, the last token goes on to the end of its line."""
+    answer = completion(BOX)
+    answer["choices"][0]["logprobs"]["content"][-1] = entry("]\n", -0.25)
+    with Server(answer) as server:
+        engine = RemoteEngine(server.url, "policy")
+        [reply] = engine.generate([request()])
+        engine.close()
+    assert reply.text.endswith(BOX) and "".join(token.text for token in reply.tokens) == BOX
+    assert reply.tokens[-1].probability == pytest.approx(math.exp(-0.25))
+    assert reply.probability([(0, len(reply.text) - 1)]) == pytest.approx(math.exp(-0.5))
+
+
+@given(st.lists(st.text("ab]}\n", max_size=3)), st.integers(0, 20))
+def test_tokens_always_make_up_the_text(pieces, length):
+    """Whatever a server lists: fitted where it can be, of unknown probability else."""
+    tokens = [Token(piece, 0.5, index) for index, piece in enumerate(pieces)]
+    whole = "".join(pieces)
+    fitted = aligned(tokens, whole[:length])
+    assert "".join(token.text for token in fitted) == whole[:length]
+    assert [token.id for token in fitted] == [token.id for token in tokens]
+    assert all(token.probability == 0.5 for token in fitted), "the text is a beginning of what the tokens say"
+    other = aligned(tokens, "z" + whole)
+    assert not tokens or ("".join(token.text for token in other) == "z" + whole and math.isnan(other[0].probability))
 
 
 def test_an_answer_without_probabilities_has_no_score_but_its_tokens_count():

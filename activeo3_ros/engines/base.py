@@ -96,6 +96,28 @@ class Reply:
         return sum(found) / len(found) if found else math.nan
 
 
+def aligned(tokens: Sequence[Token], text: str) -> tuple[Token, ...]:
+    """The tokens with the parts of `text` that they wrote; of unknown probability where the two do not fit together.
+
+    vLLM leaves the token that ends an answer, and what follows a stop text within a token, out of its text, but not out
+    of its tokens.
+    """
+    fitting: list[Token] = []
+    rest = text
+    for token in tokens:
+        if rest.startswith(token.text):
+            piece = token.text
+        elif token.text.startswith(rest) or token.text.startswith("<|"):
+            piece = rest if token.text.startswith(rest) else ""
+        else:
+            break
+        fitting.append(Token(piece, token.probability, token.id))
+        rest = rest[len(piece) :]
+    if not rest and len(fitting) == len(tokens):
+        return tuple(fitting)
+    return tuple(Token("" if index else text, id=token.id) for index, token in enumerate(tokens))
+
+
 class Engine(Protocol):
     """One loaded model. `generate` may be called from several threads."""
 

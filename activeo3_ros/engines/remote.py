@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 import cv2
 
 from ..perception.errors import InvalidInput
-from .base import EngineError, Reply, Request, Token
+from .base import EngineError, Reply, Request, Token, aligned
 from .forms import escaped
 from .qwen import family_named
 
@@ -311,7 +311,7 @@ class _Call:
 
 
 def _tokens(listed: Sequence[Any], written: str, count: int) -> tuple[Token, ...]:
-    """The tokens with their probabilities where they make up the text, else as many tokens of unknown probability."""
+    """The tokens with their probabilities where they make up the text, else as many of unknown probability."""
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     tokens = []
     for entry in listed:
@@ -319,10 +319,7 @@ def _tokens(listed: Sequence[Any], written: str, count: int) -> tuple[Token, ...
         text = decoder.decode(bytes(raw)) if isinstance(raw, list) else str(entry["token"])
         logprob = float(entry["logprob"])
         tokens.append(Token(text, math.exp(min(0.0, logprob)) if math.isfinite(logprob) else math.nan))
-    if tokens and "".join(token.text for token in tokens) == written:
-        return tuple(tokens)
-    missing = max(count, len(tokens), 1 if written else 0) - 1
-    return (Token(written), *[Token("")] * missing) if missing >= 0 else ()
+    return aligned(tokens or [Token("")] * max(count, 1 if written else 0), written)
 
 
 def _seconds(header: str | None) -> float:

