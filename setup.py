@@ -58,7 +58,7 @@ setup(
         "flash": ["flash-attn>=2.7"],  # compiles CUDA code where it has no wheel: never part of another extra
         "gpu": gpu,
         "train": train,
-        "vllm": ["vllm>=0.22.1,<0.23; platform_system == 'Linux'"],
+        "vllm": ["vllm>=0.22.1,<0.33; platform_system == 'Linux'"],  # what test_vllm.py and the benchmarks ran with
     },
     entry_points={"console_scripts": ["activeo3=activeo3_ros.cli:main"]},
     options={"build": {"build_base": "build/pip"}},  # build/ itself is colcon's

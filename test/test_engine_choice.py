@@ -28,16 +28,18 @@ PROMPT = Prompt("Where?", before="Look. ", prefix="<answer>[", stop=("</answer>"
 @pytest.mark.parametrize(
     ("installed", "cuda", "machine", "engine"),
     [
-        ((), False, "x86_64", "remote"),
-        (("torch",), False, "x86_64", "transformers"),
-        (("torch",), True, "x86_64", "transformers"),
-        (("torch", "vllm"), True, "x86_64", "vllm"),
-        (("torch", "vllm"), True, "aarch64", "transformers"),
-        (("torch", "vllm"), False, "x86_64", "transformers"),
+        ({}, False, "x86_64", "remote"),
+        ({"torch": "2"}, False, "x86_64", "transformers"),
+        ({"torch": "2"}, True, "x86_64", "transformers"),
+        ({"torch": "2", "vllm": "0.22.1"}, True, "x86_64", "vllm"),
+        ({"torch": "2", "vllm": "0.33.0"}, True, "x86_64", "transformers"),
+        ({"torch": "2", "vllm": "0.22.1"}, True, "aarch64", "transformers"),
+        ({"torch": "2", "vllm": "0.22.1"}, False, "x86_64", "transformers"),
     ],
 )
 def test_the_fastest_engine_that_runs_is_chosen(monkeypatch, installed, cuda, machine, engine):
     monkeypatch.setattr(choice, "has_package", lambda name: name in installed)
+    monkeypatch.setattr(choice, "installed_version", lambda name: installed[name])
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: cuda)))
     monkeypatch.setattr(choice.platform, "machine", lambda: machine)
     name, reason = choice.choose()
@@ -278,6 +280,18 @@ def test_vllm_that_would_normalize_pixels_itself_is_told_not_to(vllm):
     sys.modules["vllm.engine.arg_utils"].EngineArgs.__dataclass_fields__["mm_device_do_normalize"] = None
     VllmEngine(directory)
     assert module.started[-1]["mm_device_do_normalize"] is False
+
+
+@pytest.mark.parametrize("version", ["0.21.0", "0.33.0", "1.0.0", "dev"])
+def test_a_vllm_whose_inputs_are_not_known_is_refused(vllm, monkeypatch, version):
+    """It might take pixels in another form, and see something else without failing."""
+    monkeypatch.setattr(vllm[0], "__version__", version)
+    with pytest.raises(
+        EngineError, match=rf"vLLM {version} is installed, .* knows the inputs of 0.22 to 0.32; install"
+    ):
+        VllmEngine(vllm[1])
+    monkeypatch.setattr(vllm[0], "__version__", "0.32.1.dev3+g1234567")
+    VllmEngine(vllm[1])
 
 
 def test_a_setting_that_vllm_refuses_is_told_with_the_reason(vllm, monkeypatch):

@@ -14,6 +14,7 @@ import importlib
 import itertools
 import math
 import os
+import re
 import threading
 import uuid
 from collections.abc import Sequence
@@ -38,6 +39,10 @@ GRAPH_REQUESTS = (1, 2, 3, 4, 6, 8, 12, 16, 18, 24, 32, 48, 64)
 of six, and steps between. Each takes some megabytes and a second or less of the start."""
 GRAPH_TOKENS = 512
 """Tokens in one step, drafts included, from which a graph saves nothing worth its memory."""
+
+VERSIONS = ((0, 22), (0, 32))
+"""The first and the last vLLM whose inputs are known. Another may take pixels in another form: it would not fail, but
+see something else."""
 
 _in_use: list[Any] = []
 _retired: list[Any] = []
@@ -68,7 +73,7 @@ class VllmEngine:
         faster only for long texts that are no lists of boxes, such as `reasoning: full`. The answer is the same.
         structured: hold the model to the form that a prompt asks for, so that every answer can be read.
 
-        Raises MissingPackage without vllm, EngineError if it cannot start.
+        Raises MissingPackage without vllm, EngineError if it cannot start or is of another version than `VERSIONS`.
         """
         for name, value, low, high in (
             ("memory_share", memory_share, 0.05, 0.95),
@@ -92,6 +97,8 @@ class VllmEngine:
             os.environ.setdefault("VLLM_USE_FLASHINFER_SAMPLER", "0")
         self._vllm = require_package("vllm", "to run a model with vLLM", "activeo3_ros[vllm]")
         self.device = "cuda" if importlib.import_module("torch").cuda.is_available() else "cpu"  # vLLM made for CPUs
+        if problem := version_problem(self._vllm.__version__):
+            raise EngineError(f"{problem}; install one of these, or run it as a server and use the engine `remote`")
         self._name, self._lock = directory.name, threading.Lock()
         self._quantization, self._drafts, self._structured = quantization, drafts, structured
         graphs = sorted({(1 + drafts) * count for count in (*GRAPH_REQUESTS, max_requests) if count <= max_requests})
@@ -225,6 +232,15 @@ class VllmEngine:
             mm_hashes={"image": [f"{self._series}-{name}"]},  # no two views are alike: hashing them would be in vain
             mm_placeholders={"image": [place]},
         )
+
+
+def version_problem(version: str) -> str:
+    """Why a version of vLLM cannot be used; "" if it can."""
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is not None and VERSIONS[0] <= tuple(map(int, numbers.groups())) <= VERSIONS[1]:
+        return ""
+    first, last = (".".join(map(str, known)) for known in VERSIONS)
+    return f"vLLM {version} is installed, and this engine knows the inputs of {first} to {last}"
 
 
 @functools.cache
