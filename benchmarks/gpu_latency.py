@@ -402,6 +402,7 @@ def run_vllm(bench: Bench, parts: list[str], rows: Path) -> None:
     for part in parts:
         out = bench.out.with_name(f"{bench.out.stem}_{part}.json")
         command = [sys.executable, str(Path(__file__).with_name("vllm_latency.py")), part, str(bench.checkpoint)]
+        command += ["--tiny"] if bench.tiny else []
         done = subprocess.run([*command, "--rows", str(rows), "--out", str(out)])
         if out.is_file():
             for name, value in json.loads(out.read_text(encoding="utf-8")).items():
@@ -445,7 +446,7 @@ def main() -> int:
             torch.cuda.empty_cache()
             free, total = torch.cuda.mem_get_info()
             bench.say("device_used_before_vllm_gb", round((total - free) / 1e9, 2))
-        if bench.cuda and importlib.util.find_spec("vllm") is not None:
+        if importlib.util.find_spec("vllm") is not None:
             run_vllm(bench, [part for part in args.vllm.split(",") if part], args.out)
     return 0
 

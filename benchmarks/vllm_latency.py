@@ -49,13 +49,13 @@ OBJECTS = [((112, 345, 202, 501), "car"), ((412, 400, 622, 608), "car")]
 
 
 def memory_share() -> float:
-    """The same as a share of this device."""
-    return MEMORY_GB * 1e9 / torch.cuda.mem_get_info()[1]
+    """The same as a share of this device; on a CPU, where the script is only tried, whatever starts."""
+    return MEMORY_GB * 1e9 / torch.cuda.mem_get_info()[1] if torch.cuda.is_available() else 0.2
 
 
 def used_gb() -> float:
-    """What all processes hold of the device."""
-    free, total = torch.cuda.mem_get_info()
+    """What all processes hold of the device; nothing on a CPU."""
+    free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (0, 0)
     return (total - free) / 1e9
 
 
@@ -222,8 +222,8 @@ def tower(bench: Bench, engine: VllmEngine, name: str) -> None:
         visual = getattr(wrapper, "worker", wrapper).model_runner.get_model().visual
         rows: dict[str, Any] = {}
         for key, sizes in (("1024", [(896, 896)]), ("2405", [(1820, 1036)]), ("3x900", [(840, 840)] * 3)):
-            pixels, grids = patches([bench.picture(*size) for size in sizes], PixelFormat(), torch.device("cuda"))
-            pixels, grid = pixels.to(torch.bfloat16), grids.cpu()
+            pixels, grids = patches([bench.picture(*size) for size in sizes], PixelFormat(), bench.device)
+            pixels, grid = pixels.to(bench.dtype), grids.cpu()
             floor = 2 * 630e6 * len(pixels) / bench.tflops / 1e9
             with torch.inference_mode():
                 took = bench.time(lambda: visual(pixels, grid_thw=grid.tolist()), 8, 3)  # noqa: B023
@@ -284,9 +284,10 @@ def main() -> int:
     parser.add_argument("checkpoint")
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tiny", action="store_true", help="on a CPU: tries the script, measures nothing")
     args = parser.parse_args()
     measured = json.loads(args.rows.read_text(encoding="utf-8"))
-    bench = Bench(False, args.checkpoint, args.out, False)
+    bench = Bench(args.tiny, args.checkpoint, args.out, quick=args.tiny)
     bench.floor_token, bench.tflops = measured["floor_decoded_token_ms"], measured["matmul_tflops"]
     if args.part == "peer":
         peer(bench, args.checkpoint)

@@ -191,6 +191,13 @@ def save_on_full_disk(target: Path) -> None:
     raise OSError(28, "No space left on device")
 
 
+def test_vllm_gets_one_token_for_each_image() -> None:
+    """It puts all others in its place itself."""
+    assert grpo.one_token_an_image([1, 9, 9, 9, 2, 9, 3], image_token=9) == [1, 9, 2, 9, 3]
+    assert grpo.one_token_an_image([9, 9], image_token=9) == [9]
+    assert grpo.one_token_an_image([1, 2, 2], image_token=9) == [1, 2, 2]
+
+
 def test_a_full_disk_leaves_no_half_checkpoint(tmp_path: Path) -> None:
     target = tmp_path / "checkpoint-5"
     with (

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from grpo_fixtures import log_of, require_training, weights, write_config
 from tiny_models import require_torch
 
 require_torch()
@@ -188,6 +189,36 @@ def test_a_preset_runs_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     result = perception.perceive(Frame(draw_scene(HELD_OUT_SEED + 1).image), LIGHTS)
     assert result.status.name == "COMPLETE", result.status_message
     assert 1 <= len(result.regions) <= 3
+
+
+def test_grpo_takes_its_rollouts_from_vllm(tmp_path: Path) -> None:
+    """With the policy's own probabilities: before an update, and after it, when vLLM has been given the new weights."""
+    require_training()
+    from activeo3_ros.training.grpo import load_config, train
+
+    change = {
+        "data": {"scenes": 8},
+        "view_pixels": 112_896,
+        "crop_pixels": 112_896,
+        "reward": {"weights": {"task": 0.0}, "coverage": "purity", "min_purity": 0.002},
+        "task": None,
+        "panels_every": 0,
+        "grpo": {
+            "use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.2,
+            "vllm_max_model_length": 2048, "max_completion_length": 140, "per_device_train_batch_size": 8,
+            "num_generations": 8, "lr_scheduler_type": "constant", "save_strategy": "no",
+        },
+    }  # fmt: skip
+    policy = MODEL.with_name("policy")
+    config = write_config(tmp_path / "config.yaml", policy, tmp_path, tmp_path / "run", steps=2, change=change)
+    trained = train(load_config(config))
+    first, second = log_of(tmp_path / "run")
+    before, after = weights(policy), weights(trained)
+    assert float(first["grad_norm"]) > 0
+    assert any(not np.array_equal(before[name], after[name]) for name in before)
+    assert float(first["rewards/format/mean"]) == 1
+    for row in (first, second):
+        assert float(row["sampling/sampling_logp_difference/mean"]) < 0.02
 
 
 # ---- as a server -----------------------------------------------------------------------------------------------------

@@ -430,7 +430,15 @@ def _grpo_arguments(config: TrainingConfig, grpo_config: Any, torch: Any) -> Any
 
 def _trainer_class(trl: Any) -> Any:
     class Trainer(trl.GRPOTrainer):  # type: ignore[misc, name-defined, unused-ignore]
-        """Leaves no half-written checkpoint behind."""
+        """Leaves no half-written checkpoint behind, and hands prompts to vLLM as it takes them."""
+
+        def _generate_single_turn(self, prompt_ids: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
+            # vLLM in this process puts an image's tokens in place of one; TRL's prompts hold all of them already, which
+            # would leave the rest in the text. (TRL's server gets the tokens, and places the images among them itself.)
+            if self.use_vllm and self.vllm_mode == "colocate" and images:
+                image = self.processing_class.image_token_id
+                prompt_ids = [one_token_an_image(ids, image) for ids in prompt_ids]
+            return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -438,6 +446,11 @@ def _trainer_class(trl: Any) -> Any:
                 super()._save_checkpoint(model, trial)
 
     return Trainer
+
+
+def one_token_an_image(ids: Sequence[int], image_token: int) -> list[int]:
+    """A prompt whose runs of image tokens are one token each."""
+    return [id for index, id in enumerate(ids) if id != image_token or index == 0 or ids[index - 1] != image_token]
 
 
 class _no_half_saves:  # noqa: N801 - reads as the context that it is
