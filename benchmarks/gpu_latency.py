@@ -179,7 +179,7 @@ class Bench:
         language = sum(p.numel() * p.element_size() for n, p in model.named_parameters() if "visual" not in n)
         embedding = model.get_input_embeddings().weight
         weights = language - embedding.numel() * embedding.element_size()
-        self.say("matmul_tflops", round(self.tflops, 1))
+        self.say("matmul_tflops", float(f"{self.tflops:.3g}"))
         self.say("copy_tb_per_s", round(bandwidth, 2))
         self.say("floor_decoded_token_ms", round(weights / bandwidth / 1e9, 2))
         self.floor_token = weights / bandwidth / 1e9

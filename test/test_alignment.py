@@ -53,3 +53,15 @@ def test_the_vision_tower_of_a_model_is_widened():
         before = tower(pixels, grid_thw=grid).pooler_output
         assert align_feed_forward(tower) == 2
         torch.testing.assert_close(tower(pixels, grid_thw=grid).pooler_output, before, rtol=1e-4, atol=1e-5)
+
+
+def test_in_vllm_the_vision_tower_alone_is_widened():
+    """The language model's layers may hold 8-bit weights, transposed."""
+    from activeo3_ros.engines.vllm_engine import _align_tower
+
+    model = torch.nn.Module()
+    model.visual, model.language_model = Gated(95, True, False), Gated(95, True, False)
+    _align_tower(model)
+    assert model.visual.down_proj.weight.shape == (16, 128)
+    assert model.language_model.down_proj.weight.shape == (16, 95)
+    _align_tower(torch.nn.Module())

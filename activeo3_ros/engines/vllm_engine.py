@@ -129,7 +129,8 @@ class VllmEngine:
                 disable_log_stats=True,
                 **self._version_settings(),
             )
-            self._llm.apply_model(align_feed_forward)
+            if self.device == "cuda":  # on CPUs vLLM has packed the weights already
+                self._llm.apply_model(_align_tower)
             self._engine = self._llm.llm_engine
             self._tokenizer = self._llm.get_tokenizer()
             with _cores:
@@ -232,6 +233,12 @@ class VllmEngine:
             mm_hashes={"image": [f"{self._series}-{name}"]},  # no two views are alike: hashing them would be in vain
             mm_placeholders={"image": [place]},
         )
+
+
+def _align_tower(model: Any) -> None:
+    """Of the vision tower alone: the language model's layers may hold 8-bit weights in a layout of their own."""
+    if hasattr(model, "visual"):
+        align_feed_forward(model.visual)
 
 
 def version_problem(version: str) -> str:
