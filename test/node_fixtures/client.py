@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from array import array
@@ -86,8 +87,13 @@ class Client:
     def __exit__(self, *_: Any) -> None:
         self._stop.set()
         self._thread.join(5)
+        self._executor.shutdown()
+        self.perceive_client.destroy()
         self.node.destroy_node()
         rclpy.shutdown(context=self.context)
+        # What is left of a node in cycles is freed here, where nothing else of this process is talking: freed in the
+        # middle of another test, it has met Fast DDS's threads of that test's node in a deadlock.
+        gc.collect()
 
     def _spin(self) -> None:
         while not self._stop.is_set() and self.context.ok():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 
 import rclpy
@@ -29,3 +30,4 @@ def node_inside(preset: str = "fake") -> Iterator[PerceptionNode]:
         node.end()
         node.destroy_node()
         rclpy.shutdown(context=context)
+        gc.collect()  # as in `Client`
