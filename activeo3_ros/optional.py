@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import importlib.util
 from typing import Any
 
 from .perception.errors import PerceptionError
@@ -23,3 +25,19 @@ def require_package(module: str, purpose: str, requirement: str = "") -> Any:
         raise MissingPackageError(
             f"{module} is needed {purpose} but cannot be imported ({error}); run: pip install '{requirement or module}'"
         ) from error
+
+
+def has_package(name: str) -> bool:
+    """Whether a package is installed, without importing it."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def installed_version(distribution: str) -> str:
+    """The version of what was installed under this name, without importing it; "" where no installation tells."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""

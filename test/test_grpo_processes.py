@@ -9,14 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from grpo_fixtures import environment, log_of, make_model, make_rows, require_training, weights, write_config
+from grpo_fixtures import (
+    TINY,
+    environment,
+    log_of,
+    make_model,
+    make_rows,
+    require_training,
+    weights,
+    write_config,
+    write_scenes_config,
+)
 
 require_training()
 
 pytestmark = pytest.mark.timeout(600)
 
 ACCELERATE = Path(__file__).parents[1] / "config" / "training" / "accelerate"
-TINY = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny"
 
 
 def launch(settings: str, config: Path, *options: str) -> None:
@@ -47,21 +56,9 @@ def unsharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]
 
 
 def one_update(settings: str, folder: Path, *options: str) -> Path:
-    """The run of one update of activeo3-tiny, which gets rewards, so that there are gradients."""
-    change = {
-        "data": {"scenes": 8},
-        "view_pixels": 112_896,
-        "crop_pixels": 112_896,
-        "reward": {"weights": {"task": 0.0}, "coverage": "purity", "min_purity": 0.002},
-        "task": None,
-        "panels_every": 0,
-        "grpo": {
-            "per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 256,
-            "lr_scheduler_type": "constant",
-        },
-    }  # fmt: skip
-    config = write_config(folder / "config.yaml", TINY / "policy", folder, folder / "run", steps=1, change=change)
-    launch(f"{settings}.yaml", config, *options)
+    """The run of one update of activeo3-tiny."""
+    grpo = {"per_device_train_batch_size": 4, "num_generations": 4, "max_completion_length": 256}
+    launch(f"{settings}.yaml", write_scenes_config(folder / "config.yaml", folder / "run", 1, grpo), *options)
     return folder / "run"
 
 

@@ -16,10 +16,11 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
-from grpo_fixtures import log_of, require_training, weights, write_config
+from grpo_fixtures import TINY, environment, log_of, require_training, weights, write_scenes_config
 from tiny_models import require_torch
 
 require_torch()
@@ -29,24 +30,20 @@ if importlib.util.find_spec("vllm") is None:
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
-from activeo3_ros.engines.base import Engine, EngineError, Prompt, Reply, Request  # noqa: E402
+from activeo3_ros.engines.base import EngineError, Prompt, Request  # noqa: E402
 from activeo3_ros.engines.remote import RemoteEngine  # noqa: E402
 from activeo3_ros.engines.transformers_engine import TransformersEngine  # noqa: E402
 from activeo3_ros.engines.vllm_engine import VllmEngine  # noqa: E402
-from activeo3_ros.perception import Box, Budget, Frame, Query  # noqa: E402
-from activeo3_ros.perception.geometry import as_array, iou  # noqa: E402
+from activeo3_ros.perception import Frame  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
-from activeo3_ros.sensing.mllm import MllmSensing  # noqa: E402
-from activeo3_ros.tasks.mllm import MllmTask  # noqa: E402
 from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
 from activeo3_ros.training.scenes import draw_scene  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
 
-MODEL = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny" / "start"
+MODEL = TINY / "start"
 SHORT = {"memory_share": 0.2, "max_length": 2048}
-LIGHTS = Query(classes=("traffic light",))
-BUDGET = Budget(max_regions=3, view_pixels=112_896, crop_pixels=112_896, max_tokens=200)
+SCENES = 6
 
 
 @pytest.fixture(scope="module")
@@ -61,47 +58,30 @@ def reference() -> TransformersEngine:
     return TransformersEngine(str(MODEL), device="cpu", dtype="float32")
 
 
-def crops(engine: Engine, scenes: int = 6) -> tuple[list[Request], list[np.ndarray]]:
-    """Task requests for windows of 240 x 180 px around lights, and the lights in each, in pixels of the crop."""
-    task = MllmTask(engine, keep_aspect=True)
-    requests, truths = [], []
-    for seed in range(scenes):
-        scene = draw_scene(HELD_OUT_SEED + seed)
-        for light in scene.of("traffic light")[:2]:
-            height, width = scene.image.shape[:2]
-            window = Box(light.box.x - 90, light.box.y - 60, 240, 180).clipped(width, height)
-            view = Frame(scene.image).view(window, task.view_size(window.width, window.height, BUDGET.crop_pixels))
-            boxes = as_array(each.box for each in scene.of("traffic light"))
-            scale = np.array([view.width / window.width, view.height / window.height] * 2)
-            boxes = (boxes - [window.x, window.y, 0, 0]) * scale
-            inside = (boxes[:, :2] >= 0).all(1) & (boxes[:, :2] + boxes[:, 2:] <= (view.width, view.height)).all(1)
-            requests.append(task.request(view, LIGHTS, BUDGET))
-            truths.append(boxes[inside])
-    return requests, truths
+def load_benchmark() -> ModuleType:
+    """`benchmarks/vllm_agreement.py`, whose requests and whose recall these are."""
+    path = Path(__file__).parents[1] / "benchmarks" / "vllm_agreement.py"
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
-def boxes_of(reply: Reply) -> np.ndarray:
-    """`(n, 4)` x, y, width and height of the boxes that an answer writes, in pixels of what the model saw."""
-    corners = re.findall(r"\[(\d+), (\d+), (\d+), (\d+)\]", reply.text)
-    boxes = np.array(corners, float).reshape(-1, 4)
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)
-
-
-def recall(replies: list[Reply], truths: list[np.ndarray]) -> float:
-    """Share of the lights that have a box at IoU 0.5."""
-    found = [iou(boxes_of(reply), boxes).max(0, initial=0) >= 0.5 for reply, boxes in zip(replies, truths, strict=True)]
-    return float(np.concatenate(found).mean())
+benchmark = load_benchmark()
 
 
 def test_it_finds_what_transformers_finds(engine: VllmEngine, reference: TransformersEngine) -> None:
-    requests, truths = crops(engine)
+    _, requests, truths = benchmark.requests_of(engine, SCENES)
     replies = engine.generate(requests)
     assert sum(map(len, truths)) >= 10
-    assert recall(replies, truths) >= max(0.8, recall(reference.generate(requests), truths) - 0.1)
+    assert benchmark.recall(engine, replies, truths) >= max(
+        0.8, benchmark.recall(reference, reference.generate(requests), truths) - 0.1
+    )
 
 
 def test_its_probabilities_are_those_of_transformers(engine: VllmEngine, reference: TransformersEngine) -> None:
-    requests, _ = crops(engine)
+    _, requests, _ = benchmark.requests_of(engine, SCENES)
     for ours, plain in zip(engine.generate(requests), reference.generate(requests), strict=True):
         for token, expected in zip(ours.tokens, plain.tokens, strict=False):
             if token.id != expected.id:
@@ -111,7 +91,7 @@ def test_its_probabilities_are_those_of_transformers(engine: VllmEngine, referen
 
 
 def test_drafts_save_steps_and_leave_the_answers_as_they_are(engine: VllmEngine) -> None:
-    requests, truths = crops(engine)
+    _, requests, truths = benchmark.requests_of(engine, SCENES)
     steps = 0
     step = engine._engine.step
 
@@ -134,16 +114,15 @@ def test_drafts_save_steps_and_leave_the_answers_as_they_are(engine: VllmEngine)
     same = [a.text == b.text for a, b in zip(drafted, undrafted, strict=True)]
     # Where two tokens are equally likely, rounding chooses: it depends on how many tokens a step computes.
     assert np.mean(same) >= 0.7
-    assert recall(drafted, truths) == pytest.approx(recall(undrafted, truths), abs=0.1)
+    found = benchmark.recall(engine, undrafted, truths)
+    assert benchmark.recall(engine, drafted, truths) == pytest.approx(found, abs=0.1)
 
 
 def test_a_grammar_holds_every_answer_to_the_form_of_its_prompt() -> None:
     engine = VllmEngine(str(MODEL), structured=True, **SHORT)
     try:
-        sensing = MllmSensing(engine, "full", 4096)
-        frame = Frame(draw_scene(HELD_OUT_SEED).image)
-        view = frame.view(frame.window, sensing.view_size(1920, 1080, BUDGET.view_pixels))
-        requests = [sensing.request(view, LIGHTS, BUDGET), *crops(engine, 3)[0]]
+        looks, zooms, _ = benchmark.requests_of(engine, 3)
+        requests = [looks[0], *zooms]
         for request, reply in zip(requests, engine.generate(requests), strict=True):
             written = reply.text.removeprefix(request.prompt.prefix)
             assert request.prompt.regex
@@ -172,13 +151,13 @@ def test_a_model_that_vllm_cannot_load_is_one_clear_line(tmp_path: Path) -> None
 
 def test_one_engine_goes_on_when_another_is_closed(engine: VllmEngine) -> None:
     """A node may hold a policy and a task model of its own; what vLLM shares goes with the first that is shut."""
-    another = VllmEngine(str(MODEL.with_name("policy")), **SHORT)
+    another = VllmEngine(str(TINY / "policy"), **SHORT)
     another.close()
     [reply] = engine.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("What is to be seen?"), 4)])
     assert reply.tokens
 
 
-def test_a_preset_runs_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_runs_on_it() -> None:
     """The loop with both roles on one engine, from a frame to boxes in its pixels."""
     preset = load_preset("tiny")
     settings = {"type": "vllm", "model": str(MODEL), **SHORT}
@@ -186,7 +165,7 @@ def test_a_preset_runs_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
         component.settings["engine"] = settings
     perception = preset.build()
     assert "vLLM" in perception.sensing.engine.describe()
-    result = perception.perceive(Frame(draw_scene(HELD_OUT_SEED + 1).image), LIGHTS)
+    result = perception.perceive(Frame(draw_scene(HELD_OUT_SEED + 1).image), benchmark.LIGHTS)
     assert result.status.name == "COMPLETE", result.status_message
     assert 1 <= len(result.regions) <= 3
 
@@ -194,26 +173,19 @@ def test_a_preset_runs_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_grpo_takes_its_rollouts_from_vllm(tmp_path: Path) -> None:
     """With the policy's own probabilities: before an update, and after it, when vLLM has been given the new weights."""
     require_training()
-    from activeo3_ros.training.grpo import load_config, train
-
-    change = {
-        "data": {"scenes": 8},
-        "view_pixels": 112_896,
-        "crop_pixels": 112_896,
-        "reward": {"weights": {"task": 0.0}, "coverage": "purity", "min_purity": 0.002},
-        "task": None,
-        "panels_every": 0,
-        "grpo": {
-            "use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.2,
-            "vllm_max_model_length": 2048, "max_completion_length": 140, "per_device_train_batch_size": 8,
-            "num_generations": 8, "lr_scheduler_type": "constant", "save_strategy": "no",
-        },
+    policy = TINY / "policy"
+    grpo = {
+        "use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.2,
+        "vllm_max_model_length": 2048, "max_completion_length": 140, "per_device_train_batch_size": 8,
+        "num_generations": 8, "save_strategy": "no",
     }  # fmt: skip
-    policy = MODEL.with_name("policy")
-    config = write_config(tmp_path / "config.yaml", policy, tmp_path, tmp_path / "run", steps=2, change=change)
-    trained = train(load_config(config))
+    config = write_scenes_config(tmp_path / "config.yaml", tmp_path / "run", 2, grpo)
+    # In a process of its own: TRL's vLLM takes what all in a process share with it when it ends.
+    command = [sys.executable, "-m", "activeo3_ros.cli", "train", "grpo", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
     first, second = log_of(tmp_path / "run")
-    before, after = weights(policy), weights(trained)
+    before, after = weights(policy), weights(tmp_path / "run" / "policy")
     assert float(first["grad_norm"]) > 0
     assert any(not np.array_equal(before[name], after[name]) for name in before)
     assert float(first["rewards/format/mean"]) == 1
@@ -237,9 +209,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "--limit-mm-per-prompt", '{"image": 1, "video": 0}', "--max-num-seqs", "32",
         "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
     with open(log, "wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
+        process = subprocess.Popen(command, stdout=output, stderr=output, env=variables)
         try:
             end = time.monotonic() + 240
             while not _answers(f"http://127.0.0.1:{port}/health"):
@@ -262,10 +234,12 @@ def _answers(url: str) -> bool:
 @pytest.mark.parametrize("structured", ["", "vllm"])
 def test_its_server_answers_as_it_does_in_this_process(server: str, engine: VllmEngine, structured: str) -> None:
     remote = RemoteEngine(server, "tiny", jpeg_quality=0, structured=structured, timeout_s=120)
-    requests, truths = crops(remote)
+    _, requests, truths = benchmark.requests_of(remote, SCENES)
     replies = remote.generate(requests)
     remote.close()
-    assert recall(replies, truths) >= max(0.8, recall(engine.generate(requests), truths) - 0.1)
+    assert benchmark.recall(remote, replies, truths) >= max(
+        0.8, benchmark.recall(engine, engine.generate(requests), truths) - 0.1
+    )
     for reply in replies:
         assert reply.finished and reply.tokens
         odd = [token for token in reply.tokens if token.text and not 0 < token.probability <= 1]

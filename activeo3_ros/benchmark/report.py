@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import csv
 import html
-import importlib.metadata
 import io
 import json
 import math
@@ -23,6 +22,7 @@ import numpy as np
 
 from .. import __version__
 from ..drawing import draw
+from ..optional import installed_version
 from ..perception import Box, Cost, Detection, InvalidInput, Query, Region, Result, Status
 from .dataset import Dataset, Sample
 from .interactive import ZOOMS
@@ -72,11 +72,7 @@ def write_report(
 def facts_of_machine() -> dict[str, str]:
     """Where a run was made and with what, for whoever compares its numbers."""
     versions = {"activeo3_ros": __version__, "Python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+    versions |= {name: version for name in PACKAGES if (version := installed_version(name))}
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "machine": f"{platform.machine()}, {_processor()}, {cores} cores",

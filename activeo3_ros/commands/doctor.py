@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -19,6 +18,7 @@ from .. import __version__, assets, presets
 from ..cli import SUCCESS
 from ..engines.weights import local_model, model_of
 from ..middleware import FOR_IMAGES, TRANSPORTS, carries_images
+from ..optional import installed_version
 from ..perception import PerceptionError
 
 PYTHONS = ((3, 10), (3, 14))
@@ -216,10 +216,7 @@ def _package(
         return Check(module, False, f"cannot be imported: {_first_line(error)}", needed_for, mend, optional)
     if not there:
         return Check(module, False, "not installed", needed_for, mend, optional)
-    try:
-        found = version or importlib.metadata.version(distribution or module)
-    except importlib.metadata.PackageNotFoundError:
-        found = "there"
+    found = version or installed_version(distribution or module) or "there"
     return Check(module, True, found, needed_for, optional=optional)
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import importlib.util
 import inspect
 import json
 import platform
@@ -15,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from ..optional import has_package, installed_version
 from ..perception.errors import InvalidInput
 from ..settings import check_kinds
 from .base import Engine, Prompt, Request
 from .gathering import Gathering
+from .vllm_engine import version_problem
 
 ENGINE_TYPES = {
     "transformers": "activeo3_ros.engines.transformers_engine:TransformersEngine",
@@ -45,30 +45,11 @@ def choose() -> tuple[str, str]:
         return "transformers", "torch sees no CUDA device: small models run on the CPU, large ones belong into a server"
     if not has_package("vllm"):
         return "transformers", "vllm is not installed; it decodes a token about three times as fast on x86-64"
-    from .vllm_engine import version_problem
-
-    version = installed_version("vllm")
-    if version and version_problem(version):
-        return "transformers", version_problem(version)
+    if problem := version_problem(installed_version("vllm")):
+        return "transformers", problem
     if platform.machine() not in ("x86_64", "AMD64"):
         return "transformers", f"vLLM is tried on x86-64 alone, this is {platform.machine()}"
     return "vllm", "it is installed, and there is a CUDA device"
-
-
-def has_package(name: str) -> bool:
-    """Whether a package is installed, without importing it."""
-    try:
-        return importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-def installed_version(name: str) -> str:
-    """The version of an installed package, without importing it; "" where its installation does not tell."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def shared_engine(settings: Mapping[str, Any]) -> Engine:

@@ -19,8 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..assets import AssetError
-from ..optional import require_package
-from .choice import has_package
+from ..optional import has_package, require_package
 from .weights import model_directory
 
 CHECKSUMS = "SHA256SUMS"

@@ -20,12 +20,12 @@ import uuid
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..optional import require_package
+from ..optional import has_package, require_package
 from ..perception.errors import InvalidInput
 from ..perception.frame import Image
+from ..settings import check_kinds
 from .alignment import align_feed_forward
 from .base import EngineError, OutOfMemory, Reply, Request, Token, aligned
-from .choice import has_package
 from .drafts import VllmDrafts
 from .pixels import image_in_cells, patches, pixel_format
 from .qwen import IMAGE_TOKEN, family_named, prompt_ids
@@ -46,7 +46,7 @@ see something else."""
 
 _in_use: list[Any] = []
 _retired: list[Any] = []
-_cores = threading.Lock()
+_cores = threading.RLock()  # garbage collection within may close an engine
 """The cores of all engines of this process. They share state that goes with the first that is shut down, so one that is
 closed waits, with its memory, until no other is in use."""
 
@@ -85,8 +85,7 @@ class VllmEngine:
                 raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
         if quantization not in ("", "fp8"):
             raise InvalidInput(f"quantization must be '' or 'fp8', got {quantization!r}")
-        if not isinstance(structured, bool):
-            raise InvalidInput(f"structured must be true or false, got {structured!r}")
+        check_kinds("engine 'vllm'", type(self), {"structured": structured})
         directory = local_model(model)
         self.family = family_named(model_type(directory))
         # Nothing is fetched or reported, and the model lives and dies with this process.
@@ -127,19 +126,19 @@ class VllmEngine:
                 load_format="safetensors",
                 trust_remote_code=False,
                 disable_log_stats=True,
-                **self._version_settings(),
+                **_settings_of_version(),
             )
             if self.device == "cuda":  # on CPUs vLLM has packed the weights already
                 self._llm.apply_model(_align_tower)
             self._engine = self._llm.llm_engine
             self._tokenizer = self._llm.get_tokenizer()
-            with _cores:
-                _in_use.append(self._engine.engine_core)
         except Exception as error:  # vLLM has no common class of error
             raise _explained(f"{directory}: vLLM cannot start", error) from error
         self._form = pixel_format(directory, self._engine.model_config.hf_config.vision_config)
         self._image_id = self._tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self._series, self._count = uuid.uuid4().hex, itertools.count()
+        with _cores:
+            _in_use.append(self._engine.engine_core)
 
     def describe(self) -> str:
         numbers = self._quantization or "the checkpoint's numbers"
@@ -193,11 +192,6 @@ class VllmEngine:
             raise
         return [(outputs[name], (image.shape[1], image.shape[0])) for name, image in zip(names, images, strict=True)]
 
-    def _version_settings(self) -> dict[str, Any]:
-        """Settings that not every version has: newer ones expect bytes unless told that patches are normalized."""
-        known = importlib.import_module("vllm.engine.arg_utils").EngineArgs.__dataclass_fields__
-        return {"mm_device_do_normalize": False} if "mm_device_do_normalize" in known else {}
-
     def _sampling(self, request: Request) -> Any:
         kinds = importlib.import_module("vllm.sampling_params")
         form = request.prompt.regex if self._structured else ""
@@ -241,8 +235,16 @@ def _align_tower(model: Any) -> None:
         align_feed_forward(model.visual)
 
 
+def _settings_of_version() -> dict[str, Any]:
+    """Settings that not every version has: from 0.28 on vLLM normalizes pixels unless told that it is done."""
+    known = importlib.import_module("vllm.engine.arg_utils").EngineArgs.__dataclass_fields__
+    return {"mm_device_do_normalize": False} if "mm_device_do_normalize" in known else {}
+
+
 def version_problem(version: str) -> str:
-    """Why a version of vLLM cannot be used; "" if it can."""
+    """Why a version of vLLM cannot be used; "" if it can, or if there is none that could be told."""
+    if not version:
+        return ""
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers is not None and VERSIONS[0] <= tuple(map(int, numbers.groups())) <= VERSIONS[1]:
         return ""

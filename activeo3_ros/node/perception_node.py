@@ -484,7 +484,7 @@ def _spin(executor: MultiThreadedExecutor, node: PerceptionNode, stop: threading
             executor.spin_once()
         except Exception as error:
             # rclpy hands a callback that waits for a thread out again, and raises its exception as often: say it once.
-            if not stop.is_set() and not vars(error).setdefault("_logged", False):
+            if not stop.is_set() and "_logged" not in vars(error):
                 vars(error)["_logged"] = True
                 logging.getLogger(__name__).exception("a callback of %s failed", node.get_name())
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..engines.base import Engine
 from ..engines.choice import shared_engine
 from ..engines.qwen import Family
 from ..perception import Budget, Frame
@@ -166,8 +167,8 @@ FIXED = ("random", "grid", "taught", "oracle")
 
 
 def evaluate(
-    policies: Mapping[str, Mapping[str, Any]],
-    task: Mapping[str, Any],
+    policies: Mapping[str, Mapping[str, Any] | Engine],
+    task: Mapping[str, Any] | Engine,
     count: int,
     fixed: Sequence[str] = FIXED,
     first_seed: int = HELD_OUT_SEED,
@@ -175,12 +176,12 @@ def evaluate(
 ) -> Iterator[tuple[str, Measurements]]:
     """The name and the measurements of each policy, as they become known.
 
-    policies: engine settings by name; those of `fixed` follow. task: engine settings.
+    policies: engines, or their settings, by name; those of `fixed` follow. task: an engine, or its settings.
     """
     rows = list(SceneRows(count, first_seed))
     frames = [row.frame() for row in rows]
     by_name = {row.image: frame for row, frame in zip(rows, frames, strict=False)}
-    gathering = Gathering(shared_engine(task))
+    gathering = Gathering(shared_engine(task) if isinstance(task, Mapping) else task)
     family: Family = gathering.family
     budget = Budget(max_regions, TINY_PIXELS, TINY_PIXELS, 200)
     settings = RewardSettings(min_purity=0.002)
