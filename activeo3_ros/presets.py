@@ -26,7 +26,7 @@ import yaml
 
 from .perception import ActivePerception, Budget, InvalidInput, Query
 from .resources import config_directory
-from .settings import check_kinds
+from .settings import check_complete, check_kinds
 
 SENSING_TYPES = {
     "detector_proposals": "activeo3_ros.sensing.detector_proposals:DetectorProposals",
@@ -68,6 +68,7 @@ class Component:
                 f"{self.kind} {self.type!r} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}"
             )
         check_kinds(f"{self.kind} {self.type!r}", cls, self.settings)
+        check_complete(f"{self.kind} {self.type!r}", cls, self.settings)
         return cls(**self.settings)
 
 

@@ -129,6 +129,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/vllm_agreement.json"))
     parser.add_argument("--only-transformers", action="store_true", help="tries the script where there is no vLLM")
     args = parser.parse_args()
+    if min(args.scenes, args.looks) < 1:
+        parser.error("--scenes and --looks must be at least 1")
     if not args.only_transformers and not has_package("vllm"):
         print("skipped: vllm is not installed", file=sys.stderr)
         return 0

@@ -68,6 +68,10 @@ def test_auto_takes_the_server_where_one_is_named(monkeypatch):
         ({"type": "vllm", "model": "x", "drafts": True}, "engine 'vllm': drafts must be a whole number, got True"),
         ({"type": "vllm", "model": "x", "memory_share": []}, r"memory_share must be a number, got \[\]"),
         ({"type": "transformers", "model": "x", "dtype": 16}, "engine 'transformers': dtype must be a text, got 16"),
+        ({"type": "transformers", "model": ["x"]}, r"engine 'transformers': model must be a text, got \['x'\]"),
+        ({"type": "remote", "url": 8000, "model": "x"}, "engine 'remote': url must be a text, got 8000"),
+        ({"type": "transformers"}, "engine 'transformers' needs the setting 'model'"),
+        ({"type": ["vllm"]}, r"unknown engine type \['vllm'\]"),
     ],
 )
 def test_a_wrong_engine_is_named(settings, message):

@@ -87,6 +87,11 @@ def test_a_model_comes_from_a_directory_and_is_then_found_by_its_id(published):
     )
 
 
+def test_a_model_without_a_name_is_told():
+    with pytest.raises(AssetError, match="no model is named"):
+        local_model("")
+
+
 def test_what_broke_off_goes_on_where_it_was(web):
     url, requests, breaks = web
     breaks.append("model-2.safetensors")

@@ -58,6 +58,8 @@ def test_an_unknown_type_or_setting_is_refused_when_it_is_built(tmp_path):
         load_preset(write(tmp_path, sensing="{type: crystal_ball}")).build()
     with pytest.raises(InvalidInput, match="sensing 'grid' has no setting 'overlaps'; it has overlap"):
         load_preset(write(tmp_path, sensing="{type: grid, overlaps: 0.1}")).build()
+    with pytest.raises(InvalidInput, match="sensing 'mllm' needs the setting 'engine'"):
+        load_preset(write(tmp_path, sensing="{type: mllm}")).build()
     with pytest.raises(InvalidInput, match=r"overlap must be 0 to 0\.9, got 3"):
         load_preset(write(tmp_path, sensing="{type: grid, overlap: 3}")).build()
 

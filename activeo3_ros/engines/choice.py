@@ -15,7 +15,7 @@ import numpy as np
 
 from ..optional import has_package, installed_version
 from ..perception.errors import InvalidInput
-from ..settings import check_kinds
+from ..settings import check_complete, check_kinds
 from .base import Engine, Prompt, Request
 from .gathering import Gathering
 from .vllm_engine import version_problem
@@ -81,7 +81,7 @@ def forget(engine: object) -> None:
 
 def _build(settings: dict[str, Any]) -> Engine:
     kind = settings.pop("type", AUTO)
-    if kind != AUTO and kind not in ENGINE_TYPES:
+    if kind not in (AUTO, *ENGINE_TYPES):
         raise InvalidInput(f"unknown engine type {kind!r}; known are {AUTO}, {', '.join(ENGINE_TYPES)}")
     chosen = choose()[0] if kind == AUTO else kind
     known = _settings_of(chosen)
@@ -98,6 +98,7 @@ def _build(settings: dict[str, Any]) -> Engine:
             "`remote` with the url of a server; run: activeo3 doctor"
         )
     check_kinds(f"engine {chosen!r}", _class_of(chosen), given)
+    check_complete(f"engine {chosen!r}", _class_of(chosen), given)
     engine: Engine = _class_of(chosen)(**given)
     if chosen == "remote":  # a server is warm, and gathers by itself what many clients ask
         return engine

@@ -23,6 +23,10 @@ def local_model(model: str) -> Path:
 
     Raises AssetError, with the command that gets it, if there is none.
     """
+    if not model:
+        raise AssetError(
+            "no model is named: give a directory, or the hub id of one that `activeo3 prefetch` brought here"
+        )
     path = Path(model).expanduser()
     candidates = [path, SHIPPED_MODELS / model, model_directory(model)]
     for candidate in candidates:
