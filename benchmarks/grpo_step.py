@@ -37,7 +37,7 @@ except ImportError as missing:
     print(f"skipped: {missing.name} is not installed; this benchmark needs the extra `train`", file=sys.stderr)
     sys.exit(0)
 
-from gpu_latency import configuration
+from gpu_latency import configuration, without_end
 
 from activeo3_ros.engines.attention import put_in_varlen
 from activeo3_ros.engines.transformers_engine import TransformersEngine
@@ -98,8 +98,6 @@ class TaskOfPolicy:
         return self.engine.family
 
     def generate(self, requests: Any) -> Any:
-        from gpu_latency import endless
-
         self.views += len(requests)
         model: Any = self.model
         model.eval()
@@ -107,7 +105,7 @@ class TaskOfPolicy:
         if checkpointing:
             model.gradient_checkpointing_disable()
         try:
-            return self.engine.generate([endless(request) for request in requests])
+            return self.engine.generate([without_end(request) for request in requests])
         finally:
             if checkpointing:
                 model.gradient_checkpointing_enable()

@@ -1,10 +1,10 @@
 """The rows of `gpu_latency.py` that need vLLM; it starts this script, once for each way to start vLLM.
 
-    python benchmarks/vllm_latency.py {ours,ours_fp8,undrafted,peer} CHECKPOINT --rows ROWS.json --out OUT.json
+    python benchmarks/vllm_latency.py WAY CHECKPOINT --rows ROWS.json --out OUT.json
 
-`peer` is vLLM as somebody would use it who reads its documentation: `LLM.generate` with pictures, its own processor.
-`ours` is the engine `vllm` of this project, `undrafted` the same with `drafts: 0`. CHECKPOINT is what `gpu_latency.py`
-saved, ROWS.json what it measured.
+WAY `peer` is vLLM as somebody would use it who reads its documentation: `LLM.generate` with pictures, its own
+processor. `ours` is the engine `vllm` of this project, `ours_fp8` with 8-bit weights, `undrafted` with `drafts: 0`.
+CHECKPOINT is what `gpu_latency.py` saved, ROWS.json what it measured.
 
 Random weights write nothing that has a form, so every draft would be refused. In the rows of `ours` that say "scripted"
 the model computes all that it would, and what it writes is then replaced, token for token, by well-formed answers of
@@ -19,6 +19,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,12 +139,11 @@ def ours(bench: Bench, part: str, checkpoint: str, measured: dict[str, Any]) -> 
     )
     name = part.replace("ours", "vllm")
     bench.say(f"start_{name}_s", round(time.perf_counter() - start, 1))
-    steps = [
-        lambda: agreement(bench, engine, name, measured),
-        lambda: bench.decode(engine, name, (1, 3, 6)),
-        lambda: tower(bench, engine, name),
-        lambda: prefill(bench, engine, name, measured),
-    ]
+    steps: list[Callable[[], None]] = [lambda: agreement(bench, engine, name, measured)]
+    if part != "ours_fp8":
+        steps += [lambda: bench.decode(engine, name, (1, 3, 6))]
+    if part == "ours":
+        steps += [lambda: tower(bench, engine, name), lambda: prefill(bench, engine, name, measured)]
     if part == "undrafted":
         steps += [
             lambda: bench.demo_on_engine(engine, f"on_the_engine_{name}"),
@@ -221,12 +221,15 @@ def tower(bench: Bench, engine: VllmEngine, name: str) -> None:
     def measure(wrapper: Any) -> dict[str, Any]:
         visual = getattr(wrapper, "worker", wrapper).model_runner.get_model().visual
         rows: dict[str, Any] = {}
-        for key, sizes in (("1024", [(896, 896)]), ("2405", [(1820, 1036)]), ("3x900", [(840, 840)] * 3)):
+        for key, sizes in (
+            ("900", [(840, 840)]), ("1024", [(896, 896)]), ("2405", [(1820, 1036)]), ("3x900", [(840, 840)] * 3),
+            ("3x2405", [(1820, 1036)] * 3),
+        ):  # fmt: skip
             pixels, grids = patches([bench.picture(*size) for size in sizes], PixelFormat(), bench.device)
-            pixels, grid = pixels.to(bench.dtype), grids.cpu()
+            pixels, grid = pixels.to(bench.dtype), grids.cpu().tolist()
             floor = 2 * 630e6 * len(pixels) / bench.tflops / 1e9
             with torch.inference_mode():
-                took = bench.time(lambda: visual(pixels, grid_thw=grid.tolist()), 8, 3)  # noqa: B023
+                took = bench.time(lambda: visual(pixels, grid_thw=grid), 8, 3)  # noqa: B023
             rows[key] = {**took, "linear_floor": round(floor, 2), "of_floor": round(took["p50"] / floor, 2)}
         return rows
 

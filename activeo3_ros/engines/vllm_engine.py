@@ -3,11 +3,12 @@
 vLLM brings CUDA graphs and continuous batching over crops and cameras; its prefix cache keeps the part of a prompt that
 comes before the image. Views go to it as patches that were made on the device, so no image processor of vLLM resizes or
 copies them on the CPU. What the form of an answer determines is drafted (`engines.drafts`) and only checked by the
-model. Loading takes about a minute, so the node does it while it is configured.
+model. Loading takes a minute or two, so the node does it while it is configured.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import importlib
@@ -122,14 +123,15 @@ class VllmEngine:
                 }
                 if drafts
                 else None,
-                compilation_config={"cudagraph_capture_sizes": [size for size in graphs if size <= GRAPH_TOKENS]},
-                load_format="safetensors",
+                compilation_config={
+                    "cudagraph_capture_sizes": [size for size in graphs if size <= GRAPH_TOKENS],
+                    "compile_mm_encoder": self.device == "cuda",  # the vision tower, where its class allows it
+                },
+                load_format=_loader(),
                 trust_remote_code=False,
                 disable_log_stats=True,
                 **_settings_of_version(),
             )
-            if self.device == "cuda":  # on CPUs vLLM has packed the weights already
-                self._llm.apply_model(_align_tower)
             self._engine = self._llm.llm_engine
             self._tokenizer = self._llm.get_tokenizer()
         except Exception as error:  # vLLM has no common class of error
@@ -233,6 +235,28 @@ def _align_tower(model: Any) -> None:
     """Of the vision tower alone: the language model's layers may hold 8-bit weights in a layout of their own."""
     if hasattr(model, "visual"):
         align_feed_forward(model.visual)
+
+
+@functools.cache
+def _loader() -> str:
+    """The name that vLLM knows a loader of safetensors by; it aligns the vision tower before that is compiled."""
+    loading = importlib.import_module("vllm.model_executor.model_loader")
+    name = "activeo3_safetensors"
+
+    class AligningLoader(loading.DefaultModelLoader):  # type: ignore[misc, name-defined]
+        def __init__(self, config: Any) -> None:
+            config = copy.copy(config)
+            config.load_format = "safetensors"
+            super().__init__(config)
+
+        def load_model(self, *args: Any, **named: Any) -> Any:
+            model = super().load_model(*args, **named)
+            if next(model.parameters()).is_cuda:  # on CPUs vLLM has packed the weights already
+                _align_tower(model)
+            return model
+
+    loading.register_model_loader(name)(AligningLoader)
+    return name
 
 
 def _settings_of_version() -> dict[str, Any]:
