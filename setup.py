@@ -29,7 +29,7 @@ evaluation = [
     "mcap-ros2-support>=0.5",
     "rosbags>=0.10",
 ]
-train = [*gpu, "datasets>=3", "peft>=0.14", "tensorboard>=2.18", "trl>=0.24"]
+train = [*gpu, "datasets>=3", "peft>=0.14", "tensorboard>=2.18", "trl>=1.6"]
 
 setup(
     name="activeo3_ros",

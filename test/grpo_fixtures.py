@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import cv2
 import numpy as np
 import pytest
 import yaml
+
+from activeo3_ros.perception import Box, Budget, Finding, Grounding, Look, Query, View
 
 TINY = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny"
 
@@ -25,6 +28,30 @@ def require_training() -> None:
     import torch
 
     torch.set_num_threads(1)
+
+
+class BrokenTask:
+    """Finds one car in every view, as large as the view, or raises.
+
+    fails: what it says where it raises, "" where it works.
+    """
+
+    batch_size = 1
+
+    def __init__(self, fails: Callable[[View], str]) -> None:
+        self._fails = fails
+
+    def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
+        return max(1, int(width)), max(1, int(height))
+
+    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Look]:
+        for view in views:
+            if said := self._fails(view):
+                raise RuntimeError(said)
+        return [Look((Finding("car", Box(0, 0, view.width, view.height), 0.9),)) for view in views]
+
+    def answer(self, query: Query, looks: Sequence[Look], groundings: Sequence[Grounding]) -> str | None:
+        return None
 
 
 def make_model(directory: Path) -> Path:
@@ -44,6 +71,24 @@ def make_model(directory: Path) -> Path:
         feed_forward=64,
     )
     return directory
+
+
+def prefer_pictures(model: Any) -> Any:
+    """A Qwen2.5-VL, changed so that tokens that stand for pictures are by far the likeliest wherever it writes."""
+    import torch
+
+    head, config = model.lm_head, model.config
+    head.weight = torch.nn.Parameter(torch.zeros_like(head.weight))  # its own: it was shared with the embeddings
+    config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    with torch.no_grad():
+        # Of the last state one number is left, and whichever sign it has, two of these tokens are for it.
+        model.model.language_model.norm.weight.zero_()[0] = 1.0
+        for sign, tokens in (
+            (30.0, (config.image_token_id, config.vision_start_token_id)),
+            (-30.0, (config.video_token_id, config.vision_end_token_id)),
+        ):
+            head.weight[list(tokens), 0] = sign
+    return model
 
 
 def make_rows(directory: Path, pictures: int = 8) -> Path:
@@ -99,7 +144,9 @@ def write_config(
     return path
 
 
-def write_scenes_config(path: Path, output: Path, steps: int, grpo: dict[str, Any]) -> Path:
+def write_scenes_config(
+    path: Path, output: Path, steps: int, grpo: dict[str, Any], model: Path = TINY / "policy"
+) -> Path:
     """A configuration that trains activeo3-tiny's policy by heuristic terms on drawn scenes: it gets rewards, so that
     there are gradients.
     """
@@ -112,7 +159,7 @@ def write_scenes_config(path: Path, output: Path, steps: int, grpo: dict[str, An
         "panels_every": 0,
         "grpo": {"lr_scheduler_type": "constant", **grpo},
     }
-    return write_config(path, TINY / "policy", path.parent, output, steps, change)
+    return write_config(path, model, path.parent, output, steps, change)
 
 
 def weights(directory: Path) -> dict[str, np.ndarray]:

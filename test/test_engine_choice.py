@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import inspect
 import json
@@ -149,6 +150,17 @@ def vllm(monkeypatch):
             llm_engine=FakeEngine(torch), get_tokenizer=lambda: tokenizer, apply_model=lambda function: None
         )
 
+    class FakeLoader:
+        """Gives the model that it is asked to load."""
+
+        def __init__(self, config):
+            self.config = config
+
+        def load_model(self, model):
+            return model
+
+    loaders: dict[str, Any] = {}
+
     def stand_in(name, **members):
         module = ModuleType(name)
         module.__dict__.update(members)
@@ -157,6 +169,12 @@ def vllm(monkeypatch):
 
     kinds = SimpleNamespace(FINAL_ONLY="final")
     module = stand_in("vllm", __version__="0.22.1", LLM=llm, SamplingParams=SimpleNamespace, started=started)
+    module.loaders = loaders
+    stand_in("vllm.model_executor")
+    stand_in(
+        "vllm.model_executor.model_loader", DefaultModelLoader=FakeLoader,
+        register_model_loader=lambda name: functools.partial(loaders.__setitem__, name),
+    )  # fmt: skip
     stand_in("vllm.sampling_params", RequestOutputKind=kinds, StructuredOutputsParams=SimpleNamespace)
     stand_in("vllm.inputs", mm_input=lambda **values: {"type": "multimodal", **values})
     stand_in("vllm.engine")
@@ -168,10 +186,12 @@ def vllm(monkeypatch):
         PlaceholderRange=SimpleNamespace,
     )  # fmt: skip
     vllm_engine._on_device_field.cache_clear()
+    vllm_engine._loader.cache_clear()
     monkeypatch.setattr(vllm_engine, "_in_use", [])
     monkeypatch.setattr(vllm_engine, "_retired", [])
     yield module, str(directory)
     vllm_engine._on_device_field.cache_clear()
+    vllm_engine._loader.cache_clear()
 
 
 def ask(engine, *sizes):
@@ -236,6 +256,42 @@ def test_vllm_drafts_the_form_of_answers_unless_told_otherwise(vllm):
     assert set(with_drafts["compilation_config"]["cudagraph_capture_sizes"]) >= {8, 24, 48, 144}
     assert without["compilation_config"]["cudagraph_capture_sizes"] == [1, 2, 3, 4, 5]
     assert "7 tokens drafted" in drafting.describe() and "drafted" not in plain.describe()
+
+
+def test_vllm_compiles_the_vision_tower_where_that_was_measured(vllm, monkeypatch):
+    """On CUDA devices, with vLLM 0.22, for the first engine of a process, unless told otherwise."""
+    module, directory = vllm
+    engines = [VllmEngine(directory)]
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr(vllm_engine, "_in_use", [])
+    engines += [VllmEngine(directory, compile_tower=False)]
+    monkeypatch.setattr(vllm_engine, "_in_use", [])
+    engines += [VllmEngine(directory), VllmEngine(directory)]
+    monkeypatch.setattr(vllm_engine, "_in_use", [])
+    monkeypatch.setattr(module, "__version__", "0.32.0")
+    engines += [VllmEngine(directory)]
+    asked = [settings["compilation_config"]["compile_mm_encoder"] for settings in module.started]
+    assert asked == [False, False, True, False, False]
+    assert ["compiled" in engine.describe() for engine in engines] == asked
+
+
+def test_vllm_widens_the_vision_tower_while_it_loads_on_a_gpu(vllm):
+    """Before it is compiled, that is; on CPUs vLLM has packed the weights by then."""
+    torch = pytest.importorskip("torch")
+    module, directory = vllm
+    VllmEngine(directory)
+    loader = module.loaders[module.started[-1]["load_format"]](SimpleNamespace(load_format="ours", device=None))
+    assert loader.config.load_format == "safetensors"
+
+    def model(on_gpu):
+        made = torch.nn.Module()
+        made.visual = torch.nn.Module()
+        made.visual.up_proj, made.visual.down_proj = torch.nn.Linear(16, 95), torch.nn.Linear(95, 16)
+        made.parameters = lambda: iter([SimpleNamespace(is_cuda=on_gpu)])
+        return made
+
+    assert loader.load_model(model(on_gpu=True)).visual.down_proj.weight.shape == (16, 128)
+    assert loader.load_model(model(on_gpu=False)).visual.down_proj.weight.shape == (16, 95)
 
 
 def test_vllm_holds_the_model_to_the_form_of_a_prompt_on_request(vllm):

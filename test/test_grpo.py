@@ -14,17 +14,27 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import yaml
-from grpo_fixtures import environment, log_of, make_model, make_rows, require_training, weights, write_config
+from grpo_fixtures import (
+    BrokenTask,
+    environment,
+    log_of,
+    make_model,
+    make_rows,
+    prefer_pictures,
+    require_training,
+    weights,
+    write_config,
+)
 
 require_training()
 
 from activeo3_ros.engines.qwen import QWEN2_5_VL  # noqa: E402
-from activeo3_ros.perception import Budget, Frame, InvalidInput, Query  # noqa: E402
-from activeo3_ros.training import grpo  # noqa: E402
+from activeo3_ros.perception import Budget, Frame, InvalidInput, Query, View  # noqa: E402
+from activeo3_ros.training import grpo, qwen_decoding  # noqa: E402
 from activeo3_ros.training.grpo import append_row, last_complete_checkpoint, load_config, train  # noqa: E402
 from activeo3_ros.training.rewards import RewardSettings  # noqa: E402
-from activeo3_ros.training.rows import SceneRows  # noqa: E402
-from activeo3_ros.training.scoring import Scorer  # noqa: E402
+from activeo3_ros.training.rows import Row, SceneRows  # noqa: E402
+from activeo3_ros.training.scoring import Scored, Scorer, TrainingError  # noqa: E402
 from activeo3_ros.training.study import Run, configuration, shorten  # noqa: E402
 from activeo3_ros.training.warm_start import sensing_answer  # noqa: E402
 
@@ -222,6 +232,146 @@ def test_a_disk_that_fills_up_while_saving_is_one_clear_line(model: Path, data: 
     assert "free some space and run the same command again" in done.stderr
     assert "Traceback" not in done.stderr
     assert not list((tmp_path / "run").glob("checkpoint-*"))
+
+
+@pytest.fixture(scope="module")
+def picture_lover(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose likeliest tokens are those that stand for pictures."""
+    from transformers import AutoModelForImageTextToText
+
+    directory = make_model(tmp_path_factory.mktemp("picture_lover") / "start")
+    prefer_pictures(AutoModelForImageTextToText.from_pretrained(directory)).save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.parametrize("way", ["own loop", "generate"])
+def test_no_answer_holds_a_token_that_stands_for_a_picture(
+    picture_lover: Path, data: Path, tmp_path: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One would make the next forward pass count a picture more than there are, and end the run."""
+    import trl
+    from transformers import AutoConfig
+
+    calculate, decode, fits = trl.GRPOTrainer._calculate_rewards, qwen_decoding.decode, qwen_decoding.fits
+    answers: list[list[int]] = []
+    own: list[bool] = []
+
+    def remember(self, inputs, prompts, completions, ids):  # type: ignore[no-untyped-def]
+        answers.extend(ids)
+        return calculate(self, inputs, prompts, completions, ids)
+
+    def count(*arguments):  # type: ignore[no-untyped-def]
+        own.append(True)
+        return decode(*arguments)
+
+    monkeypatch.setattr(trl.GRPOTrainer, "_calculate_rewards", remember)
+    monkeypatch.setattr(qwen_decoding, "decode", count)
+    monkeypatch.setattr(qwen_decoding, "fits", fits if way == "own loop" else lambda *_: False)
+    change = {
+        "panels_every": 0,
+        "reward": {"weights": {"task": 0.0}},
+        "grpo": {"save_strategy": "no", "generation_kwargs": {"suppress_tokens": [7]}},
+    }
+    train(load_config(write_config(tmp_path / "config.yaml", picture_lover, data, tmp_path / "run", 3, change)))
+    config = AutoConfig.from_pretrained(picture_lover)
+    barred = {getattr(config, f"{name}_token_id") for name in ("image", "video", "vision_start", "vision_end")}
+    assert len(barred) == 4
+    assert len(answers) == 6 and sum(map(len, answers)) > 12
+    assert not barred & {token for each in answers for token in each}
+    assert len(own) == (3 if way == "own loop" else 0)
+
+
+def test_what_a_configuration_says_of_sampling_is_kept_beside_what_is_barred() -> None:
+    tokens = [20, 21]
+    assert grpo.without_pictures(None, tokens, vllm=False) == {"suppress_tokens": [20, 21]}
+    given = {"suppress_tokens": [21, 3], "no_repeat_ngram_size": 4}
+    assert grpo.without_pictures(given, tokens, vllm=False) == {
+        "suppress_tokens": [3, 20, 21],
+        "no_repeat_ngram_size": 4,
+    }
+    assert given["suppress_tokens"] == [21, 3]
+    assert grpo.without_pictures(None, tokens, vllm=True) == {"logit_bias": {20: -100.0, 21: -100.0}}
+    given = {"logit_bias": {"3": 1.5, 20: 5.0}, "seed": 4}
+    assert grpo.without_pictures(given, tokens, vllm=True) == {
+        "logit_bias": {3: 1.5, 20: -100.0, 21: -100.0},
+        "seed": 4,
+    }
+
+
+def test_tokens_that_stand_for_pictures_are_those_that_the_model_names() -> None:
+    from tiny_models import tiny_config
+
+    assert grpo.picture_tokens(tiny_config("qwen3_vl")) == [151652, 151653, 151655, 151656]
+    published = tiny_config("qwen2_5_vl")
+    published.vision_token_id = 151654
+    assert grpo.picture_tokens(published, 151655) == [151652, 151653, 151654, 151655, 151656]
+    published.text_config.vocab_size = 151655  # no model can write a token that it does not have
+    assert grpo.picture_tokens(published, 9) == [9, 151652, 151653, 151654]
+
+
+class GivenAnswers(Scorer):
+    """Scores answers of its own, as random weights write none: four in turn, the second of a region that is too small,
+    the last of one on the right.
+    """
+
+    def score(self, texts: list[str], rows: list[Row]) -> list[Scored]:
+        boxes = [[0, 45, 30, 65], [10, 40, 16, 46], [20, 30, 50, 75], [80, 40, 110, 70]]
+        return super().score([sensing_answer([boxes[index % 4]], ["lamp"]) for index in range(len(texts))], rows)
+
+
+def given_answers(monkeypatch: pytest.MonkeyPatch, task: BrokenTask) -> list[list[float]]:
+    """Training with these answers and a task model; what each answer of a step taught, as steps are taken."""
+    import trl
+
+    make, generate = grpo.make_scorer, trl.GRPOTrainer._generate_and_score_completions
+    taught: list[list[float]] = []
+
+    def scorer(config, family, frames):  # type: ignore[no-untyped-def]
+        made = make(config, family, frames)
+        return GivenAnswers(made.settings, family, made.budget, made.shorter_side, task, frames)
+
+    def remember(self, inputs):  # type: ignore[no-untyped-def]
+        made = generate(self, inputs)
+        taught.append(made["advantages"].tolist())
+        return made
+
+    monkeypatch.setattr(grpo, "make_scorer", scorer)
+    monkeypatch.setattr(trl.GRPOTrainer, "_generate_and_score_completions", remember)
+    return taught
+
+
+FOURS = {"grpo": {"per_device_train_batch_size": 4, "num_generations": 4, "save_strategy": "no"}}
+
+
+def test_an_answer_that_the_task_model_failed_on_teaches_nothing(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_the_right(view: View) -> str:
+        return "no memory" if view.window.x > 60 else ""
+
+    taught = given_answers(monkeypatch, BrokenTask(on_the_right))
+    run = tmp_path / "run"
+    train(load_config(write_config(tmp_path / "config.yaml", model, data, run, 3, FOURS)))
+    rows = log_of(run)
+    assert len(taught) == len(rows) == 3
+    for advantages in taught:
+        assert advantages[3] == 0
+        assert sum(advantages[:3]) == pytest.approx(0, abs=1e-4), "nor do the others gain by it"
+    assert any(advantages[:3] != [0, 0, 0] for advantages in taught)
+    assert [float(row["task/failed"]) for row in rows] == [0.25] * 3
+    assert all(np.isfinite(float(row[f"rewards/{term}/mean"])) for row in rows for term in ("format", "task"))
+    assert all(np.isfinite(float(row["reward"])) and np.isfinite(float(row["loss"])) for row in rows)
+    assert len(list((run / "panels").glob("*.jpg"))) == 3
+
+
+def test_a_task_model_that_always_fails_ends_the_training(
+    model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taught = given_answers(monkeypatch, BrokenTask(lambda view: "the engine broke"))
+    # Each step has one picture, and one picture may be bad.
+    with pytest.raises(TrainingError, match=r"3 times in a row: RuntimeError: the engine broke;"):
+        train(load_config(write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", 3, FOURS)))
+    assert taught == [[0, 0, 0, 0]] * 2
 
 
 def test_training_ends_when_its_time_is_up(model: Path, data: Path, tmp_path: Path) -> None:

@@ -20,7 +20,15 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from grpo_fixtures import TINY, environment, log_of, require_training, weights, write_scenes_config
+from grpo_fixtures import (
+    TINY,
+    environment,
+    log_of,
+    prefer_pictures,
+    require_training,
+    weights,
+    write_scenes_config,
+)
 from tiny_models import require_torch
 
 require_torch()
@@ -191,6 +199,25 @@ def test_grpo_takes_its_rollouts_from_vllm(tmp_path: Path) -> None:
     assert float(first["rewards/format/mean"]) == 1
     for row in (first, second):
         assert float(row["sampling/sampling_logp_difference/mean"]) < 0.02
+
+
+def test_grpo_lets_vllm_sample_no_token_that_stands_for_a_picture(tmp_path: Path) -> None:
+    """With a policy that would write little else: one such token, and the next forward pass ends the run."""
+    require_training()
+    from transformers import AutoModelForImageTextToText
+
+    # Of this size: on a CPU, vLLM takes new weights for some shapes only.
+    model = shutil.copytree(TINY / "policy", tmp_path / "start")
+    prefer_pictures(AutoModelForImageTextToText.from_pretrained(model)).save_pretrained(model)
+    grpo = {
+        "use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.2,
+        "vllm_max_model_length": 2048, "save_strategy": "no",
+    }  # fmt: skip
+    config = write_scenes_config(tmp_path / "config.yaml", tmp_path / "run", 1, grpo, model)
+    command = [sys.executable, "-m", "activeo3_ros.cli", "train", "grpo", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(log_of(tmp_path / "run")) == 1
 
 
 # ---- as a server -----------------------------------------------------------------------------------------------------

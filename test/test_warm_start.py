@@ -114,6 +114,26 @@ def test_fast_decoding_writes_what_generate_writes(model: Any, tokenizer: Any, m
     assert torch.equal(fast, model.generate(input_ids=ids, generation_config=greedy, **inputs))
 
 
+@pytest.mark.parametrize("sample", [False, True], ids=["greedy", "sampled"])
+def test_fast_decoding_never_writes_what_is_barred(model: Any, tokenizer: Any, sample: bool) -> None:
+    ids, inputs = inputs_of(model, tokenizer, 1)
+    chosen = {"max_new_tokens": 24, **({"do_sample": True, "top_k": 0} if sample else {"do_sample": False})}
+    torch.manual_seed(0)
+    written = model.generate(input_ids=ids, generation_config=settings(tokenizer, **chosen), **inputs)
+    favourites = written[0, ids.shape[1] :].unique().tolist()
+    assert len(favourites) > 3
+    barred = settings(tokenizer, **chosen, suppress_tokens=[*favourites, len(tokenizer) + 5])  # one that is none
+    assert qwen_decoding.fits(model, ids, barred, inputs)
+    torch.manual_seed(0)
+    otherwise = model.generate(input_ids=ids, generation_config=barred, **inputs)
+    assert not set(favourites) & set(otherwise[0, ids.shape[1] :].tolist())
+    if not sample:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(qwen_decoding, "fits", lambda *_: False)
+            slow = model.generate(input_ids=ids, generation_config=barred, **inputs)
+        assert torch.equal(otherwise[:, : slow.shape[1]], slow), "up to where it ended"
+
+
 def test_fast_decoding_samples_as_often_as_the_model_says(model: Any, tokenizer: Any) -> None:
     """The mean surprise of what was sampled is the entropy of what it was sampled from."""
     ids, inputs = inputs_of(model, tokenizer, 1)
@@ -133,7 +153,13 @@ def test_fast_decoding_samples_as_often_as_the_model_says(model: Any, tokenizer:
 
 def test_what_fast_decoding_does_not_know_is_left_to_generate(model: Any, tokenizer: Any) -> None:
     ids, inputs = inputs_of(model, tokenizer, 1)
-    for change in ({"num_beams": 2}, {"do_sample": True, "top_k": 5}, {"repetition_penalty": 1.2}):
+    for change in (
+        {"num_beams": 2},
+        {"do_sample": True, "top_k": 5},
+        {"repetition_penalty": 1.2},
+        {"no_repeat_ngram_size": 3},
+        {"bad_words_ids": [[5]]},
+    ):
         assert not qwen_decoding.fits(model, ids, settings(tokenizer, max_new_tokens=8, **change), inputs)
     greedy = settings(tokenizer, max_new_tokens=8)
     assert not qwen_decoding.fits(model, torch.cat([ids, ids]), greedy, inputs), "not one picture a row"

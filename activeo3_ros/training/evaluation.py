@@ -31,7 +31,7 @@ from ..tasks.mllm import MllmTask
 from .rewards import RewardSettings, match
 from .rows import HELD_OUT_SEED, Row, SceneRows
 from .scenes import SMALL_AREA_PX
-from .scoring import Gathering, Scored, Scorer
+from .scoring import Gathering, Scored, Scorer, TrainingError
 from .warm_start import random_regions
 
 TINY_PIXELS = 448 * 252
@@ -112,7 +112,15 @@ def model_answers(sensing: MllmSensing, scorer: Scorer, rows: Sequence[Row], fra
 def measure(scored: Sequence[Scored]) -> dict[str, npt.NDArray[np.float64]]:
     """Per scene: small targets, those found, all targets, those found, those covered, detections, and the reward
     terms.
+
+    Raises TrainingError where the task model failed on a scene: a scene that nobody saw is none without detections.
     """
+    failed = [each for each in scored if each.failure]
+    if failed:
+        raise TrainingError(
+            f"the task model failed on {len(failed)} of {len(scored)} scenes, so that nothing can be measured; on "
+            f"{failed[0].row.image}: {failed[0].failure}; mend the task model and run the same command again"
+        )
     columns: dict[str, list[float]] = {
         name: [] for name in ("small", "small_found", "targets", "found", "covered", "detections")
     }

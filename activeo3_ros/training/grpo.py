@@ -47,16 +47,18 @@ from ..perception.errors import PerceptionError
 from ..presets import TASK_TYPES, Component
 from .rewards import RewardSettings, RewardWeights
 from .rows import Row, SceneRows, read_rows
-from .scoring import TERMS, Gathering, Scored, Scorer, region_statistics
+from .scoring import TERMS, Gathering, Scored, Scorer, TrainingError, region_statistics
 
 logger = logging.getLogger(__name__)
 
 FRAMES_IN_MEMORY = 192
 PANEL_ANSWERS = 4
-
-
-class TrainingError(PerceptionError):
-    """Training cannot go on; the message says why and how to resume."""
+PICTURE_TOKENS = (
+    "image_token_id", "video_token_id", "vision_token_id", "vision_start_token_id", "vision_end_token_id",
+)  # fmt: skip
+"""Of a model's configuration: tokens that stand for pictures, and those that begin and end them."""
+LEAST_BIAS = -100.0
+"""No server of vLLM takes less; a token of such a bias has no chance."""
 
 
 @dataclass(frozen=True)
@@ -255,9 +257,10 @@ def make_dataset(rows: Sequence[Row], config: TrainingConfig, family: Family, fr
 
 def reward_functions(
     scorer: Scorer, rows: Sequence[Row], on_scored: Callable[[Sequence[Scored]], None]
-) -> tuple[list[Callable[..., list[float]]], list[float]]:
+) -> tuple[list[Callable[..., list[float | None]]], list[float]]:
     """One function for each term, as TRL takes them, and their weights. A batch is scored once for all.
 
+    The reward of an answer for a term that it does not have is None: for the task term if the task model failed on it.
     Terms without a weight are computed too, for the log; only the task model does not run for nothing.
     """
     weights = scorer.settings.weights
@@ -273,13 +276,15 @@ def reward_functions(
             if log_metric is not None:
                 for name, value in region_statistics(scored).items():
                     log_metric(name, value)
+                if "task" in terms:
+                    log_metric("task/failed", float(np.mean([bool(each.failure) for each in scored])))
             on_scored(scored)
         found: Sequence[Scored] = last["scored"]
         return found
 
-    def function(term: str) -> Callable[..., list[float]]:
-        def reward(completions: Any, row: Any, log_metric: Any = None, **columns: Any) -> list[float]:
-            return [each.reward.terms[term] for each in scored_once(completions, row, log_metric)]
+    def function(term: str) -> Callable[..., list[float | None]]:
+        def reward(completions: Any, row: Any, log_metric: Any = None, **columns: Any) -> list[float | None]:
+            return [each.reward.terms.get(term) for each in scored_once(completions, row, log_metric)]
 
         reward.__name__ = term
         return reward
@@ -371,9 +376,13 @@ def make_trainer(
     if config.lora is not None:
         lora = require_package("peft", "to train adapters", "activeo3_ros[train]").LoraConfig(**config.lora)
     device = "cpu" if arguments.use_cpu or not torch.cuda.is_available() else f"cuda:{arguments.local_process_index}"
+    processor = make_processor(directory, pixel_format(directory, model.config.vision_config), device)
+    arguments.generation_kwargs = without_pictures(
+        arguments.generation_kwargs, picture_tokens(model.config, processor.image_token_id), arguments.use_vllm
+    )
     return _trainer_class(trl)(
         model=model,
-        processing_class=make_processor(directory, pixel_format(directory, model.config.vision_config), device),
+        processing_class=processor,
         reward_funcs=functions,
         args=arguments,
         train_dataset=make_dataset(rows, config, scorer.family, frames),
@@ -428,9 +437,33 @@ def _grpo_arguments(config: TrainingConfig, grpo_config: Any, torch: Any) -> Any
         raise InvalidInput(f"grpo: {str(error).splitlines()[0]}") from error
 
 
+def picture_tokens(config: Any, *more: int) -> list[int]:
+    """The tokens of a model that an answer must not hold; more: such that its configuration does not name."""
+    named = [getattr(config, name, None) for name in PICTURE_TOKENS]
+    words = config.get_text_config().vocab_size
+    return sorted({token for token in (*named, *more) if token is not None and token < words})
+
+
+def without_pictures(given: Mapping[str, Any] | None, tokens: Sequence[int], vllm: bool) -> dict[str, Any]:
+    """TRL's `generation_kwargs`, those given and one more, by which some tokens are never sampled.
+
+    At a temperature of 1 any token comes up sooner or later. One that stands for a picture makes prompt and answer hold
+    a picture more than there are, and the next forward pass ends the run.
+    """
+    settings = dict(given or {})
+    if vllm:  # TRL makes vLLM's SamplingParams of them
+        biases = {int(token): bias for token, bias in (settings.get("logit_bias") or {}).items()}
+        settings["logit_bias"] = {**biases, **dict.fromkeys(tokens, LEAST_BIAS)}
+    else:  # transformers' GenerationConfig; what is given here replaces TRL's own list, which is the image token alone
+        settings["suppress_tokens"] = sorted({*(settings.get("suppress_tokens") or ()), *tokens})
+    return settings
+
+
 def _trainer_class(trl: Any) -> Any:
     class Trainer(trl.GRPOTrainer):  # type: ignore[misc, name-defined, unused-ignore]
-        """Leaves no half-written checkpoint behind, and hands prompts to vLLM as it takes them."""
+        """Leaves no half-written checkpoint behind, hands prompts to vLLM as it takes them, and learns nothing from
+        an answer that the task model failed on.
+        """
 
         def _generate_single_turn(self, prompt_ids: Any, images: Any, *args: Any, **kwargs: Any) -> Any:
             # vLLM in this process puts an image's tokens in place of one; TRL's prompts hold all of them already, which
@@ -439,6 +472,14 @@ def _trainer_class(trl: Any) -> Any:
                 image = self.processing_class.image_token_id
                 prompt_ids = [one_token_an_image(ids, image) for ids in prompt_ids]
             return super()._generate_single_turn(prompt_ids, images, *args, **kwargs)
+
+        def _calculate_rewards(self, *args: Any, **kwargs: Any) -> Any:
+            # TRL sums the rewards that are there, so that a missing one would count as 0: the answer would be worse
+            # than others of its group for what the task model did. One without any reward stays out of the group's mean
+            # and has an advantage of 0.
+            rewards = super()._calculate_rewards(*args, **kwargs)
+            rewards[rewards.isnan().any(dim=1)] = float("nan")
+            return rewards
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
@@ -604,6 +645,7 @@ def draw_scored(scored: Scored, frame: Frame, width: int = 960, height: int = 54
         for x, y, wide, tall in np.asarray(boxes, np.float64).reshape(-1, 4) * scale:
             cv2.rectangle(tile, (int(x) - 1, int(y) - 1), (int(x + wide) + 1, int(y + tall) + 1), colour, 1)
     words = ", ".join(f"{name} {value:.2f}" for name, value in scored.reward.terms.items())
+    words += ", task failed" if scored.failure else ""
     line = f"{', '.join(scored.row.classes)}: {scored.reward.total:.2f} ({words})"
     cv2.putText(tile, line, (6, height - 8), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
     return tile

@@ -8,6 +8,7 @@ picture a row; whatever does not fit, as `fits` finds out, still goes the origin
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -17,6 +18,12 @@ from ..optional import require_package
 logger = logging.getLogger(__name__)
 
 INPUTS = {"attention_mask", "pixel_values", "image_grid_thw", "mm_token_type_ids"}
+KNOWN_SETTINGS = {
+    "bos_token_id", "cache_implementation", "disable_compile", "do_sample", "eos_token_id", "max_new_tokens", "min_p",
+    "num_beams", "num_return_sequences", "pad_token_id", "repetition_penalty", "stop_strings", "suppress_tokens",
+    "temperature", "top_k", "top_p", "transformers_version", "use_cache",
+}  # fmt: skip
+"""Of a generation config: those that `decode` follows, those that `fits` looks at, and those that change no answer."""
 HIDDEN = -1e9
 """Added to the attention scores of columns that hold nothing yet; with minus infinity a row of them would be NaN."""
 
@@ -30,6 +37,7 @@ def fits(model: Any, input_ids: Any, config: Any, inputs: Mapping[str, Any]) -> 
         {name for name, value in inputs.items() if value is not None} == INPUTS
         and len(inputs["image_grid_thw"]) == len(input_ids)
         and config is not None
+        and set(config.to_diff_dict()) <= KNOWN_SETTINGS
         and config.max_new_tokens is not None
         and config.pad_token_id is not None
         and config.cache_implementation is None
@@ -85,6 +93,13 @@ def decode(
         ends = config.eos_token_id if isinstance(config.eos_token_id, (list, tuple)) else [config.eos_token_id]
         ends = torch.tensor([end for end in ends if end is not None], dtype=input_ids.dtype, device=input_ids.device)
 
+        words = model.lm_head.weight.shape[0]
+        barred = torch.tensor(
+            [token for token in config.suppress_tokens or () if token < words],
+            dtype=torch.long,
+            device=input_ids.device,
+        )
+
         types: list[Any] = []  # that products are computed in: under autocast not that of the weights
         hook = model.model.language_model.layers[0].self_attn.v_proj.register_forward_hook(
             lambda module, arguments, result: types.append(result.dtype)
@@ -103,7 +118,7 @@ def decode(
         del seen
         done = torch.zeros(batch, dtype=torch.bool, device=input_ids.device)
         for length in range(prompt + 1, prompt + config.max_new_tokens + 1):
-            scores = logits.float()
+            scores = logits.float().index_fill(1, barred, -math.inf)
             for process in logits_processor:
                 scores = process(written[:, : length - 1], scores)
             if config.do_sample:

@@ -4,9 +4,10 @@ by term.
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -17,6 +18,7 @@ from ..engines.base import Engine, Reply, Request
 from ..engines.gathering import Call, answer_together
 from ..engines.qwen import Family
 from ..perception import ActivePerception, Budget, Frame, Query, Status, View
+from ..perception.errors import PerceptionError
 from ..perception.geometry import Box, Boxes, iou
 from ..perception.results import Detection, Proposal, Region
 from ..tasks import TaskModel
@@ -33,22 +35,43 @@ from .rewards import (
 )
 from .rows import Row
 
+logger = logging.getLogger(__name__)
+
 CACHE_SIZE = 65_536
 RUNNING_THREADS = 2
 """Of those that share an engine: enough to crop while another reads, too few to compete."""
 NO_PIXELS: Mask = np.zeros((0, 0), bool)
 TERMS = ("format", "overlap", "area", "coverage", "task")
+BAD_CALLS = 3
+"""So many calls in a row in which the task model failed on most of what it was asked end the training."""
+
+
+class TrainingError(PerceptionError):
+    """Training cannot go on; the message says why and how to resume."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """One answer with its reward. regions: `(n, 4)` in pixels of the picture. detections: None without a task model."""
+    """One answer with its reward. regions: `(n, 4)` in pixels of the picture.
+
+    detections: None without a task model, and where it failed. failure: what it then said, else "". An answer that it
+    failed on has no task term.
+    """
 
     row: Row
     text: str
     regions: Boxes
     reward: Reward
     detections: tuple[Detection, ...] | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What the task model found in an answer's regions. failure: why it could not look at them, "" if it could."""
+
+    detections: tuple[Detection, ...] = ()
+    failure: str = ""
 
 
 class GivenRegions:
@@ -170,16 +193,21 @@ class Scorer:
         self.shorter_side, self.task, self.frame_of = shorter_side, task, frame_of
         self._gathering = gathering
         self._threads = threads
-        self._cache: OrderedDict[tuple[object, ...], tuple[Detection, ...]] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], Examined] = OrderedDict()
+        self._bad_calls = 0
+        self._warned: set[str] = set()
 
     def view_size(self, row: Row) -> tuple[int, int]:
         """Width and height of the view that the policy gets of a row's picture."""
         return self.family.fit(row.width, row.height, self.budget.view_pixels, self.shorter_side)
 
     def score(self, texts: Sequence[str], rows: Sequence[Row]) -> list[Scored]:
-        """One `Scored` for each answer to a row's question, in their order."""
+        """One `Scored` for each answer to a row's question, in their order.
+
+        Raises TrainingError if the task model fails on all of several pictures, or goes on failing on most of them.
+        """
         read = [self._read(text, row) for text, row in zip(texts, rows, strict=False)]
-        seen: list[tuple[Detection, ...]] | None = None
+        seen: list[Examined] | None = None
         if self.task is not None and self.settings.weights.task:
             seen = self._examine(rows, [regions for _, regions in read])
         # To count matched targets takes no pixels.
@@ -218,7 +246,7 @@ class Scorer:
         answer: Answer,
         regions: tuple[Region, ...],
         mask: Mask,
-        detections: tuple[Detection, ...] | None,
+        examined: Examined | None,
     ) -> Scored:
         settings, size = self.settings, self.view_size(row)
         scale = np.array(self._to_source(row))
@@ -232,6 +260,7 @@ class Scorer:
             "area": area_term(in_view, *size, settings.min_area, settings.max_area),
             "coverage": coverage_term(in_source[: self.budget.max_regions], row.boxes, mask, settings),
         }
+        detections = examined.detections if examined is not None and not examined.failure else None
         if detections is not None:
             terms["task"] = detection_term(
                 [each.box.as_tuple() for each in detections],
@@ -241,9 +270,10 @@ class Scorer:
                 row.labels,
                 settings.detection_iou,
             )
-        return Scored(row, text, in_source, combine(terms, settings.weights), detections)
+        failure = examined.failure if examined is not None else ""
+        return Scored(row, text, in_source, combine(terms, settings.weights), detections, failure)
 
-    def _examine(self, rows: Sequence[Row], regions: Sequence[tuple[Region, ...]]) -> list[tuple[Detection, ...]]:
+    def _examine(self, rows: Sequence[Row], regions: Sequence[tuple[Region, ...]]) -> list[Examined]:
         """What the task model finds in the regions of each answer, through the loop."""
         keys = [
             (row.image, row.classes, tuple(r.box.as_tuple() for r in mine[: self.budget.max_regions]))
@@ -252,7 +282,7 @@ class Scorer:
         new = {key: index for index, key in enumerate(keys) if key not in self._cache and regions[index]}
         frames = {rows[index].image: self.frame_of(rows[index]) for index in new.values()}
 
-        def look(index: int) -> tuple[Detection, ...]:
+        def look(index: int) -> Examined:
             row = rows[index]
             scale = np.array(self._to_source(row))
             boxes = [Box(*(np.array(region.box.as_tuple()) * scale).tolist()) for region in regions[index]]
@@ -260,23 +290,67 @@ class Scorer:
             assert self.task is not None
             loop = ActivePerception(policy, self.task, self.budget, examine_view=False)
             result = loop.perceive(frames[row.image], row.query)
-            return result.detections if result.status is not Status.FAILED else ()
+            if result.status is Status.FAILED:
+                return Examined(failure=" ".join(result.status_message.split()) or "it did not say why")
+            return Examined(result.detections)
 
+        looked: dict[tuple[object, ...], Examined] = {}
         if new:
             wanted = list(new.items())
 
             def work(position: int) -> None:
                 key, index = wanted[position]
-                self._cache[key] = look(index)
+                looked[key] = look(index)
 
             if self._gathering is not None:
                 self._gathering.map(work, len(wanted), self._threads)
             else:
                 for position in range(len(wanted)):
                     work(position)
-            while len(self._cache) > max(CACHE_SIZE, len(keys)):
-                self._cache.popitem(last=False)
-        return [self._cache.get(key, ()) for key in keys]
+        # Taken together before the cache lets any go; what is in neither has no regions, where nothing is to be seen.
+        seen = [looked.get(key) or self._cache.get(key) or Examined() for key in keys]
+        # What failed is not kept: it may go well the next time.
+        self._cache.update((key, each) for key, each in looked.items() if not each.failure)
+        while len(self._cache) > max(CACHE_SIZE, len(keys)):
+            self._cache.popitem(last=False)
+        self._note_failures(looked.values(), seen, rows)
+        return seen
+
+    def _note_failures(self, looked: Collection[Examined], seen: Sequence[Examined], rows: Sequence[Row]) -> None:
+        """Warn of what the task model failed on, of each of its messages once. Raises TrainingError if that is
+        all of several pictures, or most of what it was asked for some calls in a row.
+
+        looked: what was examined in this call. seen: what is known of each of its answers.
+        """
+        if not looked:
+            return
+        failed = sum(bool(each.failure) for each in looked)
+        self._bad_calls = self._bad_calls + 1 if 2 * failed > len(looked) else 0
+        if not failed:
+            return
+        said = Counter(each.failure for each in seen if each.failure)
+        for message, answers in said.items():
+            if message not in self._warned:
+                self._warned.add(message)
+                logger.warning(
+                    "the task model failed on %d of %d answers, which get no task reward: %s",
+                    answers,
+                    len(seen),
+                    message,
+                )
+        pictures = {row.image for row, each in zip(rows, seen, strict=True) if each.failure}
+        everything = failed == len(looked) and len(pictures) > 1  # one picture may be bad
+        if not everything and self._bad_calls < BAD_CALLS:
+            return
+        often = f"{failed} of {len(looked)} examinations"
+        if not everything:
+            often += f", and on more than half of them {BAD_CALLS} times in a row"
+        one = f"leave out {pictures.pop()}, " if len(pictures) == 1 else ""
+        raise TrainingError(
+            f"the task model failed on {often}: {said.most_common(1)[0][0]}; this is no reward, and nothing can be "
+            f"learned from it: mend the task model, {one}or do without it (reward: {{weights: {{task: 0}}}}), and run "
+            "the same command again (training goes on from its last checkpoint)"
+        )
 
 
 def region_statistics(scored: Sequence[Scored]) -> dict[str, float]:
