@@ -11,7 +11,7 @@ import pytest
 from node_fixtures.client import wait_for
 
 from activeo3_ros.engines.base import EngineError, OutOfMemory, Prompt, Reply, Request
-from activeo3_ros.engines.gathering import Gathering
+from activeo3_ros.engines.gathering import Call, Gathering, answer_together
 from activeo3_ros.engines.memory import generate_within_memory
 from activeo3_ros.engines.qwen import family_named
 from activeo3_ros.node.accounting import Ledger
@@ -92,6 +92,25 @@ def test_a_request_that_breaks_the_engine_fails_alone():
     with ThreadPoolExecutor(3) as pool:
         outcomes = list(pool.map(outcome, ["fine", "broken", "fine too"]))
     assert outcomes == [["fine"], "cannot answer that", ["fine too"]]
+
+
+def test_one_bad_request_among_many_costs_few_more_calls():
+    """A training step asks hundreds of them together."""
+    engine = FakeEngine(takes_s=0.0)
+    calls = [Call([Request(np.zeros((56, 56, 3), np.uint8), Prompt(f"{n}"))]) for n in range(64)]
+    calls[37] = Call([Request(np.zeros((56, 56, 3), np.uint8), Prompt("broken"))])
+    answer_together(engine, calls)
+    assert [n for n, call in enumerate(calls) if call.error is not None] == [37]
+    assert [call.replies[0].text for call in calls if call.error is None] == [f"{n}" for n in range(64) if n != 37]
+    assert len(engine.batches) == 13  # all, and then two halves of each of 64, 32, 16, 8, 4 and 2
+
+
+def test_an_engine_that_answers_nothing_is_not_asked_for_each():
+    engine = FakeEngine(takes_s=0.0, at_most=0)
+    calls = [Call([Request(np.zeros((56, 56, 3), np.uint8), Prompt(f"{n}"))]) for n in range(64)]
+    answer_together(engine, calls)
+    assert all(isinstance(call.error, OutOfMemory) for call in calls)
+    assert len(engine.batches) <= 12
 
 
 def test_what_does_not_fit_together_is_answered_apart():

@@ -12,6 +12,8 @@ from .qwen import Family
 
 POLL_S = 0.0005
 """How often it is looked whether another call has come."""
+GIVEN_UP = 4
+"""So many calls in a row that fail alone tell that the engine is at fault, and not what it was asked."""
 
 
 @dataclass
@@ -25,14 +27,30 @@ class Call:
 
 
 def answer_together(engine: Engine, calls: Sequence[Call]) -> None:
-    """Answer calls in one batch; if that fails, the error is that of all of them."""
-    try:
-        replies = iter(engine.generate([request for call in calls for request in call.requests]))
-        for call in calls:
-            call.replies = [next(replies) for _ in call.requests]
-    except Exception as error:
-        for call in calls:
-            call.error = error
+    """Answer calls in one batch. Where that fails its halves are asked again, so that an error is a call's own.
+
+    An engine that does not answer `GIVEN_UP` calls in a row, each asked alone, is not asked the rest.
+    """
+    alone = 0
+
+    def answer(part: Sequence[Call]) -> None:
+        nonlocal alone
+        try:
+            replies = iter(engine.generate([request for call in part for request in call.requests]))
+            for call in part:
+                call.replies, call.error = [next(replies) for _ in call.requests], None
+            alone = 0
+        except Exception as error:
+            for call in part:
+                call.error = error
+            if len(part) == 1:
+                alone += 1
+                return
+            for half in (part[: len(part) // 2], part[len(part) // 2 :]):
+                if alone < GIVEN_UP:
+                    answer(half)
+
+    answer(calls)
 
 
 class Gathering:
@@ -56,7 +74,7 @@ class Gathering:
         self._last_s = 0.0
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """As `Engine.generate`. An error is this call's own: where a common batch fails, each is asked again."""
+        """As `Engine.generate`. An error is this call's own: where a common batch fails, its parts are asked again."""
         call = Call(requests)
         with self._list:
             self._waiting.append(call)
@@ -89,10 +107,6 @@ class Gathering:
     def _answer(self, calls: Sequence[Call]) -> None:
         start = time.perf_counter()
         answer_together(self.engine, calls)
-        if len(calls) > 1 and calls[0].error is not None:
-            for call in calls:
-                call.error = None
-                answer_together(self.engine, [call])
         for call in calls:
             call.answered = True
         self._last_s = time.perf_counter() - start
