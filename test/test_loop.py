@@ -20,6 +20,7 @@ from activeo3_ros.perception import (
     Region,
     Status,
     UnsupportedQuery,
+    loop,
 )
 from activeo3_ros.perception.frame import fit_within
 
@@ -132,6 +133,25 @@ def test_a_model_that_fails_gives_a_failed_result_and_not_an_empty_road(error):
     assert type(error).__name__ in result.status_message
     assert result.detections == ()
     assert result.query.revision == 4
+
+
+def test_the_same_failure_is_logged_once_a_minute(caplog, monkeypatch):
+    """With its traceback; a server that is gone fails every frame, and each result says so."""
+    now = [1000.0]
+    monkeypatch.setattr(loop, "_logged", {})
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    def fail(error):
+        result = ActivePerception(LeftAndRight(Look()), CentreFinder(error=error), BUDGET).perceive(FRAME)
+        assert result.status == Status.FAILED and str(error) in result.status_message
+
+    for _ in range(3):
+        fail(RuntimeError("the server is gone"))
+    fail(RuntimeError("no memory"))
+    assert ["the server is gone" in record.exc_text for record in caplog.records] == [True, False]
+    now[0] += 60
+    fail(RuntimeError("the server is gone"))
+    assert len(caplog.records) == 3
 
 
 def test_a_model_that_answers_for_fewer_views_than_asked_fails():

@@ -6,6 +6,7 @@ The method is ACTIVE-o3's (arXiv 2505.21457): one step proposes all regions at o
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from ..tasks import Segmenter, TaskModel
 
 logger = logging.getLogger(__name__)
+
+LOGGED_EVERY_S = 60.0
+"""The same failure is logged no more often: a server that is gone fails each frame, and each result says so."""
+_logged: dict[str, float] = {}
 
 Observer = Callable[[str, Sequence[Region]], None]
 """Called before each step with its name and the regions chosen so far; it may raise `Cancelled`."""
@@ -85,8 +90,8 @@ class ActivePerception:
         except UnsupportedQuery as error:
             return Result.failed(frame, query, str(error), spending.timings_ms(), spending.cost)
         except Exception as error:
-            logger.exception("perception of a %d x %d frame failed", frame.width, frame.height)
             message = f"{type(error).__name__}: {error}"
+            _log_failure(frame, message)
             return Result.failed(frame, query, message, spending.timings_ms(), spending.cost)
 
     def _perceive(self, frame: Frame, query: Query, spending: Spending, observe: Observer) -> Result:
@@ -249,3 +254,16 @@ def _detection(seen: Sighting) -> Detection:
 
 def _grounding(seen: Sighting) -> Grounding:
     return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.view.region, seen.finding.text)
+
+
+def _log_failure(frame: Frame, message: str) -> None:
+    """With the traceback of the exception that is being handled."""
+    now = time.monotonic()
+    if now - _logged.get(message, -math.inf) < LOGGED_EVERY_S:
+        return
+    if len(_logged) >= 100:
+        _logged.clear()
+    _logged[message] = now
+    logger.exception(
+        "perception of a %d x %d frame failed (logged once in %.0f s)", frame.width, frame.height, LOGGED_EVERY_S
+    )
