@@ -105,10 +105,24 @@ def test_one_bad_request_among_many_costs_few_more_calls():
     assert len(engine.batches) == 13  # all, and then two halves of each of 64, 32, 16, 8, 4 and 2
 
 
+def test_many_bad_requests_in_a_row_leave_the_others_their_answers():
+    """All answers of a training step that are about one bad picture, the first ones at that."""
+    texts = ["broken"] * 8 + [f"{n}" for n in range(56)]
+    calls = [Call([Request(np.zeros((56, 56, 3), np.uint8), Prompt(text))]) for text in texts]
+    answer_together(FakeEngine(takes_s=0.0), calls, give_up=7)
+    assert [call.error is not None for call in calls] == [True] * 8 + [False] * 56
+
+
+def test_the_last_camera_is_answered_though_all_others_broke_the_engine():
+    calls = [Call([Request(np.zeros((56, 56, 3), np.uint8), Prompt(text))]) for text in ["broken"] * 15 + ["fine"]]
+    answer_together(FakeEngine(takes_s=0.0), calls)
+    assert [call.error is not None for call in calls] == [True] * 15 + [False]
+
+
 def test_an_engine_that_answers_nothing_is_not_asked_for_each():
     engine = FakeEngine(takes_s=0.0, at_most=0)
     calls = [Call([Request(np.zeros((56, 56, 3), np.uint8), Prompt(f"{n}"))]) for n in range(64)]
-    answer_together(engine, calls)
+    answer_together(engine, calls, give_up=7)
     assert all(isinstance(call.error, OutOfMemory) for call in calls)
     assert len(engine.batches) <= 12
 

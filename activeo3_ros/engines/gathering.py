@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,8 +14,6 @@ from .qwen import Family
 
 POLL_S = 0.0005
 """How often it is looked whether another call has come."""
-GIVEN_UP = 4
-"""So many calls in a row that fail alone tell that the engine is at fault, and not what it was asked."""
 
 
 @dataclass
@@ -26,31 +26,27 @@ class Call:
     answered: bool = False
 
 
-def answer_together(engine: Engine, calls: Sequence[Call]) -> None:
+def answer_together(engine: Engine, calls: Sequence[Call], give_up: float = math.inf) -> None:
     """Answer calls in one batch. Where that fails its halves are asked again, so that an error is a call's own.
 
-    An engine that does not answer `GIVEN_UP` calls in a row, each asked alone, is not asked the rest.
+    give_up: of parts that failed while none was answered; the engine is at fault then, and the rest is not asked.
     """
-    alone = 0
-
-    def answer(part: Sequence[Call]) -> None:
-        nonlocal alone
+    waiting = deque([calls])
+    failed, answered = 0, False
+    while waiting and (answered or failed < give_up):
+        part = waiting.popleft()
         try:
             replies = iter(engine.generate([request for call in part for request in call.requests]))
             for call in part:
                 call.replies, call.error = [next(replies) for _ in call.requests], None
-            alone = 0
+            answered = True
         except Exception as error:
+            failed += 1
             for call in part:
                 call.error = error
-            if len(part) == 1:
-                alone += 1
-                return
-            for half in (part[: len(part) // 2], part[len(part) // 2 :]):
-                if alone < GIVEN_UP:
-                    answer(half)
-
-    answer(calls)
+            if len(part) > 1:
+                middle = len(part) // 2
+                waiting += [part[:middle], part[middle:]]
 
 
 class Gathering:

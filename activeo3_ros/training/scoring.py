@@ -42,6 +42,8 @@ RUNNING_THREADS = 2
 """Of those that share an engine: enough to crop while another reads, too few to compete."""
 NO_PIXELS: Mask = np.zeros((0, 0), bool)
 TERMS = ("format", "overlap", "area", "coverage", "task")
+GIVEN_UP = 7
+"""A batch, its halves and its quarters: if none of them is answered, the engine is not asked the rest of hundreds."""
 BAD_CALLS = 3
 """So many calls in a row in which the task model failed on most of what it was asked end the training."""
 
@@ -162,7 +164,7 @@ class Gathering:
     def _serve(self, batch: Sequence[_Ticket]) -> None:
         if not batch:
             return
-        answer_together(self.engine, batch)
+        answer_together(self.engine, batch, GIVEN_UP)
         for ticket in batch:
             ticket.done.set()
 
