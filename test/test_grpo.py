@@ -298,6 +298,39 @@ def test_what_a_configuration_says_of_sampling_is_kept_beside_what_is_barred() -
     }
 
 
+@pytest.mark.parametrize(
+    ("sampling", "vllm", "message"),
+    [
+        ({"suppress_tokens": 5}, False, "suppress_tokens must be a list of token ids, got 5"),
+        ({"suppress_tokens": "57"}, False, "suppress_tokens must be a list of token ids, got '57'"),
+        ({"suppress_tokens": [True]}, False, "suppress_tokens must be a list of token ids, got [True]"),
+        ({"suppress_tokens": [[1]]}, False, "suppress_tokens must be a list of token ids, got [[1]]"),
+        ({"logit_bias": [1, 2]}, True, "logit_bias must map token ids to numbers, got [1, 2]"),
+        ({"logit_bias": {"car": 1.0}}, True, "logit_bias must map token ids to numbers, got {'car': 1.0}"),
+    ],
+)
+def test_a_list_of_tokens_that_is_none_is_one_clear_line(sampling: dict, vllm: bool, message: str) -> None:
+    with pytest.raises(InvalidInput) as error:
+        grpo.without_pictures(sampling, [20], vllm)
+    assert str(error.value) == f"grpo: generation_kwargs: {message}"
+
+
+@pytest.mark.parametrize(
+    ("sampling", "message"),
+    [
+        ([1, 2], "grpo: generation_kwargs must be a mapping of names to values, got [1, 2]"),
+        ({"temprature": 1.0}, "unknown generation_kwargs key 'temprature'; known are"),
+    ],
+)
+def test_settings_of_sampling_that_are_none_are_one_clear_line(
+    model: Path, data: Path, tmp_path: Path, sampling: object, message: str
+) -> None:
+    change = {"grpo": {"generation_kwargs": sampling}}
+    with pytest.raises(InvalidInput) as error:
+        train(load_config(write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", 1, change)))
+    assert str(error.value).startswith(message)
+
+
 def test_tokens_that_stand_for_pictures_are_those_that_the_model_names() -> None:
     from tiny_models import tiny_config
 

@@ -364,7 +364,7 @@ def make_trainer(
     from ..engines.pixels import pixel_format
     from .processor import make_processor
 
-    arguments = _grpo_arguments(config, trl.GRPOConfig, torch)
+    arguments = _grpo_arguments(config, trl.GRPOConfig, torch, transformers)
     panels = Panels(config.output / "panels", config.panels_every, scorer, frames)
     functions, arguments.reward_weights = reward_functions(scorer, rows, panels.remember)
     for name in config.freeze:
@@ -419,9 +419,15 @@ def last_complete_checkpoint(output: Path) -> Path | None:
     return max(complete, key=lambda path: int(path.name[11:]), default=None)
 
 
-def _grpo_arguments(config: TrainingConfig, grpo_config: Any, torch: Any) -> Any:
+def _grpo_arguments(config: TrainingConfig, grpo_config: Any, torch: Any, transformers: Any) -> Any:
     known = inspect.signature(grpo_config).parameters
     _reject_unknown("grpo", config.grpo, list(known))
+    sampling = config.grpo.get("generation_kwargs") or {}
+    if not isinstance(sampling, Mapping):
+        raise InvalidInput(f"grpo: generation_kwargs must be a mapping of names to values, got {sampling!r}")
+    if not config.grpo.get("use_vllm"):  # which tells of unknown ones itself
+        names = transformers.GenerationConfig().to_dict()
+        _reject_unknown("generation_kwargs", sampling, [name for name in names if not name.startswith("_")])
     defaults = {
         "logging_steps": 1,
         "remove_unused_columns": False,
@@ -452,10 +458,16 @@ def without_pictures(given: Mapping[str, Any] | None, tokens: Sequence[int], vll
     """
     settings = dict(given or {})
     if vllm:  # TRL makes vLLM's SamplingParams of them
-        biases = {int(token): bias for token, bias in (settings.get("logit_bias") or {}).items()}
+        biases = settings.get("logit_bias") or {}
+        if not (isinstance(biases, Mapping) and all(str(token).isdecimal() for token in biases)):
+            raise InvalidInput(f"grpo: generation_kwargs: logit_bias must map token ids to numbers, got {biases!r}")
+        biases = {int(token): bias for token, bias in biases.items()}
         settings["logit_bias"] = {**biases, **dict.fromkeys(tokens, LEAST_BIAS)}
     else:  # transformers' GenerationConfig; what is given here replaces TRL's own list, which is the image token alone
-        settings["suppress_tokens"] = sorted({*(settings.get("suppress_tokens") or ()), *tokens})
+        barred = settings.get("suppress_tokens") or []
+        if not (isinstance(barred, list) and all(type(token) is int and token >= 0 for token in barred)):
+            raise InvalidInput(f"grpo: generation_kwargs: suppress_tokens must be a list of token ids, got {barred!r}")
+        settings["suppress_tokens"] = sorted({*barred, *tokens})
     return settings
 
 

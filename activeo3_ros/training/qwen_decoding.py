@@ -118,7 +118,7 @@ def decode(
         del seen
         done = torch.zeros(batch, dtype=torch.bool, device=input_ids.device)
         for length in range(prompt + 1, prompt + config.max_new_tokens + 1):
-            scores = logits.float().index_fill(1, barred, -math.inf)
+            scores = logits.float().index_fill_(1, barred, -math.inf)  # nobody needs the logits after this
             for process in logits_processor:
                 scores = process(written[:, : length - 1], scores)
             if config.do_sample:
