@@ -130,6 +130,8 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
     """Stage times of the last step that generated, in seconds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()  # the peak is this variant's
     optimizer = optimizer_for(what, device)
     with torch.device(device):
         model = transformers.AutoModelForImageTextToText.from_config(

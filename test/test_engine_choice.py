@@ -146,9 +146,7 @@ def vllm(monkeypatch):
 
     def llm(**settings):
         started.append(settings)
-        return SimpleNamespace(
-            llm_engine=FakeEngine(torch), get_tokenizer=lambda: tokenizer, apply_model=lambda function: None
-        )
+        return SimpleNamespace(llm_engine=FakeEngine(torch), get_tokenizer=lambda: tokenizer)
 
     class FakeLoader:
         """Gives the model that it is asked to load."""

@@ -75,8 +75,8 @@ class VllmEngine:
         faster only for long texts that are no lists of boxes, such as `reasoning: full`. The answer is the same.
         structured: hold the model to the form that a prompt asks for, so that every answer can be read.
         compile_tower: let PyTorch compile the vision tower of Qwen2.5-VL, which halves its time and adds half a minute
-        to the first start. It is done where it was measured: on CUDA devices, with vLLM 0.22, for the first engine of a
-        process.
+        to the first start. It is done where it was measured: on CUDA devices, with vLLM 0.22, and for an engine that
+        starts while no other is in use.
 
         Raises MissingPackage without vllm, EngineError if it cannot start or is of another version than `VERSIONS`.
         """
