@@ -163,9 +163,11 @@ def main() -> int:
     before: Measurements = {}
     for name in args.ways or ways:
         start = ways[name]
+        engines: list[Any] = []
         begun = time.perf_counter()
         try:
             engine = start(args.model)
+            engines.append(engine)
             started = time.perf_counter() - begun
             looks, zooms, truths = requests_of(engine, args.scenes)
             engine.generate(looks[:2])
@@ -190,16 +192,18 @@ def main() -> int:
                 "first_answer": replies[0].text,
             })  # fmt: skip
             policy = start(args.policy)
+            engines.append(policy)
             [(_, measured)] = evaluate({name: policy}, engine, args.looks, fixed=())
             before = before or measured
             gain, low, high = gain_interval(before, measured)
             shares = {**summarize(measured), "gain_in_small_recall": gain, "low": low, "high": high}
             say(f"{name}_loop", {column: round(value, 3) for column, value in shares.items()})
-            policy.close()
-            engine.close()
-            del engine, policy
         except Exception as error:  # the other engines are worth comparing
             say(f"failed_{name}", f"{type(error).__name__}: {error}"[:800])
+        for each in engines:
+            each.close()
+        engine = policy = None
+        engines.clear()
         gc.collect()
     return 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import inspect
@@ -86,7 +87,8 @@ class FakeEngine:
     pieces: tuple[str, ...] = ()
     error: Exception | None = None
 
-    def __init__(self, torch):
+    def __init__(self, torch, tokenizer):
+        self.tokenizer = tokenizer
         vision = SimpleNamespace(patch_size=14, spatial_merge_size=2, temporal_patch_size=2)
         self.model_config = SimpleNamespace(dtype=torch.float16, hf_config=SimpleNamespace(vision_config=vision))
         self.engine_core = SimpleNamespace(shutdown=lambda: setattr(self, "is_shut", True))
@@ -113,9 +115,10 @@ class FakeEngine:
             raise self.error
         name, (prompt, _) = self.waiting.popitem()
         text = "".join(piece for piece in self.pieces if not piece.startswith("<|"))
+        ids = [self.tokenizer.encode(piece, add_special_tokens=False)[0] for piece in self.pieces]
         written = SimpleNamespace(
-            text=text, token_ids=list(range(len(self.pieces))), finish_reason="stop",
-            logprobs=[{i: SimpleNamespace(logprob=math.log(0.5), decoded_token=p)} for i, p in enumerate(self.pieces)],
+            text=text, token_ids=ids, finish_reason="stop",
+            logprobs=[{each: SimpleNamespace(logprob=math.log(0.5), decoded_token=None)} for each in ids],
         )  # fmt: skip
         return [
             SimpleNamespace(
@@ -146,7 +149,7 @@ def vllm(monkeypatch):
 
     def llm(**settings):
         started.append(settings)
-        return SimpleNamespace(llm_engine=FakeEngine(torch), get_tokenizer=lambda: tokenizer)
+        return SimpleNamespace(llm_engine=FakeEngine(torch, tokenizer), get_tokenizer=lambda: tokenizer)
 
     class FakeLoader:
         """Gives the model that it is asked to load."""
@@ -198,11 +201,11 @@ def ask(engine, *sizes):
 
 def test_vllm_replies_carry_text_tokens_and_probabilities(vllm):
     engine = VllmEngine(vllm[1])
-    engine._engine.pieces = ("1", ", 2]", "</answer>", "<|im_end|>")
+    engine._engine.pieces = ("1", ",", "2", "]\n", "<|im_end|>")
     reply = ask(engine, (56, 84), (28, 28))[0]
-    assert reply.text == "<answer>[1, 2]</answer>" and reply.input_size == (84, 56)
+    assert reply.text == "<answer>[1,2]\n" and reply.input_size == (84, 56)
     assert reply.probability([(len("<answer>["), len(reply.text))]) == pytest.approx(0.5)
-    assert len(reply.tokens) == 4 and reply.prompt_tokens == len(engine._engine.seen[0]["prompt_token_ids"])
+    assert len(reply.tokens) == 5 and reply.prompt_tokens == len(engine._engine.seen[0]["prompt_token_ids"])
 
 
 def test_vllm_gets_the_same_tokens_and_patches_as_transformers(vllm):
@@ -257,19 +260,17 @@ def test_vllm_drafts_the_form_of_answers_unless_told_otherwise(vllm):
 
 
 def test_vllm_compiles_the_vision_tower_where_that_was_measured(vllm, monkeypatch):
-    """On CUDA devices, with vLLM 0.22, for the first engine of a process, unless told otherwise."""
+    """On CUDA devices, with vLLM 0.22, unless told otherwise."""
     module, directory = vllm
     engines = [VllmEngine(directory)]
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr(vllm_engine, "_in_use", [])
-    engines += [VllmEngine(directory, compile_tower=False)]
-    monkeypatch.setattr(vllm_engine, "_in_use", [])
-    engines += [VllmEngine(directory), VllmEngine(directory)]
-    monkeypatch.setattr(vllm_engine, "_in_use", [])
+    monkeypatch.setattr(vllm_engine, "_stream", lambda: None)
+    monkeypatch.setattr("torch.cuda.stream", contextlib.nullcontext)
+    engines += [VllmEngine(directory, compile_tower=False), VllmEngine(directory), VllmEngine(directory)]
     monkeypatch.setattr(module, "__version__", "0.32.0")
     engines += [VllmEngine(directory)]
     asked = [settings["compilation_config"]["compile_mm_encoder"] for settings in module.started]
-    assert asked == [False, False, True, False, False]
+    assert asked == [False, False, True, True, False]
     assert ["compiled" in engine.describe() for engine in engines] == asked
 
 
@@ -320,6 +321,8 @@ def test_vllm_is_shut_down_with_its_engine(vllm):
     engine.close()
     engine.close()
     assert inner.is_shut
+    with pytest.raises(EngineError, match="start: the engine is closed"):
+        ask(engine)
 
 
 def test_vllm_is_shut_down_with_the_last_engine_of_the_process(vllm):

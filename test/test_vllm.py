@@ -12,9 +12,12 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -41,7 +44,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 from activeo3_ros.engines.base import EngineError, Prompt, Request  # noqa: E402
 from activeo3_ros.engines.remote import RemoteEngine  # noqa: E402
 from activeo3_ros.engines.transformers_engine import TransformersEngine  # noqa: E402
-from activeo3_ros.engines.vllm_engine import VllmEngine  # noqa: E402
+from activeo3_ros.engines.vllm_engine import VllmEngine, _graphs_kept  # noqa: E402
 from activeo3_ros.perception import Frame  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
@@ -163,6 +166,62 @@ def test_one_engine_goes_on_when_another_is_closed(engine: VllmEngine) -> None:
     another.close()
     [reply] = engine.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("What is to be seen?"), 4)])
     assert reply.tokens
+
+
+def test_who_asks_while_another_is_answered_waits_for_no_end_of_it(engine: VllmEngine) -> None:
+    looks, zooms, _ = benchmark.requests_of(engine, 2)
+    long = [replace(look, prompt=replace(look.prompt, stop=()), max_new_tokens=1000) for look in looks]
+    under_way = threading.Event()
+    step = engine._engine.step
+
+    def noted() -> object:
+        outputs = step()
+        under_way.set()
+        return outputs
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(1) as pool:
+        patch.setattr(engine._engine, "step", noted)
+        slow = pool.submit(engine.generate, long)
+        assert under_way.wait(60)
+        alone = engine.generate(zooms[:1])
+        assert not slow.done()
+        assert all(len(reply.tokens) > len(alone[0].tokens) for reply in slow.result(120))
+
+
+def test_two_engines_asked_at_once_answer_as_each_does_alone(engine: VllmEngine) -> None:
+    """A policy and a task model of different weights, each asked by the threads of several cameras."""
+    looks, zooms, _ = benchmark.requests_of(engine, 3)
+    policy = VllmEngine(str(TINY / "policy"), **SHORT)
+    try:
+        asked = [(policy, look) for look in looks] + [(engine, zoom) for zoom in zooms[:4]]
+        alone = [each.generate([request])[0] for each, request in asked]
+        with ThreadPoolExecutor(len(asked)) as pool:
+            together = list(pool.map(lambda pair: pair[0].generate([pair[1]])[0], asked))
+    finally:
+        policy.close()
+    # Where two tokens are equally likely, rounding chooses: it depends on how many tokens a step computes.
+    assert np.mean([a.text == b.text for a, b in zip(alone, together, strict=True)]) >= 0.7
+    assert [reply.tokens[0].id for reply in alone] == [reply.tokens[0].id for reply in together]
+    assert all(reply.finished for reply in together)
+
+
+def test_the_start_of_an_engine_leaves_the_cuda_graphs_of_others_alone() -> None:
+    """On a GPU vLLM clears all of a process when it has measured what those of a new engine take."""
+    from vllm.compilation.cuda_graph import CUDAGraphWrapper
+
+    class Graphs:
+        cleared = False
+
+        def clear_graphs(self) -> None:
+            self.cleared = True
+
+    others, new = Graphs(), Graphs()
+    CUDAGraphWrapper._all_instances.add(others)
+    with _graphs_kept():
+        CUDAGraphWrapper._all_instances.add(new)
+        CUDAGraphWrapper.clear_all_graphs()
+    assert new.cleared and not others.cleared
+    assert {others, new} <= set(CUDAGraphWrapper._all_instances)
 
 
 def test_a_preset_runs_on_it() -> None:

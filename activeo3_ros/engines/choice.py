@@ -17,7 +17,7 @@ from ..optional import has_package, installed_version
 from ..perception.errors import InvalidInput
 from ..settings import check_complete, check_kinds
 from .base import Engine, Prompt, Request
-from .gathering import Gathering
+from .gathering import Gathering, Shared
 from .vllm_engine import version_problem
 
 ENGINE_TYPES = {
@@ -107,9 +107,9 @@ def _build(settings: dict[str, Any]) -> Engine:
     except Exception:
         engine.close()
         raise
-    gathering = Gathering(engine)
-    weakref.finalize(gathering, engine.close)  # what nobody holds any more frees the device for the next one
-    return gathering
+    shared = Shared(engine) if chosen == "vllm" else Gathering(engine)  # vLLM takes up what is asked while it answers
+    weakref.finalize(shared, engine.close)  # what nobody holds any more frees the device for the next one
+    return shared
 
 
 def warm_up(engine: Engine) -> None:

@@ -90,26 +90,32 @@ class AnswerDrafts:
     def __init__(self, tokenizer: Tokenizer, count: int) -> None:
         """count: tokens of each draft. A guess that is shorter is filled up with tokens that are refused."""
         self._tokenizer, self._count = tokenizer, count
-        self._texts: dict[int, str] = {}
+        self._texts = _Texts(tokenizer)
         self._encoded = functools.lru_cache(4096)(self._encode)
         self._filling = self._encode(",")[-1]
 
     def draft(self, tokens: npt.NDArray[np.integer[Any]] | Sequence[int]) -> list[int]:
         """`count` token ids that may follow. tokens: ids of the conversation so far, its answer last."""
-        text = "".join(map(self._text, np.asarray(tokens[-CONTEXT_TOKENS:]).tolist()))
+        text = "".join(map(self._texts.__getitem__, np.asarray(tokens[-CONTEXT_TOKENS:]).tolist()))
         text = text.rpartition(_ASSISTANT)[2]
         guess = self._encoded(likely_continuation(text))[: self._count]
         return [*guess, *[self._filling] * (self._count - len(guess))]
 
-    def _text(self, token: int) -> str:
-        known = self._texts.get(token)
-        if known is None:
-            known = self._texts[token] = str(self._tokenizer.decode([token]))
-        return known
-
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
         return ids
+
+
+class _Texts(dict[int, str]):
+    """The text of each token, looked up where it was asked for before: a step asks for some thousand."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token: int) -> str:
+        text = self[token] = str(self._tokenizer.decode([token]))
+        return text
 
 
 class VllmDrafts:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from .base import Engine, Reply, Request
 from .qwen import Family
@@ -20,13 +21,19 @@ POLL_S = 0.0005
 class Call:
     """What one thread asked, and what became of it."""
 
-    requests: Sequence[Request]
-    replies: list[Reply] = field(default_factory=list)
+    requests: Sequence[Any]
+    replies: list[Any] = field(default_factory=list)
     error: Exception | None = None
     answered: bool = False
 
 
-def answer_together(engine: Engine, calls: Sequence[Call], give_up: float = math.inf) -> None:
+class Answers(Protocol):
+    """The part of an engine that answers."""
+
+    def generate(self, requests: Sequence[Any]) -> list[Any]: ...
+
+
+def answer_together(engine: Answers, calls: Sequence[Call], give_up: float = math.inf) -> None:
     """Answer calls in one batch. Where that fails its halves are asked again, so that an error is a call's own.
 
     give_up: of parts that failed while none was answered; the engine is at fault then, and the rest is not asked.
@@ -49,7 +56,28 @@ def answer_together(engine: Engine, calls: Sequence[Call], give_up: float = math
                 waiting += [part[:middle], part[middle:]]
 
 
-class Gathering:
+class Shared:
+    """An engine as components hold it that share it: what happens when the last lets go of it is up to who made it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.family: Family = engine.family
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        return self.engine.generate(requests)
+
+    @property
+    def device(self) -> object:
+        return self.engine.device
+
+    def describe(self) -> str:
+        return self.engine.describe()
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class Gathering(Shared):
     """An engine that answers one batch at a time, made one that many threads may ask at once.
 
     While a batch runs, further calls wait; then one of the threads that wait takes all that has been asked by then to
@@ -61,8 +89,7 @@ class Gathering:
     """How long to wait for calls that came together with the last one, as a share of what the last batch took."""
 
     def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.family: Family = engine.family
+        super().__init__(engine)
         self._waiting: list[Call] = []
         self._list = threading.Lock()
         self._turn = threading.Lock()
@@ -80,16 +107,6 @@ class Gathering:
         if call.error is not None:
             raise call.error
         return call.replies
-
-    @property
-    def device(self) -> object:
-        return self.engine.device
-
-    def describe(self) -> str:
-        return self.engine.describe()
-
-    def close(self) -> None:
-        self.engine.close()
 
     def _gather(self) -> list[Call]:
         """All calls that wait, once as many have come as lately came together, or that takes too long."""

@@ -6,6 +6,7 @@ PIL and float64 on the CPU.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -41,20 +42,32 @@ def patches(images: Sequence[Image], form: PixelFormat, device: torch.device) ->
     """
     import torch
 
-    side, merge = form.patch_px, form.merge
-    mean = torch.tensor(form.mean, device=device).view(3, 1, 1) * 255
-    scale = 1 / (torch.tensor(form.std, device=device).view(3, 1, 1) * 255)
-    rows: list[torch.Tensor] = []
-    grids: list[list[int]] = []
-    for image in images:
-        pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device, non_blocking=True)
-        pixels = (pixels.flip(2).permute(2, 0, 1).float() - mean) * scale
-        high, wide = image.shape[0] // side, image.shape[1] // side
-        grids.append([1, high, wide])
-        tiled = pixels.reshape(3, high // merge, merge, side, wide // merge, merge, side).permute(1, 4, 2, 5, 0, 3, 6)
-        repeated = tiled.unsqueeze(5).expand(-1, -1, -1, -1, -1, form.frames, -1, -1)
-        rows.append(repeated.reshape(high * wide, 3 * form.frames * side * side))
+    rows = [image_patches(image, form, device) for image in images]
+    grids = [[1, image.shape[0] // form.patch_px, image.shape[1] // form.patch_px] for image in images]
     return torch.cat(rows), torch.tensor(grids, device=device)
+
+
+def image_patches(image: Image, form: PixelFormat, device: torch.device) -> torch.Tensor:
+    """The patches of one image: see `patches`."""
+    import torch
+
+    side, merge = form.patch_px, form.merge
+    mean, scale = _normalization(form, device)
+    pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device, non_blocking=True)
+    pixels = (pixels.flip(2).permute(2, 0, 1).float() - mean) * scale
+    high, wide = image.shape[0] // side, image.shape[1] // side
+    tiled = pixels.reshape(3, high // merge, merge, side, wide // merge, merge, side).permute(1, 4, 2, 5, 0, 3, 6)
+    repeated = tiled.unsqueeze(5).expand(-1, -1, -1, -1, -1, form.frames, -1, -1)
+    return repeated.reshape(high * wide, 3 * form.frames * side * side)
+
+
+@functools.lru_cache(16)
+def _normalization(form: PixelFormat, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(3, 1, 1)` each: what is taken off the values of a channel, 0 to 255, and what the rest is multiplied by."""
+    import torch
+
+    mean = torch.tensor(form.mean, device=device).view(3, 1, 1) * 255
+    return mean, 1 / (torch.tensor(form.std, device=device).view(3, 1, 1) * 255)
 
 
 def image_in_cells(image: Image, family: Family) -> Image:

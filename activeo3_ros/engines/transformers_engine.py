@@ -10,7 +10,6 @@ import codecs
 import logging
 import threading
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from .base import EngineError, OutOfMemory, Reply, Request, Token
 from .device import torch_device
 from .pixels import PixelFormat, image_in_cells, patches, pixel_format
 from .qwen import IMAGE_TOKEN, family_named, prompt_ids
+from .token_bytes import TokenBytes
 from .weights import local_model, model_type
 
 if TYPE_CHECKING:
@@ -263,55 +263,13 @@ class _Follower:
         request = self._requests[row]
         ids = ids[: self._lengths[row]]
         ended = bool(ids) and ids[-1] in self._ends
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         tokens = [
-            Token(decoder.decode(self._bytes[token]), probability, token)
-            for token, probability in zip(ids, probabilities, strict=False)
+            Token(text, probability, token)
+            for text, probability, token in zip(self._bytes.texts(ids), probabilities, ids, strict=False)
         ]
-        if tokens:  # bytes of a character that was never finished
-            tokens[-1] = replace(tokens[-1], text=tokens[-1].text + decoder.decode(b"", final=True))
         text = request.prompt.prefix + "".join(token.text for token in tokens)
         stopped = any(stop in text[len(request.prompt.prefix) :] for stop in request.prompt.stop)
         return Reply(text, tuple(tokens), size, prompt_tokens, finished=ended or stopped)
-
-
-class TokenBytes:
-    """The bytes that each token stands for; none for special tokens.
-
-    Byte-level BPE tokens may end inside a character, so they are no texts of their own.
-    """
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._special = set(tokenizer.all_special_ids)
-        # Added to the vocabulary as a whole. Some are text that an answer consists of: Qwen3's <think> is one token.
-        self._known = {
-            token: b"" if added.special else added.content.encode()
-            for token, added in tokenizer.added_tokens_decoder.items()
-        }
-
-    def __getitem__(self, token: int) -> bytes:
-        if token not in self._known:
-            self._known[token] = self._bytes(token)
-        return self._known[token]
-
-    def _bytes(self, token: int) -> bytes:
-        if token in self._special:
-            return b""
-        piece = self._tokenizer.convert_ids_to_tokens(token)
-        if piece is None:
-            return b""  # an id beyond the vocabulary, which the model's padded output layer can produce
-        return bytes(_BYTE_OF[character] for character in piece)
-
-
-def _byte_level_alphabet() -> dict[str, int]:
-    """The character by which byte-level BPE (GPT-2's) writes each byte, and that byte."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {**{chr(byte): byte for byte in printable}, **{chr(256 + rank): byte for rank, byte in enumerate(others)}}
-
-
-_BYTE_OF = _byte_level_alphabet()
 
 
 def _end_ids(model: Any, tokenizer: Any) -> list[int]:

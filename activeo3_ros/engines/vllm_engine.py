@@ -1,9 +1,10 @@
 """Runs the model with vLLM in this process: the fast path on x86-64 machines with a CUDA device.
 
-vLLM brings CUDA graphs and continuous batching over crops and cameras; its prefix cache keeps the part of a prompt that
-comes before the image. Views go to it as patches that were made on the device, so no image processor of vLLM resizes or
-copies them on the CPU. What the form of an answer determines is drafted (`engines.drafts`) and only checked by the
-model. Loading takes a minute or two, so the node does it while it is configured.
+vLLM brings CUDA graphs and continuous batching over crops and cameras: what one thread asks joins, at the next step,
+what others have asked. Its prefix cache keeps the part of a prompt that comes before the image. Views go to it as
+patches that were made on the device, so no image processor of vLLM resizes or copies them on the CPU. What the form of
+an answer determines is drafted (`engines.drafts`) and only checked by the model. Loading takes a minute or two, so the
+node does it while it is configured.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ import os
 import re
 import threading
 import uuid
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..optional import has_package, require_package
@@ -27,9 +31,11 @@ from ..perception.frame import Image
 from ..settings import check_kinds
 from .alignment import align_feed_forward
 from .base import EngineError, OutOfMemory, Reply, Request, Token, aligned
+from .continuous import ContinuousBatching
 from .drafts import VllmDrafts
-from .pixels import image_in_cells, patches, pixel_format
+from .pixels import image_in_cells, image_patches, pixel_format
 from .qwen import IMAGE_TOKEN, family_named, prompt_ids
+from .token_bytes import TokenBytes
 from .weights import local_model, model_type
 
 if TYPE_CHECKING:
@@ -51,9 +57,22 @@ _cores = threading.RLock()  # garbage collection within may close an engine
 """The cores of all engines of this process. They share state that goes with the first that is shut down, so one that is
 closed waits, with its memory, until no other is in use."""
 
+_stepping = threading.Lock()
+"""vLLM keeps what a forward pass needs in variables of the process, and the intermediate results of all CUDA graphs in
+one place: two engines that step at once would take each other's without any error."""
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """A request as vLLM takes it, and width and height at which the model sees its image."""
+
+    inputs: Any
+    sampling: Any
+    size: tuple[int, int]
+
 
 class VllmEngine:
-    """One model in this process; the requests of one call are answered together."""
+    """One model in this process, which many threads may ask at once."""
 
     def __init__(
         self,
@@ -75,8 +94,7 @@ class VllmEngine:
         faster only for long texts that are no lists of boxes, such as `reasoning: full`. The answer is the same.
         structured: hold the model to the form that a prompt asks for, so that every answer can be read.
         compile_tower: let PyTorch compile the vision tower of Qwen2.5-VL, which halves its time and adds half a minute
-        to the first start. It is done where it was measured: on CUDA devices, with vLLM 0.22, and for an engine that
-        starts while no other is in use.
+        to the first start. It is done where it was measured: on CUDA devices, with vLLM 0.22.
 
         Raises MissingPackage without vllm, EngineError if it cannot start or is of another version than `VERSIONS`.
         """
@@ -103,48 +121,50 @@ class VllmEngine:
         self.device = "cuda" if importlib.import_module("torch").cuda.is_available() else "cpu"  # vLLM made for CPUs
         if problem := version_problem(self._vllm.__version__):
             raise EngineError(f"{problem}; install one of these, or run it as a server and use the engine `remote`")
-        self._name, self._lock = directory.name, threading.Lock()
+        self._name = directory.name
         self._quantization, self._drafts, self._structured = quantization, drafts, structured
-        measured = self.device == "cuda" and self._vllm.__version__.startswith("0.22.") and not _in_use
-        self._compiled = compile_tower and measured
+        self._compiled = compile_tower and self.device == "cuda" and self._vllm.__version__.startswith("0.22.")
         graphs = sorted({(1 + drafts) * count for count in (*GRAPH_REQUESTS, max_requests) if count <= max_requests})
         try:
-            self._llm = self._vllm.LLM(
-                model=str(directory),
-                dtype="auto",
-                max_model_len=max_length,
-                max_num_seqs=max_requests,
-                max_num_batched_tokens=max(max_length, 2048),
-                limit_mm_per_prompt={"image": 1, "video": 0},
-                gpu_memory_utilization=memory_share,
-                enable_prefix_caching=True,
-                mm_processor_cache_gb=0,  # a frame is seen once
-                # 8-bit weights of the language model; sides of the vision tower's layers do not suit 8-bit kernels.
-                quantization="fp8_per_tensor" if quantization else None,
-                quantization_config={"ignore": ["re:.*visual.*"]} if quantization else None,
-                speculative_config={
-                    "method": "custom_class",
-                    "model": f"{VllmDrafts.__module__}.{VllmDrafts.__qualname__}",
-                    "num_speculative_tokens": drafts,
-                }
-                if drafts
-                else None,
-                compilation_config={
-                    "cudagraph_capture_sizes": [size for size in graphs if size <= GRAPH_TOKENS],
-                    "compile_mm_encoder": self._compiled,
-                },
-                load_format=_loader(),
-                trust_remote_code=False,
-                disable_log_stats=True,
-                **_settings_of_version(),
-            )
+            with _turn(self.device), _graphs_kept():
+                self._llm = self._vllm.LLM(
+                    model=str(directory),
+                    dtype="auto",
+                    max_model_len=max_length,
+                    max_num_seqs=max_requests,
+                    max_num_batched_tokens=max(max_length, 2048),
+                    limit_mm_per_prompt={"image": 1, "video": 0},
+                    gpu_memory_utilization=memory_share,
+                    enable_prefix_caching=True,
+                    mm_processor_cache_gb=0,  # a frame is seen once
+                    # 8-bit weights of the language model; sides of the vision tower's layers do not suit 8-bit kernels.
+                    quantization="fp8_per_tensor" if quantization else None,
+                    quantization_config={"ignore": ["re:.*visual.*"]} if quantization else None,
+                    speculative_config={
+                        "method": "custom_class",
+                        "model": f"{VllmDrafts.__module__}.{VllmDrafts.__qualname__}",
+                        "num_speculative_tokens": drafts,
+                    }
+                    if drafts
+                    else None,
+                    compilation_config={
+                        "cudagraph_capture_sizes": [size for size in graphs if size <= GRAPH_TOKENS],
+                        "compile_mm_encoder": self._compiled,
+                    },
+                    load_format=_loader(),
+                    trust_remote_code=False,
+                    disable_log_stats=True,
+                    **_settings_of_version(),
+                )
             self._engine = self._llm.llm_engine
             self._tokenizer = self._llm.get_tokenizer()
         except Exception as error:  # vLLM has no common class of error
             raise _explained(f"{directory}: vLLM cannot start", error) from error
         self._form = pixel_format(directory, self._engine.model_config.hf_config.vision_config)
         self._image_id = self._tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
+        self._bytes = TokenBytes(self._tokenizer)
         self._series, self._count = uuid.uuid4().hex, itertools.count()
+        self._batching = ContinuousBatching(_Steps(self._engine), functools.partial(_turn, self.device))
         with _cores:
             _in_use.append(self._engine.engine_core)
 
@@ -170,36 +190,40 @@ class VllmEngine:
             torch.cuda.empty_cache()
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        with self._lock:
-            try:
-                outputs = self._answer(requests)
-            except Exception as error:
-                raise _explained("vLLM cannot answer", error) from error
-        return [_reply(request, output, size) for request, (output, size) in zip(requests, outputs, strict=True)]
+        if self._engine is None:
+            raise EngineError(f"{self._name}: the engine is closed")
+        try:
+            outputs = self._answer(requests)
+        except Exception as error:
+            raise _explained("vLLM cannot answer", error) from error
+        return [self._reply(request, *output) for request, output in zip(requests, outputs, strict=True)]
 
     def _answer(self, requests: Sequence[Request]) -> list[tuple[Any, tuple[int, int]]]:
         """For each request, what vLLM answers, and width and height at which the model saw the image."""
+        prepared = self._prepare(requests)
+        outputs = self._batching.answer(prepared)
+        return [(output, each.size) for output, each in zip(outputs, prepared, strict=True)]
+
+    def _prepare(self, requests: Sequence[Request]) -> list[_Prepared]:
+        """In the thread that asks, while others' requests are answered."""
         import torch
 
-        engine = self._engine
         images = [image_in_cells(request.image, self.family) for request in requests]
         device = torch.device(self.device)
-        pixels = [patches([image], self._form, device)[0].to(engine.model_config.dtype) for image in images]
+        dtype = self._engine.model_config.dtype
+        pixels = [image_patches(image, self._form, device).to(dtype) for image in images]
         if device.type == "cuda":
-            torch.cuda.current_stream().synchronize()  # vLLM may read them on a stream of its own
-        names: list[str] = []
-        outputs: dict[str, Any] = {}
-        try:
-            for request, image, patch in zip(requests, images, pixels, strict=True):
-                name = str(next(self._count))
-                engine.add_request(name, self._input(request, image, patch, name), self._sampling(request))
-                names.append(name)
-            while engine.has_unfinished_requests():
-                outputs.update({output.request_id: output for output in engine.step() if output.finished})
-        except BaseException:
-            engine.abort_request(names)
-            raise
-        return [(outputs[name], (image.shape[1], image.shape[0])) for name, image in zip(names, images, strict=True)]
+            torch.cuda.current_stream().synchronize()  # vLLM reads them on a stream of its own
+            for each in pixels:
+                each.record_stream(_stream())
+        return [
+            _Prepared(
+                self._input(request, image, patch, f"{self._series}-{next(self._count)}"),
+                self._sampling(request),
+                (image.shape[1], image.shape[0]),
+            )
+            for request, image, patch in zip(requests, images, pixels, strict=True)
+        ]
 
     def _sampling(self, request: Request) -> Any:
         kinds = importlib.import_module("vllm.sampling_params")
@@ -210,6 +234,7 @@ class VllmEngine:
             stop=list(request.prompt.stop) or None,
             include_stop_str_in_output=True,
             logprobs=0,  # of the chosen token alone
+            flat_logprobs=True,
             structured_outputs=kinds.StructuredOutputsParams(regex=form) if form else None,
             output_kind=kinds.RequestOutputKind.FINAL_ONLY,
         )
@@ -233,9 +258,89 @@ class VllmEngine:
         return importlib.import_module("vllm.inputs").mm_input(
             prompt_token_ids=ids,
             mm_kwargs=inputs.MultiModalKwargsItems({"image": [inputs.MultiModalKwargsItem(item)]}),
-            mm_hashes={"image": [f"{self._series}-{name}"]},  # no two views are alike: hashing them would be in vain
+            mm_hashes={"image": [name]},  # no two views are alike: hashing them would be in vain
             mm_placeholders={"image": [place]},
         )
+
+    def _reply(self, request: Request, output: Any, size: tuple[int, int]) -> Reply:
+        written = output.outputs[0]
+        ids = [int(token) for token in written.token_ids]
+        chances = [
+            math.exp(min(0.0, entries[token].logprob)) if token in entries else math.nan
+            for token, entries in zip(ids, written.logprobs or [{}] * len(ids), strict=True)
+        ]
+        tokens = [Token(*each) for each in zip(self._bytes.texts(ids), chances, ids, strict=True)]
+        return Reply(
+            request.prompt.prefix + written.text,
+            aligned(tokens, written.text),
+            size,
+            len(output.prompt_token_ids),
+            finished=written.finish_reason != "length",
+        )
+
+
+class _Steps:
+    """vLLM's engine, step by step."""
+
+    def __init__(self, engine: Any) -> None:
+        self._engine = weakref.proxy(engine)  # it goes when its owner lets it go
+        self._count = itertools.count()
+
+    def add(self, request: _Prepared) -> str:
+        name = str(next(self._count))
+        inner = self._engine.add_request(name, request.inputs, request.sampling)
+        # vLLM would decode each token once more beside its probability, which takes longer than all else that it does
+        # with an answer; the texts are made once, when the answer is complete.
+        states = getattr(getattr(self._engine, "output_processor", None), "request_states", {})
+        processor = getattr(states.get(inner), "logprobs_processor", None)
+        if processor is not None:
+            processor.tokenizer = None
+        return name
+
+    def step(self) -> list[tuple[str, Any]]:
+        return [(output.request_id, output) for output in self._engine.step() if output.finished]
+
+    def abort(self, names: Sequence[str]) -> None:
+        self._engine.abort_request(list(names))
+
+
+@contextmanager
+def _turn(device: str) -> Iterator[None]:
+    """One step of one engine of this process, on vLLM's own stream of a CUDA device.
+
+    Threads have streams of their own otherwise, which nothing keeps in order; and what is prepared on another waits for
+    no step.
+    """
+    with _stepping:
+        if device == "cuda":
+            with importlib.import_module("torch").cuda.stream(_stream()):
+                yield
+        else:
+            yield
+
+
+@functools.cache
+def _stream() -> Any:
+    return importlib.import_module("torch").cuda.Stream()
+
+
+@contextmanager
+def _graphs_kept() -> Iterator[None]:
+    """Spare the CUDA graphs of other engines: vLLM clears all of the process when it has measured what its own take."""
+    kept = []
+    for module, name in (("cuda_graph", "CUDAGraphWrapper"), ("breakable_cudagraph", "BreakableCUDAGraphWrapper")):
+        try:
+            known = getattr(importlib.import_module(f"vllm.compilation.{module}"), name)._all_instances
+        except (ImportError, AttributeError):
+            continue  # of another version
+        kept.append((known, list(known)))
+        known.clear()
+    try:
+        yield
+    finally:
+        for known, instances in kept:
+            for instance in instances:
+                known.add(instance)
 
 
 def _align_tower(model: Any) -> None:
@@ -293,22 +398,6 @@ def _on_device_field() -> Any:
             return super()._reduce_data(batch, pin_memory=False)  # only the CPU's memory can be pinned
 
     return OnDeviceField(slices=[slice(None)])
-
-
-def _reply(request: Request, output: Any, size: tuple[int, int]) -> Reply:
-    written = output.outputs[0]
-    tokens = []
-    for token_id, entries in zip(written.token_ids, written.logprobs or [{}] * len(written.token_ids), strict=True):
-        entry = entries.get(token_id)
-        probability = math.exp(min(0.0, entry.logprob)) if entry is not None else math.nan
-        tokens.append(Token((entry.decoded_token or "") if entry is not None else "", probability, int(token_id)))
-    return Reply(
-        request.prompt.prefix + written.text,
-        aligned(tokens, written.text),
-        size,
-        len(output.prompt_token_ids),
-        finished=written.finish_reason != "length",
-    )
 
 
 def _explained(what: str, error: Exception) -> EngineError:

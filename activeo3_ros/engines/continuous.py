@@ -1,0 +1,150 @@
+"""Steps one model for many threads: who asks joins, at the next step, the requests that are under way.
+
+A camera's frame so waits for no other camera's answer to end, only for one step. There is no thread for it: of the
+threads that wait for an answer one steps the model for all, until its own answer is complete, and then the next does.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from .base import EngineError
+from .gathering import Call, answer_together
+
+Turn = Callable[[], AbstractContextManager[Any]]
+
+
+class Stepped(Protocol):
+    """A model that goes on with all its requests, step by step. Only one thread uses it at a time."""
+
+    def add(self, request: Any) -> str:
+        """Take up a request; the name that it goes by."""
+
+    def step(self) -> Iterable[tuple[str, Any]]:
+        """Go on by one step. The requests that are complete now: their names, and what was answered."""
+
+    def abort(self, names: Sequence[str]) -> None:
+        """Drop requests, of which some may be complete."""
+
+
+class ContinuousBatching:
+    """A stepped model, made one that many threads may ask at once."""
+
+    def __init__(self, model: Stepped, turn: Turn) -> None:
+        """turn: makes what each step is within, such as a lock that other models share."""
+        self._model, self._turn = model, turn
+        self._alone = _Alone(model, turn)
+        self._changed = threading.Condition()
+        self._arrived: list[Call] = []
+        self._under_way: dict[str, tuple[Call, int]] = {}
+        self._is_led = False
+
+    def answer(self, requests: Sequence[Any]) -> list[Any]:
+        """What the model answers, in the order of the requests.
+
+        An error is this call's own: where a step fails, the calls under way are asked again in halves.
+        """
+        call = Call(requests, [None] * len(requests), answered=not requests)
+        with self._changed:
+            if requests:
+                self._arrived.append(call)
+            while self._is_led and not call.answered:
+                self._changed.wait()
+            leads = not call.answered
+            self._is_led |= leads
+        if leads:
+            try:
+                while not call.answered:
+                    self._go_on()
+            finally:
+                with self._changed:
+                    self._is_led = False
+                    self._changed.notify_all()
+        if call.error is not None:
+            raise call.error
+        return call.replies
+
+    def _go_on(self) -> None:
+        """Take up what has arrived, and go on by one step."""
+        with self._changed:
+            arrived, self._arrived = self._arrived, []
+        for call in arrived:
+            self._take_up(call)
+        if not self._under_way:
+            return
+        try:
+            with self._turn():
+                complete = list(self._model.step())
+        except Exception as error:
+            self._recover(error)
+            return
+        except BaseException:  # such as Ctrl-C, which is the leading thread's alone
+            for call in self._drop_all():
+                self._end(call, EngineError("interrupted in another thread"))
+            raise
+        for name, answer in complete:
+            call, index = self._under_way.pop(name)
+            call.replies[index] = answer
+            if not any(other is call for other, _ in self._under_way.values()):
+                self._end(call)
+
+    def _take_up(self, call: Call) -> None:
+        names: list[str] = []
+        try:
+            for index, request in enumerate(call.requests):
+                names.append(self._model.add(request))
+                self._under_way[names[-1]] = call, index
+        except Exception as error:
+            for name in names:
+                del self._under_way[name]
+            self._model.abort(names)
+            self._end(call, error)
+
+    def _recover(self, error: Exception) -> None:
+        """After a step that failed: a call that was alone fails, several are asked again in halves."""
+        calls = self._drop_all()
+        if len(calls) == 1:
+            self._end(calls[0], error)
+            return
+        middle = len(calls) // 2
+        for half in (calls[:middle], calls[middle:]):
+            answer_together(self._alone, half)
+            for call in half:
+                self._end(call, call.error)
+
+    def _drop_all(self) -> list[Call]:
+        """The calls under way, which are so no longer."""
+        calls = list({id(call): call for call, _ in self._under_way.values()}.values())
+        names = list(self._under_way)
+        self._under_way.clear()
+        self._model.abort(names)
+        return calls
+
+    def _end(self, call: Call, error: Exception | None = None) -> None:
+        with self._changed:
+            call.error, call.answered = error, True
+            self._changed.notify_all()
+
+
+class _Alone:
+    """The model, answering one batch to its end."""
+
+    def __init__(self, model: Stepped, turn: Turn) -> None:
+        self._model, self._turn = model, turn
+
+    def generate(self, requests: Sequence[Any]) -> list[Any]:
+        names: list[str] = []
+        answers: dict[str, Any] = {}
+        try:
+            for request in requests:
+                names.append(self._model.add(request))
+            while len(answers) < len(names):
+                with self._turn():
+                    answers.update(self._model.step())
+        except BaseException:
+            self._model.abort(names)
+            raise
+        return [answers[name] for name in names]

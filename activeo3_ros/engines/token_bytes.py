@@ -1,0 +1,54 @@
+"""What the tokens of a model's vocabulary spell."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Sequence
+from typing import Any
+
+
+class TokenBytes:
+    """The bytes that each token stands for; none for special tokens.
+
+    Byte-level BPE tokens may end inside a character, so they are no texts of their own.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._special = set(tokenizer.all_special_ids)
+        # Added to the vocabulary as a whole. Some are text that an answer consists of: Qwen3's <think> is one token.
+        self._known = {
+            token: b"" if added.special else added.content.encode()
+            for token, added in tokenizer.added_tokens_decoder.items()
+        }
+
+    def __getitem__(self, token: int) -> bytes:
+        if token not in self._known:
+            self._known[token] = self._bytes(token)
+        return self._known[token]
+
+    def _bytes(self, token: int) -> bytes:
+        if token in self._special:
+            return b""
+        piece = self._tokenizer.convert_ids_to_tokens(token)
+        if piece is None:
+            return b""  # an id beyond the vocabulary, which the model's padded output layer can produce
+        return bytes(_BYTE_OF[character] for character in piece)
+
+    def texts(self, tokens: Sequence[int]) -> list[str]:
+        """What each token of a text writes: a character that several make up belongs to the last of them."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        texts = [decoder.decode(self[token]) for token in tokens]
+        if texts:
+            texts[-1] += decoder.decode(b"", final=True)  # of a character that was never finished
+        return texts
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """The character by which byte-level BPE (GPT-2's) writes each byte, and that byte."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {**{chr(byte): byte for byte in printable}, **{chr(256 + rank): byte for rank, byte in enumerate(others)}}
+
+
+_BYTE_OF = _byte_level_alphabet()
