@@ -37,7 +37,7 @@ from gpu_latency import CLASSES, DEMO_TOKENS, LONG_TOKENS, TEXT, Bench
 from activeo3_ros.engines.base import Prompt, Request
 from activeo3_ros.engines.pixels import PixelFormat, patches
 from activeo3_ros.engines.qwen import conversation
-from activeo3_ros.engines.vllm_engine import VllmEngine
+from activeo3_ros.engines.vllm_engine import VllmEngine, _turn
 from activeo3_ros.perception import ActivePerception, Budget, Frame
 from activeo3_ros.sensing.mllm import MllmSensing
 from activeo3_ros.tasks.mllm import MllmTask
@@ -279,7 +279,9 @@ def tower(bench: Bench, engine: VllmEngine, name: str) -> None:
             rows[key] = {**took, "linear_floor": round(floor, 2), "of_floor": round(took["p50"] / floor, 2)}
         return rows
 
-    for key, row in engine._llm.collective_rpc(measure)[0].items():
+    with _turn(engine.device):  # on the engine's own stream, whose memory it can use again
+        rows = engine._llm.collective_rpc(measure)[0]
+    for key, row in rows.items():
         bench.say(f"vision_{name}_{key}_tokens_ms", row)
 
 
