@@ -184,7 +184,7 @@ def main() -> int:
                 "answers": len(replies),
                 "same_text": sum(a.text == b.text for a, b in zip(replies, reference, strict=True)),
                 "recall_of_lights": round(recall(engine, replies[len(looks):], truths), 3),
-                "largest_difference_of_mean_probability": round(max(scores, default=float("nan")), 4),
+                "largest_difference_of_mean_probability": round(max(scores), 4) if scores else None,
                 "six_views_one_by_one_ms": round(alone * 1e3, 1),
                 "tokens_of_these": sum(len(reply.tokens) for reply in replies[:6]),
                 "steps_of_these": counted.get("steps"),
