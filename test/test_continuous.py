@@ -30,6 +30,7 @@ class FakeModel:
         self.batches: list[list[str]] = []
         self.held = threading.Event()
         self.held.set()
+        self.can_abort = True
         self._count = 0
         self._busy = threading.Lock()
 
@@ -37,6 +38,8 @@ class FakeModel:
         text, steps = request
         if text == "refused":
             raise EngineError("is too long")
+        if text == "interrupted":
+            raise KeyboardInterrupt
         self._count += 1
         self.left[f"{self._count}"] = [text, steps]
         return f"{self._count}"
@@ -62,6 +65,8 @@ class FakeModel:
             self._busy.release()
 
     def abort(self, names: Sequence[str]) -> None:
+        if not self.can_abort:
+            raise RuntimeError("is dead")
         for name in names:
             self.left.pop(name, None)
 
@@ -171,6 +176,27 @@ def test_an_interrupt_ends_all_that_is_under_way_and_nothing_after_it(
     assert stopped.result(10) == "KeyboardInterrupt: "
     assert other.result(10) == ["OTHER"], "it had not been taken up"
     assert not model.left
+
+
+def test_an_interrupt_while_a_request_is_taken_up_forgets_nobody(model: FakeModel, ask: Starts) -> None:
+    model.held.clear()
+    first = ask(("first", 3))
+    stopped = ask(("a", 3), ("interrupted", 3))
+    last = ask(("last", 3))
+    model.held.set()
+    # The thread of the first steps the model, so the interrupt is its own.
+    assert first.result(10) == "KeyboardInterrupt: "
+    assert stopped.result(10) == "EngineError: interrupted while several were answered"
+    assert last.result(10) == ["LAST"]
+
+
+def test_all_are_told_when_the_model_is_too_broken_to_drop_what_failed(model: FakeModel, ask: Starts) -> None:
+    model.held.clear()
+    model.can_abort = False
+    asked = [ask((text, 5)) for text in ("a", "broken", "b")]
+    model.held.set()
+    # What could not be dropped stays in the model and breaks every further step.
+    assert [each.result(10) for each in asked] == ["EngineError: cannot answer that"] * 3
 
 
 def test_each_step_is_within_its_turn(model: FakeModel) -> None:

@@ -6,6 +6,7 @@ threads that wait for an answer one steps the model for all, until its own answe
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -13,6 +14,8 @@ from typing import Any, Protocol
 
 from .base import EngineError
 from .gathering import Call, answer_together
+
+logger = logging.getLogger(__name__)
 
 Turn = Callable[[], AbstractContextManager[Any]]
 
@@ -68,28 +71,28 @@ class ContinuousBatching:
         return call.replies
 
     def _go_on(self) -> None:
-        """Take up what has arrived, and go on by one step."""
-        with self._changed:
-            arrived, self._arrived = self._arrived, []
-        for call in arrived:
+        """Take up what has arrived, and go on by one step. However it ends, no call is forgotten: somebody waits."""
+        while (call := self._next_arrived()) is not None:
             self._take_up(call)
         if not self._under_way:
             return
         try:
             with self._turn():
                 complete = list(self._model.step())
-        except Exception as error:
+        except BaseException as error:
             self._recover(error)
             return
-        except BaseException:  # such as Ctrl-C, which is the leading thread's alone
-            for call in self._drop_all():
-                self._end(call, EngineError("interrupted in another thread"))
-            raise
         for name, answer in complete:
+            if name not in self._under_way:
+                continue  # dropped before
             call, index = self._under_way.pop(name)
             call.replies[index] = answer
             if not any(other is call for other, _ in self._under_way.values()):
                 self._end(call)
+
+    def _next_arrived(self) -> Call | None:
+        with self._changed:
+            return self._arrived.pop(0) if self._arrived else None
 
     def _take_up(self, call: Call) -> None:
         names: list[str] = []
@@ -97,31 +100,33 @@ class ContinuousBatching:
             for index, request in enumerate(call.requests):
                 names.append(self._model.add(request))
                 self._under_way[names[-1]] = call, index
-        except Exception as error:
+        except BaseException as error:
             for name in names:
-                del self._under_way[name]
-            self._model.abort(names)
-            self._end(call, error)
+                self._under_way.pop(name, None)
+            self._end(call, _error_of(error))
+            _abort(self._model, names)
+            if not isinstance(error, Exception):
+                raise
 
-    def _recover(self, error: Exception) -> None:
+    def _recover(self, error: BaseException) -> None:
         """After a step that failed: a call that was alone fails, several are asked again in halves."""
-        calls = self._drop_all()
-        if len(calls) == 1:
-            self._end(calls[0], error)
-            return
-        middle = len(calls) // 2
-        for half in (calls[:middle], calls[middle:]):
-            answer_together(self._alone, half)
-            for call in half:
-                self._end(call, call.error)
-
-    def _drop_all(self) -> list[Call]:
-        """The calls under way, which are so no longer."""
         calls = list({id(call): call for call, _ in self._under_way.values()}.values())
         names = list(self._under_way)
         self._under_way.clear()
-        self._model.abort(names)
-        return calls
+        try:
+            _abort(self._model, names)
+            if not isinstance(error, Exception):  # such as Ctrl-C, which is the leading thread's alone
+                raise error
+            if len(calls) > 1:
+                middle = len(calls) // 2
+                for half in (calls[:middle], calls[middle:]):
+                    answer_together(self._alone, half)
+                    for call in half:
+                        self._end(call, call.error)
+        finally:
+            for call in calls:
+                if not call.answered:
+                    self._end(call, _error_of(error))
 
     def _end(self, call: Call, error: Exception | None = None) -> None:
         with self._changed:
@@ -145,6 +150,19 @@ class _Alone:
                 with self._turn():
                     answers.update(self._model.step())
         except BaseException:
-            self._model.abort(names)
+            _abort(self._model, names)
             raise
         return [answers[name] for name in names]
+
+
+def _error_of(error: BaseException) -> Exception:
+    """What those are told who wait for an answer."""
+    return error if isinstance(error, Exception) else EngineError("interrupted while several were answered")
+
+
+def _abort(model: Stepped, names: Sequence[str]) -> None:
+    """Drop requests. That a broken model cannot is nothing that anybody waits for; what broke it has been told."""
+    try:
+        model.abort(names)
+    except Exception:
+        logger.warning("requests that failed cannot be dropped", exc_info=True)

@@ -164,6 +164,7 @@ class VllmEngine:
         self._image_id = self._tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self._bytes = TokenBytes(self._tokenizer)
         self._series, self._count = uuid.uuid4().hex, itertools.count()
+        self._tokenizing = threading.Lock()  # a tokenizer serves one thread at a time
         self._batching = ContinuousBatching(_Steps(self._engine), functools.partial(_turn, self.device))
         with _cores:
             _in_use.append(self._engine.engine_core)
@@ -246,7 +247,8 @@ class VllmEngine:
         inputs = importlib.import_module("vllm.multimodal.inputs")
         cell, patch = self.family.cell_px, self._form.patch_px
         height, width = image.shape[:2]
-        ids = prompt_ids(self._tokenizer, request.prompt, (height // cell) * (width // cell), self._image_id)
+        with self._tokenizing:
+            ids = prompt_ids(self._tokenizer, request.prompt, (height // cell) * (width // cell), self._image_id)
         grid = torch.tensor([1, height // patch, width // patch])
         item = {
             "pixel_values": inputs.MultiModalFieldElem(data=pixels, field=_on_device_field()),
