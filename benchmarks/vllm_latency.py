@@ -114,8 +114,8 @@ class Script:
 def scripted(bench: Bench, engine: VllmEngine, script: Script, name: str, cameras: int) -> None:
     """Frames through the project's own loop, `ActivePerception`, whose models write the script.
 
-    Each camera has a thread, as in the node, and its next frame ready when one is done. Counted is from when all of
-    them have had two frames until the first of them stops.
+    Each camera has a thread, as in the node, and its next frame ready when one is done. Counted are the frames from
+    when all cameras have had two until there are ten for each on average.
     """
     budget = Budget(max_regions=3, view_pixels=2_097_152, crop_pixels=840 * 840, max_tokens=256)
     frames = [Frame(bench.generator.integers(0, 255, (1080, 1920, 3), dtype=np.uint8)) for _ in range(4)]

@@ -73,7 +73,7 @@ class FakeModel:
 
 def outcome(batching: ContinuousBatching, *asked: Asked) -> Any:
     try:
-        return batching.answer(asked)
+        return batching.generate(asked)
     except (EngineError, KeyboardInterrupt) as error:
         return f"{type(error).__name__}: {error}"
 
@@ -107,8 +107,8 @@ def ask(model: FakeModel, batching: ContinuousBatching) -> Iterator[Starts]:
 
 
 def test_answers_come_in_the_order_of_the_requests(batching: ContinuousBatching) -> None:
-    assert batching.answer([("a", 3), ("b", 1), ("c", 2)]) == ["A", "B", "C"]
-    assert batching.answer([]) == []
+    assert batching.generate([("a", 3), ("b", 1), ("c", 2)]) == ["A", "B", "C"]
+    assert batching.generate([]) == []
 
 
 def test_who_asks_later_joins_what_is_under_way_and_need_not_wait_for_its_end(model: FakeModel, ask: Starts) -> None:
@@ -162,7 +162,7 @@ def test_what_does_not_fit_alone_fails_and_the_next_is_answered(model: FakeModel
     model.at_most = 2
     assert outcome(batching, ("a", 1), ("b", 1), ("c", 1)) == "OutOfMemory: 3 do not fit"
     assert not model.left, "nothing of it stays in the model"
-    assert batching.answer([("d", 1)]) == ["D"]
+    assert batching.generate([("d", 1)]) == ["D"]
 
 
 def test_an_interrupt_ends_all_that_is_under_way_and_nothing_after_it(
@@ -205,7 +205,7 @@ def test_each_step_is_within_its_turn(model: FakeModel) -> None:
     batching = ContinuousBatching(model, lambda: lock)
     with ThreadPoolExecutor(1) as pool:
         lock.acquire()
-        asked = pool.submit(batching.answer, [("a", 2)])
+        asked = pool.submit(batching.generate, [("a", 2)])
         time.sleep(0.05)
         assert not model.batches
         lock.release()

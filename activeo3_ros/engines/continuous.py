@@ -39,21 +39,21 @@ class ContinuousBatching:
     def __init__(self, model: Stepped, turn: Turn) -> None:
         """turn: makes what each step is within, such as a lock that other models share."""
         self._model, self._turn = model, turn
-        self._alone = _Alone(model, turn)
         self._changed = threading.Condition()
         self._arrived: list[Call] = []
         self._under_way: dict[str, tuple[Call, int]] = {}
         self._is_led = False
 
-    def answer(self, requests: Sequence[Any]) -> list[Any]:
+    def generate(self, requests: Sequence[Any]) -> list[Any]:
         """What the model answers, in the order of the requests.
 
         An error is this call's own: where a step fails, the calls under way are asked again in halves.
         """
-        call = Call(requests, [None] * len(requests), answered=not requests)
+        if not requests:
+            return []
+        call = Call(requests, [None] * len(requests))
         with self._changed:
-            if requests:
-                self._arrived.append(call)
+            self._arrived.append(call)
             while self._is_led and not call.answered:
                 self._changed.wait()
             leads = not call.answered
@@ -118,9 +118,10 @@ class ContinuousBatching:
             if not isinstance(error, Exception):  # such as Ctrl-C, which is the leading thread's alone
                 raise error
             if len(calls) > 1:
+                alone = ContinuousBatching(self._model, self._turn)
                 middle = len(calls) // 2
                 for half in (calls[:middle], calls[middle:]):
-                    answer_together(self._alone, half)
+                    answer_together(alone, half)
                     for call in half:
                         self._end(call, call.error)
         finally:
@@ -132,27 +133,6 @@ class ContinuousBatching:
         with self._changed:
             call.error, call.answered = error, True
             self._changed.notify_all()
-
-
-class _Alone:
-    """The model, answering one batch to its end."""
-
-    def __init__(self, model: Stepped, turn: Turn) -> None:
-        self._model, self._turn = model, turn
-
-    def generate(self, requests: Sequence[Any]) -> list[Any]:
-        names: list[str] = []
-        answers: dict[str, Any] = {}
-        try:
-            for request in requests:
-                names.append(self._model.add(request))
-            while len(answers) < len(names):
-                with self._turn():
-                    answers.update(self._model.step())
-        except BaseException:
-            _abort(self._model, names)
-            raise
-        return [answers[name] for name in names]
 
 
 def _error_of(error: BaseException) -> Exception:

@@ -66,8 +66,8 @@ def _normalization(form: PixelFormat, device: torch.device) -> tuple[torch.Tenso
     """`(3, 1, 1)` each: what is taken off the values of a channel, 0 to 255, and what the rest is multiplied by."""
     import torch
 
-    mean = torch.tensor(form.mean, device=device).view(3, 1, 1) * 255
-    return mean, 1 / (torch.tensor(form.std, device=device).view(3, 1, 1) * 255)
+    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (form.mean, form.std))
+    return mean.to(device), (1 / std).to(device)  # complete when this returns, whatever stream reads it
 
 
 def image_in_cells(image: Image, family: Family) -> Image:

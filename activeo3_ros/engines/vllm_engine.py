@@ -202,7 +202,7 @@ class VllmEngine:
     def _answer(self, requests: Sequence[Request]) -> list[tuple[Any, tuple[int, int]]]:
         """For each request, what vLLM answers, and width and height at which the model saw the image."""
         prepared = self._prepare(requests)
-        outputs = self._batching.answer(prepared)
+        outputs = self._batching.generate(prepared)
         return [(output, each.size) for output, each in zip(outputs, prepared, strict=True)]
 
     def _prepare(self, requests: Sequence[Request]) -> list[_Prepared]:
@@ -271,7 +271,9 @@ class VllmEngine:
             math.exp(min(0.0, entries[token].logprob)) if token in entries else math.nan
             for token, entries in zip(ids, written.logprobs or [{}] * len(ids), strict=True)
         ]
-        tokens = [Token(*each) for each in zip(self._bytes.texts(ids), chances, ids, strict=True)]
+        with self._tokenizing:
+            texts = self._bytes.texts(ids)
+        tokens = [Token(*each) for each in zip(texts, chances, ids, strict=True)]
         return Reply(
             request.prompt.prefix + written.text,
             aligned(tokens, written.text),
@@ -341,8 +343,7 @@ def _graphs_kept() -> Iterator[None]:
         yield
     finally:
         for known, instances in kept:
-            for instance in instances:
-                known.add(instance)
+            known.update(instances)
 
 
 def _align_tower(model: Any) -> None:

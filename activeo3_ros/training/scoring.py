@@ -15,7 +15,7 @@ import numpy as np
 
 from ..engines.answers import Answer, parse_answer
 from ..engines.base import Engine, Reply, Request
-from ..engines.gathering import Call, answer_together
+from ..engines.gathering import Call, Shared, answer_together
 from ..engines.qwen import Family
 from ..perception import ActivePerception, Budget, Frame, Query, Status, View
 from ..perception.errors import PerceptionError
@@ -92,7 +92,7 @@ class GivenRegions:
         return Proposal(tuple(self._regions), looked=False)
 
 
-class Gathering:
+class Gathering(Shared):
     """An engine that answers what many pieces of work ask of it in one batch.
 
     Each piece has a thread of its own, which runs until it asks; when all of them have asked or ended, their requests
@@ -101,15 +101,11 @@ class Gathering:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.family = engine, engine.family
+        super().__init__(engine)
         self._turns = threading.Semaphore(RUNNING_THREADS)
         self._lock = threading.Lock()
         self._active = 0
         self._waiting: list[_Ticket] = []
-
-    @property
-    def device(self) -> object:
-        return self.engine.device
 
     def map(self, work: Callable[[int], None], count: int, threads: int) -> None:
         """Do `work(0)` to `work(count - 1)`, at most `threads` at a time. Raises what the first of them does."""
@@ -147,12 +143,6 @@ class Gathering:
         if ticket.error is not None:
             raise ticket.error
         return ticket.replies
-
-    def describe(self) -> str:
-        return self.engine.describe()
-
-    def close(self) -> None:
-        self.engine.close()
 
     def _batch(self) -> list[_Ticket]:
         """All that wait, once nobody is left who may still ask."""
