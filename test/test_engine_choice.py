@@ -367,6 +367,20 @@ def test_a_setting_that_vllm_refuses_is_told_with_the_reason(vllm, monkeypatch):
         VllmEngine(vllm[1])
 
 
+def test_a_share_of_memory_that_is_not_free_is_told_in_the_words_of_the_preset(vllm, monkeypatch):
+    """As the second of two engines that each take half of a GPU is refused."""
+
+    def refuse(**settings):
+        raise ValueError(
+            "Free memory on device cuda:0 (60.1/139.8 GiB) on startup is less than desired GPU memory utilization "
+            "(0.5, 69.9 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
+        )
+
+    monkeypatch.setattr(vllm[0], "LLM", refuse)
+    with pytest.raises(EngineError, match=r"by other processes\. This is memory_share here; .* take it each$"):
+        VllmEngine(vllm[1])
+
+
 def test_vllm_settings_are_checked(vllm):
     with pytest.raises(InvalidInput, match=r"memory_share must be 0.05 to 0.95, got 2"):
         VllmEngine(vllm[1], memory_share=2)
@@ -388,6 +402,22 @@ def test_every_setting_of_an_engine_is_documented_with_its_default(kind):
     assert documented == {
         name: "" if each.default is each.empty else json.dumps(each.default) for name, each in signature.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        (np.zeros((0, 28, 3), np.uint8), r"got uint8 of \(0, 28, 3\)"),
+        (np.zeros((28, 28, 3)), r"got float64 of \(28, 28, 3\)"),
+        (np.zeros((28, 28), np.uint8), r"got uint8 of \(28, 28\)"),
+        (None, r"got NoneType of \(\)"),
+    ],
+)
+def test_only_pictures_can_be_asked_about(image, says):
+    with pytest.raises(InvalidInput, match=r"must be a uint8 array of \(height, width, 3\), " + says):
+        Request(image, PROMPT)
+    with pytest.raises(InvalidInput, match="max_new_tokens must be at least 1, got 0"):
+        Request(np.zeros((28, 28, 3), np.uint8), PROMPT, 0)
 
 
 def test_an_engine_has_answered_before_it_is_handed_out():

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ..perception.errors import PerceptionError
+import numpy as np
+
+from ..perception.errors import InvalidInput, PerceptionError
 from ..perception.frame import Image
 from .qwen import Family
 
@@ -45,11 +47,22 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Request:
-    """One image, `(h, w, 3)` uint8 BGR, and what to say about it in at most `max_new_tokens` tokens."""
+    """One image, `(h, w, 3)` uint8 BGR, and what to say about it in at most `max_new_tokens` tokens.
+
+    Raises InvalidInput for any other array, an empty one too, and for a limit below 1.
+    """
 
     image: Image
     prompt: Prompt
     max_new_tokens: int = 512
+
+    def __post_init__(self) -> None:
+        kind = getattr(self.image, "dtype", type(self.image).__name__)
+        shape: tuple[int, ...] = getattr(self.image, "shape", ())
+        if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+            raise InvalidInput(f"an image must be a uint8 array of (height, width, 3), got {kind} of {shape}")
+        if self.max_new_tokens < 1:
+            raise InvalidInput(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
 
 @dataclass(frozen=True)

@@ -410,4 +410,6 @@ def _explained(what: str, error: Exception) -> EngineError:
     message = f"{what}: {reasons[0].removeprefix('Value error, ') if reasons else lines[0]}"
     if "out of memory" in str(error).lower() or type(error).__name__ == "OutOfMemoryError":
         return OutOfMemory(f"{message}; lower memory_share, max_requests or the size of the views")
+    if re.search("gpu.memory.utilization", message, re.IGNORECASE):
+        return EngineError(f"{message} This is memory_share here; a policy and a task model of their own take it each")
     return EngineError(f"{message}; the engine `transformers` runs on more machines")
