@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
+
+from .resources import config_directory
 
 TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """Files that may set the transports; the second is the name before Fast DDS 3, as in Jazzy."""
-FOR_IMAGES = "LARGE_DATA?non_blocking=true"
-"""With `LARGE_DATA` alone, processes that start at the same moment may never find each other."""
+BEFORE_FAST_DDS_3 = ("foxy", "galactic", "humble", "iron", "jazzy")
+
+
+def profile_for_images(distribution: str) -> tuple[str, str]:
+    """The variable and the value that let raw images through: the profile that ships.
+
+    It gives shared memory that holds frames of megabytes, and leaves discovery as it is. `FASTDDS_BUILTIN_TRANSPORTS=
+    LARGE_DATA` needs no file, but processes that start at the same moment with it may never find each other.
+
+    Args:
+        distribution: `ROS_DISTRO`, of which the name of the variable depends.
+    """
+    return PROFILES[distribution in BEFORE_FAST_DDS_3], str(config_directory() / "fastdds" / "shared_memory.xml")
+
+
+def settings_for_images(environment: Mapping[str, str]) -> dict[str, str]:
+    """What `environment` lacks so that raw images get through; nothing where somebody chose the transports."""
+    return {} if is_chosen(environment) else dict([profile_for_images(environment.get("ROS_DISTRO", ""))])
 
 
 def is_chosen(environment: Mapping[str, str]) -> bool:
@@ -19,3 +39,29 @@ def is_chosen(environment: Mapping[str, str]) -> bool:
 def carries_images(environment: Mapping[str, str]) -> bool:
     """Whether they were chosen so that frames of megabytes can get through; of a file that is taken to be so."""
     return environment.get(TRANSPORTS, "").startswith("LARGE_DATA") or any(environment.get(name) for name in PROFILES)
+
+
+def left_segments(directory: Path = Path("/dev/shm")) -> dict[Path, int]:
+    """Shared memory of Fast DDS whose process was killed and could not take it away, and the bytes that it takes.
+
+    A living process holds the lock on the file NAME_el beside its segment NAME.
+    """
+    left: dict[Path, int] = {}
+    try:
+        import fcntl
+    except ImportError:  # not on Windows, where there is no /dev/shm either
+        return left
+    for lock in sorted(directory.glob("fastdds_*_el")):
+        try:
+            descriptor = os.open(lock, os.O_RDONLY)
+        except OSError:  # of another user, or its process ended this moment
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            segment = lock.with_name(lock.name.removesuffix("_el"))
+            left[segment] = 512 * segment.stat().st_blocks
+        except OSError:  # a process holds it, or only the lock is left
+            continue
+        finally:
+            os.close(descriptor)
+    return left

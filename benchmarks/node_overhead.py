@@ -18,6 +18,8 @@ from array import array
 
 import numpy as np
 
+from activeo3_ros.middleware import settings_for_images
+
 TARGET_MS = 15.0
 
 
@@ -28,7 +30,7 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=50)
     options = parser.parse_args()
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?non_blocking=true")
+    os.environ.update(settings_for_images(os.environ))
     added, core = measure(options.preset, options.frames)
     figures = {
         "preset": options.preset,

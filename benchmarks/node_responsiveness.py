@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from activeo3_ros.middleware import settings_for_images
+
 TARGET_MS = 50.0
 LOADING_S = 10.0
 DIAGNOSTICS_S = 0.1
@@ -45,7 +47,7 @@ def main() -> int:
     parser.add_argument("--node", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
     os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
-    os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?non_blocking=true")
+    os.environ.update(settings_for_images(os.environ))
     if options.node is not None:
         return be_the_node(options.node)
     figures = measure(options.preset, options.calls)

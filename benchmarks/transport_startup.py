@@ -1,6 +1,6 @@
 """How often a node and cameras that start at the same moment exchange nothing, for each way to carry raw images.
 
-    python benchmarks/transport_startup.py [--starts 20] [--load 0 4] [--ways large_data shared_memory]
+    python benchmarks/transport_startup.py [--starts 20] [--load 0 4] [--killed 40] [--ways large_data shared_memory]
 
 A start is a domain of its own in which `--cameras` processes publish 1080p frames of 6.2 MB and one subscribes to them
 as the node does (keep last 1), all begun at the same moment. Each line of the table is one way x reliability x number
@@ -10,6 +10,9 @@ of processes that burn the CPU meanwhile:
 - silent: starts in which all were matched, and of one no frame came within 10 s;
 - lost: gaps in the numbers between the first and the last frame that came, while 2 s were watched;
 - the time from sending to receiving, p50 and p95, and the longest wait from match to first frame.
+
+`--killed 40` lets 40 starts of the same way be killed before, at two seconds of age: what they leave in /dev/shm makes
+later starts harder. It is not taken away (`fastdds shm clean` does).
 
 `--json` keeps the single starts. Twenty starts take two minutes and more for each line.
 """
@@ -37,6 +40,8 @@ WATCHED_S = 2.0
 """How long frames are counted, from when every camera was heard."""
 DISCOVERY_S = 15.0
 """How long a start may take until the subscriber has found every camera."""
+KILLED_S = 2.0
+"""How old the processes of `--killed` get."""
 RATE_HZ = 5.0
 WIDTH, HEIGHT = 1920, 1080
 PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds" / "shared_memory.xml"
@@ -97,6 +102,7 @@ def main() -> int:
     parser.add_argument("--starts", type=int, default=20)
     parser.add_argument("--cameras", type=int, default=3)
     parser.add_argument("--load", type=int, nargs="+", default=[0], help="processes that burn the CPU meanwhile")
+    parser.add_argument("--killed", type=int, default=0, help="starts that are killed before those that count")
     parser.add_argument("--stagger", type=float, default=0.0, help="seconds between the processes of a start")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--reliability", nargs="+", default=["best_effort", "reliable"])
@@ -117,7 +123,9 @@ def main() -> int:
         for way, reliability in CASES:
             if way not in options.ways or reliability not in options.reliability:
                 continue
-            starts = []
+            starts: list[list[Camera]] = []
+            for _ in range(options.killed):
+                start(way, reliability, options.cameras, options.stagger, kill=True)
             with burning(load):
                 for _ in range(options.starts):
                     starts.append(start(way, reliability, options.cameras, options.stagger))
@@ -154,8 +162,11 @@ def row(way: str, reliability: str, load: int, starts: list[list[Camera]]) -> st
     return f"| {' | '.join(columns)} |"
 
 
-def start(way: str, reliability: str, cameras: int, stagger_s: float) -> list[Camera]:
-    """Begin the processes of one start, so many seconds after each other; what the subscriber noticed."""
+def start(way: str, reliability: str, cameras: int, stagger_s: float, kill: bool = False) -> list[Camera]:
+    """Begin the processes of one start, so many seconds after each other; what the subscriber noticed.
+
+    kill: end it early, as a crash does; nothing is noticed then.
+    """
     environment = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY}
     environment |= {**WAYS[way], "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 100))}
     command = [sys.executable, __file__, "--cameras", str(cameras), "--reliability", reliability, "--be"]
@@ -165,6 +176,12 @@ def start(way: str, reliability: str, cameras: int, stagger_s: float) -> list[Ca
         processes.append(subprocess.Popen(one, env=environment, stderr=subprocess.DEVNULL))
         time.sleep(stagger_s)
     subscriber = subprocess.Popen([*command, "subscriber"], env=environment, stdout=subprocess.PIPE, text=True)
+    if kill:
+        time.sleep(KILLED_S)
+        for process in (*processes, subscriber):
+            process.kill()
+        subscriber.communicate()
+        return []
     try:
         try:
             said, _ = subscriber.communicate(timeout=DISCOVERY_S + SILENT_S + WATCHED_S + 60)

@@ -18,10 +18,12 @@ import pytest
 from lifecycle_msgs.msg import Transition
 from node_fixtures.client import wait_for
 
+from activeo3_ros.middleware import PROFILES, TRANSPORTS, profile_for_images
 from activeo3_ros.node import launching, parameters
 from activeo3_ros.node.parameters import PARAMETERS
 from activeo3_ros.perception import Budget
 from activeo3_ros.presets import load_preset, preset_names
+from activeo3_ros.resources import config_directory
 
 LAUNCH = Path(__file__).resolve().parents[1] / "launch"
 FILES = sorted(LAUNCH.glob("*.launch.py"))
@@ -141,8 +143,9 @@ def test_the_node_is_started_with_its_arguments_and_the_transports_for_large_mes
     assert (node.named["package"], node.named["executable"]) == ("activeo3_ros", "perception_node")
     assert node.named["namespace"] == "robot"
     assert node.named["parameters"] == launching.node_parameters(values)
-    # For all that follows, the launch process itself included, which could not hear the node's transitions otherwise.
-    assert variable.positional == ("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA?non_blocking=true")
+    # For all that follows: whoever sends images needs it, and a driver or a bag player may be launched with the node.
+    assert variable.positional == profile_for_images("")
+    assert Path(variable.positional[1]).is_file()
 
 
 @pytest.mark.parametrize(
@@ -156,6 +159,15 @@ def test_the_node_is_started_with_its_arguments_and_the_transports_for_large_mes
 )
 def test_transports_stay_as_they_are_where_images_are_small_or_somebody_chose(transport, present):
     assert launching.environment({"transport": transport}, present) == {}
+
+
+@pytest.mark.parametrize(
+    ("distribution", "variable"),
+    [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")],
+)
+def test_the_transports_are_named_as_the_distribution_does(distribution, variable):
+    settings = launching.environment({"transport": "raw"}, {"ROS_DISTRO": distribution})
+    assert settings == {variable: str(config_directory() / "fastdds" / "shared_memory.xml")}
 
 
 def test_a_replay_brings_the_node_up_and_starts_the_player_when_it_is_active(fake_launch):
@@ -208,13 +220,10 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
         pytest.skip(f"without the models of the preset: {error}")
     player = tmp_path / "ros2"
     played = tmp_path / "played"
-    player.write_text(f'#!/bin/sh\necho "$* $FASTDDS_BUILTIN_TRANSPORTS" > "{played}"\n', encoding="utf-8")
+    variables = {name: value for name, value in os.environ.items() if name not in (TRANSPORTS, *PROFILES)}
+    name, profile = profile_for_images(variables["ROS_DISTRO"])
+    player.write_text(f'#!/bin/sh\necho "$* ${name}" > "{played}"\n', encoding="utf-8")
     player.chmod(0o755)
-    variables = {
-        name: value
-        for name, value in os.environ.items()
-        if name not in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "FASTDDS_BUILTIN_TRANSPORTS")
-    }
     variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
     command = [sys.executable, "-c", START, str(LAUNCH / "replay.launch.py"), "bag:=a.mcap", "preset:=full_frame"]
     with open(tmp_path / "log", "w+b") as log:
@@ -230,4 +239,4 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
                 os.killpg(launch.pid, signal.SIGKILL)
             log.seek(0)
             print(log.read().decode(errors="replace"))
-    assert played.read_text(encoding="utf-8") == "bag play a.mcap --clock --rate 1.0 LARGE_DATA?non_blocking=true\n"
+    assert played.read_text(encoding="utf-8") == f"bag play a.mcap --clock --rate 1.0 {profile}\n"

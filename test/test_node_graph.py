@@ -21,10 +21,11 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker, MarkerArray
 
-from activeo3_ros.middleware import FOR_IMAGES, TRANSPORTS
+from activeo3_ros.middleware import PROFILES, TRANSPORTS
 from activeo3_ros.node import qos
 from activeo3_ros.resources import config_directory
 
+NON_BLOCKING = "LARGE_DATA?non_blocking=true"
 LOCALHOST = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 BEST_EFFORT, RELIABLE_POLICY = ReliabilityPolicy.BEST_EFFORT, ReliabilityPolicy.RELIABLE
 
@@ -239,12 +240,14 @@ def test_every_topic_has_parameters_that_override_its_quality_of_service(client)
     ("environment", "profile", "middleware", "says"),
     [
         ({}, qos.IMAGES, "rmw_fastrtps_cpp", ""),
-        ({TRANSPORTS: FOR_IMAGES}, qos.IMAGES, "rmw_fastrtps_cpp", ""),
+        ({PROFILES[0]: "transports.xml"}, qos.IMAGES, "rmw_fastrtps_cpp", ""),
         ({TRANSPORTS: "LARGE_DATA"}, qos.IMAGES, "rmw_fastrtps_cpp", "may never find each other"),
+        ({TRANSPORTS: NON_BLOCKING}, qos.IMAGES, "rmw_fastrtps_cpp", "shared_memory.xml"),
+        ({TRANSPORTS: "LARGE_DATA", PROFILES[0]: "transports.xml"}, qos.IMAGES, "rmw_fastrtps_cpp", ""),
         ({TRANSPORTS: "LARGE_DATA"}, qos.IMAGES, "rmw_cyclonedds_cpp", ""),
         ({TRANSPORTS: "UDPv4"}, qos.IMAGES, "rmw_fastrtps_cpp", ""),
-        ({TRANSPORTS: FOR_IMAGES, **LOCALHOST}, qos.IMAGES, "rmw_fastrtps_cpp", "LARGE_DATA off"),
-        ({TRANSPORTS: FOR_IMAGES, **LOCALHOST}, qos.RESULTS, "rmw_fastrtps_cpp", ""),
+        ({TRANSPORTS: NON_BLOCKING, **LOCALHOST}, qos.IMAGES, "rmw_fastrtps_cpp", "LARGE_DATA off"),
+        ({TRANSPORTS: NON_BLOCKING, **LOCALHOST}, qos.RESULTS, "rmw_fastrtps_cpp", ""),
     ],
 )
 def test_transports_that_will_not_do_are_warned_of(environment, profile, middleware, says):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from activeo3_ros.middleware import FOR_IMAGES, carries_images, is_chosen
+from activeo3_ros.middleware import carries_images, is_chosen, left_segments, settings_for_images
 from activeo3_ros.resources import config_directory
 
 STARTUP = Path(__file__).resolve().parents[1] / "benchmarks" / "transport_startup.py"
@@ -55,10 +55,29 @@ def test_the_profile_holds_several_frames_and_keeps_udp_for_discovery_and_other_
         ({"FASTDDS_BUILTIN_TRANSPORTS": ""}, False, False),
         ({"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}, True, False),
         ({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, True, True),
-        ({"FASTDDS_BUILTIN_TRANSPORTS": FOR_IMAGES}, True, True),
         ({"FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE)}, True, True),
         ({"FASTRTPS_DEFAULT_PROFILES_FILE": str(PROFILE)}, True, True),
     ],
 )
 def test_what_counts_as_chosen(environment, chosen, carries):
     assert (is_chosen(environment), carries_images(environment)) == (chosen, carries)
+    assert bool(settings_for_images(environment)) != chosen
+    assert carries_images({**environment, **settings_for_images(environment)}) == (carries or not chosen)
+
+
+def test_shared_memory_of_a_killed_process_is_told_from_that_of_a_living_one(tmp_path):
+    """The lock beside a segment is held by its process as long as that lives; the files outlive it."""
+    for name in ("fastdds_0123456789abcdef", "fastdds_port7411"):
+        (tmp_path / name).write_bytes(bytes(8192))
+        (tmp_path / f"{name}_el").touch()
+    hold = (
+        f"import fcntl; lock = open({str(tmp_path / 'fastdds_port7411_el')!r}, 'w'); fcntl.flock(lock, fcntl.LOCK_EX)"
+    )
+    command = [sys.executable, "-c", f"{hold}; print('held', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert left_segments(tmp_path) == {tmp_path / "fastdds_0123456789abcdef": 8192}
+        process.kill()
+    assert set(left_segments(tmp_path)) == {tmp_path / "fastdds_0123456789abcdef", tmp_path / "fastdds_port7411"}
+    assert left_segments(tmp_path / "nothing") == {}

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import platform
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -17,13 +18,15 @@ from pathlib import Path
 from .. import __version__, assets, presets
 from ..cli import SUCCESS
 from ..engines.weights import local_model, model_of
-from ..middleware import FOR_IMAGES, TRANSPORTS, carries_images
+from ..middleware import TRANSPORTS, carries_images, left_segments, profile_for_images
 from ..optional import installed_version
 from ..perception import PerceptionError
 
 PYTHONS = ((3, 10), (3, 14))
 """The oldest and the newest Python that is tried."""
 LEAST_DISK_GB = 1.0
+MAX_LEFT_MB = 100.0
+"""Shared memory that killed processes left behind, from which on it is worth telling."""
 SOURCE_ROS = ". install/setup.sh (after make setup), or . /opt/ros/DISTRO/setup.sh and that of your workspace"
 PIP_GPU = "pip install '.[gpu]'"
 
@@ -126,6 +129,7 @@ def _ros() -> list[Check]:
         _package("rclpy", "the node, the demo", SOURCE_ROS, load=True, version=os.environ.get("ROS_DISTRO", "")),
         _package("activeo3_ros.msg", "the node, the demo", "make setup; " + SOURCE_ROS, load=True, version="built"),
         _middleware(),
+        _shared_memory(),
         _package("lifecycle_msgs", "the node", SOURCE_ROS),
         _package(
             "cv_bridge", "nothing here; other nodes use it", "apt install ros-$ROS_DISTRO-cv-bridge", optional=True
@@ -147,7 +151,17 @@ def _middleware() -> Check:
     if "fastrtps" not in name or carries_images(os.environ):
         return Check("middleware", True, f"{name} {transports}".strip(), needed_for)
     found = f"{name} with {TRANSPORTS}={transports or '(not set)'}"
-    return Check("middleware", False, found, needed_for, f"export {TRANSPORTS}='{FOR_IMAGES}'")
+    variable, profile = profile_for_images(os.environ.get("ROS_DISTRO", ""))
+    return Check("middleware", False, found, needed_for, f"export {variable}={shlex.quote(profile)}")
+
+
+def _shared_memory() -> Check:
+    """What killed processes left in /dev/shm, where images of the same machine travel."""
+    left = left_segments()
+    megabytes = sum(left.values()) / 1e6
+    found = f"killed processes left {megabytes:.0f} MB in {len(left)} segments" if left else "nothing is left over"
+    mend = "" if megabytes < MAX_LEFT_MB else "fastdds shm clean"
+    return Check("clean shared memory", not mend, found, "room for frames of megabytes", mend, optional=True)
 
 
 def _cpu_packages() -> list[Check]:

@@ -81,7 +81,7 @@ def _run_once(
         "ROS_DOMAIN_ID": str(random.randint(1, MAX_DOMAIN_ID)),
         "PYTHONUNBUFFERED": "1",
     }
-    # A robot's drivers publish at best effort, for which LARGE_DATA is needed (docs/qos.md). Here both sides are ours:
+    # A robot's drivers publish at best effort, which needs larger segments (docs/qos.md). Here both sides are ours:
     # reliable frames of 6 MB pass through Fast DDS's default transports, which start more surely on a busy machine.
     environment.pop("FASTDDS_BUILTIN_TRANSPORTS", None)
     names = ", ".join(f"'{name}'" for name in classes)

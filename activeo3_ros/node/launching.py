@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..middleware import FOR_IMAGES, TRANSPORTS, is_chosen
+from ..middleware import settings_for_images
 from ..presets import preset_names
 from .parameters import PARAMETERS, Value
 
@@ -53,12 +53,10 @@ def arguments() -> list[Argument]:
 def environment(values: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:
     """What `present`, an environment, lacks for the arguments `values`.
 
-    It is for the launch process too: launch hears of the node's transitions over DDS, and the bag player is its child.
+    It is for all that is launched after it: who sends the images, a driver or the bag player, needs it most.
     """
     # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost (docs/qos.md).
-    if values["transport"] != "raw" or is_chosen(present):
-        return {}
-    return {TRANSPORTS: FOR_IMAGES}
+    return settings_for_images(present) if values["transport"] == "raw" else {}
 
 
 def node_parameters(values: Mapping[str, str]) -> list[dict[str, Value] | str]:

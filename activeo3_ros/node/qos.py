@@ -17,7 +17,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 
-from ..middleware import FOR_IMAGES, TRANSPORTS
+from ..middleware import PROFILES, TRANSPORTS, profile_for_images
 
 IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Camera images and camera_info: an old frame is worth less than the next one."""
@@ -106,22 +106,19 @@ def warning_of_silence(topic: str, publishers: Sequence[str], silent_s: float) -
 def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], middleware: str) -> str:
     """Why raw images that are asked for so will not come though somebody set the transports for them, else ""."""
     transports = environment.get(TRANSPORTS, "")
-    if not transports.startswith("LARGE_DATA") or "fastrtps" not in middleware:
+    if not transports.startswith("LARGE_DATA") or "fastrtps" not in middleware or any(map(environment.get, PROFILES)):
         return ""
-    if environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() == "LOCALHOST":
-        if profile.reliability != ReliabilityPolicy.BEST_EFFORT:
-            return ""
-        return (
-            f"ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches {TRANSPORTS}=LARGE_DATA off: raw images of "
-            "megabytes will be lost at best effort. Use the range SUBNET with a ROS_DOMAIN_ID of your own, or set "
-            "qos_overrides.TOPIC.subscription.reliability:=reliable, or transport:=compressed"
-        )
-    if "non_blocking=true" not in transports:
-        return (
-            f"with {TRANSPORTS}={transports}, processes that start at the same moment may never find each other. "
-            f"Set it to '{FOR_IMAGES}', for every process; docs/qos.md has the figures"
-        )
-    return ""
+    variable, profile_file = profile_for_images(environment.get("ROS_DISTRO", ""))
+    instead = f"Unset it and set {variable}={profile_file}, for every process; docs/qos.md has the figures"
+    if environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() != "LOCALHOST":
+        says = "processes that start at the same moment may never find each other"
+        return f"with {TRANSPORTS}={transports}, {says}. {instead}"
+    if profile.reliability != ReliabilityPolicy.BEST_EFFORT:
+        return ""
+    return (
+        f"ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches {TRANSPORTS}=LARGE_DATA off: raw images of megabytes will "
+        f"be lost at best effort. {instead}"
+    )
 
 
 def _later(warn: Callable[[], None]) -> Callable[[Any], None]:
