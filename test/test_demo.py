@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from node_fixtures.client import wait_for
 
 from activeo3_ros.assets import NEEDED_BY, AssetError, require
 from activeo3_ros.demo import ros_run
@@ -134,6 +136,32 @@ def test_a_process_that_dies_is_named_with_its_last_lines(tmp_path):
             time.sleep(0.02)
         with pytest.raises(ProcessDied, match="node"):
             processes.check(may_end=dying_may_end_well)
+
+
+def test_the_recorder_says_when_it_listens_and_keeps_all_that_comes_then(tmp_path):
+    """Whoever waits for that word before the first frame is sent loses no result to a late start."""
+    pytest.importorskip("rclpy")
+    talks = (
+        "import sys, rclpy; from std_msgs.msg import String; rclpy.init(); node = rclpy.create_node('talker'); "
+        "publisher = node.create_publisher(String, 'words', 10); "
+        "[publisher.publish(String(data=line.strip())) for line in sys.stdin]"
+    )
+    bag = tmp_path / "words.mcap"
+    command = [sys.executable, "-m", "activeo3_ros.node.recorder", "/words=std_msgs/msg/String", "--out", str(bag)]
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(random.randint(1, ros_run.MAX_DOMAIN_ID))}
+    with Processes(tmp_path / "logs", environment) as processes:
+        recorder = processes.start("recorder", command)
+        time.sleep(1.0)
+        assert recorder.lines == [], "nobody publishes yet"
+        with subprocess.Popen(
+            [sys.executable, "-c", talks], stdin=subprocess.PIPE, text=True, env=environment
+        ) as talker:
+            wait_for(lambda: recorder.lines == ["listening"], 30, "the recorder")
+            assert talker.stdin is not None
+            for word in ("one", "two"):
+                print(word, file=talker.stdin, flush=True)
+            wait_for(lambda: recorder.lines == ["listening", "/words", "/words"], 30, "the words")
+    assert [message.data for _, message in read_messages(bag, "/words")] == ["one", "two"]
 
 
 def test_frames_without_a_result_are_dropped_and_failed_ones_are_not_processed():

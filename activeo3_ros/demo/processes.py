@@ -105,9 +105,11 @@ class Processes:
         for child in reversed(self._children):
             child.stop()
 
-    def start(self, name: str, command: Sequence[str]) -> Child:
+    def start(self, name: str, command: Sequence[str], settings: Mapping[str, str] | None = None) -> Child:
+        """settings: variables of this child's environment beside those of all."""
+        environment = {**self._environment, **(settings or {})}
         with _interrupted_later():  # an interruption in here would leave a child that nobody knows of
-            child = Child(name, command, self._log_directory / f"{name}.log", self._environment)
+            child = Child(name, command, self._log_directory / f"{name}.log", environment)
             self._children.append(child)
         return child
 

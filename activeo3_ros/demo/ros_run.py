@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..images import Picture
+from ..middleware import TRANSPORTS, settings_for_images
 from ..perception import InvalidInput, Result, Status
 from ..replay.bags import IMAGE_TYPE, RESULT_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
 from ..replay.results import result_from_message
@@ -27,6 +28,8 @@ MAX_DOMAIN_ID = 101
 """Higher ROS domains use ports that Linux gives to others."""
 POLL_S = 0.1
 ATTEMPTS = 3
+LISTENER_PATIENCE_S = 60.0
+"""How long the recorder may take to find the node, which loads its models meanwhile."""
 LAST_RESULT_PATIENCE_S = 2.0
 """How long the recorder gets after the player is done."""
 
@@ -56,14 +59,14 @@ def write_bag(path: Path, frames: Iterable[Picture]) -> list[int]:
 def run(bag: Path, results: Path, logs: Path, preset: str, classes: Sequence[str], show: Callable[[int], None]) -> None:
     """Play a bag to a node and record its results. show: called with the number of frames played so far.
 
-    On a busy machine it happens that processes that start at once find each other but exchange nothing; then all of
-    them start again. Raises ProcessDied if one of the three ended before its time.
+    On a busy machine it happens that processes that start at once do not find each other, or exchange nothing; then all
+    of them start again. Raises ProcessDied if one of the three ended before its time.
     """
     for attempt in range(1, ATTEMPTS + 1):
         results.unlink(missing_ok=True)
         if _run_once(bag, results, logs, preset, classes, show, give_up=attempt < ATTEMPTS):
             return
-        print("no result of the first frame; starting the three processes again", file=sys.stderr)
+        print("the processes do not hear each other; starting the three processes again", file=sys.stderr)
 
 
 def _run_once(
@@ -81,9 +84,7 @@ def _run_once(
         "ROS_DOMAIN_ID": str(random.randint(1, MAX_DOMAIN_ID)),
         "PYTHONUNBUFFERED": "1",
     }
-    # A robot's drivers publish at best effort, which needs larger segments (docs/qos.md). Here both sides are ours:
-    # reliable frames of 6 MB pass through Fast DDS's default transports, which start more surely on a busy machine.
-    environment.pop("FASTDDS_BUILTIN_TRANSPORTS", None)
+    environment.pop(TRANSPORTS, None)  # processes that start at once find each other more surely without (docs/qos.md)
     names = ", ".join(f"'{name}'" for name in classes)
     with Processes(logs, environment) as processes:
         recorder = processes.start(
@@ -97,9 +98,17 @@ def _run_once(
                 *("-p", f"qos_overrides.{IMAGE_TOPIC}.subscription.reliability:=reliable"),
             ],
         )
+        # A result that comes before the recorder listens would look like a dropped frame.
+        deadline = time.monotonic() + LISTENER_PATIENCE_S
+        while not recorder.lines and time.monotonic() < deadline:
+            processes.check()
+            time.sleep(POLL_S)
+        if give_up and not recorder.lines:
+            return False
         player = processes.start(
             "player",
             _module("player", str(bag.resolve()), "--topic", IMAGE_TOPIC, "--node", NODE, "--results", RESULT_TOPIC),
+            settings_for_images(environment),  # it alone sends frames of megabytes
         )
         while player.exit_code is None:
             processes.check(may_end=player)
@@ -109,7 +118,7 @@ def _run_once(
             time.sleep(POLL_S)
         processes.check(may_end=player)
         show(len(player.lines))
-        _await_last(recorder, len(player.lines))
+        _await_last(recorder, 1 + len(player.lines))  # it said before that it listens
         processes.check(may_end=player)
     return True
 
@@ -145,8 +154,8 @@ def _module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"activeo3_ros.node.{name}", *arguments]
 
 
-def _await_last(recorder: Child, played: int) -> None:
-    """Give the recorder time for what is still on its way."""
+def _await_last(recorder: Child, lines: int) -> None:
+    """Give the recorder time for what is still on its way: so many lines in all."""
     deadline = time.monotonic() + LAST_RESULT_PATIENCE_S
-    while len(recorder.lines) < played and time.monotonic() < deadline:
+    while len(recorder.lines) < lines and time.monotonic() < deadline:
         time.sleep(POLL_S)

@@ -1,6 +1,7 @@
 """Records topics to a bag: `python -m activeo3_ros.node.recorder --out BAG TOPIC=TYPE…`, until it is interrupted.
 
-Messages are written as they arrive, with their definitions. Prints a line for each.
+Messages are written as they arrive, with their definitions. Prints "listening" once somebody was found who publishes
+each topic, and the topic of each message.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from .message_types import message_class
 
 QUEUE = QoSProfile(depth=100)
 """Reliable, and deep enough that a slow disk loses nothing."""
+LISTENING = "listening"
+LOOK_S = 0.05
 
 
 class Recorder(Node):
@@ -39,6 +42,12 @@ class Recorder(Node):
                 QUEUE,
                 raw=True,
             )
+        self._looking = self.create_timer(LOOK_S, self._look)
+
+    def _look(self) -> None:
+        if all(subscription.get_publisher_count() for subscription in self.subscriptions):
+            self.destroy_timer(self._looking)
+            print(LISTENING, flush=True)
 
     def _write(self, topic: str, cdr: bytes) -> None:
         self._writer.write(topic, self.get_clock().now().nanoseconds, cdr)
