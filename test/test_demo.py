@@ -139,12 +139,16 @@ def test_a_process_that_dies_is_named_with_its_last_lines(tmp_path):
 
 
 def test_the_recorder_says_when_it_listens_and_keeps_all_that_comes_then(tmp_path):
-    """Whoever waits for that word before the first frame is sent loses no result to a late start."""
+    """Whoever waits for that word before the first frame is sent loses no result to a late start.
+
+    The talker waits for its listener by itself: half a second can be too short for it on a very busy machine.
+    """
     pytest.importorskip("rclpy")
     talks = (
-        "import sys, rclpy; from std_msgs.msg import String; rclpy.init(); node = rclpy.create_node('talker'); "
-        "publisher = node.create_publisher(String, 'words', 10); "
-        "[publisher.publish(String(data=line.strip())) for line in sys.stdin]"
+        "import sys, time, rclpy\nfrom std_msgs.msg import String\nrclpy.init()\nnode = rclpy.create_node('talker')\n"
+        "publisher = node.create_publisher(String, 'words', 10)\n"
+        "while not publisher.get_subscription_count(): time.sleep(0.01)\n"
+        "for line in sys.stdin: publisher.publish(String(data=line.strip()))"
     )
     bag = tmp_path / "words.mcap"
     command = [sys.executable, "-m", "activeo3_ros.node.recorder", "/words=std_msgs/msg/String", "--out", str(bag)]

@@ -1,7 +1,7 @@
 """Records topics to a bag: `python -m activeo3_ros.node.recorder --out BAG TOPIC=TYPE…`, until it is interrupted.
 
-Messages are written as they arrive, with their definitions. Prints "listening" once somebody was found who publishes
-each topic, and the topic of each message.
+Messages are written as they arrive, with their definitions. Prints "listening" when each topic has had a publisher for
+half a second, and the topic of each message.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ QUEUE = QoSProfile(depth=100)
 """Reliable, and deep enough that a slow disk loses nothing."""
 LISTENING = "listening"
 LOOK_S = 0.05
+LOOKS = 10
+"""So often in succession there must be a publisher: it finds us about when we find it, not at the same moment."""
 
 
 class Recorder(Node):
@@ -42,10 +44,13 @@ class Recorder(Node):
                 QUEUE,
                 raw=True,
             )
+        self._found = 0
         self._looking = self.create_timer(LOOK_S, self._look)
 
     def _look(self) -> None:
-        if all(subscription.get_publisher_count() for subscription in self.subscriptions):
+        is_found = all(subscription.get_publisher_count() for subscription in self.subscriptions)
+        self._found = self._found + 1 if is_found else 0
+        if self._found == LOOKS:
             self.destroy_timer(self._looking)
             print(LISTENING, flush=True)
 
