@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +14,27 @@ TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """Files that may set the transports; the second is the name before Fast DDS 3, as in Jazzy."""
 BEFORE_FAST_DDS_3 = ("foxy", "galactic", "humble", "iron", "jazzy")
+OWN_DOMAINS = range(41, 102)
+"""ROS domains of which our programs take one for themselves: lower ones are what people choose, higher ones use ports
+that Linux gives to others."""
+
+
+def own_domain() -> int:
+    """A domain of `OWN_DOMAINS` in which nobody on this machine is at the moment, by chance; if all are in use, any."""
+    domains = random.SystemRandom().sample(OWN_DOMAINS, len(OWN_DOMAINS))
+    return next(filter(_is_unused, domains), domains[0])
+
+
+def _is_unused(domain: int) -> bool:
+    # Where all of a domain hear of each other, and where the first of them is asked alone (DDSI-RTPS 9.6.2.4): which of
+    # the two is in use depends on ROS_AUTOMATIC_DISCOVERY_RANGE.
+    for port in (7400 + 250 * domain, 7410 + 250 * domain):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+            try:
+                receiver.bind(("", port))
+            except OSError:
+                return False
+    return True
 
 
 def profile_for_images(distribution: str) -> tuple[str, str]:

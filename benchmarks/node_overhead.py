@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import sys
 import threading
 import time
@@ -18,7 +17,7 @@ from array import array
 
 import numpy as np
 
-from activeo3_ros.middleware import settings_for_images
+from activeo3_ros.middleware import own_domain, settings_for_images
 
 TARGET_MS = 15.0
 
@@ -29,7 +28,7 @@ def main() -> int:
     parser.add_argument("--preset", default="embedded")
     parser.add_argument("--frames", type=int, default=50)
     options = parser.parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(own_domain()))
     os.environ.update(settings_for_images(os.environ))
     added, core = measure(options.preset, options.frames)
     figures = {

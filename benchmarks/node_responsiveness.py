@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from activeo3_ros.middleware import settings_for_images
+from activeo3_ros.middleware import own_domain, settings_for_images
 
 TARGET_MS = 50.0
 LOADING_S = 10.0
@@ -46,7 +45,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--node", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(own_domain()))
     os.environ.update(settings_for_images(os.environ))
     if options.node is not None:
         return be_the_node(options.node)

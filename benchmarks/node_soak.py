@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from activeo3_ros.middleware import settings_for_images
+from activeo3_ros.middleware import own_domain, settings_for_images
 
 CAMERAS = ("front", "left", "right")
 RATE_HZ = 10.0
@@ -64,7 +63,7 @@ def main() -> int:
     parser.add_argument("--node", nargs="+", help="command that starts the node; default the installed perception_node")
     parser.add_argument("--camera", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(random.SystemRandom().randint(1, 100)))
+    os.environ.setdefault("ROS_DOMAIN_ID", str(own_domain()))
     os.environ.update(settings_for_images(os.environ))
     if options.camera:
         return play(options.camera)

@@ -23,7 +23,6 @@ import argparse
 import contextlib
 import json
 import os
-import random
 import subprocess
 import sys
 import time
@@ -34,6 +33,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from activeo3_ros.middleware import own_domain
 
 SILENT_S = 10.0
 WATCHED_S = 2.0
@@ -168,7 +169,7 @@ def start(way: str, reliability: str, cameras: int, stagger_s: float, kill: bool
     kill: end it early, as a crash does; nothing is noticed then.
     """
     environment = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY}
-    environment |= {**WAYS[way], "ROS_DOMAIN_ID": str(random.SystemRandom().randint(1, 100))}
+    environment |= {**WAYS[way], "ROS_DOMAIN_ID": str(own_domain())}
     command = [sys.executable, __file__, "--cameras", str(cameras), "--reliability", reliability, "--be"]
     commands = [[*command, "camera", "--number", str(number)] for number in range(cameras)]
     processes = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from activeo3_ros.assets import NEEDED_BY, AssetError, require
 from activeo3_ros.demo import ros_run
 from activeo3_ros.demo.processes import ProcessDied, Processes
 from activeo3_ros.demo.ros_run import RESULT_TOPIC, Frames, count_frames
+from activeo3_ros.middleware import own_domain
 from activeo3_ros.perception import Query, Result, Status
 from activeo3_ros.replay.bags import read_messages
 from activeo3_ros.replay.camera_path import camera_window, film, show
@@ -152,7 +152,7 @@ def test_the_recorder_says_when_it_listens_and_keeps_all_that_comes_then(tmp_pat
     )
     bag = tmp_path / "words.mcap"
     command = [sys.executable, "-m", "activeo3_ros.node.recorder", "/words=std_msgs/msg/String", "--out", str(bag)]
-    environment = {**os.environ, "ROS_DOMAIN_ID": str(random.randint(1, ros_run.MAX_DOMAIN_ID))}
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(own_domain())}
     with Processes(tmp_path / "logs", environment) as processes:
         recorder = processes.start("recorder", command)
         time.sleep(1.0)

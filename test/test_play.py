@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from bag_fixtures import START_NS, STEP_NS, TOPIC, raw_messages, write_mcap
 
+from activeo3_ros.middleware import own_domain
 from activeo3_ros.replay.pacing import Pacer
 
 COUNT = 5
@@ -47,8 +47,7 @@ def test_the_bag_runs_at_its_rate_and_stands_still_while_paused():
 def domain() -> Iterator[int]:
     """A ROS domain of our own, so that tests side by side do not hear one another."""
     rclpy = pytest.importorskip("rclpy", reason="needs ROS 2")
-    number = random.randint(1, 101)
-    os.environ["ROS_DOMAIN_ID"] = str(number)
+    number = own_domain()
     rclpy.init(domain_id=number)
     yield number
     rclpy.shutdown()

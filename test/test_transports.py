@@ -11,7 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from activeo3_ros.middleware import carries_images, is_chosen, left_segments, settings_for_images
+from activeo3_ros.middleware import (
+    OWN_DOMAINS,
+    carries_images,
+    is_chosen,
+    left_segments,
+    own_domain,
+    settings_for_images,
+)
 from activeo3_ros.resources import config_directory
 
 STARTUP = Path(__file__).resolve().parents[1] / "benchmarks" / "transport_startup.py"
@@ -81,3 +88,19 @@ def test_shared_memory_of_a_killed_process_is_told_from_that_of_a_living_one(tmp
         process.kill()
     assert set(left_segments(tmp_path)) == {tmp_path / "fastdds_0123456789abcdef", tmp_path / "fastdds_port7411"}
     assert left_segments(tmp_path / "nothing") == {}
+
+
+def test_a_domain_of_ones_own_is_one_in_which_nobody_is(monkeypatch):
+    rclpy = pytest.importorskip("rclpy")
+    mine, other = OWN_DOMAINS[-1], OWN_DOMAINS[0]
+    context = rclpy.Context()
+    rclpy.init(context=context, domain_id=mine)
+    node = rclpy.create_node("here", context=context)
+    try:
+        monkeypatch.setattr("activeo3_ros.middleware.OWN_DOMAINS", [mine, other])
+        assert {own_domain() for _ in range(20)} == {other}
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
+    monkeypatch.setattr("activeo3_ros.middleware.OWN_DOMAINS", [mine])
+    assert own_domain() == mine

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..images import Picture
-from ..middleware import TRANSPORTS, settings_for_images
+from ..middleware import TRANSPORTS, own_domain, settings_for_images
 from ..perception import InvalidInput, Result, Status
 from ..replay.bags import IMAGE_TYPE, RESULT_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
 from ..replay.results import result_from_message
@@ -24,8 +23,6 @@ NODE = "/activeo3"
 RESULT_TOPIC = f"{NODE}/{CAMERA}/result"
 FRAME_ID = "camera_optical_frame"
 FRAME_RATE_HZ = 10.0
-MAX_DOMAIN_ID = 101
-"""Higher ROS domains use ports that Linux gives to others."""
 POLL_S = 0.1
 ATTEMPTS = 3
 LISTENER_PATIENCE_S = 60.0
@@ -81,7 +78,7 @@ def _run_once(
     """Whether the bag was played to its end; not, where `give_up`, if the first frame had no result."""
     environment = {
         **os.environ,
-        "ROS_DOMAIN_ID": str(random.randint(1, MAX_DOMAIN_ID)),
+        "ROS_DOMAIN_ID": str(own_domain()),
         "PYTHONUNBUFFERED": "1",
     }
     environment.pop(TRANSPORTS, None)  # processes that start at once find each other more surely without (docs/qos.md)

@@ -9,5 +9,5 @@ import zlib
 # The workers of one run of pytest-xdist count on from the same random number, so that none meets another.
 _RUN = zlib.crc32(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(random.SystemRandom().random())).encode())
 _WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-os.environ.setdefault("ROS_DOMAIN_ID", str(1 + (_RUN + _WORKER) % 100))
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + (_RUN + _WORKER) % 40))
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
