@@ -37,21 +37,20 @@ def _is_unused(domain: int) -> bool:
     return True
 
 
-def profile_for_images(distribution: str) -> tuple[str, str]:
+def profile_for_images(environment: Mapping[str, str]) -> tuple[str, str]:
     """The variable and the value that let raw images through: the profile that ships.
 
     It gives shared memory that holds frames of megabytes, and leaves discovery as it is. `FASTDDS_BUILTIN_TRANSPORTS=
     LARGE_DATA` needs no file, but processes that start at the same moment with it may never find each other.
-
-    Args:
-        distribution: `ROS_DISTRO`, of which the name of the variable depends.
+    environment: its `ROS_DISTRO` tells the name of the variable.
     """
-    return PROFILES[distribution in BEFORE_FAST_DDS_3], str(config_directory() / "fastdds" / "shared_memory.xml")
+    variable = PROFILES[environment.get("ROS_DISTRO", "") in BEFORE_FAST_DDS_3]
+    return variable, str(config_directory() / "fastdds" / "shared_memory.xml")
 
 
 def settings_for_images(environment: Mapping[str, str]) -> dict[str, str]:
     """What `environment` lacks so that raw images get through; nothing where somebody chose the transports."""
-    return {} if is_chosen(environment) else dict([profile_for_images(environment.get("ROS_DISTRO", ""))])
+    return {} if is_chosen(environment) else dict([profile_for_images(environment)])
 
 
 def is_chosen(environment: Mapping[str, str]) -> bool:

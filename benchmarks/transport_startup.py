@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from activeo3_ros.middleware import own_domain
+from activeo3_ros.middleware import PROFILES, TRANSPORTS, own_domain, profile_for_images
 
 SILENT_S = 10.0
 WATCHED_S = 2.0
@@ -45,24 +45,18 @@ KILLED_S = 2.0
 """How old the processes of `--killed` get."""
 RATE_HZ = 5.0
 WIDTH, HEIGHT = 1920, 1080
-PROFILE = Path(__file__).resolve().parents[1] / "config" / "fastdds" / "shared_memory.xml"
 OPTIONS = "max_msg_size=1MB&sockets_size=1MB&non_blocking=true&tcp_negotiation_timeout=50"
 
 WAYS: dict[str, dict[str, str]] = {
     "default": {},
-    "large_data": {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"},
-    "large_data_options": {"FASTDDS_BUILTIN_TRANSPORTS": f"LARGE_DATA?{OPTIONS}"},
-    "large_data_non_blocking": {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA?non_blocking=true"},
-    "large_data_wide": {"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA?sockets_size=16MB&non_blocking=true"},
-    "shared_memory": {"FASTDDS_DEFAULT_PROFILES_FILE": str(PROFILE)},
+    "large_data": {TRANSPORTS: "LARGE_DATA"},
+    "large_data_options": {TRANSPORTS: f"LARGE_DATA?{OPTIONS}"},
+    "large_data_non_blocking": {TRANSPORTS: "LARGE_DATA?non_blocking=true"},
+    "large_data_wide": {TRANSPORTS: "LARGE_DATA?sockets_size=16MB&non_blocking=true"},
+    "shared_memory": dict([profile_for_images(os.environ)]),
 }
 """The environment that chooses each way; whatever chose one before is taken out."""
-CHOSEN_BY = (
-    "FASTDDS_BUILTIN_TRANSPORTS",
-    "FASTDDS_DEFAULT_PROFILES_FILE",
-    "FASTRTPS_DEFAULT_PROFILES_FILE",
-    "ROS_AUTOMATIC_DISCOVERY_RANGE",
-)
+CHOSEN_BY = (TRANSPORTS, *PROFILES, "ROS_AUTOMATIC_DISCOVERY_RANGE")
 CASES = (
     ("default", "best_effort"),
     ("default", "reliable"),

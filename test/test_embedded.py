@@ -1,12 +1,12 @@
 """The embedded preset with its real models on real pictures."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from loading import BENCHMARKS, load_script
 
 from activeo3_ros.assets import CENTERNET, MOTORWAY_PICTURE, TERRAIN_PICTURE, AssetError, require
 from activeo3_ros.perception import Box, Budget, Frame, Query, Status
@@ -23,14 +23,7 @@ except AssetError as error:
     pytest.skip(f"{error} (and: activeo3 prefetch demo)", allow_module_level=True)
 
 
-def load_benchmark():
-    spec = importlib.util.spec_from_file_location("active_vs_slices", ROOT / "benchmarks" / "active_vs_slices.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-benchmark = load_benchmark()
+benchmark = load_script(BENCHMARKS / "active_vs_slices.py")
 
 
 @pytest.fixture(scope="module")

@@ -355,29 +355,28 @@ def test_a_vllm_whose_inputs_are_not_known_is_refused(vllm, monkeypatch, version
     VllmEngine(vllm[1])
 
 
-def test_a_setting_that_vllm_refuses_is_told_with_the_reason(vllm, monkeypatch):
-    def refuse(**settings):
-        raise ValueError(
+@pytest.mark.parametrize(
+    ("refusal", "says"),
+    [
+        (
             "1 validation error for ModelConfig\n  Value error, no such architecture [type=value_error, input={}]\n"
-            "    For further information visit https://errors.pydantic.dev/2.14/v/value_error"
-        )
-
-    monkeypatch.setattr(vllm[0], "LLM", refuse)
-    with pytest.raises(EngineError, match="vLLM cannot start: no such architecture; the engine `transformers`"):
-        VllmEngine(vllm[1])
-
-
-def test_a_share_of_memory_that_is_not_free_is_told_in_the_words_of_the_preset(vllm, monkeypatch):
-    """As the second of two engines that each take half of a GPU is refused."""
-
-    def refuse(**settings):
-        raise ValueError(
+            "    For further information visit https://errors.pydantic.dev/2.14/v/value_error",
+            "vLLM cannot start: no such architecture; the engine `transformers`",
+        ),
+        # As it refuses the second of two engines that each take half of a GPU; told in the words of the preset.
+        (
             "Free memory on device cuda:0 (60.1/139.8 GiB) on startup is less than desired GPU memory utilization "
-            "(0.5, 69.9 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes."
-        )
+            "(0.5, 69.9 GiB). Decrease GPU memory utilization or reduce GPU memory used by other processes.",
+            r"by other processes\. This is memory_share here; .* take it each$",
+        ),
+    ],
+)
+def test_what_vllm_refuses_is_told_with_the_reason(vllm, monkeypatch, refusal, says):
+    def refuse(**settings):
+        raise ValueError(refusal)
 
     monkeypatch.setattr(vllm[0], "LLM", refuse)
-    with pytest.raises(EngineError, match=r"by other processes\. This is memory_share here; .* take it each$"):
+    with pytest.raises(EngineError, match=says):
         VllmEngine(vllm[1])
 
 
@@ -407,14 +406,14 @@ def test_every_setting_of_an_engine_is_documented_with_its_default(kind):
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        (np.zeros((0, 28, 3), np.uint8), r"got uint8 of \(0, 28, 3\)"),
-        (np.zeros((28, 28, 3)), r"got float64 of \(28, 28, 3\)"),
-        (np.zeros((28, 28), np.uint8), r"got uint8 of \(28, 28\)"),
-        (None, r"got NoneType of \(\)"),
+        (np.zeros((0, 28, 3), np.uint8), "at least one pixel, got 28 x 0"),
+        (np.zeros((28, 28, 3)), r"a \(height, width, 3\) uint8 BGR image, got float64 \(28, 28, 3\); convert"),
+        (np.zeros((28, 28), np.uint8), r"a \(height, width, 3\) uint8 BGR image, got uint8 \(28, 28\); convert"),
+        (None, r"a \(height, width, 3\) uint8 BGR image, got NoneType; convert"),
     ],
 )
 def test_only_pictures_can_be_asked_about(image, says):
-    with pytest.raises(InvalidInput, match=r"must be a uint8 array of \(height, width, 3\), " + says):
+    with pytest.raises(InvalidInput, match="an engine needs " + says):
         Request(image, PROMPT)
     with pytest.raises(InvalidInput, match="max_new_tokens must be at least 1, got 0"):
         Request(np.zeros((28, 28, 3), np.uint8), PROMPT, 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import importlib.util
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 from lifecycle_msgs.msg import Transition
+from loading import load_script
 from node_fixtures.client import wait_for
 
 from activeo3_ros.middleware import PROFILES, TRANSPORTS, profile_for_images
@@ -31,10 +31,7 @@ FILES = sorted(LAUNCH.glob("*.launch.py"))
 
 def run(path: Path) -> Any:
     """The launch description that a file generates."""
-    spec = importlib.util.spec_from_file_location("launch_file", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.generate_launch_description()
+    return load_script(path).generate_launch_description()
 
 
 class FakeAction:
@@ -144,7 +141,7 @@ def test_the_node_is_started_with_its_arguments_and_the_transports_for_large_mes
     assert node.named["namespace"] == "robot"
     assert node.named["parameters"] == launching.node_parameters(values)
     # For all that follows: whoever sends images needs it, and a driver or a bag player may be launched with the node.
-    assert variable.positional == profile_for_images("")
+    assert variable.positional == profile_for_images({})
     assert Path(variable.positional[1]).is_file()
 
 
@@ -221,7 +218,7 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
     player = tmp_path / "ros2"
     played = tmp_path / "played"
     variables = {name: value for name, value in os.environ.items() if name not in (TRANSPORTS, *PROFILES)}
-    name, profile = profile_for_images(variables["ROS_DISTRO"])
+    name, profile = profile_for_images(variables)
     player.write_text(f'#!/bin/sh\necho "$* ${name}" > "{played}"\n', encoding="utf-8")
     player.chmod(0o755)
     variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+from loading import BENCHMARKS, load_script
 from node_fixtures.processes import FAKE_NODE
 
 from activeo3_ros.presets import load_preset
 
-SOAK = Path(__file__).resolve().parents[1] / "benchmarks" / "node_soak.py"
+SOAK = BENCHMARKS / "node_soak.py"
 
 
 @pytest.mark.timeout(420)
@@ -54,7 +52,7 @@ STEADY_MB = [380.0, 374.0, 386.0, 380.0, 392.0] * 60
     ],
 )
 def test_the_judgement_of_a_minute_finds_each_broken_promise(change, broken, capsys):
-    soak = _soak()
+    soak = load_script(SOAK)
     fine = {
         "results": dict.fromkeys(soak.CAMERAS, 50),
         "ages_ms": [300.0, 400.0],
@@ -65,11 +63,3 @@ def test_the_judgement_of_a_minute_finds_each_broken_promise(change, broken, cap
     assert soak.judge(soak.Observed(**{**fine, **change}), 60.0) == int(bool(broken))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BROKEN")]
     assert len(lines) == int(bool(broken)) and all(broken in line for line in lines)
-
-
-def _soak() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("node_soak", SOAK)
-    assert specification is not None and specification.loader is not None
-    sys.modules["node_soak"] = module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module

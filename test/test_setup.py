@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from loading import load_script
 
 import activeo3_ros
 
@@ -21,12 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def load_setup(repository: Path) -> ModuleType:
     """The setup script of `repository` as a module."""
-    spec = importlib.util.spec_from_file_location("setup_environment", repository / "scripts" / "setup_environment.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(repository / "scripts" / "setup_environment.py")
 
 
 @pytest.fixture

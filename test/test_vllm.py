@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -32,6 +31,7 @@ from grpo_fixtures import (
     weights,
     write_scenes_config,
 )
+from loading import BENCHMARKS, load_script
 from tiny_models import require_torch
 
 require_torch()
@@ -69,17 +69,8 @@ def reference() -> TransformersEngine:
     return TransformersEngine(str(MODEL), device="cpu", dtype="float32")
 
 
-def load_benchmark() -> ModuleType:
-    """`benchmarks/vllm_agreement.py`, whose requests and whose recall these are."""
-    path = Path(__file__).parents[1] / "benchmarks" / "vllm_agreement.py"
-    specification = importlib.util.spec_from_file_location(path.stem, path)
-    assert specification is not None and specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
-
-benchmark = load_benchmark()
+benchmark = load_script(BENCHMARKS / "vllm_agreement.py")
+"""Whose requests and whose recall these are."""
 
 
 def test_it_finds_what_transformers_finds(engine: VllmEngine, reference: TransformersEngine) -> None:

@@ -151,7 +151,7 @@ def _middleware() -> Check:
     if "fastrtps" not in name or carries_images(os.environ):
         return Check("middleware", True, f"{name} {transports}".strip(), needed_for)
     found = f"{name} with {TRANSPORTS}={transports or '(not set)'}"
-    variable, profile = profile_for_images(os.environ.get("ROS_DISTRO", ""))
+    variable, profile = profile_for_images(os.environ)
     return Check("middleware", False, found, needed_for, f"export {variable}={shlex.quote(profile)}")
 
 

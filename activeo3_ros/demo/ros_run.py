@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -75,7 +76,7 @@ def _run_once(
     show: Callable[[int], None],
     give_up: bool,
 ) -> bool:
-    """Whether the bag was played to its end; not, where `give_up`, if the first frame had no result."""
+    """Whether the bag was played to its end; not, where `give_up`, if the processes do not hear each other."""
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(own_domain()),
@@ -96,11 +97,7 @@ def _run_once(
             ],
         )
         # A result that comes before the recorder listens would look like a dropped frame.
-        deadline = time.monotonic() + LISTENER_PATIENCE_S
-        while not recorder.lines and time.monotonic() < deadline:
-            processes.check()
-            time.sleep(POLL_S)
-        if give_up and not recorder.lines:
+        if not _await_lines(recorder, 1, LISTENER_PATIENCE_S, processes.check) and give_up:
             return False
         player = processes.start(
             "player",
@@ -115,8 +112,8 @@ def _run_once(
             time.sleep(POLL_S)
         processes.check(may_end=player)
         show(len(player.lines))
-        _await_last(recorder, 1 + len(player.lines))  # it said before that it listens
-        processes.check(may_end=player)
+        check = functools.partial(processes.check, may_end=player)
+        _await_lines(recorder, 1 + len(player.lines), LAST_RESULT_PATIENCE_S, check)  # it said before that it listens
     return True
 
 
@@ -151,8 +148,11 @@ def _module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"activeo3_ros.node.{name}", *arguments]
 
 
-def _await_last(recorder: Child, lines: int) -> None:
-    """Give the recorder time for what is still on its way: so many lines in all."""
-    deadline = time.monotonic() + LAST_RESULT_PATIENCE_S
-    while len(recorder.lines) < lines and time.monotonic() < deadline:
+def _await_lines(child: Child, lines: int, patience_s: float, check: Callable[[], None]) -> bool:
+    """Whether it wrote so many lines in all within that time; `check` is called meanwhile, and once at the end."""
+    deadline = time.monotonic() + patience_s
+    while len(child.lines) < lines and time.monotonic() < deadline:
+        check()
         time.sleep(POLL_S)
+    check()
+    return len(child.lines) >= lines

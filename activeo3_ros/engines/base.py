@@ -11,10 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
 from ..perception.errors import InvalidInput, PerceptionError
-from ..perception.frame import Image
+from ..perception.frame import Image, check_image
 from .qwen import Family
 
 
@@ -57,10 +55,9 @@ class Request:
     max_new_tokens: int = 512
 
     def __post_init__(self) -> None:
-        kind = getattr(self.image, "dtype", type(self.image).__name__)
-        shape: tuple[int, ...] = getattr(self.image, "shape", ())
-        if kind != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
-            raise InvalidInput(f"an image must be a uint8 array of (height, width, 3), got {kind} of {shape}")
+        check_image(self.image, "an engine needs a")
+        if 0 in self.image.shape:
+            raise InvalidInput(f"an engine needs at least one pixel, got {self.image.shape[1]} x {self.image.shape[0]}")
         if self.max_new_tokens < 1:
             raise InvalidInput(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
 

@@ -108,7 +108,7 @@ def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], m
     transports = environment.get(TRANSPORTS, "")
     if not transports.startswith("LARGE_DATA") or "fastrtps" not in middleware or any(map(environment.get, PROFILES)):
         return ""
-    variable, profile_file = profile_for_images(environment.get("ROS_DISTRO", ""))
+    variable, profile_file = profile_for_images(environment)
     instead = f"Unset it and set {variable}={profile_file}, for every process; docs/qos.md has the figures"
     if environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() != "LOCALHOST":
         says = "processes that start at the same moment may never find each other"

@@ -19,6 +19,13 @@ GLOBAL_VIEW = -1
 """The `region` of what was found in the view of the whole frame rather than in a zoomed region."""
 
 
+def check_image(image: object, who_needs: str) -> None:
+    """Raise InvalidInput, which begins with `who_needs`, for all but `(h, w, 3)` uint8 arrays; they may be empty."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise InvalidInput(f"{who_needs} (height, width, 3) uint8 BGR image, got {got}; convert it first")
+
+
 @dataclass(frozen=True, eq=False)  # holds an array: compared and hashed by identity
 class View:
     """What a model looks at: a window of the frame, resampled once.
@@ -85,12 +92,9 @@ class Frame:
     camera: str = ""
 
     def __post_init__(self) -> None:
-        image = self.image
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InvalidInput(f"a frame needs a (height, width, 3) uint8 BGR image, got {got}; convert it first")
-        if image.shape[0] < 1 or image.shape[1] < 1:
-            raise InvalidInput(f"a frame needs at least one pixel, got {image.shape[1]} x {image.shape[0]}")
+        check_image(self.image, "a frame needs a")
+        if self.width < 1 or self.height < 1:
+            raise InvalidInput(f"a frame needs at least one pixel, got {self.width} x {self.height}")
 
     @property
     def width(self) -> int:

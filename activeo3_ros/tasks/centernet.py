@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..assets import CENTERNET, require
 from ..engines.onnx import OnnxSession
 from ..perception.errors import InvalidInput
-from ..perception.frame import Image
+from ..perception.frame import Image, check_image
 from ..perception.geometry import Boxes, from_corners
 
 INPUT_SIDE_PX = 512
@@ -79,9 +79,7 @@ class CenterNet:
 
 def letterbox(image: Image) -> tuple[Image, tuple[float, float]]:
     """The image on the model's square canvas, in its top-left corner, and canvas pixels per image pixel for x and y."""
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InvalidInput(f"the detector needs (height, width, 3) uint8 BGR images, got {got}; convert it first")
+    check_image(image, "the detector needs a")
     height, width = image.shape[:2]
     if height < 1 or width < 1:
         raise InvalidInput(f"the detector needs images of at least one pixel, got {width} x {height}")

@@ -13,7 +13,7 @@ from ..assets import TEXT_DETECTOR, TEXT_RECOGNISER, require
 from ..engines.onnx import ModelError, checked_threads
 from ..optional import require_package
 from ..perception.errors import InvalidInput
-from ..perception.frame import Image
+from ..perception.frame import Image, check_image
 
 MIN_SIDE_PX = 4
 """Nothing can be read in an image that is smaller than this."""
@@ -90,11 +90,7 @@ class TextReader:
 
     def _run(self, image: Image, recognise: bool) -> tuple[Any, np.ndarray[Any, Any]]:
         """The output of rapidocr, None if the image is too small, and its pixels for one of the image in x and y."""
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-            raise InvalidInput(
-                f"the text reader needs (height, width, 3) uint8 BGR images, got {got}; convert it first"
-            )
+        check_image(image, "the text reader needs a")
         height, width = image.shape[:2]
         if min(height, width) < MIN_SIDE_PX:
             return None, np.ones(2)
