@@ -60,6 +60,6 @@ setup(
         "train": train,
         "vllm": ["vllm>=0.22.1,<0.33; platform_system == 'Linux'"],  # what test_vllm.py and the benchmarks ran with
     },
-    entry_points={"console_scripts": ["activeo3=activeo3_ros.cli:main"]},
+    entry_points={"console_scripts": ["activeo3=activeo3_ros.cli.main:main"]},
     options={"build": {"build_base": "build/pip"}},  # build/ itself is colcon's
 )

@@ -24,26 +24,26 @@ from typing import Any
 
 import yaml
 
-from .perception import ActivePerception, Budget, InvalidInput, Query
-from .resources import config_directory
-from .settings import check_complete, check_kinds
+from .assets.resources import config_directory
+from .core import ActivePerception, Budget, InvalidInput, Query
+from .core.settings import check_complete, check_kinds
 
 SENSING_TYPES = {
-    "detector_proposals": "activeo3_ros.sensing.detector_proposals:DetectorProposals",
-    "full_frame": "activeo3_ros.sensing.fixed:FullFrame",
-    "centre_crop": "activeo3_ros.sensing.fixed:CentreCrop",
-    "grid": "activeo3_ros.sensing.fixed:Grid",
-    "random": "activeo3_ros.sensing.fixed:Random",
-    "mllm": "activeo3_ros.sensing.mllm:MllmSensing",
+    "detector_proposals": "activeo3_ros.policies.detector_proposals:DetectorProposals",
+    "full_frame": "activeo3_ros.policies.fixed:FullFrame",
+    "centre_crop": "activeo3_ros.policies.fixed:CentreCrop",
+    "grid": "activeo3_ros.policies.fixed:Grid",
+    "random": "activeo3_ros.policies.fixed:Random",
+    "mllm": "activeo3_ros.policies.mllm:MllmSensing",
 }
 TASK_TYPES = {
-    "embedded": "activeo3_ros.tasks.embedded:EmbeddedTask",
-    "grounding_dino": "activeo3_ros.tasks.grounding_dino:GroundingDinoTask",
-    "mllm": "activeo3_ros.tasks.mllm:MllmTask",
+    "embedded": "activeo3_ros.detectors.embedded:EmbeddedTask",
+    "grounding_dino": "activeo3_ros.detectors.grounding_dino:GroundingDinoTask",
+    "mllm": "activeo3_ros.vlm.task:MllmTask",
 }
 SEGMENTER_TYPES = {
-    "grabcut": "activeo3_ros.tasks.grabcut:GrabCut",
-    "sam": "activeo3_ros.tasks.sam:Sam",
+    "grabcut": "activeo3_ros.segmenters.grabcut:GrabCut",
+    "sam": "activeo3_ros.segmenters.sam:Sam",
 }
 
 

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from activeo3_ros.assets import MOTORWAY_PICTURE, TERRAIN_PICTURE, require
-from activeo3_ros.perception import Box, Budget, Frame, Query, Result
-from activeo3_ros.perception.geometry import Boxes, as_array, iou, non_maximum_suppression, share_inside
+from activeo3_ros.assets.packages import MOTORWAY_PICTURE, TERRAIN_PICTURE, require
+from activeo3_ros.core import Box, Budget, Frame, Query, Result
+from activeo3_ros.core.geometry import Boxes, as_array, iou, non_maximum_suppression, share_inside
+from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
 from activeo3_ros.presets import load_preset
-from activeo3_ros.tasks.centernet import COCO_CLASSES, CenterNet
 
 VEHICLES = Query(classes=("car", "truck", "bus", "motorcycle"))
 SLICE_PX, SHOWN_PX, OVERLAP, THRESHOLD, SUPPRESSION_IOU = 128, 512, 0.25, 0.3, 0.5

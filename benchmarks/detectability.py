@@ -18,11 +18,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from activeo3_ros.assets import TERRAIN_PICTURE, require
-from activeo3_ros.perception import Box, Frame
-from activeo3_ros.perception.frame import Image
-from activeo3_ros.perception.geometry import iou, non_maximum_suppression
-from activeo3_ros.tasks.centernet import COCO_CLASSES, CenterNet
+from activeo3_ros.assets.packages import TERRAIN_PICTURE, require
+from activeo3_ros.core import Box, Frame
+from activeo3_ros.core.frame import Image
+from activeo3_ros.core.geometry import iou, non_maximum_suppression
+from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
 
 INPUT_PX, SURE, FOUND, SAME_IOU = 512, 0.5, 0.3, 0.4
 KINDS = {"person": 0, "bicycle": 1, "car": 1, "motorcycle": 1, "bus": 1, "truck": 1}

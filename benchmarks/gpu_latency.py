@@ -36,16 +36,16 @@ except ImportError as missing:
     print(f"skipped: {missing.name} is not installed; this benchmark needs the extra `gpu`", file=sys.stderr)
     sys.exit(0)
 
-from activeo3_ros.engines.alignment import align_feed_forward
-from activeo3_ros.engines.attention import best_attention, loading_name, put_in_varlen
-from activeo3_ros.engines.base import Engine, Prompt, Request
-from activeo3_ros.engines.pixels import PixelFormat, patches
-from activeo3_ros.engines.qwen import conversation
-from activeo3_ros.engines.transformers_engine import TransformersEngine
-from activeo3_ros.optional import has_package
-from activeo3_ros.perception import Box, Budget, Frame, Query
-from activeo3_ros.sensing.mllm import MllmSensing
-from activeo3_ros.tasks.mllm import MllmTask
+from activeo3_ros.core import Box, Budget, Frame, Query
+from activeo3_ros.core.optional import has_package
+from activeo3_ros.policies.mllm import MllmSensing
+from activeo3_ros.vlm.backends.alignment import align_feed_forward
+from activeo3_ros.vlm.backends.attention import best_attention, loading_name, put_in_varlen
+from activeo3_ros.vlm.backends.preprocessing import PixelFormat, patches
+from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine
+from activeo3_ros.vlm.engine import Engine, Prompt, Request
+from activeo3_ros.vlm.families import conversation
+from activeo3_ros.vlm.task import MllmTask
 
 TEXT = " ".join(["look closely at the road ahead"] * 32)
 CLASSES = Query(classes=("person", "bicycle", "car", "truck", "traffic light", "traffic sign"))

@@ -39,14 +39,14 @@ except ImportError as missing:
 
 from gpu_latency import configuration, without_end
 
-from activeo3_ros.engines.attention import put_in_varlen
-from activeo3_ros.engines.transformers_engine import TransformersEngine
-from activeo3_ros.tasks.mllm import MllmTask
 from activeo3_ros.training.grpo import Frames, TrainingConfig, make_trainer
 from activeo3_ros.training.qwen_speed import speed_up_qwen
 from activeo3_ros.training.rows import SceneRows
-from activeo3_ros.training.scoring import Gathering, Scorer
+from activeo3_ros.training.scoring import RolloutBatcher, Scorer
 from activeo3_ros.training.warm_start import random_regions, sensing_answer
+from activeo3_ros.vlm.backends.attention import put_in_varlen
+from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine
+from activeo3_ros.vlm.task import MllmTask
 
 VARIANTS = (("lora", "varlen"), ("full", "varlen"), ("lora", "sdpa"))
 """What is trained, and the attention of the vision tower."""
@@ -160,7 +160,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
         tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_directory, local_files_only=True)
         task = TaskOfPolicy(tokenizer)
         task.model = model
-        gathering = Gathering(task)  # type: ignore[arg-type]
+        gathering = RolloutBatcher(task)  # type: ignore[arg-type]
         scorer = Scorer(
             config.reward, task.family, config.budget, config.shorter_side, MllmTask(gathering, crop_side=crop), frames,
             gathering,

@@ -17,7 +17,7 @@ from array import array
 
 import numpy as np
 
-from activeo3_ros.middleware import own_domain, settings_for_images
+from activeo3_ros.node.transports import own_domain, settings_for_images
 
 TARGET_MS = 15.0
 

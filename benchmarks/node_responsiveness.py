@@ -27,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from activeo3_ros.middleware import own_domain, settings_for_images
+from activeo3_ros.node.transports import own_domain, settings_for_images
 
 TARGET_MS = 50.0
 LOADING_S = 10.0

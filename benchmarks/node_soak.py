@@ -23,7 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from activeo3_ros.middleware import own_domain, settings_for_images
+from activeo3_ros.node.transports import own_domain, settings_for_images
 
 CAMERAS = ("front", "left", "right")
 RATE_HZ = 10.0

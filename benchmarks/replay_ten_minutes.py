@@ -23,10 +23,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from activeo3_ros.assets import MOTORWAY_PICTURE, require
-from activeo3_ros.images import read_image
-from activeo3_ros.replay.bags import COMPRESSED_TYPE, BagWriter, typestore
-from activeo3_ros.replay.camera_path import film
+from activeo3_ros.assets.packages import MOTORWAY_PICTURE, require
+from activeo3_ros.bags.writing import COMPRESSED_TYPE, BagWriter, typestore
+from activeo3_ros.codecs.image_files import read_image
+from activeo3_ros.demo.camera_path import film
 
 RATE_HZ = 10
 DISTINCT = 60

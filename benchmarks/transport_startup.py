@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from activeo3_ros.middleware import PROFILES, TRANSPORTS, own_domain, profile_for_images
+from activeo3_ros.node.transports import PROFILES, TRANSPORTS, own_domain, profile_for_images
 
 SILENT_S = 10.0
 WATCHED_S = 2.0

@@ -37,17 +37,17 @@ except ImportError as missing:
     print(f"skipped: {missing.name} is not installed; this benchmark needs the extra `gpu`", file=sys.stderr)
     sys.exit(0)
 
-from activeo3_ros.engines.answers import parse_answer
-from activeo3_ros.engines.base import Engine, Reply, Request
-from activeo3_ros.engines.transformers_engine import TransformersEngine
-from activeo3_ros.engines.vllm_engine import VllmEngine
-from activeo3_ros.optional import has_package
-from activeo3_ros.perception import Box, Budget, Frame, Query
-from activeo3_ros.perception.geometry import iou
-from activeo3_ros.sensing.mllm import MllmSensing
-from activeo3_ros.tasks.mllm import MllmTask
+from activeo3_ros.core import Box, Budget, Frame, Query
+from activeo3_ros.core.geometry import iou
+from activeo3_ros.core.optional import has_package
+from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.training.evaluation import Measurements, evaluate, gain_interval, summarize
 from activeo3_ros.training.scenes import draw_scene
+from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine
+from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
+from activeo3_ros.vlm.engine import Engine, Reply, Request
+from activeo3_ros.vlm.parsing import parse_answer
+from activeo3_ros.vlm.task import MllmTask
 
 LIGHTS = Query(classes=("traffic light",))
 BUDGET = Budget(max_regions=3, view_pixels=112_896, crop_pixels=112_896, max_tokens=200)

@@ -34,13 +34,13 @@ import numpy as np
 import torch
 from gpu_latency import CLASSES, DEMO_TOKENS, LONG_TOKENS, TEXT, Bench
 
-from activeo3_ros.engines.base import Prompt, Request
-from activeo3_ros.engines.pixels import PixelFormat, patches
-from activeo3_ros.engines.qwen import conversation
-from activeo3_ros.engines.vllm_engine import VllmEngine, _turn
-from activeo3_ros.perception import ActivePerception, Budget, Frame
-from activeo3_ros.sensing.mllm import MllmSensing
-from activeo3_ros.tasks.mllm import MllmTask
+from activeo3_ros.core import ActivePerception, Budget, Frame
+from activeo3_ros.policies.mllm import MllmSensing
+from activeo3_ros.vlm.backends.preprocessing import PixelFormat, patches
+from activeo3_ros.vlm.backends.vllm_engine import VllmEngine, _turn
+from activeo3_ros.vlm.engine import Prompt, Request
+from activeo3_ros.vlm.families import conversation
+from activeo3_ros.vlm.task import MllmTask
 
 MEMORY_GB = 21.0
 """What vLLM may take for itself; what PyTorch keeps beside it and the context of CUDA come on top. A card with 24 GB

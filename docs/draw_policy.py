@@ -11,11 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from activeo3_ros.drawing import draw
-from activeo3_ros.images import write_image
-from activeo3_ros.perception import ActivePerception, Frame, Query
+from activeo3_ros.codecs.image_files import write_image
+from activeo3_ros.codecs.picture import draw
+from activeo3_ros.core import ActivePerception, Frame, Query
+from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.presets import load_preset
-from activeo3_ros.sensing.mllm import MllmSensing
 from activeo3_ros.training.rows import HELD_OUT_SEED
 from activeo3_ros.training.scenes import draw_scene
 

@@ -12,9 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from activeo3_ros.drawing import draw
-from activeo3_ros.images import write_image
-from activeo3_ros.perception import Frame, Query
+from activeo3_ros.codecs.image_files import write_image
+from activeo3_ros.codecs.picture import draw
+from activeo3_ros.core import Frame, Query
 from activeo3_ros.presets import load_preset
 
 Canvas = npt.NDArray[np.float32]

@@ -13,7 +13,7 @@ from typing import Any
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
-from activeo3_ros.cli import main
+from activeo3_ros.cli.main import main
 
 start = AcceleratorState.__init__
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from activeo3_ros.perception import Box, Budget, Finding, Grounding, Look, Query, View
+from activeo3_ros.core import Box, Budget, Finding, Findings, Grounding, Query, View
 
 TINY = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny"
 
@@ -44,13 +44,13 @@ class BrokenTask:
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         return max(1, int(width)), max(1, int(height))
 
-    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Look]:
+    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
         for view in views:
             if said := self._fails(view):
                 raise RuntimeError(said)
-        return [Look((Finding("car", Box(0, 0, view.width, view.height), 0.9),)) for view in views]
+        return [Findings((Finding("car", Box(0, 0, view.width, view.height), 0.9),)) for view in views]
 
-    def answer(self, query: Query, looks: Sequence[Look], groundings: Sequence[Grounding]) -> str | None:
+    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
         return None
 
 

@@ -73,7 +73,7 @@ def build_tiny_model(directory: Path, model_type: str = "qwen2_5_vl", seed: int 
     import torch
     from transformers import AutoModelForImageTextToText
 
-    from activeo3_ros.engines.qwen import CHAT_TEMPLATE
+    from activeo3_ros.vlm.families import CHAT_TEMPLATE
 
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(tiny_config(model_type)).eval()

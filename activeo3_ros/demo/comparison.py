@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from ..perception import Frame, Query, Result, Status
+from ..core import Frame, Query, Result, Status
 from ..presets import load_preset
 
 METHODS = {
@@ -18,7 +18,7 @@ METHODS = {
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MethodOutcome:
     """What one preset made of all frames: totals over the frames, means over the frames, the median time of one."""
 
     objects: int
@@ -47,10 +47,10 @@ def compare(
     return results
 
 
-def outcome(results: Sequence[Result]) -> Outcome:
+def outcome(results: Sequence[Result]) -> MethodOutcome:
     """The sum of one preset's results."""
     counts = [len(result.detections) for result in results]
-    return Outcome(
+    return MethodOutcome(
         objects=sum(counts),
         objects_per_frame=fmean(counts),
         views_per_frame=fmean(result.cost.views for result in results),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..perception import PerceptionError
+from ..core import PerceptionError
 
 STOP_PATIENCE_S = 10.0
 LAST_LINES = 8

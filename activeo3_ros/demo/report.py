@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from ..drawing import draw
-from ..images import write_image
-from ..perception import Frame, Result
-from ..perception.geometry import as_array
-from .comparison import METHODS, Outcome
+from ..codecs.image_files import write_image
+from ..codecs.picture import draw
+from ..core import Frame, Result
+from ..core.geometry import as_array
+from .comparison import METHODS, MethodOutcome
 from .ros_run import Frames
 
 PANEL_GAP_PX = 12
@@ -27,7 +27,7 @@ def agree(a: Result, b: Result) -> bool:
     return np.allclose(as_array(d.box for d in a.detections), as_array(d.box for d in b.detections), atol=0.01)
 
 
-def write_summary(path: Path, frames: Frames, outcomes: dict[str, Outcome], further: dict[str, Any]) -> None:
+def write_summary(path: Path, frames: Frames, outcomes: dict[str, MethodOutcome], further: dict[str, Any]) -> None:
     """`summary.json`: what became of the frames, and what each method found and spent."""
     summary = {
         "frames": asdict(frames),
@@ -37,7 +37,7 @@ def write_summary(path: Path, frames: Frames, outcomes: dict[str, Outcome], furt
     path.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
 
 
-def table(frames: Frames, outcomes: dict[str, Outcome]) -> str:
+def table(frames: Frames, outcomes: dict[str, MethodOutcome]) -> str:
     """The summary in lines of text."""
     rows = [("", "vehicles a frame", "views a frame", "ms a frame")]
     rows += [

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..images import Picture
-from ..middleware import TRANSPORTS, own_domain, settings_for_images
-from ..perception import InvalidInput, Result, Status
-from ..replay.bags import IMAGE_TYPE, RESULT_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
-from ..replay.results import result_from_message
+from ..bags.result_message import result_from_message
+from ..bags.writing import IMAGE_TYPE, RESULT_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
+from ..codecs.image_files import Picture
+from ..core import InvalidInput, Result, Status
+from ..node.transports import TRANSPORTS, own_domain, settings_for_images
 from .processes import Child, Processes
 
 CAMERA = "camera"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import rclpy
@@ -12,12 +13,13 @@ from builtin_interfaces.msg import Time
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
-from ..perception import InvalidInput
-from ..replay.pacing import Pacer
-from ..replay.storage import Bag, DamagedMessage, Entry
+from ..bags.pacing import Pacer
+from ..bags.reading import Bag, DamagedMessage, Entry
+from ..core import InvalidInput
 from .message_types import message_class
 
 NODE_NAME = "activeo3_player"
@@ -92,6 +94,16 @@ class BagPublisher(Node):
         response.success = True
         response.message = "paused" if request.data else "playing"
         return response
+
+
+@contextmanager
+def ros_context() -> Iterator[None]:
+    """ROS for the block. Signals stay with Python, so that Ctrl-C is a KeyboardInterrupt."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
 
 
 def run(node: BagPublisher, play: Callable[[], None], toggle: Callable[[], None] | None) -> None:

@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
-from ..perception import ActivePerception
-from .accounting import Counts, Distribution
+from ..core import ActivePerception
+from .frame_counters import Counts, Distribution
 
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,

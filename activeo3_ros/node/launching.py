@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..middleware import settings_for_images
 from ..presets import preset_names
 from .parameters import PARAMETERS, Value
+from .transports import settings_for_images
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 

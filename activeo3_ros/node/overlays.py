@@ -15,8 +15,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from activeo3_ros import msg
 
-from ..drawing import caption, draw
-from ..perception import Result
+from ..codecs.picture import caption, draw
+from ..core import Result
 
 # BGR
 REGION_COLOUR = (0, 200, 255)

@@ -22,9 +22,9 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 
-from ..perception import Budget, InvalidInput, Query
-from ..perception.budget import LIMITS
-from ..perception.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
+from ..core import Budget, InvalidInput, Query
+from ..core.budget import LIMITS
+from ..core.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
 
 Value = Any
 """bool, int, float, str or a list of str, as the default of the parameter is."""

@@ -30,22 +30,16 @@ from std_srvs.srv import SetBool
 
 from activeo3_ros import msg, srv
 
-from ..perception import (
-    ActivePerception,
-    Budget,
-    Frame,
-    InvalidInput,
-    PerceptionError,
-    Query,
-    Status,
-)
+from ..codecs import image_message as conversions
+from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..presets import load_preset
-from . import conversions, diagnostics, messages, parameters, qos
-from .accounting import Counts, Ledger
+from . import diagnostics, parameters, qos
+from . import result_message as messages
+from .camera_topics import CameraTopics, create_diagnostics_publisher
+from .frame_counters import Counts, FrameCounters
 from .lifecycle import FAILURE, SUCCESS, ManagedNode, logged
-from .looking import LookServer
-from .topics import CameraTopics, create_diagnostics_publisher
-from .worker import Outcome, Prepared, Rejected, Settings, Worker
+from .perceive_action import PerceiveActionServer
+from .scheduling import FrameOutcome, Prepared, Rejected, Settings, Worker
 
 STOP_S = 1.0
 """How long a cleanup or shutdown waits for a model's call; then the call's thread is left behind."""
@@ -93,7 +87,7 @@ class PerceptionNode(ManagedNode):
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
 
         self._cameras = list(self._values["cameras"])
-        self._ledger = Ledger(self._cameras)
+        self._ledger = FrameCounters(self._cameras)
         self._topics = {
             # A group each: with a queue of one, a camera that waits for another's callback loses frames unseen.
             name: CameraTopics(self, name, self._values["transport"], MutuallyExclusiveCallbackGroup(), self._on_image)
@@ -109,7 +103,7 @@ class PerceptionNode(ManagedNode):
         # In the default group, as the parameter services: a change of the query is a change of parameters.
         self.create_service(srv.SetQuery, "~/set_query", self._on_set_query)
         self.create_service(SetBool, "~/enable", self._on_enable)
-        self._looks = LookServer(self, self._cameras, self._active_worker, self._look_message)
+        self._looks = PerceiveActionServer(self, self._cameras, self._active_worker, self._look_message)
 
         self._hardware_id = self._values["hardware_id"] or socket.gethostname()
         self._diagnostics = create_diagnostics_publisher(self, ReentrantCallbackGroup())
@@ -241,12 +235,12 @@ class PerceptionNode(ManagedNode):
             raise Rejected(str(error), header) from error
         return Prepared(Frame(image, stamp_ns, header.frame_id, camera), header)
 
-    def _deliver(self, outcome: Outcome) -> None:
+    def _deliver(self, outcome: FrameOutcome) -> None:
         """Publish. Runs in the worker's thread."""
         distance = self._values["marker_distance"]
         self._topics[outcome.camera].publish(outcome, distance)
 
-    def _look_message(self, outcome: Outcome) -> msg.PerceptionResult:
+    def _look_message(self, outcome: FrameOutcome) -> msg.PerceptionResult:
         now = self.get_clock().now().to_msg()
         return messages.result_message(outcome.camera, outcome.header, outcome.result, now)
 

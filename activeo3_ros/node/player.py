@@ -23,8 +23,8 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from ..perception import InvalidInput
-from ..replay.bags import RESULT_TYPE, read_serialized
+from ..bags.writing import RESULT_TYPE, read_serialized
+from ..core import InvalidInput
 from .message_types import message_class
 
 

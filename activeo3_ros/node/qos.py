@@ -17,7 +17,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 
-from ..middleware import PROFILES, TRANSPORTS, profile_for_images
+from .transports import PROFILES, TRANSPORTS, profile_for_images
 
 IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Camera images and camera_info: an old frame is worth less than the next one."""

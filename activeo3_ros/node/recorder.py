@@ -17,7 +17,7 @@ from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from rclpy.signals import SignalHandlerOptions
 
-from ..replay.bags import BagWriter
+from ..bags.writing import BagWriter
 from .message_types import message_class
 
 QUEUE = QoSProfile(depth=100)

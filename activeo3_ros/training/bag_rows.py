@@ -12,12 +12,12 @@ from typing import Any
 
 import cv2
 
-from ..benchmark.dataset import coco_of_bag, read_coco
-from ..perception.errors import InvalidInput
-from ..perception.results import Status
-from ..replay.bags import RESULT_TYPE, camera_of, read_messages
-from ..replay.replaying import choose_topics
-from ..replay.storage import Bag
+from ..bags.offline import choose_topics
+from ..bags.reading import Bag
+from ..bags.writing import RESULT_TYPE, camera_of, read_messages
+from ..core.errors import InvalidInput
+from ..core.results import Status
+from ..evaluation.datasets import coco_of_bag, read_coco
 from .builders import RECIPES, coco_rows, digest, limit_rows, problem
 from .rows import Row, write_rows
 

@@ -18,8 +18,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..images import SUFFIXES, read_image
-from ..perception.errors import InvalidInput
+from ..codecs.image_files import SUFFIXES, read_image
+from ..core.errors import InvalidInput
 from .rows import Row, check_row, write_rows
 
 LVIS_SMALL_MAX_AREA_PX = 100.0

@@ -19,19 +19,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..engines.base import Engine
-from ..engines.choice import shared_engine
-from ..engines.qwen import Family
-from ..perception import Budget, Frame
-from ..perception.geometry import share_inside
-from ..sensing import SensingPolicy
-from ..sensing.fixed import Grid, Random
-from ..sensing.mllm import MllmSensing
-from ..tasks.mllm import MllmTask
+from ..core import Budget, Frame
+from ..core.geometry import share_inside
+from ..core.interfaces import SensingPolicy
+from ..policies.fixed import Grid, Random
+from ..policies.mllm import MllmSensing
+from ..vlm.engine import Engine
+from ..vlm.engines import shared_engine
+from ..vlm.families import Family
+from ..vlm.task import MllmTask
 from .rewards import RewardSettings, match
 from .rows import HELD_OUT_SEED, Row, SceneRows
 from .scenes import SMALL_AREA_PX
-from .scoring import Gathering, Scored, Scorer, TrainingError
+from .scoring import RolloutBatcher, Scored, Scorer, TrainingError
 from .warm_start import random_regions
 
 TINY_PIXELS = 448 * 252
@@ -189,7 +189,7 @@ def evaluate(
     rows = list(SceneRows(count, first_seed))
     frames = [row.frame() for row in rows]
     by_name = {row.image: frame for row, frame in zip(rows, frames, strict=False)}
-    gathering = Gathering(shared_engine(task) if isinstance(task, Mapping) else task)
+    gathering = RolloutBatcher(shared_engine(task) if isinstance(task, Mapping) else task)
     family: Family = gathering.family
     budget = Budget(max_regions, TINY_PIXELS, TINY_PIXELS, 200)
     settings = RewardSettings(min_purity=0.002)

@@ -37,17 +37,17 @@ import cv2
 import numpy as np
 import yaml
 
-from ..engines.choice import shared_engine
-from ..engines.prompts import load_prompt, target_of
-from ..engines.qwen import Family, family_named
-from ..engines.weights import local_model
-from ..optional import require_package
-from ..perception import Budget, Frame, InvalidInput
-from ..perception.errors import PerceptionError
+from ..assets.weights import local_model
+from ..core import Budget, Frame, InvalidInput
+from ..core.errors import PerceptionError
+from ..core.optional import require_package
 from ..presets import TASK_TYPES, Component
+from ..vlm.engines import shared_engine
+from ..vlm.families import Family, family_named
+from ..vlm.prompts import load_prompt, target_of
 from .rewards import RewardSettings, RewardWeights
 from .rows import Row, SceneRows, read_rows
-from .scoring import TERMS, Gathering, Scored, Scorer, TrainingError, region_statistics
+from .scoring import TERMS, RolloutBatcher, Scored, Scorer, TrainingError, region_statistics
 
 logger = logging.getLogger(__name__)
 
@@ -361,7 +361,7 @@ def make_trainer(
     trl = require_package("trl", "to train", "activeo3_ros[train]")
     transformers = require_package("transformers", "to train", "activeo3_ros[train]")
     torch = require_package("torch", "to train", "activeo3_ros[train]")
-    from ..engines.pixels import pixel_format
+    from ..vlm.backends.preprocessing import pixel_format
     from .processor import make_processor
 
     arguments = _grpo_arguments(config, trl.GRPOConfig, torch, transformers)
@@ -403,7 +403,7 @@ def make_scorer(config: TrainingConfig, family: Family, frames: Callable[[Row], 
         settings = dict(config.task)
         kind = str(settings.pop("type", ""))
         if "engine" in settings:
-            gathering = Gathering(shared_engine(settings["engine"]))
+            gathering = RolloutBatcher(shared_engine(settings["engine"]))
             settings["engine"] = gathering
         task = Component("task", kind, settings).build(TASK_TYPES)
     return Scorer(config.reward, family, config.budget, config.shorter_side, task, frames, gathering)

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..engines.pixels import PixelFormat, patches
-from ..engines.qwen import IMAGE_TOKEN, conversation
-from ..optional import require_package
+from ..core.optional import require_package
+from ..vlm.backends.preprocessing import PixelFormat, patches
+from ..vlm.families import IMAGE_TOKEN, conversation
 
 CHECKPOINT_FILES = (
     "added_tokens.json",

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..optional import require_package
+from ..core.optional import require_package
 from . import qwen_decoding
 
 logger = logging.getLogger(__name__)

@@ -21,8 +21,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ..perception.errors import InvalidInput
-from ..perception.geometry import Boxes, iou, mask_of, purity
+from ..core.errors import InvalidInput
+from ..core.geometry import Boxes, iou, mask_of, purity
 
 Mask = npt.NDArray[np.bool_]
 Coverage = Literal["purity", "matched", "dice", "iou"]

@@ -20,11 +20,11 @@ from typing import Any, overload
 import cv2
 import numpy as np
 
-from ..images import read_image
-from ..perception.errors import InvalidInput
-from ..perception.frame import Frame
-from ..perception.geometry import Box, mask_of
-from ..perception.query import Query
+from ..codecs.image_files import read_image
+from ..core.errors import InvalidInput
+from ..core.frame import Frame
+from ..core.geometry import Box, mask_of
+from ..core.query import Query
 from .rewards import Mask
 from .scenes import FULL_HD, LABELS, SQUARE, Scene, draw_scene
 

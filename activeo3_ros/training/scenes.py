@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..perception.frame import Image
-from ..perception.geometry import Box
+from ..core.frame import Image
+from ..core.geometry import Box
 
 LABELS = ("traffic light", "sign", "cone", "person", "car")
 NUMBERS = ("30", "50", "70", "80")

@@ -13,15 +13,15 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..engines.answers import Answer, parse_answer
-from ..engines.base import Engine, Reply, Request
-from ..engines.gathering import Call, Shared, answer_together
-from ..engines.qwen import Family
-from ..perception import ActivePerception, Budget, Frame, Query, Status, View
-from ..perception.errors import PerceptionError
-from ..perception.geometry import Box, Boxes, iou
-from ..perception.results import Detection, Proposal, Region
-from ..tasks import TaskModel
+from ..core import ActivePerception, Budget, Frame, Query, Status, View
+from ..core.errors import PerceptionError
+from ..core.geometry import Box, Boxes, iou
+from ..core.interfaces import TaskModel
+from ..core.results import Detection, Proposal, Region
+from ..vlm.batching import Call, Shared, answer_together
+from ..vlm.engine import Engine, Reply, Request
+from ..vlm.families import Family
+from ..vlm.parsing import Answer, parse_answer
 from .rewards import (
     Mask,
     Reward,
@@ -89,10 +89,10 @@ class GivenRegions:
         return width, height
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
-        return Proposal(tuple(self._regions), looked=False)
+        return Proposal(tuple(self._regions), used_view=False)
 
 
-class Gathering(Shared):
+class RolloutBatcher(Shared):
     """An engine that answers what many pieces of work ask of it in one batch.
 
     Each piece has a thread of its own, which runs until it asks; when all of them have asked or ended, their requests
@@ -175,7 +175,7 @@ class Scorer:
         shorter_side: int | None = None,
         task: TaskModel | None = None,
         frame_of: Callable[[Row], Frame] = Row.frame,
-        gathering: Gathering | None = None,
+        gathering: RolloutBatcher | None = None,
         threads: int = 1024,
     ) -> None:
         """task: None for the heuristic terms alone. gathering: the engine of the task model, to answer threads

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..optional import require_package
+from ..core.optional import require_package
 from .evaluation import FIXED, Measurements, read_measurements, report_of
 from .grpo import load_config
 
@@ -81,7 +81,7 @@ def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(run.device)} if run.device >= 0 else dict(os.environ)
     run.directory.mkdir(parents=True, exist_ok=True)
     steps: list[tuple[Path, list[str]]] = [
-        (run.policy / "model.safetensors", ["activeo3_ros.cli", "train", "grpo", "--config", str(config)]),
+        (run.policy / "model.safetensors", ["activeo3_ros.cli.main", "train", "grpo", "--config", str(config)]),
         (
             run.scenes,
             [

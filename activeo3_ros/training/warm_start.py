@@ -31,12 +31,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..engines.pixels import PixelFormat
-from ..engines.prompts import load_prompt, target_of
-from ..engines.qwen import QWEN2_5_VL, conversation
-from ..perception.frame import Frame, View
-from ..perception.geometry import Box, areas, as_array, from_corners, intersections, iou
-from ..perception.query import Query
+from ..core.frame import Frame, View
+from ..core.geometry import Box, areas, as_array, from_corners, intersections, iou
+from ..core.query import Query
+from ..vlm.backends.preprocessing import PixelFormat
+from ..vlm.families import QWEN2_5_VL, conversation
+from ..vlm.prompts import load_prompt, target_of
 from .qwen_speed import positions_of_one_picture, speed_up_qwen
 from .rows import HELD_OUT_SEED
 from .scenes import FULL_HD, LABELS, SQUARE, Scene, draw_scene

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from activeo3_ros.perception import (
+from activeo3_ros.core import (
     ActivePerception,
     Box,
     Budget,
     Finding,
+    Findings,
     Frame,
     Grounding,
     InvalidInput,
-    Look,
     Proposal,
     Query,
     Region,
@@ -64,7 +64,7 @@ class FakeTask:
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         return max(1, int(width)), max(1, int(height))
 
-    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Look]:
+    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
         if "unicorn" in query.text:
             raise UnsupportedQuery("this preset finds things, not unicorns")
         if "a rare thing" in query.text and not self._knows_rare_things:
@@ -72,7 +72,7 @@ class FakeTask:
             self._knows_rare_things = True
         return [self._examine(view, query) for view in views]
 
-    def _examine(self, view: View, query: Query) -> Look:
+    def _examine(self, view: View, query: Query) -> Findings:
         time.sleep(self._step_s)
         if shows(view, RAISES):
             raise RuntimeError("the engine broke")
@@ -85,11 +85,11 @@ class FakeTask:
         if shows(view, SLOW):
             time.sleep(SLOW_S)
         if shows(view, EMPTY):
-            return Look()
+            return Findings()
         box = Box(float("nan"), 0, 1, 1) if shows(view, NAN_BOX) else Box(0, 0, view.width, view.height)
-        return Look((Finding("thing", box, float("nan"), phrase=query.text, text="102"),))
+        return Findings((Finding("thing", box, float("nan"), phrase=query.text, text="102"),))
 
-    def answer(self, query: Query, looks: Sequence[Look], groundings: Sequence[Grounding]) -> str | None:
+    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
         return "102" if query.text else None
 
 
@@ -97,7 +97,7 @@ class FakeSegmenter:
     """Makes every detection a full rectangle."""
 
     def segment(self, frame: Frame, detections: Sequence) -> list:
-        from activeo3_ros.perception import InstanceMask
+        from activeo3_ros.core import InstanceMask
 
         boxes = [found.box.snapped(frame.width, frame.height) for found in detections]
         return [

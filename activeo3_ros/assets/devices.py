@@ -1,0 +1,28 @@
+"""Which device a model of PyTorch runs on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..core.errors import EngineError, InvalidInput
+
+if TYPE_CHECKING:
+    import torch
+
+
+def torch_device(name: str) -> torch.device:
+    """The device of a name: "auto" for the first CUDA device, else the CPU; or one that torch knows, such as "cuda:1".
+
+    Raises InvalidInput for a name that it does not know, EngineError for a CUDA device where there is none.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InvalidInput(f"device {name!r} is unknown: {str(error).splitlines()[0]}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise EngineError(f"device {name!r} was asked for, but torch sees no CUDA device; run: activeo3 doctor")
+    return device

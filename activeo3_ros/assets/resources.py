@@ -1,0 +1,41 @@
+"""Where the files are that come with the module: presets and tables of `config/`, message definitions of `msg/`.
+
+They lie in different places: beside the module in the source tree, which the links of a colcon build with
+`--symlink-install` lead back to; in `share/activeo3_ros/` of a colcon installation; inside the module where pip
+installed it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..core.errors import PerceptionError
+
+MODULE = Path(__file__).parent.parent
+
+
+class MissingFiles(PerceptionError):
+    """Files that belong to the module are not there: the installation is broken."""
+
+
+def config_directory() -> Path:
+    """The directory of presets, `*.yaml`, and of what they refer to. Raises MissingFiles."""
+    return _find("config", packaged_as="config")
+
+
+def message_directory() -> Path:
+    """The directory of the message definitions, `*.msg`. Raises MissingFiles."""
+    # A wheel cannot name it msg: `import activeo3_ros.msg` would then find an empty package instead of failing.
+    return _find("msg", packaged_as="interfaces")
+
+
+def _find(name: str, packaged_as: str) -> Path:
+    source = MODULE.joinpath("__init__.py").resolve().parent.parent
+    candidates = [MODULE / packaged_as]
+    if source.joinpath("package.xml").is_file():  # else it is a site-packages, whose "config" would be somebody else's
+        candidates.append(source / name)
+    candidates += [parent / "share" / "activeo3_ros" / name for parent in MODULE.parents]
+    for candidate in candidates:
+        if candidate.is_dir():
+            return candidate
+    raise MissingFiles(f"the files of {name}/ are not installed with {MODULE}; install the package again")

@@ -1,0 +1,72 @@
+"""Results to the bytes of a recorded message and back, without ROS."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from ..codecs.result_message import ResultMessages
+from ..codecs.rle import decode
+from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status
+from .writing import RESULT_TYPE, typestore
+
+
+def serialize_result(result: Result, camera: str, stamp_ns: int, frame_id: str) -> bytes:
+    """A `PerceptionResult` in CDR, with the header of the image that it is about.
+
+    In a replay nobody waits: `completed` is when a node that took the frame up at its stamp would have been done.
+    """
+    header = typestore().types["std_msgs/msg/Header"](stamp=_time(stamp_ns), frame_id=frame_id)
+    completed = _time(stamp_ns + round(result.timings_ms.get("total", 0.0) * 1e6))
+    message = _result_messages().result(camera, header, result, completed)
+    return bytes(typestore().serialize_cdr(message, RESULT_TYPE))
+
+
+def deserialize_result(cdr: bytes) -> Any:
+    """The `PerceptionResult` message in CDR bytes."""
+    return typestore().deserialize_cdr(cdr, RESULT_TYPE)
+
+
+def without_times(cdr: bytes) -> bytes:
+    """The same `PerceptionResult` without what two runs cannot have in common: how long it took."""
+    message = replace(deserialize_result(cdr), timings=[], completed=_time(0))
+    return bytes(typestore().serialize_cdr(message, RESULT_TYPE))
+
+
+@lru_cache(maxsize=1)
+def _result_messages() -> ResultMessages:
+    types = {
+        name.rpartition("/")[2]: kind for name, kind in typestore().types.items() if name.startswith("activeo3_ros/")
+    }
+    return ResultMessages(SimpleNamespace(**types), lambda data: np.frombuffer(data, np.uint8))
+
+
+def _time(nanoseconds: int) -> Any:
+    return typestore().types["builtin_interfaces/msg/Time"](*divmod(nanoseconds, 1_000_000_000))
+
+
+def result_from_message(message: Any) -> Result:
+    """The `Result` in a `PerceptionResult`, whichever library read it. Coordinates and scores are float32 by then."""
+    return Result(
+        message.image_width,
+        message.image_height,
+        Query(message.query, revision=message.query_revision),
+        Status(message.status),
+        message.status_message,
+        regions=tuple(Region(_box(r.box), r.label, r.score, r.zoom) for r in message.regions),
+        detections=tuple(Detection(d.label, d.score, _box(d.box), d.region, d.track_id) for d in message.detections),
+        groundings=tuple(Grounding(g.phrase, g.score, _box(g.box), g.region, g.text) for g in message.groundings),
+        masks=tuple(InstanceMask(m.label, m.score, _box(m.box), decode(m), m.region) for m in message.masks),
+        answer=message.answer or None,
+        reasoning=message.reasoning,
+        timings_ms={timing.stage: timing.milliseconds for timing in message.timings},
+        cost=Cost(message.views, message.pixels, message.tokens),
+    )
+
+
+def _box(box: Any) -> Box:
+    return Box(box.x, box.y, box.width, box.height)

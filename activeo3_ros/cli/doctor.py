@@ -1,0 +1,315 @@
+"""`activeo3 doctor`: say what this machine can run, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from .. import __version__, presets
+from ..assets import packages as assets
+from ..assets.weights import local_model, model_of
+from ..core import PerceptionError
+from ..core.optional import installed_version
+from ..node.transports import TRANSPORTS, carries_images, left_segments, profile_for_images
+from .main import SUCCESS
+
+PYTHONS = ((3, 10), (3, 14))
+"""The oldest and the newest Python that is tried."""
+LEAST_DISK_GB = 1.0
+MAX_LEFT_MB = 100.0
+"""Shared memory that killed processes left behind, from which on it is worth telling."""
+SOURCE_ROS = ". install/setup.sh (after make setup), or . /opt/ros/DISTRO/setup.sh and that of your workspace"
+PIP_GPU = "pip install '.[gpu]'"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that a machine has or lacks.
+
+    needed_for: who cares. mend: the command that brings it, "" if it is there. optional: most people need it not.
+    """
+
+    name: str
+    ok: bool
+    found: str
+    needed_for: str
+    mend: str = ""
+    optional: bool = False
+
+
+@dataclass(frozen=True)
+class PresetCheck:
+    """Whether a preset can run; reasons and commands if not."""
+
+    name: str
+    description: str
+    ok: bool
+    because: tuple[str, ...] = ()
+
+
+NEEDED_BY_TYPE: dict[str, tuple[str, ...]] = {
+    "detector_proposals": ("onnxruntime",),
+    "embedded": ("onnxruntime", "rapidocr"),
+}
+"""Checks that a component of a preset needs, by its type (see `presets.SENSING_TYPES` and `TASK_TYPES`)."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the user may choose."""
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check everything and print it; what is missing is not a failure of this command."""
+    groups = {title: check() for title, check in GROUPS.items()}
+    checks = {check.name: check for group in groups.values() for check in group}
+    preset_checks = [check_preset(name, checks) for name in presets.preset_names()]
+    if args.json:
+        print(json.dumps(_as_dict(groups, preset_checks), indent=2))
+    else:
+        print(_as_text(groups, preset_checks))
+    return SUCCESS
+
+
+def check_preset(name: str, checks: dict[str, Check]) -> PresetCheck:
+    """Whether a preset can run with what the checks found."""
+    try:
+        preset = presets.load_preset(name)
+    except PerceptionError as error:
+        return PresetCheck(name, "", False, (str(error),))
+    components = [preset.sensing, preset.task, *([preset.segmenter] if preset.segmenter else [])]
+    needed = dict.fromkeys(check for part in components for check in NEEDED_BY_TYPE.get(part.type, ()))
+    missing = [checks[check] for check in needed] + [_asset(asset) for asset in assets.NEEDED_BY.get(name, ())]
+    models = dict.fromkeys(model for part in components if (model := model_of(part.settings)))
+    if models:
+        missing += [checks["torch"], checks["transformers"], *(_large_model(model, name) for model in models)]
+    because = tuple(f"{check.name}: {check.found}; run: {check.mend}" for check in missing if not check.ok)
+    return PresetCheck(name, preset.description, not because, because)
+
+
+def _large_model(model: str, preset: str) -> Check:
+    """Whether the weights of a large model are on this machine."""
+    try:
+        return Check(model, True, str(local_model(model)), preset)
+    except PerceptionError as error:
+        return Check(model, False, str(error).partition(";")[0], preset, f"activeo3 prefetch {preset}")
+
+
+def _machine() -> list[Check]:
+    version = sys.version_info[:2]
+    python = Check(
+        "Python",
+        PYTHONS[0] <= version <= PYTHONS[1],
+        f"{platform.python_version()} at {sys.executable}",
+        "everything",
+        "" if PYTHONS[0] <= version <= PYTHONS[1] else f"make setup PYTHON=python{PYTHONS[1][0]}.{PYTHONS[1][1]}",
+    )
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cache = assets.cache_directory()
+    return [
+        python,
+        Check("processor", True, f"{cores} cores, {platform.machine()}", "everything"),
+        Check("memory", True, _memory(), "everything"),
+        _disk("disk for models", cache, f"export {assets.CACHE_VARIABLE}=DIRECTORY with more room"),
+        _disk("disk here", Path.cwd(), "free some space here"),
+    ]
+
+
+def _ros() -> list[Check]:
+    return [
+        _package("rclpy", "the node, the demo", SOURCE_ROS, load=True, version=os.environ.get("ROS_DISTRO", "")),
+        _package("activeo3_ros.msg", "the node, the demo", "make setup; " + SOURCE_ROS, load=True, version="built"),
+        _middleware(),
+        _shared_memory(),
+        _package("lifecycle_msgs", "the node", SOURCE_ROS),
+        _package(
+            "cv_bridge", "nothing here; other nodes use it", "apt install ros-$ROS_DISTRO-cv-bridge", optional=True
+        ),
+        _package("vision_msgs", "the topic detections_2d", "apt install ros-$ROS_DISTRO-vision-msgs", optional=True),
+    ]
+
+
+def _middleware() -> Check:
+    """Which DDS carries the frames; Fast DDS needs a setting for frames of megabytes."""
+    needed_for = "frames of megabytes without loss"
+    if importlib.util.find_spec("rclpy") is None:
+        return Check("middleware", False, "rclpy is missing", needed_for, SOURCE_ROS)
+    try:
+        name = str(importlib.import_module("rclpy.utilities").get_rmw_implementation_identifier())
+    except Exception as error:
+        return Check("middleware", False, _first_line(error), needed_for, "unset RMW_IMPLEMENTATION")
+    transports = os.environ.get(TRANSPORTS, "")
+    if "fastrtps" not in name or carries_images(os.environ):
+        return Check("middleware", True, f"{name} {transports}".strip(), needed_for)
+    found = f"{name} with {TRANSPORTS}={transports or '(not set)'}"
+    variable, profile = profile_for_images(os.environ)
+    return Check("middleware", False, found, needed_for, f"export {variable}={shlex.quote(profile)}")
+
+
+def _shared_memory() -> Check:
+    """What killed processes left in /dev/shm, where images of the same machine travel."""
+    left = left_segments()
+    megabytes = sum(left.values()) / 1e6
+    found = f"killed processes left {megabytes:.0f} MB in {len(left)} segments" if left else "nothing is left over"
+    mend = "" if megabytes < MAX_LEFT_MB else "fastdds shm clean"
+    return Check("clean shared memory", not mend, found, "room for frames of megabytes", mend, optional=True)
+
+
+def _cpu_packages() -> list[Check]:
+    return [
+        _package("numpy", "everything", "pip install numpy", load=True),
+        _opencv(),
+        _package("PIL", "pictures in files, drawing", "pip install pillow", distribution="pillow"),
+        _package("onnxruntime", "the embedded preset", "pip install onnxruntime", load=True),
+        _package("onnx", "activeo3 prefetch", "pip install onnx"),
+        _package("rapidocr", "reading text", "pip install 'rapidocr==3.10.*'"),
+        _package("rosbags", "bags", "pip install rosbags"),
+        _package("mcap", "bags", "pip install mcap"),
+    ]
+
+
+def _gpu_packages() -> list[Check]:
+    models, speed = "presets with an MLLM on a GPU", "more speed on a GPU"
+    return [
+        _package("torch", models, PIP_GPU, optional=True),
+        _cuda(models),
+        _package("transformers", models, PIP_GPU, optional=True),
+        _package("qwen_vl_utils", models, PIP_GPU, distribution="qwen-vl-utils", optional=True),
+        _package("modelscope", "activeo3 prefetch active_o3", "pip install modelscope", optional=True),
+        _package("flash_attn", speed, "pip install '.[flash]'", distribution="flash-attn", optional=True),
+        _package("vllm", speed, "pip install '.[vllm]'", optional=True),
+        _engine(models),
+    ]
+
+
+def _engine(needed_for: str) -> Check:
+    """Which engine `type: auto` takes here, and why."""
+    from ..vlm.engines import choose
+
+    name, reason = choose()
+    return Check("engine", True, f"{name}: {reason}", needed_for, optional=True)
+
+
+def _assets() -> list[Check]:
+    return [_asset(asset) for asset in assets.NEEDED_BY["demo"]]
+
+
+GROUPS: dict[str, Callable[[], list[Check]]] = {
+    "machine": _machine,
+    "ROS 2": _ros,
+    "Python packages": _cpu_packages,
+    "GPU": _gpu_packages,
+    "models and pictures": _assets,
+}
+
+
+def _package(
+    module: str,
+    needed_for: str,
+    mend: str,
+    load: bool = False,
+    distribution: str = "",
+    version: str = "",
+    optional: bool = False,
+) -> Check:
+    """Whether a package is there. load: also whether it can be imported, which for some takes long."""
+    try:
+        there = importlib.util.find_spec(module) is not None
+        if there and load:
+            importlib.import_module(module)
+    except Exception as error:
+        return Check(module, False, f"cannot be imported: {_first_line(error)}", needed_for, mend, optional)
+    if not there:
+        return Check(module, False, "not installed", needed_for, mend, optional)
+    found = version or installed_version(distribution or module) or "there"
+    return Check(module, True, found, needed_for, optional=optional)
+
+
+def _opencv() -> Check:
+    needed_for, mend = "everything", "pip install 'opencv-python-headless<5'"
+    try:
+        import cv2
+    except Exception as error:
+        return Check("opencv", False, f"cannot be imported: {_first_line(error)}", needed_for, mend)
+    old_enough = int(cv2.__version__.split(".")[0]) < 5
+    return Check("opencv", old_enough, cv2.__version__, needed_for, "" if old_enough else mend)
+
+
+def _cuda(needed_for: str) -> Check:
+    if importlib.util.find_spec("torch") is None:
+        return Check("cuda", False, "not known without torch", needed_for, PIP_GPU, optional=True)
+    try:
+        torch = importlib.import_module("torch")
+        if not torch.cuda.is_available():
+            return Check(
+                "cuda", False, "torch finds no CUDA device", needed_for, "nvidia-smi (shows what the driver sees)"
+            )
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        gigabytes = torch.cuda.get_device_properties(0).total_memory / 1e9
+        found = f"{', '.join(names)}, {gigabytes:.0f} GB, CUDA {torch.version.cuda}"
+        return Check("cuda", True, found, needed_for, optional=True)
+    except Exception as error:
+        return Check("cuda", False, f"torch fails: {_first_line(error)}", needed_for, PIP_GPU, optional=True)
+
+
+def _asset(asset: assets.Asset) -> Check:
+    """Whether an asset is there and its checksum right."""
+    name = asset.name if isinstance(asset, assets.ConvertedModel) else Path(asset.member).name
+    try:
+        path = assets.require(asset)
+    except PerceptionError as error:
+        found, _, mend = str(error).partition("; run: ")
+        return Check(name, False, found, "embedded, demo", mend or "activeo3 prefetch demo")
+    return Check(name, True, f"{path} (checksum right)", "embedded, demo")
+
+
+def _disk(name: str, directory: Path, mend: str) -> Check:
+    existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free / 1e9
+    enough = free >= LEAST_DISK_GB
+    return Check(name, enough, f"{free:.1f} GB free at {directory}", "models, bags", "" if enough else mend)
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.1f} GB"
+    except (ValueError, OSError):
+        return "unknown"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _as_dict(groups: dict[str, list[Check]], preset_checks: list[PresetCheck]) -> dict[str, object]:
+    return {
+        "version": __version__,
+        "checks": {title: [asdict(check) for check in checks] for title, checks in groups.items()},
+        "presets": [asdict(check) for check in preset_checks],
+    }
+
+
+def _as_text(groups: dict[str, list[Check]], preset_checks: list[PresetCheck]) -> str:
+    lines = [f"activeo3 {__version__}"]
+    for title, checks in groups.items():
+        lines += ["", title]
+        for check in checks:
+            word = "ok" if check.ok else "absent" if check.optional else "MISSING"
+            lines.append(f"  {word:7}  {check.name}: {check.found}")
+            if not check.ok:
+                lines.append(f"           for {check.needed_for}; run: {check.mend}")
+    lines += ["", "presets"]
+    for preset in preset_checks:
+        lines.append(f"  {'can run   ' if preset.ok else 'cannot run'}  {preset.name}: {preset.description}")
+        lines += [f"              because of {reason}" for reason in preset.because]
+    return "\n".join(lines)

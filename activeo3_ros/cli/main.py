@@ -1,0 +1,113 @@
+"""The command `activeo3`: finds the subcommand, runs it, turns errors into one line and an exit code.
+
+Exit codes: 0 success, 2 bad usage or bad input, 1 a failure of ours, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from .. import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "doctor": ("doctor", "say what this machine can run and what is missing"),
+    "prefetch": ("prefetch", "fetch all that a preset needs, so that nothing is fetched at run time"),
+    "demo": ("demo", "show the whole way once: a bag, a node, its results, pictures"),
+    "perceive": ("perceive", "look at pictures and say what is in them"),
+    "replay": ("replay", "run a bag through the loop and write the results as a bag"),
+    "play": ("play", "publish a bag on its topics, where there is no ros2 bag"),
+    "evaluate": ("evaluate", "compare presets and budgets with a ground truth"),
+    "benchmark": ("benchmark", "run a benchmark of the paper, or the one that needs no data set"),
+    "train": ("train", "teach a policy where to look, and prepare the data for it"),
+}
+"""Subcommand: its module in `activeo3_ros.cli`, which is imported only when it is used, and its one line of help.
+
+A module has `add_arguments(parser)` and `run(args) -> int`, which returns the exit code."""
+
+SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
+INTERRUPTED = 128 + signal.SIGINT
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line instead of a page of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(BAD_INPUT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand and give its exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        args = _parse(argv)
+        code = int(args.run(args))
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        print("activeo3: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(f"{__package__}."):
+            traceback.print_exc()
+        print(f"activeo3: {error}; activeo3 doctor says what is missing and how to install it", file=sys.stderr)
+        return BAD_INPUT
+    except Exception as error:
+        # Imported here because the core brings NumPy and OpenCV with it, which `activeo3 --help` does without.
+        from ..core.errors import PerceptionError
+
+        if isinstance(error, PerceptionError):
+            print(f"activeo3: {_one_line(error)}", file=sys.stderr)
+            return BAD_INPUT
+        traceback.print_exc()
+        print(f"activeo3: failed, which is a fault of this program: {_one_line(error)}", file=sys.stderr)
+        return FAILURE
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """An argument type: a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {low} to {high}, got {value}")
+        return value
+
+    return parse
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="activeo3", description="Active perception: look, choose where to look closer, look again.")
+    parser.add_argument("--version", action="version", version=f"activeo3 {__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
+    for name, (module_name, summary) in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name in argv[:1]:
+            module = importlib.import_module(f".{module_name}", __package__)
+            module.add_arguments(subparser)
+            subparser.set_defaults(run=module.run)
+    return parser.parse_args(argv)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

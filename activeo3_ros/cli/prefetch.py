@@ -1,0 +1,57 @@
+"""`activeo3 prefetch`: fetch all that a preset needs, so that nothing is fetched at run time."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..assets.downloads import fetch_model
+from ..assets.packages import NEEDED_BY, prefetch
+from ..assets.weights import model_of
+from ..core import InvalidInput
+from ..presets import Preset, load_preset
+from .main import SUCCESS
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the user may choose."""
+    parser.add_argument("preset", metavar="PRESET", help=f"{', '.join(NEEDED_BY)}, or a preset with a large model")
+    parser.add_argument("--model", help="for a large model: another hub id, or a directory, than the preset names")
+    parser.add_argument("--source", default="", help="for a large model: a directory or URL with its SHA256SUMS")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fetch what is missing and print where everything lies."""
+    models = [args.model] if args.model else []
+    if args.preset not in NEEDED_BY:
+        models = models or models_of(load_preset(args.preset))
+    elif models or args.source:
+        raise InvalidInput(f"--model and --source are for presets with a large model, which {args.preset!r} has not")
+    for model in models:
+        print(fetch_model(model, args.source, lambda what: print(f"activeo3: {what}", file=sys.stderr, flush=True)))
+    if not models:
+        for path in prefetch_with_progress(args.preset):
+            print(path)
+    return SUCCESS
+
+
+def models_of(preset: Preset) -> list[str]:
+    """The large models that the components of a preset run in this process."""
+    parts = [part for part in (preset.sensing, preset.task, preset.segmenter) if part is not None]
+    return list(dict.fromkeys(model for part in parts if (model := model_of(part.settings))))
+
+
+def prefetch_with_progress(preset: str) -> list[Path]:
+    """Fetch what is not there yet, saying on stderr what is being done; says nothing when all is there."""
+    with tqdm(file=sys.stderr, unit="step", leave=False, disable=not sys.stderr.isatty()) as bar:
+
+        def show(what: str, done: int, total: int) -> None:
+            if bar.disable:
+                print(f"activeo3: {what}", file=sys.stderr, flush=True)
+            bar.total, bar.n = total, done
+            bar.set_description(what)
+
+        return prefetch(preset, show)

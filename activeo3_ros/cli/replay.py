@@ -1,0 +1,203 @@
+"""`activeo3 replay`: run a bag through the core and write the results as a bag."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from tqdm import tqdm
+
+from .. import __version__
+from ..bags.offline import SETTINGS, ReplayOutcome, Selection, choose_topics, read_recorded, replay, select
+from ..bags.reading import Bag, Damage, Entry
+from ..bags.writing import BagWriter
+from ..core import Budget, InvalidInput, Query
+from ..presets import Preset, load_preset
+from .main import FAILURE, SUCCESS, whole_number
+from .options import add_preset_arguments, add_query_arguments, budget_of, number, query_of
+
+EACH_MESSAGE = 1
+"""Bytes of a chunk of the results: each result is on its way to the disk before the next frame begins."""
+LINES_OF_PROGRESS = 10
+"""Where there is no terminal for a bar."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the user may choose."""
+    parser.add_argument("bag", type=Path, metavar="BAG", help="a directory of ROS 2, an .mcap or a .db3 file")
+    parser.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        metavar="T",
+        help="a topic with pictures, may be given several times (default: the only one in the bag)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("results.mcap"), metavar="FILE", help="the bag to write (default: %(default)s)"
+    )
+    add_query_arguments(parser)
+    add_preset_arguments(parser)
+    parser.add_argument("--every", type=whole_number(1, 1_000_000), default=1, metavar="N", help="take every Nth frame")
+    parser.add_argument("--start", type=number(0), default=0.0, metavar="S", help="seconds after the first stamp")
+    parser.add_argument("--duration", type=number(0), metavar="S", help="seconds (default: to the end)")
+    parser.add_argument("--with-images", action="store_true", help="copy the pictures beside their results")
+    parser.add_argument("--resume", action="store_true", help="keep the results that an interrupted run left in --out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Index the bag, perceive each selected frame in the order of the stamps, write, count and hash the results."""
+    preset = load_preset(args.preset)
+    query, budget = query_of(args, preset), budget_of(args, preset)
+    _check_out(args.bag, args.out)
+    with Bag(args.bag) as bag:
+        selection = Selection(choose_topics(bag, args.topic), args.start, args.duration, args.every)
+        start = time.perf_counter()
+        entries, damage = bag.index(selection.topics)
+        indexing_s = time.perf_counter() - start
+        chosen = select(entries, selection)
+        if damage:
+            print(f"activeo3 replay: {args.bag}: {damage.describe()}", file=sys.stderr)
+        if not chosen:
+            raise InvalidInput(f"{args.bag}: no frame to replay; {_what_there_is(entries)}")
+        settings = _settings(args, preset, query, budget, chosen, selection)
+        recorded = read_recorded(args.out, settings) if args.resume else []
+        perception = preset.build()
+        perception.task.examine((), query, budget)  # raises UnsupportedQuery before the first frame
+        with _stop_after_this_frame() as stop, _write_anew(args.out) as writer:
+            writer.add_metadata(SETTINGS, settings)
+            with _progress(len(chosen)) as show:
+                outcome = replay(
+                    bag, chosen, perception, query, budget, writer, recorded, args.with_images,
+                    goes_on=lambda done, _: show(done) and not stop.is_wanted,
+                )  # fmt: skip
+                show(outcome.processed + outcome.unreadable)
+    outcome.reading_s += indexing_s
+    if outcome.reasons:
+        why = "; ".join(dict.fromkeys(outcome.reasons))
+        print(f"activeo3 replay: {args.bag}: {outcome.unreadable} selected frames are lost: {why}", file=sys.stderr)
+    _report(args.out, outcome, damage, len(chosen))
+    if stop.is_wanted:
+        raise KeyboardInterrupt
+    return FAILURE if outcome.failed and outcome.failed == outcome.processed else SUCCESS
+
+
+def _what_there_is(entries: Sequence[Entry]) -> str:
+    if not entries:
+        return "none of its messages can be read"
+    seconds = (entries[-1].stamp_ns - entries[0].stamp_ns) / 1e9
+    return f"its {len(entries)} frames span {seconds:.3f} s; see --start and --duration"
+
+
+def _check_out(bag: Path, out: Path) -> None:
+    if out.is_dir():
+        raise InvalidInput(f"--out {out} is a directory; give a file, for example {out / 'results.mcap'}")
+    if out.suffix != ".mcap":
+        raise InvalidInput(f"--out {out}: results are written as MCAP; give a name that ends with .mcap")
+    inside = [bag] if bag.is_file() else list(bag.glob("*")) if bag.is_dir() else []
+    if out.exists() and any(out.samefile(file) for file in inside):
+        raise InvalidInput(f"--out {out} is the bag to be replayed; give another file")
+
+
+def _settings(
+    args: argparse.Namespace,
+    preset: Preset,
+    query: Query,
+    budget: Budget,
+    chosen: Sequence[Entry],
+    selection: Selection,
+) -> dict[str, str]:
+    """What the results depend on, for whoever finds the file, and for `--resume`."""
+    frames = hashlib.sha256("\n".join(f"{e.topic} {e.stamp_ns}" for e in chosen).encode()).hexdigest()
+    components = {
+        "sensing": [preset.sensing.type, dict(preset.sensing.settings)],
+        "task": [preset.task.type, dict(preset.task.settings)],
+        "segmenter": [preset.segmenter.type, dict(preset.segmenter.settings)] if preset.segmenter else None,
+        "examine_view": preset.examine_view,
+    }
+    return {
+        "bag": args.bag.name,
+        "version": __version__,
+        "preset": preset.name,
+        "components": json.dumps(components, sort_keys=True, default=str),
+        "query": json.dumps({"text": query.text, "classes": query.classes, "masks": query.masks}, sort_keys=True),
+        "budget": json.dumps(asdict(budget), sort_keys=True),
+        "topics": json.dumps(selection.topics),
+        "frames": f"{len(chosen)} with the stamps {frames}",
+        "with_images": str(args.with_images),
+    }
+
+
+@contextmanager
+def _write_anew(out: Path) -> Iterator[BagWriter]:
+    """Write a bag that takes the place of an older one once it has begun."""
+    unfinished = out.with_name(f".{out.name}.new")
+    try:
+        with BagWriter(unfinished, chunk_bytes=EACH_MESSAGE) as writer:
+            os.replace(unfinished, out)
+            yield writer
+    except OSError as error:
+        raise InvalidInput(f"--out {out}: cannot be written: {error.strerror or error}") from error
+
+
+class _Stop:
+    is_wanted = False
+
+
+@contextmanager
+def _stop_after_this_frame() -> Iterator[_Stop]:
+    """Turns the first Ctrl-C into a wish, so that the file of results is closed in order; a second one interrupts."""
+    stop = _Stop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def want(signum: int, frame: FrameType | None) -> None:
+        if stop.is_wanted:
+            raise KeyboardInterrupt
+        stop.is_wanted = True
+
+    try:
+        for number in before:
+            signal.signal(number, want)
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[int], bool]]:
+    """A bar with rate and time left on a terminal, a line now and then elsewhere."""
+    with tqdm(total=total, unit="frame", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        shown = 0
+
+        def show(done: int) -> bool:
+            nonlocal shown
+            if not bar.disable:
+                bar.update(done - bar.n)
+            elif (done - shown) * LINES_OF_PROGRESS >= total:
+                print(f"{done} of {total} frames", file=sys.stderr, flush=True)
+                shown = done
+            return True
+
+        yield show
+
+
+def _report(out: Path, outcome: ReplayOutcome, damage: Damage, chosen: int) -> None:
+    spent = outcome.reading_s + outcome.perceiving_s + outcome.writing_s
+    share = 100 * outcome.reading_s / spent if spent else 0.0
+    resumed = f", {outcome.resumed} of them from the earlier run" if outcome.resumed else ""
+    print(f"frames: {chosen} selected, {outcome.processed} processed{resumed}, {outcome.failed} failed, "
+          f"{outcome.unreadable} unreadable")  # fmt: skip
+    print(f"lost before selection: {'' if damage.is_exact else 'at least '}{damage.count}")
+    print(f"time: {spent:.1f} s, {share:.1f} % of it reading and decoding")
+    print(f"results: {out}")
+    print(f"sha256 without times: {outcome.sha256}")

@@ -1,0 +1,69 @@
+"""`activeo3 train`: teach a policy where to look, and prepare the data for it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..core import InvalidInput
+from ..training.builders import BAG, KINDS, build
+from .main import SUCCESS, whole_number
+
+MAX_ROWS = 10_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to train or to prepare."""
+    kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
+    grpo = kinds.add_parser("grpo", help="train a policy by its rewards alone")
+    grpo.add_argument("--config", type=Path, required=True, metavar="FILE", help="see config/training/")
+    grpo.add_argument("--out", type=Path, metavar="DIR", help="where checkpoints go (default: what the file says)")
+    grpo.add_argument("--afresh", action="store_true", help="start anew instead of going on from the last checkpoint")
+    grpo.set_defaults(run_what=_grpo)
+    data = kinds.add_parser("data", help="make training rows of a data set")
+    data.add_argument("kind", choices=KINDS, help="by which rule")
+    data.add_argument("--annotations", type=Path, help="COCO file; for thin-objects the folder of masks")
+    data.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures; bag has none")
+    data.add_argument("--bag", type=Path, metavar="BAG", help="for bag: with pictures, annotated by their stamps")
+    data.add_argument("--results", type=Path, metavar="BAG", help="for bag: a replay's, its detections as the targets")
+    data.add_argument("--topic", action="append", default=[], metavar="T", help="for bag: a topic with pictures")
+    data.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the rows go")
+    data.add_argument("--seed", type=whole_number(0, 2**31), default=0, help="of the choice and the order (default: 0)")
+    data.add_argument("--rows", type=whole_number(1, MAX_ROWS), help="pictures at most (default: as in the paper)")
+    data.add_argument(
+        "--per-class", type=whole_number(1, MAX_ROWS), help="questions of one class at most, for test sets"
+    )
+    data.set_defaults(run_what=_data)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it, and give the exit code."""
+    return int(args.run_what(args))
+
+
+def _grpo(args: argparse.Namespace) -> int:
+    # Imported here: `activeo3 train data` needs none of what the trainer needs.
+    from ..training.grpo import load_config, train
+
+    policy = train(load_config(args.config, args.out), resume=not args.afresh)
+    print(policy)
+    return SUCCESS
+
+
+def _data(args: argparse.Namespace) -> int:
+    choice = (args.out, args.seed, args.rows, args.per_class)
+    if args.kind == BAG:
+        from ..training.bag_rows import build_from_bag
+
+        if args.bag is None or args.images is not None:
+            raise InvalidInput("data from a bag needs --bag BAG and takes no --images")
+        rows, problems = build_from_bag(args.bag, args.annotations, args.results, args.topic, *choice)
+    else:
+        if args.annotations is None or args.images is None or args.bag or args.results or args.topic:
+            raise InvalidInput(f"{args.kind} needs --annotations and --images, and nothing of a bag")
+        rows, problems = build(args.kind, args.annotations, args.images, *choice)
+    if problems:
+        print(f"activeo3: {problems} left out, listed in {args.out / 'problems.jsonl'}", file=sys.stderr)
+    print(f"{args.out}: {rows} rows")
+    return SUCCESS

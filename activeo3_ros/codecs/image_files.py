@@ -1,0 +1,100 @@
+"""Pictures in files: read into the frames that the core takes, found in directories, written.
+
+Whatever a file holds becomes `(h, w, 3)` uint8 BGR: grey is repeated over the channels, 16 bits are scaled to 8, a
+transparent picture is laid on black, and an EXIF orientation is applied, so that boxes are in the pixels of the upright
+picture as viewers show it. A picture that cannot be read to its last row is an error, never half a picture.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..core import InvalidInput
+
+Picture = npt.NDArray[np.uint8]
+
+MAX_IMAGE_PIXELS = 200_000_000
+"""A larger picture is refused before it is decoded: it would take more than 600 MB."""
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""What counts as a picture in a directory; a file that is named outright may have any name."""
+JPEG_QUALITY = 92
+
+
+def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """The picture files named by paths, directories opened (not what lies deeper), and a line for each useless path."""
+    found: list[Path] = []
+    errors: list[str] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not inside:
+                errors.append(f"{path}: no picture in this directory; looked for {' '.join(SUFFIXES)}")
+            found += inside
+        elif not path.exists():
+            errors.append(f"{path}: no such file or directory")
+        else:
+            found.append(path)
+    return found, errors
+
+
+def read_image(path: str | Path) -> Picture:
+    """The picture in a file, `(h, w, 3)` uint8 BGR, upright.
+
+    Raises InvalidInput if there is none, if it is cut short or damaged, or has more than `MAX_IMAGE_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own limit is below ours, and warnings would be more than the one line that a user should see.
+            warnings.simplefilter("ignore")
+            Image.MAX_IMAGE_PIXELS = None
+            with Image.open(path) as image:
+                width, height = image.size
+                if width * height > MAX_IMAGE_PIXELS:
+                    raise InvalidInput(
+                        f"{path}: {width} x {height} is more than {MAX_IMAGE_PIXELS} pixels; make the picture smaller"
+                    )
+                image.load()
+                return _to_bgr(ImageOps.exif_transpose(image))
+    except InvalidInput:
+        raise
+    except UnidentifiedImageError:
+        raise InvalidInput(f"{path}: not a picture in a known format") from None
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
+        raise InvalidInput(
+            f"{path}: cannot be read as a picture: {' '.join(str(error).split()) or 'damaged'}"
+        ) from error
+
+
+def write_image(path: Path, image: Picture) -> None:
+    """Write `(h, w, 3)` uint8 BGR in the format of the suffix, creating the directory."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in (".jpg", ".jpeg") else []
+    done, encoded = cv2.imencode(path.suffix, image, quality)
+    if not done:
+        raise InvalidInput(
+            f"{path}: a picture of {image.shape[1]} x {image.shape[0]} cannot be written as {path.suffix}"
+        )
+    path.write_bytes(encoded.tobytes())
+
+
+def _to_bgr(image: Image.Image) -> Picture:
+    if image.mode == "I" or image.mode.startswith("I;16"):  # one channel; which of the two depends on Pillow's version
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"its values, {values.min()} to {values.max()}, are not those of a 16-bit picture")
+        return np.asarray(cv2.cvtColor((values >> 8).astype(np.uint8), cv2.COLOR_GRAY2BGR), np.uint8)
+    if image.mode == "F":
+        raise ValueError("it holds floating-point numbers")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    rgb = image if image.mode == "RGB" else image.convert("RGB")
+    return np.asarray(cv2.cvtColor(np.asarray(rgb), cv2.COLOR_RGB2BGR), np.uint8)

@@ -1,1 +1,0 @@
-"""The subcommands of `activeo3`; the table in `activeo3_ros.cli` lists them."""

@@ -1,0 +1,60 @@
+"""What a frame may spend, and what it spent. Budgets are how methods are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from .errors import InvalidInput
+
+MAX_REGIONS = 64
+MAX_VIEW_PIXELS = 64_000_000
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What one frame may spend.
+
+    max_regions: regions to look closer at, 0 to 64; 0 keeps to the view of the whole frame.
+    view_pixels: pixels of the view of the whole frame.
+    crop_pixels: pixels of each zoomed crop.
+    max_tokens: tokens that a language model may write for one view.
+    deadline_ms: milliseconds for the whole frame; 0 sets no deadline.
+    """
+
+    max_regions: int = 3
+    view_pixels: int = 512 * 512
+    crop_pixels: int = 512 * 512
+    max_tokens: int = 512
+    deadline_ms: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, (low, high) in LIMITS.items():
+            value = getattr(self, name)
+            whole = name != "deadline_ms"
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                raise InvalidInput(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+            if not low <= value <= high:
+                raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
+
+
+LIMITS: dict[str, tuple[float, float]] = {
+    "max_regions": (0, MAX_REGIONS),
+    "view_pixels": (32 * 32, MAX_VIEW_PIXELS),
+    "crop_pixels": (32 * 32, MAX_VIEW_PIXELS),
+    "max_tokens": (1, 8192),
+    "deadline_ms": (0.0, 600_000.0),
+}
+"""The range of every field of `Budget`, both ends included; parameters and configuration files check against it too."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one frame spent: views looked at, their pixels, tokens written, calls of a model."""
+
+    views: int = 0
+    pixels: int = 0
+    tokens: int = 0
+    calls: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Cost)))

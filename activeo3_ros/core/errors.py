@@ -1,0 +1,25 @@
+"""What can go wrong in the core. Every message says what was wrong, with which value, and what to do."""
+
+
+class PerceptionError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidInput(PerceptionError, ValueError):
+    """A caller gave a value outside what is documented: an image, a box, a setting."""
+
+
+class UnsupportedQuery(PerceptionError):
+    """The models of this preset cannot serve what was asked; the message lists what they can serve."""
+
+
+class Cancelled(PerceptionError):
+    """The caller's observer asked the loop to stop; nothing was published."""
+
+
+class EngineError(PerceptionError):
+    """An engine cannot be started, or failed while it answered; the message says what to do."""
+
+
+class OutOfMemory(EngineError):
+    """The requests do not fit into the memory of the device together; fewer of them, or smaller images, may."""

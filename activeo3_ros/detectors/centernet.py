@@ -1,0 +1,111 @@
+"""CenterNet with 80 COCO classes: a small real detector that runs on a CPU (see `assets.CENTERNET`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from ..assets.onnx_session import OnnxSession
+from ..assets.packages import CENTERNET, require
+from ..core.errors import InvalidInput
+from ..core.frame import Image, check_image
+from ..core.geometry import Boxes, from_corners
+
+INPUT_SIDE_PX = 512
+"""Side of the square canvas that the model looks at."""
+PADDING_GREY = 114
+"""What stands where an image that is not square leaves the canvas empty."""
+INPUT_NAME = "tower_0/images"
+OUTPUT_NAME = "tower_0/detections"
+
+# fmt: off
+COCO_CLASSES = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)
+# fmt: on
+"""Name of each class id."""
+
+
+class DetectedBoxes(NamedTuple):
+    """What the model found in one image, best score first.
+
+    boxes: `(n, 4)` x, y, width, height in pixels of that image, inside it; scores: `(n,)` float32, 0 to 1;
+    class_ids: `(n,)` indices into `COCO_CLASSES`.
+    """
+
+    boxes: Boxes
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.intp]
+
+
+class CenterNet:
+    """The loaded detector; `detect` may be called from several threads."""
+
+    def __init__(self, model: Path | None = None, threads: int | None = None) -> None:
+        """model: the converted .onnx file, the prefetched one if None. threads: see `OnnxSession`.
+
+        Raises AssetError if the model was not prefetched, MissingPackageError without onnxruntime.
+        """
+        self._session = OnnxSession(model or require(CENTERNET), threads)
+
+    def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
+        """What is seen in each `(h, w, 3)` uint8 BGR image with a score above `threshold` (0 to 1), at most 100 each.
+
+        An image is scaled so that its longer side is 512 px; one of that size is not resampled. The model has no
+        non-maximum suppression: one object can have several boxes.
+        Images run one after the other, for a batch takes the CPU as long as its images do.
+        Raises InvalidInput for an array that is not such an image.
+        """
+        return [self._detect(image, threshold) for image in images]
+
+    def _detect(self, image: Image, threshold: float) -> DetectedBoxes:
+        canvas, scale = letterbox(image)
+        rgb = cv2.cvtColor(canvas, cv2.COLOR_BGR2RGB).astype(np.float32)
+        rows = self._session.run({INPUT_NAME: rgb[None]}, [OUTPUT_NAME])[0][0]
+        return read_rows(rows, threshold, scale, (image.shape[1], image.shape[0]))
+
+
+def letterbox(image: Image) -> tuple[Image, tuple[float, float]]:
+    """The image on the model's square canvas, in its top-left corner, and canvas pixels per image pixel for x and y."""
+    check_image(image, "the detector needs a")
+    height, width = image.shape[:2]
+    if height < 1 or width < 1:
+        raise InvalidInput(f"the detector needs images of at least one pixel, got {width} x {height}")
+    scale = INPUT_SIDE_PX / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    if size != (width, height):
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)  # type: ignore[assignment]
+    canvas = np.full((INPUT_SIDE_PX, INPUT_SIDE_PX, 3), PADDING_GREY, np.uint8)
+    canvas[: size[1], : size[0]] = image
+    return canvas, (size[0] / width, size[1] / height)
+
+
+def read_rows(
+    rows: npt.NDArray[np.float32], threshold: float, scale: tuple[float, float], size: tuple[int, int]
+) -> DetectedBoxes:
+    """The model's `(n, 6)` rows (x1, y1, x2, y2 in canvas pixels, score, class id) as boxes in the image.
+
+    scale: canvas pixels per image pixel for x and y. size: width and height of the image in pixels, to which boxes are
+    clipped. Rows that are not finite, empty after clipping, or of no known class are left out.
+    """
+    finite = rows[np.isfinite(rows).all(axis=1)]
+    rows = finite[finite[:, 4] > threshold]
+    corners = rows[:, :4].astype(np.float64) / (*scale, *scale)
+    corners = np.clip(corners, 0, (*size, *size))
+    boxes = from_corners(corners)
+    class_ids = rows[:, 5].astype(np.intp)
+    valid = (boxes[:, 2:] > 0).all(axis=1) & (class_ids >= 0) & (class_ids < len(COCO_CLASSES))
+    order = np.flatnonzero(valid)[np.argsort(-rows[valid, 4], kind="stable")]
+    return DetectedBoxes(boxes[order], rows[order, 4], class_ids[order])

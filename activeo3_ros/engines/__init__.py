@@ -1,1 +1,0 @@
-"""How models are run and converted."""

@@ -1,0 +1,78 @@
+"""What is compared: a preset, or the oracle with a preset's task model, looking at a given number of regions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ..core import Budget
+from ..presets import Preset, load_preset
+
+BASELINES = ("full_frame", "centre_crop", "grid", "random")
+ORACLE = "oracle"
+
+
+@dataclass(frozen=True)
+class Method:
+    """name: for people; methods of one name differ in their regions. oracle: its regions come from the truth."""
+
+    name: str
+    preset: Preset
+    regions: int
+    oracle: bool = False
+
+    @property
+    def id(self) -> str:
+        """Names its directory of results."""
+        return f"{self.name}-{self.regions}"
+
+    @property
+    def budget(self) -> Budget:
+        return replace(self.preset.budget, max_regions=self.regions)
+
+    def facts(self) -> dict[str, Any]:
+        """All that its results depend on, besides the frame and the query."""
+        preset = self.preset
+        return {
+            "name": self.name,
+            "sensing": ORACLE if self.oracle else [preset.sensing.type, dict(preset.sensing.settings)],
+            "task": [preset.task.type, dict(preset.task.settings)],
+            "segmenter": [preset.segmenter.type, dict(preset.segmenter.settings)] if preset.segmenter else None,
+            "examine_view": preset.examine_view,
+            "budget": asdict(self.budget),
+        }
+
+
+def choose_methods(presets: Sequence[str], regions: Sequence[int] | None, baselines: bool) -> list[Method]:
+    """Every preset at every number of regions; with `baselines` also the fixed policies and the oracle.
+
+    regions: None takes each preset's own. A policy that never zooms is run once. The baselines and the oracle keep the
+    task model, segmenter and budget of the first preset, so that only the choice of regions differs.
+    """
+    loaded = [load_preset(name) for name in presets]
+    first = loaded[0]
+    named = [(preset.name, preset, False) for preset in loaded]
+    if baselines:
+        for name in BASELINES:
+            if name not in [preset.name for preset in loaded]:
+                baseline = replace(load_preset(name), task=first.task, segmenter=first.segmenter, budget=first.budget)
+                named.append((name, baseline, False))
+        named.append((ORACLE, first, True))
+    methods = []
+    for name, preset, oracle in named:
+        counts = list(regions or [preset.budget.max_regions])
+        if preset.sensing.type == "full_frame":
+            counts = [0]
+        elif name == ORACLE or (baselines and name in BASELINES):
+            counts = [count for count in counts if count]  # at none, each is the full frame
+        methods += [Method(name, preset, count, oracle) for count in dict.fromkeys(counts)]
+    return methods
+
+
+def same_models(method: Method) -> str:
+    """Equal for methods that one `Runner` can serve."""
+    facts = method.facts()
+    facts["budget"] = None
+    return json.dumps(facts, sort_keys=True, default=str)

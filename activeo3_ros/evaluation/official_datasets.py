@@ -1,0 +1,305 @@
+"""The paper's data sets from their official files, and the subsets that it tests on.
+
+Its lists of images were never released. The rules below are those that it states; where it leaves something open the
+choice is said at the function, goes into the manifest, and makes the numbers comparable to its own only in magnitude.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ..codecs.image_files import read_image
+from ..codecs.rle import Mask, encode_rle
+from ..core import Frame, InvalidInput, Query
+from .datasets import Dataset, Sample, label_ids, read_coco, read_json
+
+LVIS_TEST_SAMPLES = 1200
+MOST_OF_ONE_CLASS = 3
+SMALL_AREA_PX2 = 100.0
+"""LVIS-small: an instance below this area, in square pixels of the image."""
+DENSE_INSTANCES = 15
+"""LVIS-dense: more instances than this."""
+SODA_CLASSES = (
+    "airplane",
+    "helicopter",
+    "small vehicle",
+    "large vehicle",
+    "ship",
+    "container",
+    "storage tank",
+    "swimming pool",
+    "windmill",
+)
+"""SODA-A by `category_id`; what comes after them there is "other", which is to be ignored."""
+LETTERS = "ABCDEFGH"
+
+
+def lvis_small(root: Path, count: int | None, seed: int) -> Dataset:
+    """One category in one image at a time, where an instance of it has less than 100 px of area.
+
+    Our choice: all instances of the category are the truth, and sizes are told apart when scoring.
+    """
+    return _lvis(
+        root,
+        "lvis-small",
+        lambda rows: any(row["area"] < SMALL_AREA_PX2 for row in rows),
+        f"an instance below {SMALL_AREA_PX2:g} square pixels",
+        count,
+        seed,
+    )
+
+
+def lvis_dense(root: Path, count: int | None, seed: int) -> Dataset:
+    """One category in one image at a time, of which the image has more than 15 instances.
+
+    Our choice: the instances are counted by category, for it is a category that is asked for.
+    """
+    return _lvis(
+        root,
+        "lvis-dense",
+        lambda rows: len(rows) > DENSE_INSTANCES,
+        f"more than {DENSE_INSTANCES} instances",
+        count,
+        seed,
+    )
+
+
+def soda_a(root: Path, count: int | None, seed: int) -> Dataset:
+    """SODA-A's test split: a JSON file an image, polygons turned into the boxes that enclose them."""
+    folder = _first_directory(root, "Annotations/test", "test/Annotations", "rawData/test/Annotations")
+    images, annotations = [], []
+    for number, path in enumerate(sorted(folder.glob("*.json")), start=1):
+        image = _find_image(root, f"{path.stem}.jpg", "Images", "Images/test", "test/Images", "rawData/test/Images")
+        rows = read_json(path) if path.stat().st_size else {"annotations": []}  # the release has empty files
+        images.append({"id": number, "file_name": str(image.relative_to(root))})
+        for row in rows.get("annotations", []):
+            try:
+                corners = np.array(row["poly"], np.float64).reshape(-1, 2)
+                low, high = corners.min(axis=0), corners.max(axis=0)
+                category = int(row["category_id"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise InvalidInput(f"{path}: an annotation has no polygon of a category: {error}") from error
+            box = [*low.tolist(), *(high - low).tolist()]
+            # A crowd takes what is found there out of the count, for every category that it stands for.
+            for label in [category] if category < len(SODA_CLASSES) else range(len(SODA_CLASSES)):
+                annotations.append(_annotation(number, label + 1, box, crowd=category >= len(SODA_CLASSES)))
+    if not images:
+        raise InvalidInput(f"{folder}: has no *.json; SODA-A has one for each image")
+    categories = [{"id": number + 1, "name": name} for number, name in enumerate(SODA_CLASSES)]
+    return _whole_images("soda-a", root, images, annotations, categories, count, seed)
+
+
+def soda_d(root: Path, count: int | None, seed: int) -> Dataset:
+    """SODA-D's test split: COCO annotations; what is marked to be ignored counts neither way, for no category."""
+    path = _first_file(root, "Annotations/test.json", "annotations/test.json", "test.json")
+    truth = read_coco(path)
+    ignored = {row["id"] for row in truth["categories"] if str(row["name"]).lower() == "ignore"}
+    categories = [row for row in truth["categories"] if row["id"] not in ignored]
+    annotations = []
+    for row in truth["annotations"]:
+        if row["category_id"] in ignored or row.get("ignore"):
+            annotations += [_annotation(row["image_id"], c["id"], row["bbox"], crowd=True) for c in categories]
+        else:
+            annotations.append(_annotation(row["image_id"], row["category_id"], row["bbox"]))
+    images = []
+    for row in truth["images"]:
+        image = _find_image(root, row["file_name"], "Images", "Images/test", "test/Images", "")
+        images.append({**row, "file_name": str(image.relative_to(root))})
+    return _whole_images("soda-d", root, images, annotations, categories, count, seed)
+
+
+def thinobjects(root: Path, count: int | None, seed: int) -> Dataset:
+    """ThinObject-5K's test split: `images/`, `masks/` and `list/test.txt`; the truth of an image is one mask."""
+    listed = _first_file(root, "list/test.txt")
+    names = [Path(line.strip()).stem for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = _draw(names, count, seed)
+    images, annotations, samples = [], [], []
+    for number, name in enumerate(names, start=1):
+        picture = _find_image(root, f"{name}.jpg", "images")
+        mask = read_mask(_find_image(root, f"{name}.png", "masks"))
+        if not mask.any():
+            raise InvalidInput(f"{root}: the mask of {name} is empty")
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        box = [columns[0], rows[0], columns[-1] - columns[0] + 1, rows[-1] - rows[0] + 1]
+        row = _annotation(number, 1, [float(value) for value in box])
+        row["segmentation"] = {"size": list(mask.shape), "counts": encode_rle(mask).decode("ascii")}
+        annotations.append(row)
+        images.append({"id": number, "file_name": picture.name, "height": mask.shape[0], "width": mask.shape[1]})
+        samples.append(Sample(number, name, Query(), _loader(picture)))
+    truth = _truth(images, annotations, [{"id": 1, "name": "object"}])
+    facts = _facts("list/test.txt", count, seed, len(samples))
+    return Dataset("thinobjects", samples, truth, {"object": 1}, facts, interactive=True)
+
+
+def vstar(root: Path, count: int | None, seed: int, with_choices: bool = False) -> Dataset:
+    """V*Bench: a JSON file beside each picture, with a question, its options, the right one first, and where to look.
+
+    with_choices: ask with the options, lettered in an order that follows from the seed, as a language model needs it.
+    """
+    files = sorted(path for kind in ("direct_attributes", "relative_position") for path in (root / kind).glob("*.json"))
+    if not files:
+        raise InvalidInput(f"{root}: has no direct_attributes/*.json or relative_position/*.json of V*Bench")
+    images, annotations, samples = [], [], []
+    for number, path in enumerate(_draw(files, count, seed), start=1):
+        row = read_json(path)
+        try:
+            options, boxes = tuple(str(text) for text in row["options"]), row["bbox"]
+            question = str(row["question"])
+            right = options[0]
+            for box in boxes:
+                annotations.append(_annotation(number, 1, [float(value) for value in box]))
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InvalidInput(f"{path}: not a question of V*Bench: {type(error).__name__} {error}") from error
+        choices = (right, *random.Random(f"{seed} {path.stem}").sample(options[1:], len(options) - 1))
+        picture = _find_image(root, f"{path.stem}.jpg", path.parent.name)
+        name = f"{path.parent.name}/{path.stem}"
+        images.append({"id": number, "file_name": f"{name}.jpg"})
+        text = lettered(question, choices, seed, name) if with_choices else question
+        samples.append(Sample(number, name, Query(text), _loader(picture), choices))
+    truth = _truth(images, annotations, [{"id": 1, "name": "target"}])
+    facts = {**_facts("all questions", count, seed, len(samples)), "asked with choices": with_choices}
+    return Dataset("vstar", samples, truth, {"target": 1}, facts)
+
+
+def lettered(question: str, choices: Sequence[str], seed: int, name: str) -> str:
+    """A question with its options in the order in which they are lettered."""
+    lines = [
+        f"({LETTERS[place]}) {choices[index]}" for place, index in enumerate(letter_order(len(choices), seed, name))
+    ]
+    return "\n".join([question, *lines, "Answer with the letter of the right option."])
+
+
+def letter_order(count: int, seed: int, name: str) -> list[int]:
+    """Which choice gets the first letter, the second, and so on; the same for a seed and a question."""
+    return random.Random(f"{seed} {name}").sample(range(count), count)
+
+
+def read_mask(path: Path) -> Mask:
+    """`(h, w)` bool mask of a grey picture: what is brighter than half."""
+    return np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2GRAY) > 127)
+
+
+def _lvis(
+    root: Path,
+    name: str,
+    is_candidate: Callable[[Sequence[dict[str, Any]]], bool],
+    rule: str,
+    count: int | None,
+    seed: int,
+) -> Dataset:
+    """Samples of one category in one image; an image once, a class at most 3 times, only where all are annotated."""
+    truth = read_coco(_first_file(root, "lvis_v1_val.json", "annotations/lvis_v1_val.json"))
+    rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
+    for row in truth["annotations"]:
+        rows.setdefault((row["image_id"], row["category_id"]), []).append(row)
+    by_id = {row["id"]: row for row in truth["images"]}
+    names = {row["id"]: str(row["name"]).replace("_", " ") for row in truth["categories"]}
+    candidates = [
+        (image, category)
+        for (image, category), members in sorted(rows.items())
+        if category not in by_id[image].get("not_exhaustive_category_ids", ()) and is_candidate(members)
+    ]
+    random.Random(seed).shuffle(candidates)
+    of_class: Counter[int] = Counter()
+    used: set[int] = set()
+    chosen: list[tuple[int, int]] = []
+    for image, category in candidates:
+        if image not in used and of_class[category] < MOST_OF_ONE_CLASS and len(chosen) < (count or LVIS_TEST_SAMPLES):
+            chosen.append((image, category))
+            used.add(image)
+            of_class[category] += 1
+    if not chosen:
+        raise InvalidInput(f"{root}: no image of LVIS has {rule} of one category")
+    images, annotations, samples = [], [], []
+    for number, (image, category) in enumerate(chosen, start=1):
+        file = _find_image(root, "/".join(str(by_id[image]["coco_url"]).split("/")[-2:]), "", "images", "coco")
+        images.append({"id": number, "file_name": str(file.relative_to(root)), "lvis_image_id": image})
+        annotations += [_annotation(number, category, row["bbox"], area=row["area"]) for row in rows[image, category]]
+        samples.append(
+            Sample(number, f"{file.stem} {names[category]}", Query(classes=(names[category],)), _loader(file))
+        )
+    categories = [{"id": number, "name": names[number]} for number in sorted(of_class)]
+    facts = {
+        **_facts("lvis_v1_val.json", count, seed, len(samples)),
+        "rule": f"{rule}; an image once, a class at most {MOST_OF_ONE_CLASS} times, exhaustively annotated",
+        "candidates": len(candidates),
+    }
+    made = _truth(images, annotations, categories)
+    return Dataset(name, samples, made, label_ids(made, {}), facts)
+
+
+def _whole_images(
+    name: str,
+    root: Path,
+    images: list[dict[str, Any]],
+    annotations: list[dict[str, Any]],
+    categories: list[dict[str, Any]],
+    count: int | None,
+    seed: int,
+) -> Dataset:
+    """A data set that asks for all categories in each image."""
+    chosen = sorted(_draw(images, count, seed), key=lambda row: row["id"])
+    kept = {row["id"] for row in chosen}
+    query = Query(classes=tuple(str(row["name"]) for row in categories))
+    truth = _truth(chosen, [row for row in annotations if row["image_id"] in kept], categories)
+    samples = [Sample(row["id"], row["file_name"], query, _loader(root / row["file_name"])) for row in chosen]
+    return Dataset(name, samples, truth, label_ids(truth, {}), _facts("test split", count, seed, len(samples)))
+
+
+def _draw(items: Sequence[Any], count: int | None, seed: int) -> list[Any]:
+    """`count` of the items, drawn with a seed, in their order; all of them if `count` is None or no smaller."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[index] for index in sorted(random.Random(seed).sample(range(len(items)), count))]
+
+
+def _facts(source: str, count: int | None, seed: int, samples: int) -> dict[str, Any]:
+    return {"source": source, "samples": samples, "drawn": "all" if count is None else count, "subset_seed": seed}
+
+
+def _annotation(
+    image: int, category: int, box: Sequence[float], crowd: bool = False, area: float | None = None
+) -> dict[str, Any]:
+    area = float(box[2] * box[3]) if area is None else area
+    return {"image_id": image, "category_id": category, "bbox": list(box), "area": area, "iscrowd": int(crowd)}
+
+
+def _truth(
+    images: list[dict[str, Any]], annotations: list[dict[str, Any]], categories: list[dict[str, Any]]
+) -> dict[str, Any]:
+    for number, row in enumerate(annotations, start=1):
+        row["id"] = number
+    return {"images": images, "annotations": annotations, "categories": categories}
+
+
+def _loader(path: Path) -> Callable[[], Frame]:
+    return lambda: Frame(read_image(path))
+
+
+def _find_image(root: Path, name: str, *folders: str) -> Path:
+    for folder in folders:
+        if (root / folder / name).is_file():
+            return root / folder / name
+    looked = ", ".join(str(root / folder / name) for folder in folders)
+    raise InvalidInput(f"a picture is missing; looked for {looked}")
+
+
+def _first_file(root: Path, *names: str) -> Path:
+    for name in names:
+        if (root / name).is_file():
+            return root / name
+    raise InvalidInput(f"{root}: has none of {', '.join(names)}; --root is where the official files were unpacked")
+
+
+def _first_directory(root: Path, *names: str) -> Path:
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise InvalidInput(f"{root}: has none of {', '.join(names)}; --root is where the official files were unpacked")

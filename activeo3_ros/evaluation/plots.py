@@ -1,0 +1,90 @@
+"""The figures of a report, as SVG text that stands in an HTML page."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..core.optional import require_package
+
+# Okabe and Ito's colours, which stay apart for colour-blind eyes.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+DASHED = ("oracle",)
+"""Drawn dashed: not a method that anyone could use."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One method at one budget."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def curve(lines: Mapping[str, Sequence[Point]], x_label: str, y_label: str) -> str:
+    """Quality against what was spent, one line for each method with its 95 % intervals."""
+    figure, axes = _figure()
+    for colour, (name, points) in zip(_colours(len(lines)), lines.items(), strict=True):
+        ordered = sorted(points, key=lambda point: point.x)
+        x, y = [p.x for p in ordered], np.array([p.y for p in ordered])
+        errors = np.nan_to_num(np.array([y - [p.low for p in ordered], [p.high for p in ordered] - y])).clip(0)
+        style = "--" if name in DASHED else "-"
+        axes.errorbar(
+            x, y, errors, label=name, color=colour, marker="o", markersize=4, capsize=2, linestyle=style, lw=1.4
+        )
+    if all(float(point.x).is_integer() for points in lines.values() for point in points):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8, frameon=False)
+    return _svg(figure)
+
+
+def distribution(times_ms: Mapping[str, Sequence[float]]) -> str:
+    """How long frames took: for each method the share of frames that took at most so long."""
+    figure, axes = _figure()
+    for colour, (name, values) in zip(_colours(len(times_ms)), times_ms.items(), strict=True):
+        ordered = np.sort(np.asarray(values, float))
+        if len(ordered):
+            axes.step(
+                ordered, np.arange(1, len(ordered) + 1) / len(ordered), where="post", label=name, color=colour, lw=1.4
+            )
+    axes.set_xscale("log")
+    ticker = require_package("matplotlib.ticker", "to draw the curves of a report", "matplotlib")
+    axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+    axes.set_xlabel("milliseconds a frame")
+    axes.set_ylabel("share of frames")
+    axes.set_ylim(0, 1.02)
+    axes.grid(alpha=0.3, which="both")
+    axes.legend(fontsize=7, frameon=False, ncols=2)
+    return _svg(figure)
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[index % len(COLOURS)] for index in range(count)]
+
+
+def _figure() -> tuple[Any, Any]:
+    figure_module = require_package("matplotlib.figure", "to draw the curves of a report", "matplotlib")
+    figure = figure_module.Figure(figsize=(6.4, 3.8), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _svg(figure: Any) -> str:
+    """The `<svg>` element, the same bytes for the same figure, its text as text."""
+    matplotlib = require_package("matplotlib", "to draw the curves of a report")
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": "activeo3", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return re.sub(r"^.*?(?=<svg)", "", buffer.getvalue(), flags=re.DOTALL)

@@ -1,0 +1,44 @@
+"""How good the regions are that a policy chooses, whatever the task model then makes of them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.geometry import Boxes, iou, mask_of, share_inside
+
+COVERED_SHARE = 0.5
+"""An object is covered when at least this share of its box lies in one region."""
+
+
+@dataclass(frozen=True)
+class RegionQuality:
+    """Of one frame. covered of objects: how many lie in a region. purity: share of the regions' pixels on objects.
+
+    overlap: mean IoU of two regions. NaN where there is nothing to measure.
+    """
+
+    covered: int
+    objects: int
+    purity: float
+    overlap: float
+
+
+def region_quality(regions: npt.ArrayLike, objects: npt.ArrayLike) -> RegionQuality:
+    """`regions` `(k, 4)` and `objects` `(n, 4)` in source pixels."""
+    regions = np.asarray(regions, np.float64).reshape(-1, 4)
+    objects = np.asarray(objects, np.float64).reshape(-1, 4)
+    inside = share_inside(objects, regions)
+    covered = int((inside.max(axis=1) >= COVERED_SHARE).sum()) if inside.size else 0
+    pairs = iou(regions, regions)[np.triu_indices(len(regions), 1)]
+    purity = float(np.mean([_share_on_objects(region, objects) for region in regions])) if len(regions) else math.nan
+    return RegionQuality(covered, len(objects), purity, float(pairs.mean()) if pairs.size else math.nan)
+
+
+def _share_on_objects(region: Boxes, objects: Boxes) -> float:
+    """Share of the pixels of a region that lie in any object; objects may overlap."""
+    x, y, width, height = region.tolist()
+    return float(mask_of(objects - [x, y, 0, 0], max(1, round(width)), max(1, round(height))).mean())

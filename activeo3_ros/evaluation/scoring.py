@@ -1,0 +1,312 @@
+"""From the files of a run to its numbers: quality, regions and cost of each method, with intervals, and differences."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..codecs import rle as masks
+from ..core.geometry import Boxes, iou
+from .datasets import Dataset
+from .ground_truth_masks import true_mask
+from .interactive import ZOOMS
+from .methods import Method
+from .metrics import (
+    AREAS,
+    HEADLINES,
+    MAX_DETECTIONS,
+    NO_SCORE_RANK,
+    DetectionScores,
+    MetricName,
+    draw_images,
+    interval,
+)
+from .multiple_choice import chosen_option
+from .official_datasets import letter_order
+from .region_quality import region_quality
+from .work import read_items
+
+Items = list[dict[str, Any]]
+RESAMPLED_AREAS = {name: AREAS[name] for name in ("all", "tiny", "small")}
+"""The sizes of objects whose numbers get an interval."""
+
+ACCURACY = "accuracy"
+"""The metric of questions: the share that was answered right."""
+CORRECTED = "mIoU at zoom budget"
+"""The metrics of interactive segmentation, with the number of zooms behind."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % bootstrap interval; NaN where there is nothing to judge by."""
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+
+    def to_json(self) -> list[float | None]:
+        """`[value, low, high]`, None for what does not exist."""
+        return [None if not math.isfinite(x) else round(x, 9) for x in (self.value, self.low, self.high)]
+
+
+@dataclass(frozen=True)
+class MethodScores:
+    """All about one method. replicates: bootstrap values by metric, to be paired with those of other methods.
+
+    frame_recall: share of the objects of each sample that were found at IoU 0.5, NaN where there are none.
+    """
+
+    method: Method
+    quality: dict[str, Estimate]
+    by_category: dict[str, dict[str, float]]
+    regions: dict[str, Estimate]
+    cost: dict[str, float]
+    failed: int
+    coarse: int
+    unscored: int
+    unknown_labels: dict[str, int]
+    replicates: dict[str, npt.NDArray[np.float64]]
+    frame_recall: list[float]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better `a` is than `b` in one metric, over the same resampled images."""
+
+    a: str
+    b: str
+    metric: str
+    estimate: Estimate
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval excludes zero."""
+        return self.estimate.low > 0 or self.estimate.high < 0
+
+
+def score(
+    out: Path,
+    dataset: Dataset,
+    methods: Sequence[Method],
+    replicates: int,
+    seed: int,
+    max_detections: int = MAX_DETECTIONS[-1],
+) -> list[MethodScores]:
+    """The numbers of every method, from the files of a complete run."""
+    draws = draw_images(len(dataset.truth["images"]), replicates, seed)
+    return [_score_method(read_items(out, dataset, m), dataset, m, draws, max_detections) for m in methods]
+
+
+def _score_method(
+    items: Items, dataset: Dataset, method: Method, draws: npt.NDArray[np.intp], max_detections: int
+) -> MethodScores:
+    if dataset.samples[0].choices:
+        return _score_answers(items, dataset, method, draws)
+    if dataset.interactive:
+        return _score_corrections(items, dataset, method, draws)
+    predictions, unscored, unknown = predictions_of(items, dataset.label_ids)
+    scores = DetectionScores(dataset.truth, predictions, max_detections=(max_detections,))
+    quality = {str(name): Estimate(scores.value(name)) for name in HEADLINES}
+    # Fewer sizes than in the table: the work of a replicate grows with them.
+    resampler = DetectionScores(dataset.truth, predictions, (max_detections,), areas=RESAMPLED_AREAS)
+    names = [name for name in HEADLINES if name.area in RESAMPLED_AREAS]
+    values = resampler.resampled(names, draws)
+    resampled = {str(name): values[:, column] for column, name in enumerate(names)}
+    for name, drawn in resampled.items():
+        quality[name] = Estimate(quality[name].value, *interval(drawn))
+    mask_ious = _mask_ious(items, dataset)
+    if mask_ious is not None:
+        quality["mask mIoU"], resampled["mask mIoU"] = _mean(mask_ious, draws)
+    by_category = {str(name): scores.by_category(name) for name in (MetricName("AP"), MetricName("AR"))}
+    return MethodScores(
+        method=method,
+        quality=quality,
+        by_category=by_category,
+        regions=_regions(items, dataset, draws),
+        cost=_cost(items),
+        failed=sum(item["status"] == "failed" for item in items),
+        coarse=sum(item["status"] == "coarse" for item in items),
+        unscored=unscored,
+        unknown_labels=unknown,
+        replicates=resampled,
+        frame_recall=_recall_by_frame(items, dataset),
+    )
+
+
+def _score_answers(items: Items, dataset: Dataset, method: Method, draws: npt.NDArray[np.intp]) -> MethodScores:
+    """How often the right choice was meant; no answer, and one that fits several choices, count as wrong."""
+    right = []
+    for item, sample in zip(items, dataset.samples, strict=True):
+        order = letter_order(len(sample.choices), int(dataset.facts["subset_seed"]), sample.name)
+        asked_with_letters = bool(dataset.facts["asked with choices"])
+        answer = None if item["status"] == "failed" else item["answer"]
+        right.append(float(chosen_option(answer, sample.choices, order if asked_with_letters else None) == 0))
+    kinds = [sample.name.partition("/")[0] for sample in dataset.samples]
+    quality, replicates = {}, {}
+    for kind in (ACCURACY, *dict.fromkeys(kinds)):
+        values = np.array(
+            [value if kind in (ACCURACY, own) else math.nan for value, own in zip(right, kinds, strict=True)]
+        )
+        name = kind if kind == ACCURACY else f"{ACCURACY} {kind}"
+        quality[name], replicates[name] = _mean(values, draws)
+    return _without_detections(items, dataset, method, draws, quality, replicates, right)
+
+
+def _score_corrections(items: Items, dataset: Dataset, method: Method, draws: npt.NDArray[np.intp]) -> MethodScores:
+    """The mean IoU of the masks after 0 to 3 zooms; a picture that failed has none, which is 0."""
+    quality, replicates = {}, {}
+    for zooms in range(ZOOMS + 1):
+        values = np.array([item["ious"][zooms] if item["status"] != "failed" else 0.0 for item in items])
+        name = f"{CORRECTED} {zooms}"
+        quality[name], replicates[name] = _mean(values, draws)
+    last = [item["ious"][-1] if item["status"] != "failed" else 0.0 for item in items]
+    return _without_detections(items, dataset, method, draws, quality, replicates, last)
+
+
+def _without_detections(
+    items: Items,
+    dataset: Dataset,
+    method: Method,
+    draws: npt.NDArray[np.intp],
+    quality: dict[str, Estimate],
+    replicates: dict[str, npt.NDArray[np.float64]],
+    by_frame: list[float],
+) -> MethodScores:
+    return MethodScores(
+        method=method,
+        quality=quality,
+        by_category={},
+        regions=_regions(items, dataset, draws),
+        cost=_cost(items),
+        failed=sum(item["status"] == "failed" for item in items),
+        coarse=sum(item["status"] == "coarse" for item in items),
+        unscored=0,
+        unknown_labels={},
+        replicates=replicates,
+        frame_recall=by_frame,
+    )
+
+
+def compare(a: MethodScores, b: MethodScores, metric: str) -> Difference:
+    """The paired difference a - b: both are resampled over the same images."""
+    change = Estimate(
+        a.quality[metric].value - b.quality[metric].value, *interval(a.replicates[metric] - b.replicates[metric])
+    )
+    return Difference(a.method.id, b.method.id, metric, change)
+
+
+def predictions_of(items: Items, label_ids: Mapping[str, int]) -> tuple[list[dict[str, Any]], int, dict[str, int]]:
+    """COCO results; how many have no score of their own; how often each label occurs that is no category.
+
+    A result that failed has found nothing, whatever else it holds. A score that does not exist is not invented: such
+    detections rank after those that have one.
+    """
+    rows: list[dict[str, Any]] = []
+    unscored, unknown = 0, Counter[str]()
+    for item in items:
+        for found in item["detections"] if item["status"] != "failed" else ():
+            category = label_ids.get(found["label"].lower())
+            if category is None:
+                unknown[found["label"]] += 1
+                continue
+            unscored += found["score"] is None
+            rows.append(
+                {
+                    "image_id": item["sample"],
+                    "category_id": category,
+                    "bbox": [found["x"], found["y"], found["width"], found["height"]],
+                    "score": NO_SCORE_RANK if found["score"] is None else found["score"],
+                }
+            )
+    return rows, unscored, dict(unknown)
+
+
+def boxes_of(found: Sequence[Mapping[str, float]]) -> Boxes:
+    """`(n, 4)` boxes of the regions or detections of an item."""
+    return np.array([[row["x"], row["y"], row["width"], row["height"]] for row in found], np.float64).reshape(-1, 4)
+
+
+def _regions(items: Items, dataset: Dataset, draws: npt.NDArray[np.intp]) -> dict[str, Estimate]:
+    found = [region_quality(boxes_of(item["regions"]), dataset.boxes(item["sample"])) for item in items]
+    covered, objects = np.array([q.covered for q in found], float), np.array([q.objects for q in found], float)
+    with np.errstate(invalid="ignore"):
+        drawn = covered[draws].sum(axis=1) / objects[draws].sum(axis=1)
+    total = covered.sum() / objects.sum() if objects.sum() else math.nan
+    return {
+        "coverage": Estimate(float(total), *interval(drawn)),
+        "purity": _mean(np.array([q.purity for q in found]), draws)[0],
+        "overlap": _mean(np.array([q.overlap for q in found]), draws)[0],
+    }
+
+
+def _mean(values: npt.NDArray[np.float64], draws: npt.NDArray[np.intp]) -> tuple[Estimate, npt.NDArray[np.float64]]:
+    """The mean over the images that have a value, and its replicates."""
+    has = np.isfinite(values)
+    if not has.any():
+        return Estimate(math.nan), np.full(len(draws), math.nan)
+    filled = np.where(has, values, 0.0)
+    with np.errstate(invalid="ignore"):
+        drawn = filled[draws].sum(axis=1) / has[draws].sum(axis=1)
+    return Estimate(float(values[has].mean()), *interval(drawn)), drawn
+
+
+def _cost(items: Items) -> dict[str, float]:
+    """Means a frame, and how long a frame took, in milliseconds."""
+    times = [item["timings_ms"]["total"] for item in items if "total" in item["timings_ms"]]
+    mean = {
+        name: float(np.mean([item["cost"][name] for item in items])) for name in ("views", "pixels", "tokens", "calls")
+    }
+    p50, p95 = np.percentile(times, [50, 95]) if times else (math.nan, math.nan)
+    return {**mean, "ms_p50": float(p50), "ms_p95": float(p95)}
+
+
+def _mask_ious(items: Items, dataset: Dataset) -> npt.NDArray[np.float64] | None:
+    """For each image the mean over its true masks of the IoU with the best found one of that category.
+
+    None where the truth has no masks, or was asked for none.
+    """
+    if not any(item["masks"] for item in items):
+        return None
+    means = []
+    for item in items:
+        ious = []
+        for row in dataset.annotations.get(item["sample"], []):
+            true = None if row.get("iscrowd") else true_mask(row.get("segmentation"), item["height"], item["width"])
+            if true is None:
+                continue
+            candidates = [m for m in item["masks"] if dataset.label_ids.get(m["label"].lower()) == row["category_id"]]
+            ious.append(max((_mask_iou(true, mask) for mask in candidates), default=0.0))
+        means.append(float(np.mean(ious)) if ious else math.nan)
+    return np.array(means)
+
+
+def _mask_iou(true: masks.Mask, found: Mapping[str, Any]) -> float:
+    """Of a mask of the whole image with one that covers a box of whole pixels."""
+    part = masks.decode_rle(found["counts"].encode("ascii"), *found["size"])
+    x, y = round(found["x"]), round(found["y"])
+    under = true[y : y + part.shape[0], x : x + part.shape[1]]
+    shared = int((under & part[: under.shape[0], : under.shape[1]]).sum())
+    union = int(true.sum()) + int(part.sum()) - shared
+    return shared / union if union else 0.0
+
+
+def _recall_by_frame(items: Items, dataset: Dataset) -> list[float]:
+    """Which frames are worst and best; a found object is one with a box of its category at IoU 0.5."""
+    recalls = []
+    for item in items:
+        rows = [row for row in dataset.annotations.get(item["sample"], []) if not row.get("iscrowd")]
+        found = [] if item["status"] == "failed" else item["detections"]
+        hits = 0
+        for row in rows:
+            same = [f for f in found if dataset.label_ids.get(f["label"].lower()) == row["category_id"]]
+            overlaps = iou([row["bbox"]], boxes_of(same))
+            hits += bool(overlaps.size and overlaps.max() >= 0.5)
+        recalls.append(hits / len(rows) if rows else math.nan)
+    return recalls

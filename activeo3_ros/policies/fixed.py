@@ -1,0 +1,94 @@
+"""Policies that choose regions without looking: the baselines that a policy which looks has to beat."""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+
+from ..core.budget import Budget
+from ..core.errors import InvalidInput
+from ..core.frame import View, fit_within
+from ..core.geometry import Box
+from ..core.query import Query
+from ..core.results import Proposal, Region
+
+
+class _FixedPolicy:
+    """Shared by policies that need no pixels."""
+
+    concurrent = True
+
+    def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
+        return fit_within(width, height, max_pixels)
+
+
+class FullFrame(_FixedPolicy):
+    """Never zooms: the task model sees the whole frame once."""
+
+    def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        return Proposal(used_view=False)
+
+
+class CentreCrop(_FixedPolicy):
+    """Zooms into the centre, each region half as wide as the one before."""
+
+    def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        regions = []
+        for step in range(1, budget.max_regions + 1):
+            width, height = view.width / 2**step, view.height / 2**step
+            if min(width, height) < 1:
+                break
+            box = Box((view.width - width) / 2, (view.height - height) / 2, width, height)
+            regions.append(Region(box, f"centre 1/{2**step}"))
+        return Proposal(tuple(regions), used_view=False)
+
+
+class Grid(_FixedPolicy):
+    """Slices the whole frame into as many overlapping tiles as the budget has regions, as near to square as they go."""
+
+    def __init__(self, overlap: float = 0.25) -> None:
+        """overlap: share of a tile's side that it has in common with its neighbour, 0 to 0.9."""
+        if not 0 <= overlap <= 0.9:
+            raise InvalidInput(f"overlap must be 0 to 0.9, got {overlap}")
+        self.overlap = overlap
+
+    def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        if budget.max_regions < 2:
+            return Proposal(used_view=False)
+        layouts = [
+            (columns, rows) for columns in range(1, budget.max_regions + 1) for rows in [budget.max_regions // columns]
+        ]
+        columns, rows = min(
+            layouts, key=lambda layout: max(self._side(view.width, layout[0]), self._side(view.height, layout[1]))
+        )
+        width, height = self._side(view.width, columns), self._side(view.height, rows)
+        regions = [
+            Region(Box(x, y, width, height), f"tile {column},{row}")
+            for row, y in enumerate(np.linspace(0, view.height - height, rows).tolist())
+            for column, x in enumerate(np.linspace(0, view.width - width, columns).tolist())
+        ]
+        return Proposal(tuple(regions), used_view=False)
+
+    def _side(self, length: float, count: int) -> float:
+        """Side of each of `count` equal tiles that cover a length with the overlap between neighbours."""
+        return length / (count - (count - 1) * self.overlap)
+
+
+class Random(_FixedPolicy):
+    """Square regions at random places, 1/6 to 1/2 of the longer side wide; the same frame always gets the same ones."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+
+    def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        generator = np.random.default_rng([self.seed, zlib.crc32(view.image.tobytes())])
+        regions = []
+        for _ in range(budget.max_regions):
+            share = math.exp(generator.uniform(math.log(1 / 6), math.log(1 / 2)))
+            side = share * max(view.width, view.height)
+            width, height = min(side, view.width), min(side, view.height)
+            x, y = generator.uniform(0, view.width - width), generator.uniform(0, view.height - height)
+            regions.append(Region(Box(x, y, width, height), "random"))
+        return Proposal(tuple(regions), used_view=False)

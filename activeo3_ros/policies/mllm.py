@@ -1,0 +1,78 @@
+"""Chooses regions with a vision-language model: the policy of ACTIVE-o3 (arXiv 2505.21457) and its untrained start."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..core.budget import Budget
+from ..core.errors import InvalidInput
+from ..core.frame import View
+from ..core.geometry import Box
+from ..core.query import Query
+from ..core.results import Proposal, Region
+from ..vlm.engine import Engine, Reply, Request
+from ..vlm.engines import shared_engine
+from ..vlm.memory import generate_within_memory
+from ..vlm.parsing import Answer, parse_answer
+from ..vlm.prompts import REASONING, is_question, load_prompt, target_of
+from ..vlm.reply_notes import reply_notes
+
+
+class MllmSensing:
+    """Asks the model for all regions at once."""
+
+    concurrent = True
+
+    def __init__(
+        self,
+        engine: Mapping[str, Any] | Engine,
+        reasoning: str = "none",
+        shorter_side: int = 1024,
+        prompt: str = "sensing_detection",
+        question_prompt: str = "sensing_question",
+    ) -> None:
+        """engine: settings of an engine (see `vlm.engines`), or one that runs.
+
+        reasoning: "full" as the policy was trained, "short" for one sentence, "none" to answer at once: least time.
+        shorter_side: pixels of the view's shorter side where the budget allows them, 28 to 4096; the paper has 1024.
+        prompt, question_prompt: names in `config/prompts/` or paths, for queries that name targets or ask a question.
+        """
+        if reasoning not in REASONING:
+            raise InvalidInput(f"reasoning must be one of {', '.join(REASONING)}, got {reasoning!r}")
+        if not 28 <= shorter_side <= 4096:
+            raise InvalidInput(f"shorter_side must be 28 to 4096 pixels, got {shorter_side}")
+        self.reasoning = reasoning
+        self.shorter_side = shorter_side
+        self._prompt, self._question_prompt = load_prompt(prompt), load_prompt(question_prompt)
+        self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
+
+    def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
+        return self.engine.family.fit(width, height, max_pixels, self.shorter_side)
+
+    def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        if budget.max_regions == 0:
+            return Proposal(used_view=False)
+        reply = generate_within_memory(self.engine, [self.request(view, query, budget)])[0]
+        answer = parse_answer(reply.text, self.engine.family.extent(reply.input_size))
+        return Proposal(
+            regions=self._regions(answer, reply, view)[: budget.max_regions],
+            reasoning=answer.reasoning,
+            tokens=len(reply.tokens),
+            notes=tuple(f"sensing: {note}" for note in (*reply.notes, *reply_notes(reply, answer, answer.says_where))),
+        )
+
+    def request(self, view: View, query: Query, budget: Budget) -> Request:
+        """What the model is asked for a view."""
+        template = self._question_prompt if is_question(query) else self._prompt
+        target = target_of(query)
+        prompt = template.fill(self.reasoning, target=target, question=target, max_regions=budget.max_regions)
+        return Request(view.image, prompt, budget.max_tokens)
+
+    def _regions(self, answer: Answer, reply: Reply, view: View) -> tuple[Region, ...]:
+        family = self.engine.family
+        boxes = family.to_view([box.corners for box in answer.boxes], reply.input_size, (view.width, view.height))
+        return tuple(
+            Region(Box(*row.tolist()), box.label, reply.probability(box.spans))
+            for box, row in zip(answer.boxes, boxes, strict=True)
+        )

@@ -1,0 +1,4 @@
+"""Instance masks from boxes or clicks.
+
+Here: implementations of `core.interfaces.Segmenter`. Not here: encodings of masks (`codecs.rle`).
+"""

@@ -1,0 +1,77 @@
+"""Instance masks on a CPU: OpenCV's GrabCut inside each detection's box."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from ..core.errors import InvalidInput
+from ..core.frame import Frame
+from ..core.geometry import Box
+from ..core.results import Detection, InstanceMask
+
+MIN_SIDE_PX = 6
+"""GrabCut needs pixels to learn two colour models from; a smaller box gets no mask."""
+MIN_SHARE, MAX_SHARE = 0.05, 0.98
+"""A mask that fills less or more of its box than this separated nothing."""
+
+
+class GrabCut:
+    """Separates the object in a box from what surrounds it by colour (Rother et al. 2004)."""
+
+    concurrent = True
+
+    def __init__(self, iterations: int = 3, margin: float = 0.25, max_side: int = 160) -> None:
+        """iterations: 1 to 20. margin: surroundings to learn from, as a share of the box, 0.05 to 2.
+
+        max_side: pixels; a larger patch is scaled down to this for the computation, 32 to 2048.
+        """
+        for name, value, low, high in (
+            ("iterations", iterations, 1, 20),
+            ("margin", margin, 0.05, 2),
+            ("max_side", max_side, 32, 2048),
+        ):
+            if not low <= value <= high:
+                raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
+        self.iterations, self.margin, self.max_side = iterations, margin, max_side
+
+    def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
+        masks = []
+        for detection in detections:
+            mask = self._segment_one(frame, detection)
+            if mask is not None:
+                masks.append(mask)
+        return masks
+
+    def _segment_one(self, frame: Frame, detection: Detection) -> InstanceMask | None:
+        box = detection.box.snapped(frame.width, frame.height)
+        if min(box.width, box.height) < MIN_SIDE_PX:
+            return None
+        around_x, around_y = max(2.0, box.width * self.margin), max(2.0, box.height * self.margin)
+        surroundings = Box(box.x - around_x, box.y - around_y, box.width + 2 * around_x, box.height + 2 * around_y)
+        surroundings = surroundings.snapped(frame.width, frame.height)
+        if surroundings == box:
+            return None  # the object fills the frame: there is nothing to tell it from
+        patch = frame.image[surroundings.slices()]
+        scale = min(1.0, self.max_side / max(patch.shape[:2]))
+        size = max(1, round(patch.shape[1] * scale)), max(1, round(patch.shape[0] * scale))
+        small = cv2.resize(patch, size, interpolation=cv2.INTER_AREA) if scale < 1 else np.ascontiguousarray(patch)
+        scale_x, scale_y = size[0] / surroundings.width, size[1] / surroundings.height
+        x0, y0 = round((box.x - surroundings.x) * scale_x), round((box.y - surroundings.y) * scale_y)
+        width, height = max(1, round(box.width * scale_x)), max(1, round(box.height * scale_y))
+        labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
+        labels[y0 : y0 + height, x0 : x0 + width] = cv2.GC_PR_FGD
+        if (labels == cv2.GC_BGD).sum() < MIN_SIDE_PX:
+            return None
+        cv2.setRNGSeed(0)  # GrabCut starts from k-means: the same picture must give the same mask
+        background, foreground = np.zeros((1, 65)), np.zeros((1, 65))
+        cv2.grabCut(small, labels, (0, 0, 1, 1), background, foreground, self.iterations, cv2.GC_INIT_WITH_MASK)
+        inside = ((labels == cv2.GC_FGD) | (labels == cv2.GC_PR_FGD))[y0 : y0 + height, x0 : x0 + width]
+        mask = (
+            cv2.resize(inside.astype(np.uint8), (int(box.width), int(box.height)), interpolation=cv2.INTER_NEAREST) > 0
+        )
+        if not MIN_SHARE <= mask.mean() <= MAX_SHARE:
+            return None
+        return InstanceMask(detection.label, detection.score, box, mask, detection.region)

@@ -1,0 +1,151 @@
+"""Guesses how an answer goes on, so that a model checks many tokens at once instead of writing one after the other.
+
+Most of an answer is the form of a JSON list and not what the model decides: brackets, keys, the label that the box
+before had. An engine that decodes speculatively hands such a guess to the model together with the last token; the model
+takes the part that it would have written itself and no more, so a draft changes how long an answer takes and nothing
+else. Most digits and a new label are what it still writes one by one.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from ..answer_grammar import BOX, FORMS, POINT
+
+ITEMS = {"bbox": BOX, "point": POINT}
+CONTEXT_TOKENS = 96
+"""The last tokens that are looked at: two boxes and more."""
+_ASSISTANT = "<|im_start|>assistant\n"
+_NUMBERS = re.compile(r'"(bbox|point)_2d": \[([\d, ]*)$')
+_AFTER_NUMBERS = re.compile(r'"(bbox|point)_2d": \[[\d, ]+(\][^\[\]]*\]?[^\[\]]*)$')
+_LABELS = re.compile(r'"label": "([^"]*)"')
+_OPENED = re.compile(r'(?:^|\n)(\[(?:\{(?:"[a-z_0-9]*"?:? ?)?)?)$')
+
+
+def likely_continuation(text: str) -> str:
+    """What an answer of the form that the prompts ask for most likely goes on with; "" where only the model knows.
+
+    text: what was written so far, or the end of it, forced beginning included.
+    """
+    numbers = _NUMBERS.search(text)
+    if numbers:
+        kind, written = numbers.groups()
+        if not written or written.endswith(" "):
+            return ""  # digits
+        if written.endswith(","):
+            return " "
+        known = written.split(", ")
+        if len(known) == ITEMS[kind].count("#"):
+            return _after_numbers("", kind, text)
+        # The right and the lower end of a small box often begin as the left and the upper one do.
+        return f", {known[-2]}" if len(known) > 1 else ", "
+    after = _AFTER_NUMBERS.search(text)
+    if after:
+        return _after_numbers(after[2], after[1], text)
+    opened = _OPENED.search(text)
+    return _rest(opened[1], f"[{BOX.partition('#')[0]}") if opened else ""
+
+
+def _after_numbers(written: str, kind: str, text: str) -> str:
+    """What follows the numbers of a box, up to the numbers of the next one. written: the part that is there already."""
+    labels = _LABELS.findall(text)
+    closed = written.count('"') == 4
+    following, _, rest = ITEMS[kind].partition("#")
+    start, _, end = rest.rpartition("#")[2].partition("@")
+    if not written.startswith(start):
+        return _rest(written, f"{start}{labels[-1]}{end}, {following}" if labels else start)
+    label = written[len(start) :].split('"')[0]
+    if closed:
+        item = f"{start}{label}{end}"
+        return _rest(written, f"{item}, {following}") or _rest(written, f"{item}]\n{_end(text)}")
+    likely = next((known for known in reversed(labels) if known.startswith(label)), None)
+    return "" if likely is None else _rest(written, f"{start}{likely}{end}, {following}")
+
+
+def _rest(written: str, whole: str) -> str:
+    return whole[len(written) :] if whole.startswith(written) else ""
+
+
+def _end(text: str) -> str:
+    return FORMS["regions" if FORMS["regions"].start in text else "boxes"].end
+
+
+class Tokenizer(Protocol):
+    """The part of a tokenizer that drafts need."""
+
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Any: ...
+
+    def decode(self, token_ids: Any) -> Any: ...
+
+
+class AnswerDrafts:
+    """Drafts of a fixed number of tokens for the answers of one model."""
+
+    def __init__(self, tokenizer: Tokenizer, count: int) -> None:
+        """count: tokens of each draft. A guess that is shorter is filled up with tokens that are refused."""
+        self._tokenizer, self._count = tokenizer, count
+        self._texts = _Texts(tokenizer)
+        self._encoded = functools.lru_cache(4096)(self._encode)
+        self._filling = self._encode(",")[-1]
+
+    def draft(self, tokens: npt.NDArray[np.integer[Any]] | Sequence[int]) -> list[int]:
+        """`count` token ids that may follow. tokens: ids of the conversation so far, its answer last."""
+        text = "".join(map(self._texts.__getitem__, np.asarray(tokens[-CONTEXT_TOKENS:]).tolist()))
+        text = text.rpartition(_ASSISTANT)[2]
+        guess = self._encoded(likely_continuation(text))[: self._count]
+        return [*guess, *[self._filling] * (self._count - len(guess))]
+
+    def _encode(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
+        return ids
+
+
+class _Texts(dict[int, str]):
+    """The text of each token, looked up where it was asked for before: a step asks for some thousand."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self._tokenizer = tokenizer
+
+    def __missing__(self, token: int) -> str:
+        text = self[token] = str(self._tokenizer.decode([token]))
+        return text
+
+
+class VllmDrafts:
+    """The same as vLLM 0.22 asks for it: its `speculative_config` names this class."""
+
+    def __init__(self, vllm_config: Any) -> None:
+        from transformers import AutoTokenizer
+
+        model = vllm_config.model_config
+        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer or model.model, local_files_only=True)
+        self._max_length = int(model.max_model_len)
+        self.drafts = AnswerDrafts(tokenizer, int(vllm_config.speculative_config.num_speculative_tokens))
+
+    def propose(
+        self,
+        sampled_token_ids: Sequence[Sequence[int]],
+        num_tokens_no_spec: npt.NDArray[np.int32],
+        token_ids_cpu: npt.NDArray[np.int32],
+        **_: Any,
+    ) -> list[list[int]]:
+        """A draft for each request that has just got a token.
+
+        num_tokens_no_spec: of each request, its prompt and answer so far; token_ids_cpu: `(requests, longest)`.
+        """
+        return [
+            self.drafts.draft(token_ids_cpu[row, : num_tokens_no_spec[row]])
+            if len(sampled) and num_tokens_no_spec[row] < self._max_length
+            else []
+            for row, sampled in enumerate(sampled_token_ids)
+        ]
+
+    def load_model(self, *_: Any, **__: Any) -> None:
+        """Nothing to load."""

@@ -1,0 +1,127 @@
+"""Answers together what several threads ask at the same time: the frames of several cameras in one batch."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from .engine import Engine, Reply, Request
+from .families import Family
+
+POLL_S = 0.0005
+"""How often it is looked whether another call has come."""
+
+
+@dataclass
+class Call:
+    """What one thread asked, and what became of it."""
+
+    requests: Sequence[Any]
+    replies: list[Any] = field(default_factory=list)
+    error: Exception | None = None
+    answered: bool = False
+
+
+class Answers(Protocol):
+    """The part of an engine that answers."""
+
+    def generate(self, requests: Sequence[Any]) -> list[Any]: ...
+
+
+def answer_together(engine: Answers, calls: Sequence[Call], give_up: float = math.inf) -> None:
+    """Answer calls in one batch. Where that fails its halves are asked again, so that an error is a call's own.
+
+    give_up: of parts that failed while none was answered; the engine is at fault then, and the rest is not asked.
+    """
+    waiting = deque([calls])
+    failed, answered = 0, False
+    while waiting and (answered or failed < give_up):
+        part = waiting.popleft()
+        try:
+            replies = iter(engine.generate([request for call in part for request in call.requests]))
+            for call in part:
+                call.replies, call.error = [next(replies) for _ in call.requests], None
+            answered = True
+        except Exception as error:
+            failed += 1
+            for call in part:
+                call.error = error
+            if len(part) > 1:
+                middle = len(part) // 2
+                waiting += [part[:middle], part[middle:]]
+
+
+class Shared:
+    """An engine as components hold it that share it: what happens when the last lets go of it is up to who made it."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.family: Family = engine.family
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        return self.engine.generate(requests)
+
+    @property
+    def device(self) -> object:
+        return self.engine.device
+
+    def describe(self) -> str:
+        return self.engine.describe()
+
+    def close(self) -> None:
+        self.engine.close()
+
+
+class DynamicBatcher(Shared):
+    """An engine that answers one batch at a time, made one that many threads may ask at once.
+
+    While a batch runs, further calls wait; then one of the threads that wait takes all that has been asked by then to
+    the engine, its own and the others'. A model reads its weights once for all of them, so two cameras take little
+    longer than one.
+    """
+
+    WAIT_SHARE = 0.1
+    """How long to wait for calls that came together with the last one, as a share of what the last batch took."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._waiting: list[Call] = []
+        self._list = threading.Lock()
+        self._turn = threading.Lock()
+        self._expected = 1
+        self._last_s = 0.0
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """As `Engine.generate`. An error is this call's own: where a common batch fails, its parts are asked again."""
+        call = Call(requests)
+        with self._list:
+            self._waiting.append(call)
+        with self._turn:
+            if not call.answered:
+                self._answer(self._gather())
+        if call.error is not None:
+            raise call.error
+        return call.replies
+
+    def _gather(self) -> list[Call]:
+        """All calls that wait, once as many have come as lately came together, or that takes too long."""
+        latest = time.perf_counter() + self.WAIT_SHARE * self._last_s
+        while len(self._waiting) < self._expected and time.perf_counter() < latest:
+            time.sleep(POLL_S)
+        with self._list:
+            calls, self._waiting = self._waiting, []
+        return calls
+
+    def _answer(self, calls: Sequence[Call]) -> None:
+        start = time.perf_counter()
+        answer_together(self.engine, calls)
+        for call in calls:
+            call.answered = True
+        self._last_s = time.perf_counter() - start
+        with self._list:
+            self._expected = max(len(calls), len(self._waiting))

@@ -1,0 +1,135 @@
+"""From the `engine` settings of a preset to a running engine; components with the same settings share one."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import platform
+import threading
+import weakref
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..core.errors import InvalidInput
+from ..core.optional import has_package, installed_version
+from ..core.settings import check_complete, check_kinds
+from .backends.vllm_engine import version_problem
+from .batching import DynamicBatcher, Shared
+from .engine import Engine, Prompt, Request
+
+ENGINE_TYPES = {
+    "transformers": "activeo3_ros.vlm.backends.transformers_engine:TransformersEngine",
+    "vllm": "activeo3_ros.vlm.backends.vllm_engine:VllmEngine",
+    "remote": "activeo3_ros.vlm.backends.openai_server:RemoteEngine",
+}
+AUTO = "auto"
+"""Stands for the engine that `choose` recommends."""
+
+WARM_UP_COUNTS = (1, 3)
+"""How many requests at a time an engine answers before it is used: one view, and as many regions as presets choose."""
+
+_engines: weakref.WeakValueDictionary[str, Engine] = weakref.WeakValueDictionary()
+_lock = threading.Lock()
+
+
+def choose() -> tuple[str, str]:
+    """The engine that this machine should run a model with itself, and why."""
+    if not has_package("torch"):
+        return "remote", "torch is not installed, so the model has to run in a server elsewhere"
+    import torch
+
+    if not torch.cuda.is_available():
+        return "transformers", "torch sees no CUDA device: small models run on the CPU, large ones belong into a server"
+    if not has_package("vllm"):
+        return "transformers", "vllm is not installed; it decodes a token about three times as fast on x86-64"
+    if problem := version_problem(installed_version("vllm")):
+        return "transformers", problem
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return "transformers", f"vLLM is tried on x86-64 alone, this is {platform.machine()}"
+    return "vllm", "it is installed, and there is a CUDA device"
+
+
+def shared_engine(settings: Mapping[str, Any]) -> Engine:
+    """The engine with these settings, started at first use and freed with the last component that holds it.
+
+    settings: `type`, a key of `ENGINE_TYPES` or "auto", and the keyword arguments of that class. "auto" takes what
+    `choose` says; of the settings, each engine then gets those that it has. Raises InvalidInput for a type or a setting
+    that does not exist, and what the engine raises.
+    """
+    if not isinstance(settings, Mapping):
+        raise InvalidInput(f"'engine' must be a mapping of settings, got {settings!r}")
+    key = json.dumps(settings, sort_keys=True, default=str)
+    with _lock:
+        engine = _engines.get(key)
+        if engine is None:
+            engine = _engines[key] = _build(dict(settings))
+        return engine
+
+
+def forget(engine: object) -> None:
+    """No longer share an engine, because a call of it does not return; whoever asks for one next gets another.
+
+    Who waits for it goes on waiting, and its memory stays taken until that call returns.
+    """
+    with _lock:
+        for key in [key for key, known in _engines.items() if known is engine]:
+            del _engines[key]
+
+
+def _build(settings: dict[str, Any]) -> Engine:
+    kind = settings.pop("type", AUTO)
+    if kind not in (AUTO, *ENGINE_TYPES):
+        raise InvalidInput(f"unknown engine type {kind!r}; known are {AUTO}, {', '.join(ENGINE_TYPES)}")
+    chosen = choose()[0] if kind == AUTO else kind
+    known = _settings_of(chosen)
+    allowed = {name for other in ENGINE_TYPES for name in _settings_of(other)} if kind == AUTO else set(known)
+    unknown = sorted(set(settings) - allowed)
+    if unknown:
+        raise InvalidInput(
+            f"engine {kind!r} has no setting {unknown[0]!r}; its settings are {', '.join(sorted(allowed))}"
+        )
+    given = {name: value for name, value in settings.items() if name in known}
+    if chosen == "remote" and "url" not in given:
+        raise InvalidInput(
+            f"no engine can run here: {choose()[1]}; install the extra `gpu`, or give the preset an engine of type "
+            "`remote` with the url of a server; run: activeo3 doctor"
+        )
+    check_kinds(f"engine {chosen!r}", _class_of(chosen), given)
+    check_complete(f"engine {chosen!r}", _class_of(chosen), given)
+    engine: Engine = _class_of(chosen)(**given)
+    if chosen == "remote":  # a server is warm, and gathers by itself what many clients ask
+        return engine
+    try:
+        warm_up(engine)
+    except Exception:
+        engine.close()
+        raise
+    shared = (
+        Shared(engine) if chosen == "vllm" else DynamicBatcher(engine)
+    )  # vLLM takes up what is asked while it answers
+    weakref.finalize(shared, engine.close)  # what nobody holds any more frees the device for the next one
+    return shared
+
+
+def warm_up(engine: Engine) -> None:
+    """Let an engine answer once alone and once several requests, so that no frame waits for kernels to be compiled.
+
+    Raises what the engine raises: one that cannot answer these cannot answer frames.
+    """
+    side = 8 * engine.family.cell_px
+    blank = np.zeros((side, side, 3), np.uint8)
+    request = Request(blank, Prompt("What is to be seen?"), max_new_tokens=2)
+    for count in WARM_UP_COUNTS:
+        engine.generate([request] * count)
+
+
+def _class_of(kind: str) -> Any:
+    module, _, name = ENGINE_TYPES[kind].partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _settings_of(kind: str) -> list[str]:
+    return list(inspect.signature(_class_of(kind)).parameters)

@@ -1,0 +1,147 @@
+"""What is particular to the Qwen vision-language models: image sizes, coordinates, the form of a conversation.
+
+Qwen2.5-VL writes coordinates in pixels of the image as the model gets it, after its resizing to whole patches; Qwen3-VL
+writes them in thousandths of the image's sides, whatever its size.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.budget import MAX_VIEW_PIXELS
+from ..core.errors import InvalidInput
+from ..core.frame import View
+from ..core.geometry import Box, from_corners, to_corners
+
+if TYPE_CHECKING:
+    from .engine import Prompt
+
+MAX_ASPECT = 200
+"""Qwen's image processors refuse a longer strip."""
+IMAGE_TOKEN = "<|image_pad|>"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One generation of models.
+
+    cell_px: side of the square of pixels that becomes one token; both sides of an image are multiples of it.
+    thousandths: whether coordinates run from 0 to 1000 instead of over the pixels of the model's input.
+    """
+
+    name: str
+    cell_px: int
+    thousandths: bool
+
+    def fit(self, width: float, height: float, max_pixels: int, shorter_side: int | None = None) -> tuple[int, int]:
+        """Width and height, in whole cells, at which the model should see `width` x `height` pixels.
+
+        They come near to its aspect, hold at most `max_pixels` pixels (but at least one cell), and are as large as
+        that allows or, where that is less, have the shorter side given.
+        """
+        cell = self.cell_px
+        aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
+        scale = math.sqrt(max_pixels / (aspect * cell * cell))
+        if shorter_side is not None:
+            scale = min(scale, shorter_side / cell / min(aspect, 1.0))
+        columns, rows = max(1, round(scale * aspect)), max(1, round(scale))
+        while columns * rows * cell * cell > max_pixels and columns * rows > 1:
+            # Take from the side that this brings nearer to the aspect.
+            fewer_columns = rows == 1 or (columns > 1 and columns / rows > aspect)
+            columns, rows = (columns - 1, rows) if fewer_columns else (columns, rows - 1)
+        longest = MAX_ASPECT - 1
+        return min(columns, rows * longest) * cell, min(rows, columns * longest) * cell
+
+    def extent(self, input_size: tuple[int, int]) -> tuple[float, float]:
+        """Where coordinates end in x and y, for an image seen at `input_size` (width, height in pixels)."""
+        return (1000.0, 1000.0) if self.thousandths else (float(input_size[0]), float(input_size[1]))
+
+    def to_view(
+        self, corners: npt.ArrayLike, input_size: tuple[int, int], view_size: tuple[int, int]
+    ) -> npt.NDArray[np.float64]:
+        """`(n, 4)` corners as the model writes them to `(n, 4)` boxes `x, y, width, height` in pixels of the view."""
+        scale = np.array(view_size, np.float64) / self.extent(input_size)
+        return from_corners(np.asarray(corners, np.float64).reshape(-1, 4) * np.tile(scale, 2))
+
+    def from_view(self, box: Box, input_size: tuple[int, int], view: View) -> tuple[int, int, int, int]:
+        """A box in pixels of the view as the model would write it: rounded corners in its own coordinates."""
+        scale = np.array(self.extent(input_size)) / (view.width, view.height)
+        x1, y1, x2, y2 = np.rint(to_corners([box.as_tuple()])[0] * np.tile(scale, 2)).astype(int).tolist()
+        return x1, y1, x2, y2
+
+
+QWEN2_5_VL = Family("qwen2_5_vl", cell_px=28, thousandths=False)
+QWEN3_VL = Family("qwen3_vl", cell_px=32, thousandths=True)
+FAMILIES = {family.name: family for family in (QWEN2_5_VL, QWEN3_VL)}
+"""By the `model_type` of a model's config.json."""
+
+
+def family_named(model_type: str) -> Family:
+    """Raises InvalidInput for a kind of model whose coordinates are not known here."""
+    if model_type not in FAMILIES:
+        raise InvalidInput(f"models of type {model_type!r} are not supported; supported are {', '.join(FAMILIES)}")
+    return FAMILIES[model_type]
+
+
+def prepared_size(width: int, height: int, family: Family) -> tuple[int, int]:
+    """Width and height that the models' own tools give to a picture which is not in whole cells.
+
+    Those of qwen-vl-utils where it imports, else of transformers, which are the same; strips too long for both are
+    fitted.
+    """
+    if max(width, height) >= MAX_ASPECT * min(width, height):
+        return family.fit(width, height, max(width * height, family.cell_px**2))
+    limits = {"factor": family.cell_px, "min_pixels": family.cell_px**2, "max_pixels": MAX_VIEW_PIXELS}
+    high, wide = _smart_resize()(height, width, **limits)
+    return int(wide), int(high)
+
+
+@functools.cache
+def _smart_resize() -> Any:
+    try:
+        # Imports torchvision at its top, which not every machine has.
+        return importlib.import_module("qwen_vl_utils.vision_process").smart_resize
+    except ImportError:
+        models = "transformers.models.qwen2_vl.image_processing"
+        try:
+            return importlib.import_module(f"{models}_pil_qwen2_vl").smart_resize
+        except ImportError:  # before transformers 5
+            return importlib.import_module(f"{models}_qwen2_vl").smart_resize
+
+
+def conversation(system: str, before: str, after: str, prefix: str, image: str = IMAGE_TOKEN) -> str:
+    """A conversation up to where the model goes on, in the form (ChatML) that both generations were trained on.
+
+    image: what stands for the picture, one image token or as many as it needs.
+    """
+    picture = f"<|vision_start|>{image}<|vision_end|>"
+    return (
+        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{before}{picture}{after}<|im_end|>\n"
+        f"<|im_start|>assistant\n{prefix}"
+    )
+
+
+CHAT_TEMPLATE = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['content'] is string %}{{ message['content'] }}{% else %}{% for part in message['content'] %}"
+    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The form of `conversation` in Jinja, for checkpoints that bring none for pictures."""
+
+
+def prompt_ids(tokenizer: Any, prompt: Prompt, cells: int, image_id: int) -> list[int]:
+    """The tokens of a conversation up to where the model goes on, with one image token for each cell of the image."""
+    text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    at = ids.index(image_id)
+    return [*ids[:at], *[image_id] * cells, *ids[at + 1 :]]

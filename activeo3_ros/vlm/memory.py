@@ -1,0 +1,59 @@
+"""What to do when the requests of a frame do not fit into the memory of the device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from ..core.errors import OutOfMemory
+from .engine import Engine, Reply, Request
+from .families import Family
+
+logger = logging.getLogger(__name__)
+
+MIN_PIXELS = 112 * 112
+"""A view is never shown smaller than this for want of memory."""
+
+
+def generate_within_memory(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
+    """The replies of an engine, asking for fewer requests at a time, then for smaller images, while memory is short.
+
+    Raises OutOfMemory if even one small image does not fit; the engine can be asked again.
+    """
+    if not requests:
+        return []
+    try:
+        return engine.generate(requests)
+    except OutOfMemory as error:
+        if len(requests) == 1:
+            smaller = _half(requests[0], engine.family)
+            if smaller is None:
+                raise
+            reason = str(error)
+        else:
+            logger.warning("%s; answering them in two halves", error)
+            smaller = None
+    if smaller is None:
+        half = len(requests) // 2
+        return generate_within_memory(engine, requests[:half]) + generate_within_memory(engine, requests[half:])
+    height, width = smaller.image.shape[:2]
+    logger.warning("%s; showing the view at %d x %d px instead", reason, width, height)
+    note = f"memory was short: shown at {width} x {height} px"
+    return [
+        replace(reply, notes=(note,)) if not reply.notes else reply
+        for reply in generate_within_memory(engine, [smaller])
+    ]
+
+
+def _half(request: Request, family: Family) -> Request | None:
+    """The same request with at most half the pixels, in whole cells of the model; None where they would be too few."""
+    height, width = request.image.shape[:2]
+    pixels = height * width // 2
+    if pixels < MIN_PIXELS:
+        return None
+    size = family.fit(width, height, pixels)
+    return replace(request, image=np.asarray(cv2.resize(request.image, size, interpolation=cv2.INTER_AREA), np.uint8))

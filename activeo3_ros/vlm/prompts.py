@@ -1,0 +1,140 @@
+"""The prompts in `config/prompts/`, filled in for one frame."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import yaml
+
+from ..assets.resources import config_directory
+from ..core.errors import InvalidInput
+from ..core.query import Query
+from .answer_grammar import FORMS, answer_regex
+from .engine import Prompt
+
+REASONING = ("full", "short", "none")
+"""How much a policy may think aloud: as it was trained, in one sentence, or not at all."""
+KEYS = ("system", "before_image", "after_image", "reasoning", "prefix", "stop", "form")
+
+
+@dataclass(frozen=True)
+class PromptTemplate:
+    """One file of `config/prompts/`: see `config/prompts/README.md` for its keys."""
+
+    path: Path
+    system: str
+    before_image: str
+    after_image: str
+    reasoning: Mapping[str, str]
+    prefix: Mapping[str, str]
+    stop: Mapping[str, tuple[str, ...]]
+    form: str
+
+    def fill(self, reasoning: str = "none", **values: Any) -> Prompt:
+        """The prompt with its `$placeholders` filled in. Raises InvalidInput for one without a value."""
+        values = {name: str(value) for name, value in values.items()}
+
+        def filled(text: str, **more: str) -> str:
+            try:
+                return Template(text).substitute(values, **more)
+            except (KeyError, ValueError) as error:
+                known = ", ".join(f"${name}" for name in sorted({*values, "reasoning"}))
+                raise InvalidInput(
+                    f"{self.path}: placeholder {error} cannot be filled in; there are {known}"
+                ) from error
+
+        thinking = self.reasoning.get(reasoning, "").strip()
+        return Prompt(
+            after=filled(self.after_image, reasoning=thinking),
+            before=filled(self.before_image, reasoning=thinking),
+            system=self.system,
+            prefix=self.prefix.get(reasoning, ""),
+            stop=self.stop.get(reasoning, ()),
+            regex=self.regex(reasoning, values.get("max_regions")),
+        )
+
+    def regex(self, reasoning: str, at_most: str | None = None) -> str:
+        """Of all that may follow the prefix; "" where the prompt names no form for its answers.
+
+        Raises InvalidInput if an answer of that form cannot begin with the prefix.
+        """
+        if not self.form:
+            return ""
+        prefix = self.prefix.get(reasoning, "")
+        regex = answer_regex(self.form, prefix, reasoning != "none", None if at_most is None else int(at_most))
+        if regex is None:
+            raise InvalidInput(f"{self.path}: an answer of the form {self.form!r} cannot begin with {prefix!r}")
+        return regex
+
+
+def load_prompt(name_or_path: str) -> PromptTemplate:
+    """A prompt of `config/prompts/` by name, or any by the path of a .yaml file. Raises InvalidInput if it is wrong."""
+    given = name_or_path.endswith((".yaml", ".yml"))
+    path = Path(name_or_path) if given else config_directory() / "prompts" / f"{name_or_path}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InvalidInput(f"{path}: not a readable prompt: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise InvalidInput(f"{path}: a prompt must be a mapping with the keys {', '.join(KEYS)}")
+    unknown = sorted(str(key) for key in values if key not in KEYS)
+    if unknown:
+        raise InvalidInput(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(KEYS)}")
+    form = str(values.get("form", ""))
+    if form and form not in FORMS:
+        raise InvalidInput(f"{path}: 'form' must be one of {', '.join(FORMS)}, got {form!r}")
+    template = PromptTemplate(
+        path=path,
+        system=str(values.get("system", "You are a helpful assistant.")),
+        before_image=str(values.get("before_image", "")),
+        after_image=str(values.get("after_image", "")),
+        reasoning=_texts(path, "reasoning", values.get("reasoning", {})),
+        prefix=_texts(path, "prefix", values.get("prefix", {})),
+        stop=_stops(path, values.get("stop", [])),
+        form=form,
+    )
+    for reasoning in REASONING:
+        template.regex(reasoning)  # a prefix that does not fit the form is refused here, not with the first frame
+    return template
+
+
+def _texts(path: Path, key: str, values: Any) -> dict[str, str]:
+    if not isinstance(values, dict) or not set(values) <= set(REASONING):
+        raise InvalidInput(f"{path}: {key!r} must be a mapping with keys among {', '.join(REASONING)}, got {values!r}")
+    return {str(name): str(text) for name, text in values.items()}
+
+
+def _stops(path: Path, values: Any) -> dict[str, tuple[str, ...]]:
+    """The texts that end an answer, for each setting of `reasoning`; one list holds for all of them."""
+    stops = values if isinstance(values, dict) else dict.fromkeys(REASONING, values)
+    if not set(stops) <= set(REASONING) or not all(isinstance(texts, list) for texts in stops.values()):
+        raise InvalidInput(
+            f"{path}: 'stop' must be a list of texts, or a mapping of {', '.join(REASONING)} to lists, got {values!r}"
+        )
+    return {str(name): tuple(map(str, texts)) for name, texts in stops.items()}
+
+
+def target_of(query: Query) -> str:
+    """What a query asks for, in words for a prompt."""
+    names = ", ".join(query.classes)
+    if query.text and names:
+        return f"{query.text} ({names})"
+    return query.text or names or "every object that matters to somebody who drives or moves here"
+
+
+_QUESTION_STARTS = frozenset(
+    [
+        *["what", "which", "who", "whose", "whom", "where", "when", "why", "how", "is", "are", "was", "were", "do"],
+        *["does", "did", "can", "could", "will", "would", "has", "have", "tell", "read", "count", "describe", "say"],
+    ]
+)
+
+
+def is_question(query: Query) -> bool:
+    """Whether a query wants an answer in words rather than boxes: it ends with a question mark or begins like one."""
+    words = query.text.lower().split()
+    return bool(words) and (query.text.rstrip().endswith(("?", "\uff1f")) or words[0].strip(",:") in _QUESTION_STARTS)

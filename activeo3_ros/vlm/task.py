@@ -1,0 +1,141 @@
+"""Examines regions with a vision-language model: finds what is asked for, or answers a question from what it sees."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..core.budget import MAX_REGIONS, Budget
+from ..core.errors import EngineError, InvalidInput
+from ..core.frame import GLOBAL_VIEW, View
+from ..core.geometry import Box, non_maximum_suppression
+from ..core.query import Query
+from ..core.results import Finding, Findings, Grounding
+from .engine import Engine, Reply, Request
+from .engines import shared_engine
+from .memory import generate_within_memory
+from .parsing import Answer, parse_answer
+from .prompts import is_question, load_prompt, target_of
+from .reply_notes import excerpt, reply_notes
+
+SAME_OBJECT_IOU = 0.7
+"""Two boxes of one label in one view that overlap more are one object, which the model named twice."""
+UNKNOWN = frozenset({"", "unknown", "none", "n/a", "not visible", "not shown", "cannot tell", "can't tell"})
+"""What a model says that does not see the answer."""
+
+
+class MllmTask:
+    """Asks the model about all views of a frame in one call."""
+
+    batch_size = MAX_REGIONS + 1
+    concurrent = True
+
+    def __init__(
+        self,
+        engine: Mapping[str, Any] | Engine,
+        crop_side: int = 840,
+        keep_aspect: bool = False,
+        prompt: str = "task_grounding",
+        question_prompt: str = "task_question",
+    ) -> None:
+        """engine: settings of an engine (see `vlm.engines`), or one that runs.
+
+        crop_side: pixels; each region is shown as a square of this side where the budget allows it, 28 to 4096; the
+        paper has 840. keep_aspect: show it with as many pixels but undistorted, as the released demo does.
+        prompt, question_prompt: names in `config/prompts/` or paths, for queries that name targets or ask a question.
+        """
+        if not 28 <= crop_side <= 4096:
+            raise InvalidInput(f"crop_side must be 28 to 4096 pixels, got {crop_side}")
+        self.crop_side = crop_side
+        self.keep_aspect = keep_aspect
+        self._prompt, self._question_prompt = load_prompt(prompt), load_prompt(question_prompt)
+        self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
+
+    def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
+        pixels = min(max_pixels, self.crop_side**2)
+        return self.engine.family.fit(width if self.keep_aspect else 1.0, height if self.keep_aspect else 1.0, pixels)
+
+    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
+        """Raises EngineError if no answer at all can be used: that is a failure, not an empty scene."""
+        replies = generate_within_memory(self.engine, [self.request(view, query, budget) for view in views])
+        answers = [parse_answer(reply.text, self.engine.family.extent(reply.input_size)) for reply in replies]
+        if replies and not any(_usable(answer, query) for answer in answers):
+            raise EngineError(f"none of {len(replies)} answers could be used; the first is {excerpt(replies[0].text)}")
+        return [self._look(*seen, query) for seen in zip(views, replies, answers, strict=True)]
+
+    def request(self, view: View, query: Query, budget: Budget) -> Request:
+        """What the model is asked for a view."""
+        template = self._question_prompt if is_question(query) else self._prompt
+        target = target_of(query)
+        return Request(view.image, template.fill(target=target, question=target), budget.max_tokens)
+
+    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
+        """The answer that the views support most, each view's voice weighing as much as the model was sure of it."""
+        if not is_question(query):
+            return None
+        voices: dict[str, float] = defaultdict(float)
+        wording: dict[str, str] = {}
+        for look in looks:
+            if look.answer is not None:
+                key = look.answer.lower().strip(" .")
+                wording.setdefault(key, look.answer)
+                score = look.objects[0].score if look.objects else math.nan
+                voices[key] += 0.5 if math.isnan(score) else score
+        return wording[max(voices, key=lambda key: voices[key])] if voices else None
+
+    def _look(self, view: View, reply: Reply, answer: Answer, query: Query) -> Findings:
+        asked = is_question(query)
+        words = answer.words.strip() if asked else ""
+        known = words if words.lower().strip(" .") not in UNKNOWN else ""
+        findings = self._findings(view, reply, answer, query, known) if known or not asked else ()
+        where = "view" if view.region == GLOBAL_VIEW else f"region {view.region + 1}"
+        notes = tuple(
+            f"{where}: {note}" for note in (*reply.notes, *reply_notes(reply, answer, _usable(answer, query)))
+        )
+        return Findings(findings, known or None, len(reply.tokens), notes)
+
+    def _findings(self, view: View, reply: Reply, answer: Answer, query: Query, words: str) -> tuple[Finding, ...]:
+        family = self.engine.family
+        boxes = family.to_view([box.corners for box in answer.boxes], reply.input_size, (view.width, view.height))
+        findings = [
+            Finding(
+                label_for(box.label, query),
+                Box(*row.tolist()),
+                reply.probability((*box.spans, *answer.words_spans)),
+                query.text,
+                words,
+                reply.probability(answer.words_spans) if words else math.nan,
+            )
+            for box, row in zip(answer.boxes, boxes, strict=True)
+        ]
+        return tuple(_once(findings))
+
+
+def _usable(answer: Answer, query: Query) -> bool:
+    return answer.says_where or (is_question(query) and bool(answer.words))
+
+
+def label_for(label: str, query: Query) -> str:
+    """The class of the query that a model's label means; the label itself where it means none of them."""
+    plain = label.lower().strip()
+    for name in query.classes:
+        if plain in (name.lower(), f"{name.lower()}s", f"{name.lower()}es"):
+            return name
+    if not plain:
+        return query.classes[0] if len(query.classes) == 1 else query.text or "object"
+    return label
+
+
+def _once(findings: Sequence[Finding]) -> list[Finding]:
+    """Each object once, the surest box of it, in the model's order."""
+    kept: list[int] = []
+    for label in dict.fromkeys(finding.label for finding in findings):
+        members = [index for index, finding in enumerate(findings) if finding.label == label]
+        boxes = [findings[index].box.as_tuple() for index in members]
+        scores = np.nan_to_num([findings[index].score for index in members])
+        kept += [members[int(i)] for i in non_maximum_suppression(boxes, scores, SAME_OBJECT_IOU)]
+    return [findings[index] for index in sorted(kept)]

@@ -1,0 +1,67 @@
+"""Widened layers compute what they computed before."""
+
+from __future__ import annotations
+
+import pytest
+
+from activeo3_ros.vlm.backends.alignment import MULTIPLE, align_feed_forward
+
+torch = pytest.importorskip("torch", reason="torch is not installed")
+
+
+class Gated(torch.nn.Module):
+    """A gated feed-forward layer as transformers has it (`joined` off) or as vLLM has it."""
+
+    def __init__(self, width: int, joined: bool, bias: bool) -> None:
+        super().__init__()
+        if joined:
+            self.gate_up_proj = torch.nn.Linear(16, 2 * width, bias=bias)
+        else:
+            self.gate_proj, self.up_proj = (torch.nn.Linear(16, width, bias=bias) for _ in range(2))
+        self.down_proj = torch.nn.Linear(width, 16, bias=bias)
+
+    def forward(self, x):
+        gate, up = self.gate_up_proj(x).chunk(2, -1) if hasattr(self, "gate_up_proj") else (
+            self.gate_proj(x), self.up_proj(x)
+        )  # fmt: skip
+        return self.down_proj(torch.nn.functional.silu(gate) * up)
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_widened_layer_gives_the_same_numbers(joined, bias):
+    torch.manual_seed(0)
+    tower = torch.nn.ModuleList([Gated(95, joined, bias), Gated(MULTIPLE, joined, bias)]).double()
+    x = torch.randn(7, 16, dtype=torch.float64)
+    before = [layer(x) for layer in tower]
+    assert align_feed_forward(tower) == 1, "the one that is wide enough stays as it is"
+    assert tower[0].down_proj.weight.shape == (16, 128) and tower[1].down_proj.weight.shape == (16, MULTIPLE)
+    for layer, expected in zip(tower, before, strict=True):
+        torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_the_vision_tower_of_a_model_is_widened():
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = transformers.Qwen2_5_VLConfig(
+        vision_config={"depth": 2, "hidden_size": 32, "intermediate_size": 100, "num_heads": 2, "out_hidden_size": 32}
+    )
+    from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel as Tower
+
+    tower = Tower._from_config(config.vision_config).eval()
+    pixels, grid = torch.randn(16, 1176), torch.tensor([[1, 4, 4]])
+    with torch.no_grad():
+        before = tower(pixels, grid_thw=grid).pooler_output
+        assert align_feed_forward(tower) == 2
+        torch.testing.assert_close(tower(pixels, grid_thw=grid).pooler_output, before, rtol=1e-4, atol=1e-5)
+
+
+def test_in_vllm_the_vision_tower_alone_is_widened():
+    """The language model's layers may hold 8-bit weights, transposed."""
+    from activeo3_ros.vlm.backends.vllm_engine import _align_tower
+
+    model = torch.nn.Module()
+    model.visual, model.language_model = Gated(95, True, False), Gated(95, True, False)
+    _align_tower(model)
+    assert model.visual.down_proj.weight.shape == (16, 128)
+    assert model.language_model.down_proj.weight.shape == (16, 95)
+    _align_tower(torch.nn.Module())

@@ -1,0 +1,124 @@
+"""The embedded preset with its real models on real pictures."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from loading import BENCHMARKS, load_script
+
+from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, TERRAIN_PICTURE, AssetError, require
+from activeo3_ros.core import Box, Budget, Frame, Query, Status
+from activeo3_ros.core.geometry import iou
+from activeo3_ros.presets import load_preset
+
+ROOT = Path(__file__).resolve().parents[2]
+POLICE_CAR = ROOT.parent / "shared" / "data" / "sa_3088.jpg"
+
+try:
+    for asset in (CENTERNET, MOTORWAY_PICTURE, TERRAIN_PICTURE):
+        require(asset)
+except AssetError as error:
+    pytest.skip(f"{error} (and: activeo3 prefetch demo)", allow_module_level=True)
+
+
+benchmark = load_script(BENCHMARKS / "active_vs_slices.py")
+
+
+@pytest.fixture(scope="module")
+def perception():
+    return load_preset("embedded").build()
+
+
+@pytest.fixture(scope="module")
+def motorway():
+    return Frame(cv2.imread(str(require(MOTORWAY_PICTURE))))
+
+
+@pytest.fixture(scope="module")
+def reference(perception, motorway):
+    return benchmark.reference(perception.task._detector, motorway)[0]
+
+
+@pytest.mark.parametrize(("views", "recall"), [(1, 0.3), (4, 0.67), (8, 0.75)])
+def test_on_the_motorway_it_finds_what_slicing_finds_with_a_fraction_of_the_views(
+    perception, motorway, reference, views, recall
+):
+    """of the 30 boxes that are at least 8 px high in the reference of 66 slices; some are pieces of a vehicle."""
+    large = reference[:, 3] >= 8
+    assert (len(reference), large.sum()) == (40, 30)
+    result = perception.perceive(motorway, benchmark.VEHICLES, Budget(max_regions=views - 1))
+    found, matching = benchmark.matched(result, reference)
+    assert result.cost.views == views
+    assert sum(large[i] for i in found) / large.sum() >= recall
+    assert matching / len(result.detections) >= 0.75
+
+
+def test_the_same_frame_gives_the_same_result(perception, motorway):
+    first, second = (perception.perceive(motorway, benchmark.VEHICLES) for _ in range(2))
+    assert first.detections == second.detections
+    assert first.regions == second.regions
+
+
+def test_only_what_is_asked_for_is_reported(perception, motorway):
+    result = perception.perceive(motorway, Query(classes=("truck",)))
+    assert {d.label for d in result.detections} <= {"truck"}
+
+
+def test_it_reads_the_sign_beside_the_motorway(perception, motorway):
+    result = perception.perceive(motorway, Query("what does the sign say"))
+    assert result.answer == "Refuge areas, for emergency, use only"
+    assert {g.phrase for g in result.groundings} == {"sign"}
+    assert all(g.region >= 0 for g in result.groundings if g.text)
+
+
+def test_it_refuses_what_it_cannot_tell(perception, motorway):
+    result = perception.perceive(motorway, Query("the red car"))
+    assert result.status == Status.FAILED
+    assert "'red' is unknown; this preset detects person" in result.status_message
+    assert result.detections == ()
+
+
+def test_masks_lie_in_their_boxes_and_follow_the_object(perception, motorway):
+    result = perception.perceive(motorway, Query(classes=("car",), masks=True))
+    assert len(result.masks) > len(result.detections) / 2
+    for mask in result.masks:
+        assert mask.mask.shape == (mask.box.height, mask.box.width)
+        assert 0.05 <= mask.mask.mean() <= 0.98
+        assert mask.box in [d.box.snapped(motorway.width, motorway.height) for d in result.detections]
+
+
+def test_an_empty_scene_is_complete_and_empty(perception):
+    result = perception.perceive(Frame(np.full((1080, 1920, 3), 120, np.uint8)))
+    assert (result.status, result.detections) == (Status.COMPLETE, ())
+    assert len(result.regions) > 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 8000), (12000, 9000)])
+def test_pictures_of_odd_sizes(perception, size):
+    result = perception.perceive(Frame(np.zeros((size[1], size[0], 3), np.uint8)), Query(classes=("car",)))
+    assert result.status == Status.COMPLETE
+
+
+def test_the_jeeps_are_found_once_each(perception):
+    """Five in a row in the desert, the largest 200 px wide: zooming must not add pieces of those that it cuts."""
+    frame = Frame(cv2.imread(str(require(TERRAIN_PICTURE))))
+    result = perception.perceive(frame, benchmark.VEHICLES)
+    jeeps = [(230, 455, 208, 135), (503, 450, 105, 80), (635, 437, 75, 60), (725, 422, 68, 52), (790, 405, 45, 45)]
+    overlaps = iou([d.box.as_tuple() for d in result.detections], jeeps)
+    assert (overlaps.max(axis=0) >= 0.4).all()
+    assert len(result.detections) <= 6
+
+
+@pytest.mark.skipif(not POLICE_CAR.exists(), reason="the photograph is not part of the project")
+def test_it_reads_the_number_on_the_police_car_only_when_it_may_zoom(perception):
+    frame = Frame(cv2.imread(str(POLICE_CAR)))
+    truth = Box(*json.loads(POLICE_CAR.with_suffix(".json").read_text())["bbox"][0])
+    query = Query("the number on the police car")
+    result = perception.perceive(frame, query)
+    assert result.answer == "102"
+    read = [g for g in result.groundings if g.text == "102"]
+    assert iou([read[0].box.as_tuple()], [truth.as_tuple()])[0, 0] >= 0.8
+    assert "'police car' is looked for as 'car'" in result.status_message
+    assert perception.perceive(frame, query, Budget(max_regions=0)).answer is None

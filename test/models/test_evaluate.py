@@ -1,0 +1,226 @@
+"""`activeo3 evaluate` and `benchmark composite`: from frames to a report, resumable, shared, the same again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from bag_fixtures import START_NS, STEP_NS, raw_messages, write_mcap
+
+pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
+pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
+
+from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
+from activeo3_ros.cli import main as cli
+from activeo3_ros.core import Budget, Frame, Query
+from activeo3_ros.evaluation.composite import SCENE_SIZE, make_scene
+from activeo3_ros.evaluation.oracle import Oracle
+from activeo3_ros.evaluation.region_quality import region_quality
+
+SAMPLES = 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def models() -> None:
+    try:
+        for asset in NEEDED_BY["demo"]:
+            require(asset)
+    except AssetError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the composite benchmark with all methods, computed by two processes."""
+    out = tmp_path_factory.mktemp("composite")
+    command = [
+        "benchmark",
+        "composite",
+        "--samples",
+        str(SAMPLES),
+        "--regions",
+        "0,2",
+        "--baselines",
+        "--bootstrap",
+        "50",
+    ]
+    assert run(*command, "--out", str(out), "--workers", "2") == 0
+    return out
+
+
+def run(*arguments: str) -> int:
+    return subprocess.run(
+        [sys.executable, "-m", "activeo3_ros.cli", *arguments], env=os.environ.copy(), check=False
+    ).returncode
+
+
+def test_two_processes_share_the_items_and_all_methods_are_reported(finished: Path):
+    metrics = json.loads((finished / "metrics.json").read_text())
+    names = [method["id"] for method in metrics["methods"]]
+    assert names == ["embedded-0", "embedded-2", "full_frame-0", "centre_crop-2", "grid-2", "random-2", "oracle-2"]
+    assert len(list(finished.glob("items/*/*.json"))) == SAMPLES * len(names)
+    for method in metrics["methods"]:
+        value, low, high = method["quality"]["AR"]
+        assert low <= value <= high
+        assert method["failed"] == 0
+        assert method["cost"]["views"] == 1 + method["regions"]
+    assert {d["a"] for d in metrics["differences"]} == {"embedded-2"}
+    assert "faster-coco-eval" in metrics["environment"]["versions"]
+    assert (finished / "metrics.csv").read_text().startswith("method,regions,metric,value,low,high\n")
+
+
+def test_a_killed_run_computes_only_what_is_missing_and_ends_the_same(finished: Path, tmp_path: Path, capsys):
+    out = tmp_path / "resumed"
+    shutil.copytree(finished, out)
+    kept, removed = out / "items" / "grid-2" / "1.json", out / "items" / "grid-2" / "2.json"
+    before, removed_before = kept.stat().st_mtime_ns, json.loads(removed.read_text())
+    removed.unlink()
+    command = [
+        "benchmark",
+        "composite",
+        "--samples",
+        str(SAMPLES),
+        "--regions",
+        "0,2",
+        "--baselines",
+        "--bootstrap",
+        "50",
+    ]
+    assert cli.main([*command, "--out", str(out)]) == 0
+    assert kept.stat().st_mtime_ns == before
+    again = json.loads(removed.read_text())
+    assert {**again, "timings_ms": 0} == {**removed_before, "timings_ms": 0}
+    first, second = (json.loads((path / "metrics.json").read_text()) for path in (finished, out))
+    assert [m["quality"] for m in first["methods"]] == [m["quality"] for m in second["methods"]]
+    assert first["differences"] == second["differences"]
+
+    assert cli.main([*command[:3], "3", *command[4:], "--out", str(out)]) == 2
+    assert "is of other work (it differs in dataset, samples)" in capsys.readouterr().err
+
+
+def test_a_process_of_torchrun_computes_its_share_only(tmp_path: Path):
+    for rank in (0, 1):
+        environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+        command = [sys.executable, "-m", "activeo3_ros.cli", "benchmark", "composite", "--samples", "3"]
+        command += ["--preset", "full_frame", "--out", str(tmp_path)]
+        assert subprocess.run(command, env=environment, check=False).returncode == 0
+        assert len(list(tmp_path.glob("items/*/*.json"))) == (2, 3)[rank]
+
+
+def test_the_report_needs_nothing_but_itself(finished: Path):
+    page = (finished / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]+"', page)
+    assert not re.findall(r"@import|url\((?!#|data:)", page)
+    for part in ("Quality against budget", "Latency", "Worst frames", "oracle", "benchmark composite --samples"):
+        assert part in page
+    assert page.count("<svg") == 3
+
+
+def test_the_report_shows_itself_in_a_browser(finished: Path, tmp_path: Path):
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium is installed")
+    command = [
+        chromium,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        f"--user-data-dir={tmp_path}",
+    ]
+    command += [
+        "--host-resolver-rules=MAP * ~NOTFOUND",
+        "--window-size=1250,2400",
+        f"--screenshot={tmp_path / 's.png'}",
+    ]
+    subprocess.run([*command, (finished / "report.html").as_uri()], check=True, capture_output=True, timeout=120)
+    picture = cv2.imread(str(tmp_path / "s.png"))
+    assert picture.shape == (2400, 1250, 3)
+    rows = (picture < 128).any(axis=(1, 2))
+    assert rows[:1200].mean() > 0.2  # the table and the curves are there
+    assert (np.ptp(picture.astype(int), axis=2) > 60).mean() > 0.001  # coloured lines
+    filled = (picture < 250).all(axis=2).mean(axis=1) > 0.8
+    assert filled.sum() > 150  # a photograph from side to side
+
+
+def test_frames_of_a_bag_are_judged_by_their_stamps(tmp_path: Path, capsys):
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(3))
+    truth = {
+        "images": [{"id": i, "stamp": START_NS + i * STEP_NS, "height": 48, "width": 64} for i in (0, 2, 99)],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [{"id": 1, "image_id": 0, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    command = ["evaluate", "--coco", str(tmp_path / "truth.json"), "--bag", str(bag), "--preset", "full_frame"]
+    assert cli.main([*command, "--out", str(tmp_path / "out"), "--bootstrap", "10"]) == 0
+    assert "1 frames of" in capsys.readouterr().err
+    assert sorted(path.name for path in (tmp_path / "out" / "items" / "full_frame-0").iterdir()) == ["0.json", "2.json"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.pop("categories"), "has no list 'categories'"),
+        (lambda t: t["annotations"][0].update(image_id=5), "is of the image 5, which does not exist"),
+        (lambda t: t["annotations"][0].update(category_id=5), "has the category 5, which does not exist"),
+        (lambda t: t["annotations"][0].update(bbox=[1, 2, -3, 4]), "a box is x, y, width, height"),
+        (lambda t: t["annotations"][0].pop("bbox"), "an entry is not as COCO has it"),
+        (lambda t: t["images"].append(t["images"][0]), "two entries have the same image id"),
+        (lambda t: t["images"][0].update(file_name="no.jpg"), "no.jpg is missing"),
+        (lambda t: t["categories"][0].update(name="unicorn"), "unicorn"),
+    ],
+)
+def test_wrong_truth_is_one_line_and_exit_code_2(tmp_path: Path, change, says: str, capsys):
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((48, 64, 3), np.uint8))
+    truth = {
+        "images": [{"id": 1, "file_name": "a.jpg", "height": 48, "width": 64}],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 9, 9]}],
+    }
+    change(truth)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    command = ["evaluate", "--coco", str(tmp_path / "truth.json"), "--images", str(tmp_path), "--preset", "full_frame"]
+    assert cli.main([*command, "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_scenes_are_the_same_for_a_seed_and_their_boxes_fit_their_masks():
+    scene, again, other = make_scene(3, 1), make_scene(3, 1), make_scene(4, 1)
+    assert np.array_equal(scene.image, again.image)
+    assert scene.boxes == again.boxes
+    assert not np.array_equal(scene.image, other.image)
+    assert scene.image.shape == (SCENE_SIZE[1], SCENE_SIZE[0], 3)
+    assert scene.boxes
+    for box, mask in zip(scene.boxes, scene.masks, strict=True):
+        outside = mask.copy()
+        outside[box.slices()] = False
+        assert mask.any()
+        assert not outside.any()
+
+
+def test_the_oracle_covers_the_small_objects_first():
+    frame = Frame(np.zeros((1080, 1920, 3), np.uint8))
+    oracle = Oracle()
+    oracle.truth = np.array([[100.0, 100, 12, 12], [130, 110, 12, 12], [1500, 900, 14, 14], [600, 300, 500, 400]])
+    view = frame.view(frame.window, (512, 288))
+    regions = [view.box_to_source(r.box) for r in oracle.propose(view, Query(), Budget(max_regions=2)).regions]
+    quality = region_quality([r.as_tuple() for r in regions], oracle.truth[:3])
+    assert quality.covered == 3
+    assert not oracle.propose(view, Query(), Budget(max_regions=0)).regions
+
+
+def test_region_quality_by_hand():
+    quality = region_quality([[0, 0, 10, 10], [5, 0, 10, 10]], [[0, 0, 5, 10], [2, 0, 5, 10], [50, 50, 4, 4]])
+    assert (quality.covered, quality.objects) == (2, 3)
+    assert quality.purity == pytest.approx((0.7 + 0.2) / 2)  # the objects' union: columns 0 to 7
+    assert quality.overlap == pytest.approx(50 / 150)

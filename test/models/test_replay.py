@@ -1,0 +1,253 @@
+"""`activeo3 replay`: the same results every time, for every frame, in files that other tools read."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import pytest
+from bag_fixtures import (
+    START_NS,
+    STEP_NS,
+    compressed_message,
+    picture,
+    raw_messages,
+    write_humble_db3,
+    write_mcap,
+)
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+from rosbags.highlevel import AnyReader
+
+from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, AssetError, require
+from activeo3_ros.bags.writing import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image
+from activeo3_ros.cli import main as cli
+from activeo3_ros.codecs.image_files import read_image
+
+pytestmark = pytest.mark.usefixtures("models")
+
+
+@pytest.fixture(scope="module")
+def models() -> None:
+    try:
+        require(CENTERNET)
+    except AssetError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def motorway():
+    try:
+        return cv2.resize(read_image(require(MOTORWAY_PICTURE)), (640, 348), interpolation=cv2.INTER_AREA)
+    except AssetError as error:
+        pytest.skip(str(error))
+
+
+def replay(bag: Path, out: Path, *options: str) -> int:
+    return cli.main(["replay", str(bag), "--out", str(out), "--preset", "full_frame", *options])
+
+
+def hash_of(printed: str) -> str:
+    return printed.rpartition("sha256 without times: ")[2].strip()
+
+
+def results(path: Path) -> list:
+    """Read by mcap-ros2-support, with nothing but the definitions in the file."""
+    with path.open("rb") as file:
+        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        return [(c.topic, m) for _, c, _, m in reader.iter_decoded_messages() if c.topic.startswith("/activeo3/")]
+
+
+def stamp(message) -> int:
+    return message.header.stamp.sec * 10**9 + message.header.stamp.nanosec
+
+
+def test_two_replays_give_the_same_results_apart_from_times(tmp_path: Path, motorway, capsys):
+    bag = write_mcap(tmp_path / "a.mcap", [(START_NS, serialize_image(motorway, START_NS, "optical"))] * 2)
+    options = ("--preset", "embedded", "--classes", "car,truck", "--masks")
+    assert replay(bag, tmp_path / "1.mcap", *options) == 0
+    first = hash_of(capsys.readouterr().out)
+    assert replay(bag, tmp_path / "2.mcap", *options) == 0
+    assert hash_of(capsys.readouterr().out) == first
+    assert len(first) == 64
+    (_, message), _ = results(tmp_path / "1.mcap")
+    assert len(message.detections) > 5
+    assert message.regions
+    assert message.query == "car, truck"
+
+
+def test_every_frame_has_a_result_with_its_own_header_whatever_the_order_of_recording(tmp_path: Path):
+    shuffled = [raw_messages(6)[i] for i in (3, 0, 5, 1, 4, 2)]
+    bag = write_mcap(tmp_path / "a.mcap", [(START_NS + i, cdr) for i, (_, cdr) in enumerate(shuffled)])
+    assert replay(bag, tmp_path / "r.mcap") == 0
+    with (tmp_path / "r.mcap").open("rb") as file:
+        reader = make_reader(file, decoder_factories=[DecoderFactory()])
+        found = [m for _, _, _, m in reader.iter_decoded_messages(log_time_order=False)]
+    assert [stamp(m) for m in found] == [START_NS + i * STEP_NS for i in range(6)]
+    assert {m.header.frame_id for m in found} == {"optical"}
+    assert {(m.camera, m.image_width, m.image_height, m.status) for m in found} == {("camera", 64, 48, 0)}
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_compressed_pictures_of_humble_are_replayed(tmp_path: Path, suffix: str):
+    topic = "/front/image_raw/compressed"
+    messages = [(START_NS + i, compressed_message(picture(i), START_NS + i * STEP_NS, suffix)) for i in range(3)]
+    bag = write_humble_db3(tmp_path / "a.db3", messages, topic, COMPRESSED_TYPE)
+    assert replay(bag, tmp_path / "r.mcap") == 0
+    assert [(name, m.camera, m.status) for name, m in results(tmp_path / "r.mcap")] == [
+        ("/activeo3/front/result", "front", 0)
+    ] * 3
+
+
+def test_several_cameras_go_to_topics_of_their_own_beside_their_pictures(tmp_path: Path):
+    write_mcap(tmp_path / "bag" / "0.mcap", raw_messages(3), topic="/front/image_raw")
+    write_mcap(tmp_path / "bag" / "1.mcap", raw_messages(2), topic="/rear/image_raw")
+    both = ("--topic", "/front/image_raw", "--topic", "/rear/image_raw")
+    assert replay(tmp_path / "bag", tmp_path / "r.mcap", *both, "--with-images") == 0
+    with AnyReader([tmp_path / "r.mcap"]) as reader:  # rosbags, which finds our types in the file
+        counts = {
+            topic.name if hasattr(topic, "name") else name: topic.msgcount for name, topic in reader.topics.items()
+        }
+        connections = [c for c in reader.connections if c.msgtype == IMAGE_TYPE]
+        copied = {cdr for _, _, cdr in reader.messages(connections)}
+        decoded = [reader.deserialize(cdr, c.msgtype) for c, _, cdr in reader.messages() if "result" in c.topic]
+    assert counts == {
+        "/activeo3/front/result": 3, "/activeo3/rear/result": 2, "/front/image_raw": 3, "/rear/image_raw": 2,
+    }  # fmt: skip
+    assert copied == {cdr for _, cdr in raw_messages(3)}
+    assert len(decoded) == 5
+
+
+def test_the_results_are_indexed_and_describe_themselves_as_foxglove_needs_it(tmp_path: Path):
+    """Without message definitions that are whole, an index and right checksums, Foxglove shows nothing of a file."""
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(3))
+    assert replay(bag, tmp_path / "r.mcap", "--with-images") == 0
+    with (tmp_path / "r.mcap").open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        summary, header = reader.get_summary(), reader.get_header()
+        in_order = [(channel.topic, message.log_time) for _, channel, message in reader.iter_messages()]
+    assert header.profile == "ros2"
+    assert {channel.message_encoding for channel in summary.channels.values()} == {"cdr"}
+    assert all(c.metadata["topic_type_hash"].startswith("RIHS01_") for c in summary.channels.values())
+    assert [time for _, time in in_order] == sorted(time for _, time in in_order)
+    assert summary.statistics.message_count == len(in_order) == 6
+    assert sum(len(chunk.message_index_offsets) for chunk in summary.chunk_indexes) == 6
+    for schema in summary.schemas.values():
+        assert schema.encoding == "ros2msg"
+        first, *others = re.split(r"^=+\nMSG: (\S+)\n", schema.data.decode(), flags=re.MULTILINE)
+        defined = dict(zip(others[::2], others[1::2], strict=True))
+        for text in (first, *defined.values()):
+            used = re.findall(r"^(\w+/\w+)(?:\[.*\])? \w+", text, flags=re.MULTILINE)
+            assert set(used) <= set(defined)
+
+
+def test_a_picture_that_cannot_be_decoded_has_a_failed_result_not_an_empty_one(tmp_path: Path, capsys):
+    good = compressed_message(picture(0), START_NS)
+    bad = compressed_message(picture(1), START_NS + STEP_NS).replace(b"\xff\xd9", b"\0\0")
+    bag = write_mcap(tmp_path / "a.mcap", [(START_NS, good), (START_NS, bad)], kind=COMPRESSED_TYPE)
+    assert replay(bag, tmp_path / "r.mcap") == 0
+    (_, first), (_, second) = results(tmp_path / "r.mcap")
+    assert (first.status, second.status) == (0, 2)
+    assert "cut off" in second.status_message
+    assert "2 processed, 1 failed" in capsys.readouterr().out
+
+
+def test_a_damaged_bag_is_replayed_as_far_as_it_goes(tmp_path: Path, capsys):
+    written = raw_messages(6)
+    bag = write_mcap(tmp_path / "a.mcap", written, chunk_bytes=9_000)  # a message a chunk
+    content = bytearray(bag.read_bytes())
+    content[content.index(written[2][1]) + 99] ^= 255
+    bag.write_bytes(content)
+    assert replay(bag, tmp_path / "r.mcap") == 0
+    captured = capsys.readouterr()
+    assert "1 selected frames are lost: the chunk at byte" in captured.err
+    assert "6 selected, 5 processed, 0 failed, 1 unreadable" in captured.out
+
+
+def test_a_replay_that_was_killed_resumes_to_the_same_hash(tmp_path: Path, capsys):
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(40, width=640, height=480), chunk_bytes=1)
+    assert replay(bag, tmp_path / "whole.mcap") == 0
+    whole = hash_of(capsys.readouterr().out)
+
+    out = tmp_path / "killed.mcap"
+    child = start(bag, out)
+    wait_for_results(child, out)
+    child.kill()
+    child.wait()
+    assert replay(bag, out, "--resume") == 0
+    printed = capsys.readouterr().out
+    assert hash_of(printed) == whole
+    assert 0 < int(printed.partition("processed, ")[2].split()[0]) < 40
+    assert len(results(out)) == 40
+
+    assert replay(bag, out, "--resume", "--every", "2") == 2
+    assert "made from other settings (frames)" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_a_bag_that_can_be_read(tmp_path: Path):
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(40, width=640, height=480))
+    child = start(bag, tmp_path / "r.mcap")
+    wait_for_results(child, tmp_path / "r.mcap")
+    child.send_signal(signal.SIGINT)
+    assert child.wait(60) == 130
+    assert 0 < len(results(tmp_path / "r.mcap")) < 40
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--topic", "/nothing"], "has no topic '/nothing'; it has /camera/image_raw"),
+        (["--start", "100"], "its 3 frames span 0.200 s"),
+        (["--every", "0"], "must be 1 to"),
+        (["--out", "results.bag"], "ends with .mcap"),
+        (["--classes", "unicorn"], "unicorn"),
+    ],
+)
+def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str], says: str, capsys):
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(3))
+    try:
+        code = replay(bag, tmp_path / "r.mcap", *options)
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.count("\n") == 1
+
+
+def test_topics_that_are_not_pictures_are_named_as_such(tmp_path: Path, capsys):
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(1), kind="std_msgs/msg/Header", topic="/chatter")
+    assert replay(bag, tmp_path / "r.mcap") == 2
+    assert "has no topic with pictures; it has /chatter" in capsys.readouterr().err
+
+
+def test_garbage_is_no_bag_with_pictures(tmp_path: Path, capsys):
+    (tmp_path / "a.mcap").write_bytes(b"garbage" * 50)
+    assert replay(tmp_path / "a.mcap", tmp_path / "r.mcap") == 2
+    assert "cannot be read as a bag" in capsys.readouterr().err
+
+
+def start(bag: Path, out: Path) -> subprocess.Popen:
+    command = [sys.executable, "-m", "activeo3_ros.cli", "replay", str(bag), "--out", str(out)]
+    return subprocess.Popen(
+        [*command, "--preset", "full_frame"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ.copy(),
+    )
+
+
+def wait_for_results(child: subprocess.Popen, out: Path) -> None:
+    """Until the file holds a few results."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and child.poll() is None:
+        if out.exists() and out.stat().st_size > 12_000:
+            return
+        time.sleep(0.01)
+    pytest.fail("the replay wrote nothing")

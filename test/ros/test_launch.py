@@ -1,0 +1,239 @@
+"""The launch files: one source for every default, and no surprises when they run."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import types
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lifecycle_msgs.msg import Transition
+from loading import load_script
+from node_fixtures.client import wait_for
+
+from activeo3_ros.assets.resources import config_directory
+from activeo3_ros.core import Budget
+from activeo3_ros.node import launching, parameters
+from activeo3_ros.node.parameters import PARAMETERS
+from activeo3_ros.node.transports import PROFILES, TRANSPORTS, profile_for_images
+from activeo3_ros.presets import load_preset, preset_names
+
+LAUNCH = Path(__file__).resolve().parents[2] / "launch"
+FILES = sorted(LAUNCH.glob("*.launch.py"))
+
+
+def run(path: Path) -> Any:
+    """The launch description that a file generates."""
+    return load_script(path).generate_launch_description()
+
+
+class FakeAction:
+    """Keeps what it was made with, and performs as a launch configuration."""
+
+    def __init__(self, *positional: Any, **named: Any) -> None:
+        self.positional, self.named = positional, named
+
+    def perform(self, context: FakeContext) -> str:
+        return context.values[self.positional[0]]
+
+
+@dataclass
+class FakeContext:
+    """The values of a launch file's arguments, and the environment of the launch process."""
+
+    values: dict[str, str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@pytest.fixture
+def fake_launch(monkeypatch):
+    """`launch` and `launch_ros`, which are not on PyPI, as far as our files use them."""
+    names = {
+        "launch": ["Action", "LaunchContext", "LaunchDescription", "LaunchDescriptionEntity"],
+        "launch.actions": [
+            "DeclareLaunchArgument",
+            "EmitEvent",
+            "ExecuteProcess",
+            "IncludeLaunchDescription",
+            "OpaqueFunction",
+            "RegisterEventHandler",
+            "SetEnvironmentVariable",
+        ],
+        "launch.event_handlers": ["OnProcessStart"],
+        "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
+        "launch.substitutions": ["LaunchConfiguration"],
+        "launch_ros": [],
+        "launch_ros.actions": ["LifecycleNode"],
+        "launch_ros.event_handlers": ["OnStateTransition"],
+        "launch_ros.events": [],
+        "launch_ros.events.lifecycle": ["ChangeState"],
+    }
+    for name, members in names.items():
+        module = types.ModuleType(name)
+        for member in members:
+            setattr(module, member, type(member, (FakeAction,), {}))
+        monkeypatch.setitem(sys.modules, name, module)
+
+
+def test_defaults_are_those_of_the_parameters():
+    defaults = {argument.name: argument.default for argument in launching.arguments()}
+    (passed,) = launching.node_parameters(defaults)
+    for name, value in passed.items():
+        expected = PARAMETERS[name].default if name in PARAMETERS else False  # use_sim_time is every node's own
+        assert value == expected, name
+
+
+def test_the_arguments_are_those_that_are_promised_and_every_one_is_described():
+    names = [argument.name for argument in launching.arguments()]
+    assert names == ["preset", "cameras", "namespace", "transport", "config", "autostart", "log_level", "use_sim_time"]
+    for argument in launching.arguments():
+        assert argument.description.endswith(".")
+        assert not argument.choices or argument.default in argument.choices
+
+
+def test_every_preset_is_a_choice_and_the_node_leaves_it_as_it_is():
+    choices = next(argument.choices for argument in launching.arguments() if argument.name == "preset")
+    assert list(choices) == preset_names()
+    defaults = {name: parameter.default for name, parameter in PARAMETERS.items()}
+    for name in preset_names():
+        preset = load_preset(name)
+        assert isinstance(preset.budget, Budget)
+        assert parameters.budget(defaults, preset.budget) == preset.budget
+        assert parameters.query(defaults, preset.query, 0) == preset.query
+
+
+def test_what_the_node_gets_is_allowed_there():
+    values = {argument.name: argument.default for argument in launching.arguments()}
+    values.update(cameras="front, rear/left", transport="compressed", autostart="true", config="/some/file.yaml")
+    passed, file = launching.node_parameters(values)
+    assert passed["cameras"] == ["front", "rear/left"]
+    assert file == "/some/file.yaml"
+    table = {name: value for name, value in passed.items() if name in PARAMETERS}
+    defaults = {name: parameter.default for name, parameter in PARAMETERS.items()}
+    parameters.check({**defaults, **table}, set(table), configured=False)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_a_launch_file_evaluates_nothing_opens_no_connection_and_starts_no_shell(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
+    named = {keyword.arg for node in ast.walk(tree) if isinstance(node, ast.Call) for keyword in node.keywords}
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert not called & {"eval", "exec", "compile", "__import__"}
+    assert not {name.split(".")[0] for name in imported} & {"os", "subprocess", "urllib", "requests", "socket"}
+    assert "shell" not in named
+
+
+def test_the_node_is_started_with_its_arguments_and_the_transports_for_large_messages(fake_launch):
+    *declared, start = run(LAUNCH / "perception.launch.py").positional[0]
+    assert [action.positional[0] for action in declared] == [argument.name for argument in launching.arguments()]
+    values = {action.positional[0]: action.named["default_value"] for action in declared}
+    variable, node = start.named["function"](FakeContext({**values, "namespace": "robot"}))
+    assert (node.named["package"], node.named["executable"]) == ("activeo3_ros", "perception_node")
+    assert node.named["namespace"] == "robot"
+    assert node.named["parameters"] == launching.node_parameters(values)
+    # For all that follows: whoever sends images needs it, and a driver or a bag player may be launched with the node.
+    assert variable.positional == profile_for_images({})
+    assert Path(variable.positional[1]).is_file()
+
+
+@pytest.mark.parametrize(
+    ("transport", "present"),
+    [
+        ("compressed", {}),
+        ("raw", {"FASTDDS_BUILTIN_TRANSPORTS": "UDPv4"}),
+        ("raw", {"FASTDDS_DEFAULT_PROFILES_FILE": "/robot/transports.xml"}),
+        ("raw", {"FASTRTPS_DEFAULT_PROFILES_FILE": "/robot/transports.xml"}),
+    ],
+)
+def test_transports_stay_as_they_are_where_images_are_small_or_somebody_chose(transport, present):
+    assert launching.environment({"transport": transport}, present) == {}
+
+
+@pytest.mark.parametrize(
+    ("distribution", "variable"),
+    [("jazzy", "FASTRTPS_DEFAULT_PROFILES_FILE"), ("kilted", "FASTDDS_DEFAULT_PROFILES_FILE")],
+)
+def test_the_transports_are_named_as_the_distribution_does(distribution, variable):
+    settings = launching.environment({"transport": "raw"}, {"ROS_DISTRO": distribution})
+    assert settings == {variable: str(config_directory() / "fastdds" / "shared_memory.xml")}
+
+
+def test_a_replay_brings_the_node_up_and_starts_the_player_when_it_is_active(fake_launch):
+    *actions, node = run(LAUNCH / "replay.launch.py").positional[0]
+    assert [action.positional[0] for action in actions[:2]] == ["bag", "rate"]
+    started, configured, active = (action.positional[0].named for action in actions[2:])
+    assert started["on_start"][0].named["event"].named["transition_id"] == Transition.TRANSITION_CONFIGURE
+    assert (configured["start_state"], configured["goal_state"]) == ("configuring", "inactive")
+    assert configured["entities"][0].named["event"].named["transition_id"] == Transition.TRANSITION_ACTIVATE
+    assert (active["goal_state"], active["handle_once"]) == ("active", True)
+    assert active["entities"][0].named["cmd"][:3] == ["ros2", "bag", "play"]
+    assert dict(node.named["launch_arguments"]) == {"use_sim_time": "true", "autostart": "false"}
+
+
+# With launch itself
+
+
+@pytest.fixture
+def real_launch():
+    pytest.importorskip("launch.actions", reason="launch is not on PyPI; a robot has it")
+    pytest.importorskip("launch_ros.actions", reason="launch_ros is not on PyPI; a robot has it")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_launch_lists_the_arguments(real_launch, path):
+    assert run(path).get_launch_arguments()
+
+
+START = """
+import sys
+from launch import LaunchDescription, LaunchService
+from launch.actions import IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+path, *arguments = sys.argv[1:]
+pairs = [argument.split(":=", 1) for argument in arguments]
+launch = LaunchService()
+launch.include_launch_description(
+    LaunchDescription([IncludeLaunchDescription(PythonLaunchDescriptionSource(path), launch_arguments=pairs)])
+)
+sys.exit(launch.run())
+"""
+"""As `ros2 launch` does it, without ros2cli."""
+
+
+def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, tmp_path):
+    try:
+        load_preset("full_frame").build()
+    except Exception as error:
+        pytest.skip(f"without the models of the preset: {error}")
+    player = tmp_path / "ros2"
+    played = tmp_path / "played"
+    variables = {name: value for name, value in os.environ.items() if name not in (TRANSPORTS, *PROFILES)}
+    name, profile = profile_for_images(variables)
+    player.write_text(f'#!/bin/sh\necho "$* ${name}" > "{played}"\n', encoding="utf-8")
+    player.chmod(0o755)
+    variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
+    command = [sys.executable, "-c", START, str(LAUNCH / "replay.launch.py"), "bag:=a.mcap", "preset:=full_frame"]
+    with open(tmp_path / "log", "w+b") as log:
+        launch = subprocess.Popen(
+            command, env=variables, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            wait_for(lambda: played.exists() and played.read_text(), 60, "the player")
+            launch.send_signal(signal.SIGINT)
+            assert launch.wait(20) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launch.pid, signal.SIGKILL)
+            log.seek(0)
+            print(log.read().decode(errors="replace"))
+    assert played.read_text(encoding="utf-8") == f"bag play a.mcap --clock --rate 1.0 {profile}\n"

@@ -1,0 +1,108 @@
+"""What each level of `/diagnostics` means, from the reports that it is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+from diagnostic_msgs.msg import DiagnosticStatus
+
+from activeo3_ros.node.diagnostics import CameraReport, NodeReport, camera_status, node_status
+from activeo3_ros.node.frame_counters import Counts, Distribution
+
+OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+
+NODE = NodeReport(
+    state="active",
+    enabled=True,
+    loading_s=0.0,
+    error="",
+    facts={"preset": "embedded", "device": "cpu"},
+    counts=Counts(received=30, processed=20, replaced=10),
+    before=Counts(received=15, processed=10, replaced=5),
+    seconds=2.0,
+    latencies={"total": Distribution(10.0, 20.0, 30.0), "age_at_publish": Distribution(12.0, 25.0, 300.5)},
+    hung_threads=0,
+    last_error="",
+)
+CAMERA = CameraReport(
+    camera="front",
+    topic="/front/image_raw",
+    working=True,
+    counts=NODE.counts,
+    before=NODE.before,
+    seconds=2.0,
+    lost=0,
+    missing=0,
+    publishers=("/driver",),
+    silent_s=0.1,
+    ahead_s=-0.05,
+)
+
+
+def failing(processed: int = 0, **named: int) -> dict[str, Counts]:
+    """So many frames of each kind since the last report."""
+    counts = Counts(received=processed + sum(named.values()), processed=processed, **named)
+    return {"before": Counts(), "counts": counts}
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "says"),
+    [
+        ({}, OK, "5.0 frames a second"),
+        ({**failing(3, failed=1), "last_error": "front: boom"}, WARN, "1 frames failed: front: boom"),
+        ({"hung_threads": 1}, WARN, "a model hung and was loaded again"),
+        ({"loading_s": 3.0}, WARN, "loading models for 3 s"),
+        ({**failing(failed=4), "last_error": "front: boom"}, ERROR, "every frame fails: front: boom"),
+        ({"state": "unconfigured", "error": "no such file"}, ERROR, "no such file"),
+        ({"state": "configuring", "loading_s": 3.0}, STALE, "loading models for 3 s"),
+        ({"state": "inactive"}, STALE, "inactive: nothing is looked at"),
+        ({"state": "unconfigured"}, STALE, "unconfigured: nothing is looked at"),
+        ({"enabled": False}, STALE, "disabled by ~/enable: nothing is looked at"),
+    ],
+)
+def test_the_level_of_the_node(change, level, says):
+    status = node_status("activeo3", "robot", dataclasses.replace(NODE, **change))
+    assert (status.level, status.message) == (level, says)
+    assert (status.name, status.hardware_id) == ("activeo3", "robot")
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "says"),
+    [
+        ({}, OK, "5.0 frames a second"),
+        ({"silent_s": math.nan, "publishers": ()}, WARN, "yet; nobody is known to publish it"),
+        ({"silent_s": math.nan}, WARN, "nothing has come on /front/image_raw yet; /driver publishes it"),
+        ({"silent_s": 4.0}, WARN, "nothing has come on /front/image_raw for 4.0 s; /driver publishes it"),
+        (failing(3, rejected=2), WARN, "2 frames rejected, 0 failed"),
+        (failing(rejected=2), ERROR, "2 frames rejected, 0 failed"),
+        (failing(failed=2), ERROR, "0 frames rejected, 2 failed"),
+        (failing(3, stale=2), WARN, "2 frames older than max_frame_age; do the clocks agree?"),
+        (failing(stale=2), ERROR, "2 frames older than max_frame_age"),
+        ({"ahead_s": 5.0}, WARN, "stamps are 5.0 s ahead of this node's clock"),
+        ({"working": False, "silent_s": math.nan}, STALE, "not looked at"),
+    ],
+)
+def test_the_level_of_a_camera(change, level, says):
+    status = camera_status("activeo3", "robot", dataclasses.replace(CAMERA, **change))
+    assert status.level == level
+    assert says in status.message
+    assert status.name == "activeo3: front"
+
+
+def test_the_values_tell_counts_rates_and_distributions():
+    values = {pair.key: pair.value for pair in node_status("activeo3", "robot", NODE).values}
+    assert (values["received"], values["processed"], values["replaced"]) == ("30", "20", "10")
+    assert (values["preset"], values["device"], values["processed_hz"]) == ("embedded", "cpu", "5.0")
+    assert values["total_ms"] == "p50 10.0, p95 20.0, max 30.0"
+    assert values["age_at_publish_ms"] == "p50 12.0, p95 25.0, max 300.5"
+    values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", CAMERA).values}
+    assert (values["received_hz"], values["stamp_age_s"], values["publishers"]) == ("7.5", "0.050", "/driver")
+    assert (values["lost_before_receipt"], values["lost_in_transport"]) == ("0", "0")
+
+
+def test_what_nobody_knows_is_said_to_be_unknown():
+    report = dataclasses.replace(CAMERA, missing=None, silent_s=math.nan, ahead_s=math.nan)
+    values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", report).values}
+    assert values["lost_before_receipt"] == values["silent_s"] == values["stamp_age_s"] == "unknown"

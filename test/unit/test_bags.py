@@ -1,0 +1,103 @@
+"""Bags that we write can be read by others, and back by us."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from mcap.reader import make_reader
+from mcap_ros2.decoder import DecoderFactory
+
+from activeo3_ros.bags.result_message import result_from_message
+from activeo3_ros.bags.writing import (
+    IMAGE_TYPE,
+    RESULT_TYPE,
+    BagWriter,
+    read_frames,
+    read_messages,
+    serialize_image,
+    typestore,
+)
+from activeo3_ros.core import InvalidInput
+
+TOPIC = "/camera/image_raw"
+
+
+@pytest.fixture
+def pictures() -> list[np.ndarray]:
+    return [np.random.default_rng(seed).integers(0, 256, (9, 16, 3), np.uint8) for seed in range(3)]
+
+
+@pytest.fixture
+def bag(tmp_path, pictures):
+    path = tmp_path / "new" / "camera.mcap"
+    with BagWriter(path) as writer:
+        writer.add_topic(TOPIC, IMAGE_TYPE)
+        for number, picture in enumerate(pictures):
+            writer.write(TOPIC, 10**9 * number, serialize_image(picture, 10**9 * number + 7, "optical"))
+    return path
+
+
+def test_frames_come_back_pixel_by_pixel_with_their_stamps(bag, pictures):
+    frames = list(read_frames(bag, TOPIC))
+    assert [frame.stamp_ns for frame in frames] == [7, 10**9 + 7, 2 * 10**9 + 7]
+    assert {(frame.frame_id, frame.camera) for frame in frames} == {("optical", "camera")}
+    for frame, picture in zip(frames, pictures, strict=True):
+        assert np.array_equal(frame.image, picture)
+
+
+def test_other_tools_read_them_with_the_definitions_inside(bag, pictures):
+    with bag.open("rb") as opened:
+        decoded = make_reader(opened, decoder_factories=[DecoderFactory()]).iter_decoded_messages()
+        messages = [message for _, _, _, message in decoded]
+    assert [(m.width, m.height, m.encoding, m.step) for m in messages] == [(16, 9, "bgr8", 48)] * 3
+    assert bytes(messages[1].data) == pictures[1].tobytes()
+
+
+def test_a_result_comes_back_as_the_core_gave_it(tmp_path):
+    path = tmp_path / "results.mcap"
+    store = typestore()
+    types = store.types
+    box = types["activeo3_ros/msg/BoundingBox"](1.0, 2.0, 3.0, 4.0)
+    message = types[RESULT_TYPE](
+        header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 2), "optical"),
+        camera="camera", status=1, status_message="late", query="car", query_revision=3, image_width=16, image_height=9,
+        regions=[types["activeo3_ros/msg/ZoomRegion"](0, box, "far away", float("nan"), 2.0)],
+        detections=[types["activeo3_ros/msg/Detection"]("car", 0.5, box, -1, "")],
+        groundings=[], masks=[], answer="", reasoning="", views=4, pixels=100, tokens=0,
+        timings=[types["activeo3_ros/msg/StageTiming"]("sense", 1.5)],
+        completed=types["builtin_interfaces/msg/Time"](1, 3),
+    )  # fmt: skip
+    with BagWriter(path) as writer:
+        writer.add_topic("/activeo3/camera/result", RESULT_TYPE)
+        writer.write("/activeo3/camera/result", 5, bytes(store.serialize_cdr(message, RESULT_TYPE)))
+    ((stamp, read),) = read_messages(path, "/activeo3/camera/result")
+    result = result_from_message(read)
+    assert stamp == 5
+    assert (result.width, result.height, result.status.name, result.status_message) == (16, 9, "COARSE", "late")
+    assert result.detections[0].box.as_tuple() == (1, 2, 3, 4)
+    assert result.answer is None
+    assert result.regions[0].score != result.regions[0].score  # NaN
+    assert (result.cost.views, result.timings_ms) == (4, {"sense": 1.5})
+
+
+def test_a_topic_that_is_not_there_is_answered_with_those_that_are(bag):
+    with pytest.raises(InvalidInput, match="no topic '/other'; it has /camera/image_raw"):
+        list(read_frames(bag, "/other"))
+
+
+def test_what_is_no_bag_is_said_to_be_none(tmp_path):
+    with pytest.raises(InvalidInput, match="no such bag"):
+        list(read_frames(tmp_path / "absent.mcap", TOPIC))
+    for name, content in (("empty.mcap", b""), ("text.mcap", b"not a bag at all, though it is long enough to be one")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InvalidInput, match="cannot be read as a bag"):
+            list(read_frames(tmp_path / name, TOPIC))
+
+
+def test_a_bag_cut_off_by_a_crash_still_gives_what_it_holds_or_says_why_not(bag, tmp_path):
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(bag.read_bytes()[:-40])
+    try:
+        assert len(list(read_frames(cut, TOPIC))) <= 3
+    except InvalidInput as error:
+        assert "cut.mcap" in str(error)

@@ -1,0 +1,147 @@
+"""From sightings in overlapping views to one list of objects."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activeo3_ros.core import Box, Finding, Frame
+from activeo3_ros.core.evidence import merge, to_source_detections
+
+FRAME = Frame(np.zeros((600, 1000, 3), np.uint8))
+WHOLE = FRAME.view(FRAME.window, (500, 300))
+
+
+def crop(x, y, side, region, shown=400):
+    return FRAME.view(Box(x, y, side, side), (shown, shown), region)
+
+
+def seen(view, x, y, width, height, label="car", score=0.6, **more):
+    """A sighting of a box in source pixels, as `view` would have shown it."""
+    box = Box(*view.from_source([[x, y, width, height]])[0].tolist()).clipped(view.width, view.height)
+    return to_source_detections([Finding(label, box, score, **more)], view)
+
+
+def boxes(merged):
+    return [tuple(round(value, 3) for value in s.box.as_tuple()) for s in merged]
+
+
+def test_one_object_in_three_views_is_one_detection():
+    a, b = crop(100, 100, 200, 0), crop(150, 100, 200, 1)
+    merged = merge(seen(WHOLE, 180, 150, 40, 30) + seen(a, 181, 150, 40, 30) + seen(b, 180, 151, 40, 30))
+    assert len(merged) == 1
+
+
+def test_its_score_is_that_of_the_sighting_whose_box_is_reported():
+    close = crop(100, 100, 200, 0)
+    merged = merge(seen(WHOLE, 180, 150, 40, 30, score=0.35) + seen(close, 182, 151, 38, 30, score=0.82))
+    assert [(s.finding.score, s.view.region) for s in merged] == [(0.82, 0)]
+
+
+def test_a_box_cut_by_a_crop_gives_way_to_the_fuller_one():
+    cutting = crop(100, 100, 100, 0)  # its right border, x = 200, cuts the car
+    merged = merge(seen(WHOLE, 180, 150, 60, 30, score=0.4) + seen(cutting, 180, 150, 60, 30, score=0.9))
+    assert boxes(merged) == [(180, 150, 60, 30)]
+    assert merged[0].finding.score == 0.4
+
+
+def test_a_box_cut_by_the_border_of_the_frame_is_whole():
+    corner = crop(0, 0, 200, 0)
+    merged = merge(seen(corner, 0, 50, 60, 30, score=0.9) + seen(WHOLE, 0, 50, 58, 30, score=0.4))
+    assert merged[0].finding.score == 0.9
+
+
+def test_a_cut_box_without_a_fuller_one_stays():
+    cutting = crop(100, 100, 100, 0)
+    assert len(merge(seen(cutting, 180, 150, 60, 30))) == 1
+
+
+def test_two_touching_objects_of_one_class_stay_two():
+    close = crop(100, 100, 200, 0)
+    both = seen(close, 150, 150, 30, 30) + seen(close, 175, 150, 30, 30)
+    blurred = seen(WHOLE, 150, 150, 55, 30, score=0.9)
+    merged = merge(blurred + both)
+    assert len([s for s in merged if s.view.region == 0]) == 2
+
+
+def test_a_second_cut_object_at_the_same_border_is_not_explained_away():
+    """Two cars overlap at the border of a crop; another view shows one of them whole. The other one must survive."""
+    cutting = crop(100, 100, 100, 0)
+    front = seen(cutting, 180, 150, 40, 30)
+    behind = seen(cutting, 178, 140, 40, 30)
+    fuller = seen(crop(170, 100, 150, 1), 180, 150, 40, 30)
+    assert len(merge(front + behind + fuller)) == 2
+
+
+def test_a_car_that_another_view_calls_a_truck_is_one_object():
+    close = crop(100, 100, 200, 0)
+    merged = merge(seen(WHOLE, 150, 150, 80, 50, "truck", 0.4) + seen(close, 150, 150, 80, 50, "car", 0.7))
+    assert [s.finding.label for s in merged] == ["car"]
+
+
+def test_a_rider_is_not_the_bicycle():
+    close = crop(100, 100, 200, 0)
+    merged = merge(seen(WHOLE, 150, 130, 40, 90, "person") + seen(close, 145, 180, 60, 50, "bicycle"))
+    assert {s.finding.label for s in merged} == {"person", "bicycle"}
+
+
+def test_small_boxes_that_jitter_are_still_one_object():
+    """6 px of the source are 3 px of the small view: half their size is within what the detector's edges jitter."""
+    close = crop(100, 100, 100, 0)
+    assert len(merge(seen(WHOLE, 148, 150, 8, 6, score=0.3) + seen(close, 150, 152, 7, 6))) == 1
+
+
+def test_text_comes_from_the_closest_look():
+    far, near = crop(100, 100, 200, 0), crop(140, 140, 60, 1)
+    merged = merge(
+        seen(far, 150, 150, 40, 20, score=0.9, text="1O2", text_score=0.6)
+        + seen(near, 150, 150, 40, 20, score=0.5, text="102", text_score=0.9)
+    )
+    assert [(s.finding.text, s.finding.score) for s in merged] == [("102", 0.9)]
+
+
+def test_a_model_without_scores_is_merged_and_stays_without():
+    close = crop(100, 100, 200, 0)
+    merged = merge(seen(WHOLE, 150, 150, 80, 50, score=math.nan) + seen(close, 150, 150, 80, 50, score=math.nan))
+    assert len(merged) == 1
+    assert math.isnan(merged[0].finding.score)
+
+
+def test_what_lies_outside_the_frame_is_left_out():
+    assert to_source_detections([Finding("car", Box(-50, 0, 40, 40), 0.5)], WHOLE) == []
+
+
+def test_nothing_seen_is_nothing_found():
+    assert merge([]) == []
+
+
+@given(
+    st.lists(
+        st.tuples(st.floats(0, 900), st.floats(0, 500), st.floats(1, 300), st.floats(1, 300), st.floats(0.01, 1)),
+        max_size=12,
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_merging_invents_nothing_and_does_not_depend_on_order(objects, random):
+    views = [WHOLE, crop(100, 100, 300, 0), crop(300, 50, 400, 1)]
+    sightings = [
+        s
+        for i, (x, y, w, h, score) in enumerate(objects)
+        for s in seen(views[i % 3], x, y, w, h, score=round(score, 6))
+    ]
+    merged = merge(sightings)
+    assert len(merged) <= len(sightings)
+    assert {(s.box, s.finding.score) for s in merged} <= {(s.box, s.finding.score) for s in sightings}
+    shuffled = list(sightings)
+    random.shuffle(shuffled)
+    assert len(merge(shuffled)) == len(merged)
+    assert sorted(map(hash, boxes(merge(shuffled)))) == sorted(map(hash, boxes(merged)))
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_every_view_that_shows_an_object_apart_keeps_it_apart(count):
+    close = crop(0, 0, 600, 0)
+    row = [s for i in range(count) for s in seen(close, 20 + 100 * i, 100, 90, 60)]
+    assert len(merge(row)) == count

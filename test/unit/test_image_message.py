@@ -1,0 +1,257 @@
+"""Image messages to pictures: every encoding against a picture whose pixels are known, and all that can be wrong."""
+
+from __future__ import annotations
+
+import re
+import types
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from activeo3_ros.codecs.image_message import ENCODINGS, compressed_to_bgr, image_to_bgr
+from activeo3_ros.core import InvalidInput
+
+LIMIT = 1_000_000
+# Blue, green, red and grey quarters, in areas large enough for Bayer patterns and shared colours.
+BGR = np.zeros((16, 24, 3), np.uint8)
+BGR[:8, :12], BGR[:8, 12:], BGR[8:, :12], BGR[8:, 12:] = (200, 20, 30), (10, 180, 40), (15, 25, 190), (90, 90, 90)
+
+
+def message(pixels: np.ndarray, encoding: str, padding: int = 0, bigendian: bool = False) -> types.SimpleNamespace:
+    """An image message whose rows are padded by so many bytes of 0xAB."""
+    stored = pixels.astype(pixels.dtype.newbyteorder(">" if bigendian else "<"))
+    rows = np.ascontiguousarray(stored).view(np.uint8).reshape(pixels.shape[0], -1)
+    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=0xAB)
+    return types.SimpleNamespace(
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=encoding,
+        is_bigendian=int(bigendian),
+        step=rows.shape[1],
+        data=rows.tobytes(),
+    )
+
+
+def bayer(bgr: np.ndarray, pattern: str) -> np.ndarray:
+    """What a sensor with this pattern of colours over its first two by two pixels sees."""
+    mosaic = np.empty(bgr.shape[:2], bgr.dtype)
+    for index, colour in enumerate(pattern):
+        row, column = divmod(index, 2)
+        mosaic[row::2, column::2] = bgr[row::2, column::2, "bgr".index(colour)]
+    return mosaic
+
+
+def yuv422(bgr: np.ndarray, order: str) -> np.ndarray:
+    """Two bytes a pixel, in the order of the letters: y0, u, y1, v."""
+    yuv = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV).astype(np.float32)
+    # OpenCV's own YUV is full range, 4:2:2 video is not.
+    y = (yuv[..., 0] / 255 * 219 + 16).round()
+    u = ((yuv[..., 1] - 128) / 0.436 * 0.5 * 224 / 255 + 128).round().clip(0, 255)
+    v = ((yuv[..., 2] - 128) / 0.615 * 0.5 * 224 / 255 + 128).round().clip(0, 255)
+    packed = np.empty((*bgr.shape[:2], 2), np.uint8)
+    at = order.index("y")
+    packed[..., at] = y
+    packed[:, 0::2, 1 - at] = u[:, 0::2]
+    packed[:, 1::2, 1 - at] = v[:, 0::2]
+    return packed
+
+
+def stored_as(encoding: str) -> np.ndarray:
+    """The known picture's pixels as this encoding stores them."""
+    wide = BGR.astype(np.uint16) * 257 if encoding.endswith("16") else BGR
+    if encoding.startswith("bayer"):
+        return bayer(wide, encoding[len("bayer_") : len("bayer_") + 4])
+    if encoding in ("uyvy", "yuv422"):
+        return yuv422(BGR, "uyvy")
+    if encoding in ("yuyv", "yuv422_yuy2"):
+        return yuv422(BGR, "yuyv")
+    if encoding.startswith("mono") or encoding == "8UC1":
+        return wide[..., 1]
+    order = {"r": "rgb", "b": "bgr", "8": "bgr"}[encoding[0]]
+    pixels = wide[..., ["bgr".index(colour) for colour in order]]
+    if "a" in encoding or encoding == "8UC4":
+        pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 7)], axis=2)
+    return pixels
+
+
+@pytest.mark.parametrize("bigendian", [False, True])
+@pytest.mark.parametrize("padding", [0, 1, 5])
+@pytest.mark.parametrize("encoding", sorted(ENCODINGS))
+def test_every_encoding_gives_the_picture_that_was_stored(encoding, padding, bigendian):
+    got = image_to_bgr(message(stored_as(encoding), encoding, padding, bigendian), LIMIT)
+    assert (got.shape, got.dtype) == (BGR.shape, np.uint8)
+    expected = np.repeat(BGR[..., 1:2], 3, axis=2) if encoding.startswith(("mono", "8UC1")) else BGR
+    # Where colours meet, Bayer and shared colours blur; YUV rounds.
+    inside = np.zeros(BGR.shape[:2], bool)
+    inside[2:6, 2:10] = inside[2:6, 14:22] = inside[10:14, 2:10] = inside[10:14, 14:22] = True
+    exact = not encoding.startswith(("bayer", "yu", "uy"))
+    difference = np.abs(got.astype(int) - expected)[... if exact else inside]
+    assert difference.max() <= (0 if exact else 6), encoding
+
+
+def test_every_encoding_that_ros_names_for_colour_grey_bayer_and_yuv_422_is_understood():
+    """As its own header has them. YUV 4:2:0 and 4:4:4 are laid out in planes, which `step` cannot describe."""
+    get_package_prefix = pytest.importorskip("ament_index_python.packages").get_package_prefix
+    headers = list(Path(get_package_prefix("sensor_msgs")).glob("include/**/image_encodings.hpp"))
+    if not headers:
+        pytest.skip("the headers of sensor_msgs are not installed")
+    named = set(re.findall(r'char \w+\[\] = "(\w+)"', headers[0].read_text(encoding="utf-8")))
+    planar = {"nv12", "nv21", "nv24"}
+    numeric = {name for name in named if re.fullmatch(r"\d+[USF]+C\d", name)}  # numbers of any meaning
+    assert {"rgb8", "mono16", "bayer_grbg16", "yuv422_yuy2"} <= named
+    assert named - planar - numeric <= set(ENCODINGS)
+
+
+def test_a_bgr8_message_is_not_copied():
+    source = message(BGR, "bgr8")
+    assert np.shares_memory(image_to_bgr(source, LIMIT), np.frombuffer(source.data, np.uint8))
+
+
+def test_16_bit_is_scaled_so_that_white_stays_white():
+    pixels = np.array([[0, 128, 32896, 65535]], np.uint16)
+    assert image_to_bgr(message(pixels, "mono16"), LIMIT)[0, :, 0].tolist() == [0, 0, 128, 255]
+
+
+BRIDGED = sorted(name for name in ENCODINGS if not re.match(r"yuv|8U|bayer.*16", name))
+
+
+@pytest.mark.parametrize("encoding", BRIDGED)
+def test_the_same_as_cv_bridge(encoding):
+    """Rows without padding: the cv_bridge of PyPI (1.13) takes padding for pixels, and knows 8 bit only.
+
+    That one needs NumPy 1 and OpenCV 4, where it agreed at each of the eight encodings that it knew. A robot has its
+    distribution's.
+    """
+    bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed").CvBridge()
+    image = pytest.importorskip("sensor_msgs.msg").Image
+    fields = vars(message(stored_as(encoding), encoding))
+    try:
+        expected = bridge.imgmsg_to_cv2(image(**fields), "bgr8")
+    except Exception as error:
+        pytest.skip(f"this cv_bridge fails at {encoding}: {error}")
+    assert np.array_equal(image_to_bgr(message(stored_as(encoding), encoding), LIMIT), expected)
+
+
+# A wrong message
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"encoding": "16UC1"}, "unsupported encoding '16UC1'"),
+        ({"encoding": "32FC1"}, "unsupported encoding"),
+        ({"encoding": ""}, "unsupported encoding"),
+        ({"step": 71}, "step is 71 bytes, a row of 24 bgr8 pixels has 72"),
+        ({"step": 73}, "data has 1152 bytes"),
+        ({"height": 17}, "data has 1152 bytes"),
+        ({"height": 0}, "at least one pixel"),
+        ({"width": 0, "step": 0}, "at least one pixel"),
+        ({"data": b""}, "data has 0 bytes"),
+        ({"width": 2**31, "step": 2**32 - 1}, "exceeds 1000000 pixels"),
+    ],
+)
+def test_a_message_that_contradicts_itself_says_how(change, says):
+    fields = {**vars(message(BGR, "bgr8")), **change}
+    with pytest.raises(InvalidInput, match=says):
+        image_to_bgr(types.SimpleNamespace(**fields), LIMIT)
+
+
+def test_yuv_of_an_odd_width_and_bayer_of_one_pixel_are_errors():
+    with pytest.raises(InvalidInput, match="even width"):
+        image_to_bgr(message(np.zeros((4, 3, 2), np.uint8), "uyvy"), LIMIT)
+    with pytest.raises(InvalidInput, match="at least 3 x 3"):
+        image_to_bgr(message(np.zeros((1, 1), np.uint8), "bayer_rggb8"), LIMIT)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sampled_from([*sorted(ENCODINGS), "16UC1", "nv21", "nonsense", ""]),
+    st.integers(0, 40),
+    st.integers(0, 40),
+    st.integers(0, 300),
+    st.binary(max_size=2000),
+    st.booleans(),
+)
+def test_any_message_gives_a_picture_of_its_size_or_a_reason(encoding, height, width, step, data, bigendian):
+    fuzzed = types.SimpleNamespace(
+        height=height, width=width, encoding=encoding, step=step, data=data, is_bigendian=int(bigendian)
+    )
+    try:
+        assert image_to_bgr(fuzzed, LIMIT).shape == (height, width, 3)
+    except InvalidInput as error:
+        assert str(error)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(sorted(ENCODINGS)), st.integers(1, 12), st.integers(1, 12), st.integers(0, 3), st.booleans())
+def test_any_message_whose_fields_agree_gives_a_picture_unless_its_encoding_needs_more_pixels(
+    encoding, height, width, padding, bigendian
+):
+    kind = ENCODINGS[encoding]
+    step = width * kind.channels * kind.depth + padding
+    fine = types.SimpleNamespace(
+        height=height, width=width, encoding=encoding, step=step, data=bytes(step * height), is_bigendian=int(bigendian)
+    )
+    try:
+        assert image_to_bgr(fine, LIMIT).shape == (height, width, 3)
+    except InvalidInput:
+        assert min(height, width) < 3 or width % 2
+
+
+# Compressed
+
+
+def compressed(extension: str, bgr: np.ndarray = BGR, format: str = "bgr8; jpeg compressed bgr8"):
+    return types.SimpleNamespace(format=format, data=cv2.imencode(extension, bgr)[1].tobytes())
+
+
+def test_a_png_gives_its_pixels():
+    assert np.array_equal(compressed_to_bgr(compressed(".png"), LIMIT), BGR)
+
+
+def test_a_jpeg_gives_about_its_pixels():
+    photo = cv2.resize(BGR, (240, 160), interpolation=cv2.INTER_CUBIC)
+    got = compressed_to_bgr(compressed(".jpg", photo), LIMIT)
+    assert np.abs(got.astype(int) - photo).mean() < 4
+
+
+def test_a_jpeg_that_was_handed_to_its_encoder_as_rgb_is_turned_back():
+    source = compressed(".png", np.ascontiguousarray(BGR[..., ::-1]), "rgb8; png compressed rgb8")
+    assert np.array_equal(compressed_to_bgr(source, LIMIT), BGR)
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 0.99])
+def test_a_picture_that_is_cut_off_is_an_error_and_not_half_grey(extension, share):
+    whole = compressed(extension)
+    cut = types.SimpleNamespace(format=whole.format, data=whole.data[: int(len(whole.data) * share)])
+    with pytest.raises(InvalidInput, match=r"cut off|must be JPEG or PNG|damaged"):
+        compressed_to_bgr(cut, LIMIT)
+
+
+def test_a_small_file_that_claims_a_huge_picture_is_refused_before_it_is_unpacked():
+    with pytest.raises(InvalidInput, match="exceeds 100 pixels"):
+        compressed_to_bgr(compressed(".png"), 100)
+
+
+def test_depth_and_other_files_are_refused():
+    with pytest.raises(InvalidInput, match="depth"):
+        compressed_to_bgr(compressed(".png", format="16UC1; compressedDepth"), LIMIT)
+    with pytest.raises(InvalidInput, match="JPEG or PNG"):
+        compressed_to_bgr(types.SimpleNamespace(format="jpeg", data=b"GIF89a" * 10), LIMIT)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from([".jpg", ".png"]), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8))
+def test_a_damaged_picture_gives_a_picture_of_its_size_or_a_reason(extension, flips):
+    data = bytearray(compressed(extension).data)
+    for at, value in flips:
+        data[at % len(data)] = value
+    try:
+        assert compressed_to_bgr(types.SimpleNamespace(format="", data=bytes(data)), LIMIT).ndim == 3
+    except InvalidInput as error:
+        assert str(error)

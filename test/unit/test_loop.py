@@ -1,0 +1,254 @@
+"""The loop: view, regions, crops, findings, one merged result; and what it does when a part fails."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+
+from activeo3_ros.core import (
+    ActivePerception,
+    Box,
+    Budget,
+    Cancelled,
+    Finding,
+    Findings,
+    Frame,
+    InvalidInput,
+    Proposal,
+    Query,
+    Region,
+    Status,
+    UnsupportedQuery,
+    loop,
+)
+from activeo3_ros.core.frame import fit_within
+
+FRAME = Frame(np.random.default_rng(0).integers(0, 255, (400, 800, 3), np.uint8))
+
+
+class LeftAndRight:
+    """A policy that always proposes the same two windows, as shares of the view."""
+
+    def __init__(self, findings=None):
+        self.findings = findings
+
+    def view_size(self, width, height, max_pixels):
+        return fit_within(width, height, max_pixels)
+
+    def propose(self, view, query, budget):
+        half = view.width / 2
+        regions = (
+            Region(Box(0, 0, half, view.height), "left", 0.9),
+            Region(Box(half, 0, half, view.height), "right"),
+        )
+        return Proposal(
+            regions[: budget.max_regions], self.findings, used_view=self.findings is not None, reasoning="both sides"
+        )
+
+
+class CentreFinder:
+    """A task model that finds one object in the middle of every view, a quarter of the view wide."""
+
+    batch_size = 1
+
+    def __init__(self, delay_s=0.0, error=None, looks=None):
+        self.delay_s, self.error, self.looks = delay_s, error, looks
+
+    def view_size(self, width, height, max_pixels):
+        return fit_within(width, height, max_pixels)
+
+    def examine(self, views, query, budget):
+        time.sleep(self.delay_s * len(views))
+        if self.error:
+            raise self.error
+        if self.looks is not None:
+            return self.looks
+        boxes = [Box(v.width * 3 / 8, v.height * 3 / 8, v.width / 4, v.height / 4) for v in views]
+        return [Findings((Finding("cone", box, 0.7, query.text),), tokens=5) for box in boxes]
+
+    def answer(self, query, looks, groundings):
+        return f"{len(groundings)} found" if query.text else None
+
+
+BUDGET = Budget(view_pixels=80 * 40, crop_pixels=100 * 100)
+
+
+def test_findings_come_back_in_source_pixels_with_their_region():
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME)
+    assert result.status == Status.COMPLETE
+    found = {d.region: tuple(round(v, 6) for v in d.box.as_tuple()) for d in result.detections}
+    assert found == {0: (150, 150, 100, 100), 1: (550, 150, 100, 100)}
+    assert [d.score for d in result.detections] == [0.7, 0.7]
+
+
+def test_regions_are_reported_as_they_were_cropped():
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME)
+    assert [(r.box, r.label) for r in result.regions] == [
+        (Box(0, 0, 400, 400), "left"),
+        (Box(400, 0, 400, 400), "right"),
+    ]
+    assert result.regions[0].score == 0.9
+    assert math.isnan(result.regions[1].score)
+    assert result.regions[0].zoom == 2.5  # 400 source pixels are 40 of the view and 100 of the crop
+
+
+def test_the_cost_counts_every_view_once():
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME)
+    assert (result.cost.views, result.cost.calls) == (3, 3)
+    assert result.cost.pixels == 80 * 40 + 2 * 100 * 100
+    assert result.cost.tokens == 10
+
+
+def test_the_stages_are_timed_and_lie_within_the_total():
+    timings = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME).timings_ms
+    assert list(timings) == ["view", "sense", "crop", "examine", "merge", "total"]
+    assert sum(timings.values()) - timings["total"] <= timings["total"]
+
+
+def test_without_regions_the_task_model_sees_the_whole_frame():
+    result = ActivePerception(LeftAndRight(), CentreFinder(), BUDGET).perceive(FRAME, budget=Budget(max_regions=0))
+    assert result.regions == ()
+    assert [d.region for d in result.detections] == [-1]
+    assert result.cost.views == 1
+
+
+def test_a_policy_that_only_chooses_leaves_the_view_to_the_task_model():
+    result = ActivePerception(LeftAndRight(), CentreFinder(), BUDGET).perceive(FRAME)
+    assert {d.region for d in result.detections} == {-1, 0, 1}
+    result = ActivePerception(LeftAndRight(), CentreFinder(), BUDGET, examine_view=False).perceive(FRAME)
+    assert {d.region for d in result.detections} == {0, 1}
+
+
+def test_a_phrase_gives_groundings_and_an_answer():
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME, Query("the far cone"))
+    assert [g.phrase for g in result.groundings] == ["the far cone", "the far cone"]
+    assert result.answer == "2 found"
+    assert ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME).groundings == ()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), MemoryError(), ValueError("x"), KeyError("y")])
+def test_a_model_that_fails_gives_a_failed_result_and_not_an_empty_road(error):
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(error=error), BUDGET)
+    result = perception.perceive(FRAME, Query(revision=4))
+    assert result.status == Status.FAILED
+    assert type(error).__name__ in result.status_message
+    assert result.detections == ()
+    assert result.query.revision == 4
+
+
+def test_the_same_failure_is_logged_once_a_minute(caplog, monkeypatch):
+    """With its traceback; a server that is gone fails every frame, and each result says so."""
+    now = [1000.0]
+    monkeypatch.setattr(loop, "_logged", {})
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+
+    def fail(error):
+        result = ActivePerception(LeftAndRight(Findings()), CentreFinder(error=error), BUDGET).perceive(FRAME)
+        assert result.status == Status.FAILED and str(error) in result.status_message
+
+    for _ in range(3):
+        fail(RuntimeError("the server is gone"))
+    fail(RuntimeError("no memory"))
+    assert ["the server is gone" in record.exc_text for record in caplog.records] == [True, False]
+    now[0] += 60
+    fail(RuntimeError("the server is gone"))
+    assert len(caplog.records) == 3
+
+
+def test_a_model_that_answers_for_fewer_views_than_asked_fails():
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(looks=[Findings()]), BUDGET).perceive(FRAME)
+    assert result.status == Status.FAILED
+
+
+def test_an_unsupported_query_says_what_is_supported():
+    error = UnsupportedQuery("knows cones only")
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(error=error), BUDGET).perceive(FRAME)
+    assert (result.status, result.status_message) == (Status.FAILED, "knows cones only")
+
+
+def test_a_deadline_stops_the_zooming_and_says_so():
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(delay_s=0.1), BUDGET)
+    perception.perceive(FRAME)  # from here on the loop knows what a view costs
+    result = perception.perceive(FRAME, budget=Budget(deadline_ms=150, view_pixels=3200, crop_pixels=10000))
+    assert result.status == Status.COARSE
+    assert result.status_message == "the deadline of 150 ms left time for 1 of 2 regions"
+    assert [r.label for r in result.regions] == ["left"]
+    assert {d.region for d in result.detections} == {0}
+
+
+def test_a_deadline_leaves_time_for_what_follows_the_last_region():
+    class SlowSegmenter:
+        def segment(self, frame, detections):
+            time.sleep(0.3)
+            return []
+
+    deadline = Budget(deadline_ms=600, view_pixels=3200, crop_pixels=10000)
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(delay_s=0.2), BUDGET, SlowSegmenter())
+    assert perception.perceive(FRAME, Query(masks=True), deadline).status == Status.COMPLETE  # it knows no better yet
+    result = perception.perceive(FRAME, Query(masks=True), deadline)
+    assert (result.status, len(result.regions)) == (Status.COARSE, 1)
+    assert result.timings_ms["total"] < 600
+
+
+def test_a_deadline_that_is_met_changes_nothing():
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET)
+    result = perception.perceive(FRAME, budget=Budget(deadline_ms=60_000, view_pixels=3200, crop_pixels=10000))
+    assert (result.status, len(result.regions)) == (Status.COMPLETE, 2)
+
+
+def test_the_observer_sees_each_step_and_can_cancel():
+    seen = []
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET)
+    perception.perceive(FRAME, observer=lambda stage, regions: seen.append((stage, len(regions))))
+    assert seen == [("sense", 0), ("examine", 2), ("merge", 2)]
+
+    def cancel(stage, regions):
+        if stage == "examine":
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        perception.perceive(FRAME, observer=cancel)
+    assert perception.perceive(FRAME).status == Status.COMPLETE
+
+
+def test_masks_that_nobody_can_make_are_said_to_be_missing():
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME, Query(masks=True))
+    assert result.status == Status.COMPLETE
+    assert "makes no masks" in result.status_message
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("max_regions", -1),
+        ("max_regions", 1000),
+        ("max_regions", 2.5),
+        ("max_regions", True),
+        ("view_pixels", 0),
+        ("crop_pixels", -100),
+        ("max_tokens", 0),
+        ("deadline_ms", -1),
+        ("deadline_ms", math.nan),
+        ("deadline_ms", "soon"),
+    ],
+)
+def test_a_budget_out_of_range_names_the_field_and_the_value(field, value):
+    with pytest.raises(InvalidInput, match=f"{field} must be .*{str(value).strip()}"):
+        Budget(**{field: value})
+
+
+def test_a_query_has_limits():
+    with pytest.raises(InvalidInput, match="1000 characters, got 1001"):
+        Query("x" * 1001)
+    with pytest.raises(InvalidInput, match="200 classes, got 201"):
+        Query(classes=("car",) * 201)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 8000), (8000, 1), (3, 2)])
+def test_frames_of_odd_sizes_are_perceived(size):
+    frame = Frame(np.zeros((size[1], size[0], 3), np.uint8))
+    result = ActivePerception(LeftAndRight(), CentreFinder(), BUDGET).perceive(frame)
+    assert result.status == Status.COMPLETE, result.status_message
+    for region in result.regions:
+        assert region.box.clipped(*size) == region.box

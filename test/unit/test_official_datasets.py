@@ -1,0 +1,280 @@
+"""The paper's data sets in their official formats: fixtures, subset rules, numbers computed by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
+
+from activeo3_ros.codecs.rle import encode_rle
+from activeo3_ros.core import Box, Detection, InstanceMask, InvalidInput, Query, Result, Status
+from activeo3_ros.evaluation import official_datasets as official
+from activeo3_ros.evaluation.benchmark import beside_published
+from activeo3_ros.evaluation.datasets import Dataset, Sample
+from activeo3_ros.evaluation.methods import choose_methods
+from activeo3_ros.evaluation.multiple_choice import chosen_option
+from activeo3_ros.evaluation.protocols import item_of
+from activeo3_ros.evaluation.published import MEASURED, PUBLISHED, ROWS
+from activeo3_ros.evaluation.scoring import score
+from activeo3_ros.evaluation.work import item_path, write_item
+
+NAN = float("nan")
+
+
+def write_image(path: Path, width: int = 64, height: int = 48) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), np.full((height, width, 3), 90, np.uint8))
+
+
+def scores_of(out: Path, dataset: Dataset, found: dict[int, Result]):
+    """The numbers of a method that found what is given for each sample, and nothing elsewhere."""
+    (method,) = choose_methods(["full_frame"], None, baselines=False)
+    for sample in dataset.samples:
+        write_item(item_path(out, method, sample), item_of(sample, found.get(sample.id, Result(64, 48, sample.query))))
+    return score(out, dataset, [method], replicates=50, seed=0)[0]
+
+
+def detections(query, *found: tuple[str, float, tuple[float, float, float, float]]) -> Result:
+    return Result(64, 48, query, detections=tuple(Detection(label, s, Box(*box)) for label, s, box in found))
+
+
+@pytest.fixture
+def lvis(tmp_path: Path) -> Path:
+    """In the form of lvis_v1_val.json: pictures by their COCO address, what is not annotated exhaustively."""
+    images, annotations = [], []
+    categories = [{"id": 7, "name": "traffic_light", "frequency": "f"}, {"id": 9, "name": "crow", "frequency": "c"}]
+
+    def add(image: int, category: int, count: int, side: float, not_exhaustive: tuple[int, ...] = ()) -> None:
+        images.append(
+            {
+                "id": image,
+                "coco_url": f"http://images.cocodataset.org/{'val' if image % 2 else 'train'}2017/{image:012}.jpg",
+                "height": 48, "width": 64, "neg_category_ids": [], "not_exhaustive_category_ids": list(not_exhaustive),
+            }
+        )  # fmt: skip
+        write_image(tmp_path / f"{'val' if image % 2 else 'train'}2017" / f"{image:012}.jpg")
+        for index in range(count):
+            box = [1.0 + index, 1.0, side, side]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1, "image_id": image, "category_id": category, "bbox": box,
+                    "area": side * side, "segmentation": [[1, 1, 1 + side, 1, 1 + side, 1 + side]],
+                }
+            )  # fmt: skip
+
+    for image in range(1, 6):
+        add(image, 7, count=1, side=8.0)  # small: 64 square pixels
+    add(6, 9, count=2, side=9.0)
+    add(7, 9, count=2, side=30.0)  # too large for small, too few for dense
+    add(8, 9, count=16, side=20.0)  # dense
+    add(9, 9, count=20, side=5.0, not_exhaustive=(9,))  # not all of them are annotated: no truth
+    (tmp_path / "lvis_v1_val.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories, "info": {}, "licenses": []})
+    )
+    return tmp_path
+
+
+def test_lvis_small_takes_a_class_three_times_at_most_and_an_image_once(lvis: Path):
+    dataset = official.lvis_small(lvis, None, seed=0)
+    asked = Counter(sample.query.classes for sample in dataset.samples)
+    assert asked == {("traffic light",): 3, ("crow",): 1}
+    chosen = [row["lvis_image_id"] for row in dataset.truth["images"]]
+    assert len(set(chosen)) == 4
+    assert 6 in chosen
+    assert not {7, 8, 9} & set(chosen)
+    assert official.lvis_small(lvis, None, seed=0).truth == dataset.truth
+    assert official.lvis_small(lvis, None, seed=3).truth != dataset.truth
+    assert dataset.samples[0].load().width == 64
+
+
+def test_lvis_dense_takes_images_with_more_than_fifteen_and_scores_them(lvis: Path, tmp_path: Path):
+    dataset = official.lvis_dense(lvis, None, seed=0)
+    assert [row["lvis_image_id"] for row in dataset.truth["images"]] == [8]
+    query = dataset.samples[0].query
+    half = detections(query, *[("crow", 0.9, (1.0 + i, 1.0, 20.0, 20.0)) for i in range(8)])
+    scores = scores_of(tmp_path / "out", dataset, {1: half})
+    assert scores.quality["AR"].value == 0.5
+    assert scores.quality["AR small"].value == 0.5  # 400 square pixels each
+    assert scores.quality["AP50"].value == pytest.approx(51 / 101)
+
+
+def test_soda_a_turns_polygons_into_boxes_and_ignores_what_is_other(tmp_path: Path):
+    for name in ("00001", "00002"):
+        write_image(tmp_path / "Images" / f"{name}.jpg")
+    annotations = tmp_path / "Annotations" / "test"
+    annotations.mkdir(parents=True)
+    rows = [
+        {"poly": [10, 20, 20, 10, 30, 20, 20, 30], "category_id": 4},  # a ship, turned by 45 degrees
+        {"poly": [40, 40, 50, 40, 50, 46, 40, 46], "category_id": 9},  # other
+    ]
+    (annotations / "00001.json").write_text(json.dumps({"annotations": rows}))
+    (annotations / "00002.json").write_text("")  # as in the release
+    dataset = official.soda_a(tmp_path, None, seed=0)
+    assert dataset.boxes(1).tolist() == [[10, 10, 20, 20]]
+    assert len(dataset.samples) == 2
+    query = dataset.samples[0].query
+    assert "small vehicle" in query.classes
+    # A ship that overlaps a third of the true box counts at 0.1, not at 0.5; one on what is "other" does not count.
+    found = detections(query, ("ship", 0.9, (10, 10, 20, 7)), ("ship", 0.8, (40, 40, 10, 6)))
+    quality = scores_of(tmp_path / "out", dataset, {1: found}).quality
+    assert (quality["AR10 small"].value, quality["AP10 small"].value) == (1.0, 1.0)
+    assert quality["AR50 small"].value == 0.0
+
+
+def test_soda_d_ignores_what_is_marked(tmp_path: Path):
+    write_image(tmp_path / "Images" / "00003.jpg")
+    box = {"image_id": 5, "area": 100, "iscrowd": 0}
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "Annotations" / "test.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 5, "file_name": "00003.jpg", "height": 48, "width": 64}],
+                "categories": [
+                    {"id": 1, "name": "people"},
+                    {"id": 4, "name": "traffic-light"},
+                    {"id": 10, "name": "ignore"},
+                ],
+                "annotations": [
+                    {**box, "id": 1, "category_id": 4, "bbox": [0, 0, 10, 10]},
+                    {**box, "id": 2, "category_id": 10, "bbox": [20, 20, 20, 20]},
+                ],
+            }
+        )
+    )
+    dataset = official.soda_d(tmp_path, None, seed=0)
+    assert dataset.samples[0].query.classes == ("people", "traffic-light")
+    assert dataset.boxes(5).tolist() == [[0, 0, 10, 10]]
+    found = detections(
+        dataset.samples[0].query, ("traffic-light", 0.9, (22, 22, 8, 8)), ("traffic-light", 0.5, (0, 0, 10, 5))
+    )
+    quality = scores_of(tmp_path / "out", dataset, {5: found}).quality
+    assert quality["AP10"].value == 1.0  # the higher-scored one lies on what is ignored: no false alarm
+    assert quality["AP50"].value == 1.0
+    assert quality["AP"].value == pytest.approx(0.1)  # an overlap of exactly 0.5 counts at the first of ten thresholds
+
+
+def test_thinobjects_reads_its_folders_and_its_list(tmp_path: Path):
+    for name in ("fork_1", "fork_2"):
+        write_image(tmp_path / "images" / f"{name}.jpg")
+        mask = np.zeros((48, 64), np.uint8)
+        mask[10:12, 5:45] = 255
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "masks" / f"{name}.png"), mask)
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "test.txt").write_text("fork_1.jpg\nfork_2.jpg\n")
+    dataset = official.thinobjects(tmp_path, None, seed=0)
+    assert [sample.name for sample in dataset.samples] == ["fork_1", "fork_2"]
+    assert dataset.boxes(1).tolist() == [[5, 10, 40, 2]]
+    assert len(official.thinobjects(tmp_path, 1, seed=0).samples) == 1
+
+
+@pytest.fixture
+def vstar(tmp_path: Path) -> Path:
+    for kind, name, options in (
+        ("direct_attributes", "sa_1", ["The number on the car is 102.", "The number on the car is 101."]),
+        ("direct_attributes", "sa_2", ["The glove is rubber.", "The glove is cotton.", "The glove is leather."]),
+        (
+            "relative_position",
+            "sa_3",
+            ["The dog is on the left side of the cat.", "The dog is on the right side of the cat."],
+        ),
+    ):
+        write_image(tmp_path / kind / f"{name}.jpg")
+        row = {"target_object": ["x"], "bbox": [[10, 10, 8, 4]], "question": f"What of {name}?", "options": options}
+        (tmp_path / kind / f"{name}.json").write_text(json.dumps(row))
+    return tmp_path
+
+
+def test_vstar_counts_answers_in_words_and_says_where_it_looked(vstar: Path, tmp_path: Path):
+    dataset = official.vstar(vstar, None, seed=0)
+    answers = {1: "102", 2: "leather, I think", 3: None}
+    found = {n: Result(64, 48, dataset.samples[n - 1].query, answer=answer) for n, answer in answers.items()}
+    scores = scores_of(tmp_path / "out", dataset, found)
+    assert scores.quality["accuracy"].value == pytest.approx(1 / 3)
+    assert scores.quality["accuracy direct_attributes"].value == 0.5
+    assert scores.quality["accuracy relative_position"].value == 0.0
+    assert scores.frame_recall == [1.0, 0.0, 0.0]
+
+
+def test_vstar_can_be_asked_with_lettered_options_whose_order_says_nothing(vstar: Path, tmp_path: Path):
+    dataset = official.vstar(vstar, None, seed=1, with_choices=True)
+    assert "(A)" in dataset.samples[0].query.text
+    right = {}
+    for sample in dataset.samples:
+        order = official.letter_order(len(sample.choices), 1, sample.name)
+        letter = official.LETTERS[order.index(0)]
+        assert f"({letter}) {sample.choices[0]}" in sample.query.text
+        right[sample.id] = Result(64, 48, sample.query, answer=f"({letter})")
+    assert scores_of(tmp_path / "out", dataset, right).quality["accuracy"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "option"),
+    [("It is 102", 0), ("101!", 1), ("a car", None), ("", None), (None, None), ("102 or 101", None)],
+)
+def test_an_answer_means_the_choice_that_its_own_words_name(answer: str | None, option: int | None):
+    assert chosen_option(answer, ["The number on the car is 102.", "The number on the car is 101."]) == option
+
+
+def test_masks_are_judged_by_their_overlap_with_the_true_ones(tmp_path: Path):
+    square = np.zeros((48, 64), bool)
+    square[10:20, 10:30] = True
+    polygon = [[40, 10, 50, 10, 50, 20, 40, 20]]
+    rows = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 10], "area": 200, "iscrowd": 0,
+         "segmentation": {"size": [48, 64], "counts": encode_rle(square).decode()}},
+        {"id": 2, "image_id": 1, "category_id": 1, "bbox": [40, 10, 10, 10], "area": 100, "iscrowd": 0,
+         "segmentation": polygon},
+    ]  # fmt: skip
+    truth = {
+        "images": [{"id": 1}],
+        "annotations": rows,
+        "categories": [{"id": 1, "name": "car"}, {"id": 2, "name": "bus"}],
+    }
+    dataset = Dataset("masks", [Sample(1, "a", Query(masks=True), lambda: None)], truth, {"car": 1, "bus": 2})
+    half = InstanceMask("car", 0.9, Box(10, 10, 10, 10), np.ones((10, 10), bool))
+    other_class = InstanceMask("bus", 0.9, Box(40, 10, 10, 10), np.ones((10, 10), bool))
+    found = Result(64, 48, Query(masks=True), masks=(half, other_class))
+    assert scores_of(tmp_path / "out", dataset, {1: found}).quality["mask mIoU"].value == pytest.approx((0.5 + 0) / 2)
+
+
+def test_failed_frames_have_found_nothing(lvis: Path, tmp_path: Path):
+    dataset = official.lvis_dense(lvis, None, seed=0)
+    perfect = detections(dataset.samples[0].query, *[("crow", 0.9, (1.0 + i, 1.0, 20.0, 20.0)) for i in range(16)])
+    scores = scores_of(tmp_path / "out", dataset, {1: replace(perfect, status=Status.FAILED)})
+    assert scores.quality["AR"].value == 0.0
+    assert scores.failed == 1
+
+
+def test_detections_without_a_score_rank_last_and_are_counted(lvis: Path, tmp_path: Path):
+    dataset = official.lvis_dense(lvis, None, seed=0)
+    wrong = ("crow", 0.01, (40.0, 30.0, 10.0, 10.0))
+    unscored = [("crow", NAN, (1.0 + i, 1.0, 20.0, 20.0)) for i in range(16)]
+    scores = scores_of(tmp_path / "out", dataset, {1: detections(dataset.samples[0].query, *unscored, wrong)})
+    assert scores.unscored == 16
+    assert scores.quality["AR"].value == 1.0
+    assert scores.quality["AP50"].value < 1.0  # the only one with a score comes first, and is wrong
+
+
+def test_published_rows_stand_beside_ours_and_say_so(lvis: Path, tmp_path: Path):
+    dataset = official.lvis_dense(lvis, None, seed=0)
+    scores = scores_of(tmp_path / "out", dataset, {})
+    rows = beside_published([scores], ROWS["lvis-dense"], (("APs", "AP small"), ("ARs", "AR small")))
+    assert [row.origin for row in rows] == [PUBLISHED] * 3 + [MEASURED]
+    assert rows[1].numbers == {"APs": "4.3", "ARs": "5.5"}
+    assert rows[-1].numbers == {"APs": "0.0", "ARs": "0.0"}
+
+
+@pytest.mark.parametrize(
+    "load", [official.lvis_small, official.soda_a, official.soda_d, official.thinobjects, official.vstar]
+)
+def test_a_root_without_the_official_files_is_an_error_that_names_them(tmp_path: Path, load):
+    with pytest.raises(InvalidInput, match="has no"):
+        load(tmp_path, None, 0)

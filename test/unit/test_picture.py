@@ -1,0 +1,124 @@
+"""The annotated picture: what was found is there, nothing else is, at any size."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from activeo3_ros.codecs.picture import caption, draw
+from activeo3_ros.core import Box, Detection, Grounding, InstanceMask, Query, Region, Result, Status
+
+GREY = 128
+
+
+def grey(width: int, height: int) -> np.ndarray:
+    return np.full((height, width, 3), GREY, np.uint8)
+
+
+def changed(before: np.ndarray, after: np.ndarray) -> np.ndarray:
+    """Which pixels differ, `(h, w)` bool."""
+    return (before != after).any(axis=2)
+
+
+def test_the_frame_itself_stays_as_it_is():
+    image = grey(320, 240)
+    draw(image, Result(320, 240, Query(), detections=(Detection("car", 0.9, Box(50, 50, 100, 80)),)))
+    assert (image == GREY).all()
+
+
+def test_a_box_is_drawn_around_its_object_and_leaves_it_visible():
+    image = grey(640, 480)
+    box = Box(200, 150, 120, 90)
+    picture = changed(image, draw(image, Result(640, 480, Query(), detections=(Detection("car", 0.9, box),))))
+    inside = picture[150:240, 200:320]
+    assert not inside.any()
+    around = picture[146:244, 196:324]
+    assert around.sum() > 2 * (120 + 90)
+
+
+def test_a_result_is_drawn_to_scale_on_a_smaller_picture_of_its_frame():
+    small = grey(320, 240)
+    picture = changed(
+        small, draw(small, Result(640, 480, Query(), detections=(Detection("car", 0.9, Box(400, 300, 120, 90)),)))
+    )
+    assert not picture[150:195, 200:260].any()
+    assert picture[145:200, 195:265].any()
+
+
+def test_what_no_region_covers_is_darker():
+    image = grey(640, 480)
+    picture = draw(image, Result(640, 480, Query(), regions=(Region(Box(100, 100, 200, 150), "far away", 0.5, 2.0),)))
+    assert picture[200, 200].tolist() == [GREY] * 3
+    assert picture[400, 500].max() < GREY
+
+
+def test_without_regions_nothing_is_darker():
+    image = grey(640, 480)
+    assert draw(image, Result(640, 480, Query()))[400, 500].tolist() == [GREY] * 3
+
+
+@pytest.mark.parametrize(("score", "expected"), [(0.876, "car 0.88"), (math.nan, "car"), (0.0, "car 0.00")])
+def test_an_object_without_a_score_shows_none(score, expected):
+    assert caption("car", score) == expected
+
+
+def test_labels_do_not_cover_one_another_and_no_box_is_left_out():
+    image = grey(640, 480)
+    boxes = [Box(300 + 3 * i, 200 + 2 * i, 20, 15) for i in range(12)]
+    crowd = Result(640, 480, Query(), detections=tuple(Detection("car", 0.5, box) for box in boxes))
+    picture = changed(image, draw(image, crowd))
+    for box in boxes:
+        assert picture[int(box.y) - 1, int(box.x) : int(box.right)].any()
+
+
+def test_a_mask_tints_its_pixels_and_no_others():
+    image = grey(640, 480)
+    mask = np.zeros((40, 60), bool)
+    mask[:, :30] = True
+    picture = draw(image, Result(640, 480, Query(), masks=(InstanceMask("car", 0.5, Box(200, 200, 60, 40), mask),)))
+    assert picture[220, 210].tolist() != [GREY] * 3
+    assert picture[220, 250].tolist() == [GREY] * 3
+
+
+def test_failure_cannot_be_taken_for_an_empty_scene():
+    image = grey(640, 480)
+    complete = draw(image, Result(640, 480, Query()))
+    failed = draw(image, Result(640, 480, Query(), Status.FAILED, "the model is gone"))
+    assert failed[1, 1, 2] > 150 > complete[1, 1, 2]  # red
+
+
+coordinates = st.floats(-5000, 5000)
+boxes = st.builds(Box, coordinates, coordinates, st.floats(0, 5000), st.floats(0, 5000))
+texts = st.text(max_size=60)
+scores = st.one_of(st.floats(0, 1), st.just(math.nan))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    size=st.sampled_from([(1, 1), (1, 300), (300, 1), (7, 5), (64, 48), (333, 250)]),
+    boxes=st.lists(boxes, max_size=6),
+    text=texts,
+    score=scores,
+    status=st.sampled_from(Status),
+)
+def test_any_result_can_be_drawn_on_a_picture_of_any_size(size, boxes, text, score, status):
+    width, height = size
+    result = Result(
+        width,
+        height,
+        Query(),
+        status,
+        text,
+        regions=tuple(Region(box, text, score, score) for box in boxes),
+        detections=tuple(Detection(text, score, box) for box in boxes),
+        groundings=tuple(Grounding(text, score, box, text=text) for box in boxes),
+        masks=tuple(InstanceMask(text, score, box, np.ones((3, 2), bool)) for box in boxes),
+        answer=text,
+    )
+    picture = draw(grey(width, height), result)
+    assert picture.shape == (height, width, 3)
+    assert picture.dtype == np.uint8

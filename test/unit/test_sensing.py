@@ -1,0 +1,175 @@
+"""Where the policies look: the fixed ones by rule, the embedded one by expected gain."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from activeo3_ros.core import Box, Budget, Finding, Frame, Query
+from activeo3_ros.detectors.centernet import COCO_CLASSES, DetectedBoxes
+from activeo3_ros.detectors.vocabulary import load_vocabulary
+from activeo3_ros.policies.detector_proposals import DetectorProposals, detectability, position_at_size
+from activeo3_ros.policies.fixed import CentreCrop, FullFrame, Grid, Random
+
+
+def view_of(width=512, height=288, seed=0):
+    frame = Frame(np.random.default_rng(seed).integers(0, 255, (height, width, 3), np.uint8))
+    return frame.view(frame.window, (width, height))
+
+
+@given(
+    st.sampled_from([FullFrame(), CentreCrop(), Grid(), Grid(overlap=0), Random()]),
+    st.integers(1, 600),
+    st.integers(1, 600),
+    st.integers(0, 64),
+)
+def test_fixed_policies_stay_in_the_view_and_within_the_budget(policy, width, height, max_regions):
+    regions = policy.propose(view_of(width, height), Query(), Budget(max_regions=max_regions)).regions
+    assert len(regions) <= max_regions
+    for region in regions:
+        assert region.box.width > 0
+        assert region.box.height > 0
+        assert region.box.x >= -1e-9
+        assert region.box.y >= -1e-9
+        assert region.box.right <= width + 1e-6
+        assert region.box.bottom <= height + 1e-6
+
+
+@pytest.mark.parametrize("max_regions", [2, 3, 6, 18])
+def test_the_grid_covers_the_whole_view(max_regions):
+    covered = np.zeros((288, 512), bool)
+    for region in Grid().propose(view_of(), Query(), Budget(max_regions=max_regions)).regions:
+        covered[region.box.snapped(512, 288).slices()] = True
+    assert covered.all()
+
+
+def test_random_regions_are_the_same_for_the_same_frame_and_seed():
+    def propose(seed, picture):
+        return Random(seed).propose(view_of(seed=picture), Query(), Budget()).regions
+
+    assert propose(0, 1) == propose(0, 1)
+    assert propose(0, 1) != propose(1, 1)
+    assert propose(0, 1) != propose(0, 2)
+
+
+class FakeEye:
+    """Stands in for the embedded task: it "sees" what the test tells it to."""
+
+    def __init__(self, *sights, threshold=0.3):
+        self.sights, self.threshold = list(sights), threshold
+        self.vocabulary = load_vocabulary(COCO_CLASSES)
+
+    def view_size(self, width, height, max_pixels):
+        scale = 512 / max(width, height)
+        return max(1, round(width * scale)), max(1, round(height * scale))
+
+    def see(self, view, threshold):
+        seen = sorted((f for f in self.sights if f.score >= threshold), key=lambda f: -f.score)
+        boxes = np.array([f.box.as_tuple() for f in seen], float).reshape(-1, 4)
+        classes = np.array([COCO_CLASSES.index(f.label) for f in seen], np.intp)
+        return DetectedBoxes(boxes, np.array([f.score for f in seen], np.float32), classes)
+
+    def findings(self, seen, target):
+        return [f for f in self.sights if f.label in target.classes and np.float32(f.score) in seen.scores]
+
+
+def propose(*findings, max_regions=3, frame=(1920, 1080)):
+    source = Frame(np.zeros((frame[1], frame[0], 3), np.uint8))
+    eye = FakeEye(*findings)
+    view = source.view(source.window, eye.view_size(*frame, 0))
+    policy = DetectorProposals(task=eye)
+    return policy.propose(view, Query(classes=("car",)), Budget(max_regions=max_regions)), view
+
+
+def car(x, y, side, score):
+    return Finding("car", Box(x, y, side, side), score)
+
+
+def test_it_looks_closer_where_small_things_are_half_seen():
+    proposal, _ = propose(car(400, 60, 6, 0.15), car(410, 62, 5, 0.2), max_regions=1)
+    box = proposal.regions[0].box
+    assert box.x < 400
+    assert box.right > 415
+    assert box.y < 60
+    assert box.bottom > 67
+    assert box.width < 300
+
+
+def test_of_a_few_pixels_it_does_not_matter_what_they_look_like_of_many_it_does():
+    def first_region(*sights):
+        return propose(*sights, max_regions=1)[0].regions[0]
+
+    box = first_region(Finding("bird", Box(400, 200, 6, 6), 0.08), Finding("sheep", Box(415, 204, 7, 5), 0.06)).box
+    assert box.x < 400 < 422 < box.right
+    assert box.y < 200 < 209 < box.bottom
+    assert box.width < 150
+    assert first_region(Finding("bed", Box(300, 180, 150, 90), 0.08)).label == "far away"
+
+
+def test_what_is_already_seen_large_is_not_looked_at_again():
+    """One car fills the left, a few pixels on the right may be another: the first window goes to the right."""
+    proposal, _ = propose(car(20, 60, 180, 0.9), car(450, 140, 6, 0.2), max_regions=1)
+    assert proposal.regions[0].box.right > 456
+    assert proposal.regions[0].box.x > 200
+
+
+def test_what_the_view_shows_well_is_reported_from_the_view():
+    proposal, _ = propose(car(20, 60, 180, 0.9), car(450, 140, 6, 0.2))
+    assert [f.score for f in proposal.findings.objects] == [0.9]
+
+
+def test_where_nothing_is_seen_it_looks_at_the_middle_distance():
+    proposal, view = propose(max_regions=1)
+    assert [region.label for region in proposal.regions] == ["far away"]
+    x, y = proposal.regions[0].box.center
+    assert abs(x - view.width / 2) < 0.1 * view.width
+    assert abs(y - 0.45 * view.height) < 0.1 * view.height
+
+
+def test_windows_do_not_repeat_each_other():
+    proposal, _ = propose(car(100, 140, 6, 0.2), car(400, 140, 6, 0.2))
+    assert len({region.box for region in proposal.regions}) == len(proposal.regions) == 3
+
+
+def test_without_regions_in_the_budget_it_only_reports_what_it_saw():
+    proposal, _ = propose(car(20, 60, 180, 0.9), max_regions=0)
+    assert proposal.regions == ()
+    assert len(proposal.findings.objects) == 1
+
+
+def test_shrinking_objects_point_to_where_the_far_ones_are():
+    """Cars on a straight road: 64 px at the bottom right, half as large half way to the vanishing point (200, 100)."""
+    side = np.array([64.0, 32.0, 16.0])
+    center = np.array([200.0, 100.0]) + np.outer(side, [3.0, 2.0])
+    mean, _ = position_at_size(np.array([2.0]), center, side, np.ones(3), np.array([512.0, 288.0]))
+    assert np.abs(mean[0] - [206, 104]).max() < 30
+
+
+def test_larger_is_easier():
+    sides = detectability(np.array([2.0, 4, 8, 16, 32, 64]), 11.0)
+    assert (np.diff(sides) > 0).all()
+    assert sides[0] < 0.1
+    assert sides[-1] > 0.9
+
+
+findings = st.builds(car, st.floats(0, 500), st.floats(0, 280), st.floats(0.5, 200), st.floats(0.1, 1))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(findings, max_size=30),
+    st.integers(1, 64),
+    st.sampled_from([(1920, 1080), (300, 900), (40, 30), (1, 1), (9000, 8)]),
+)
+def test_whatever_it_sees_its_windows_lie_in_the_view(seen, max_regions, frame):
+    proposal, view = propose(*seen, max_regions=max_regions, frame=frame)
+    assert len(proposal.regions) <= max_regions
+    gains = [region.score for region in proposal.regions]
+    assert gains == sorted(gains, reverse=True)
+    for region in proposal.regions:
+        assert region.box.x >= -1e-6
+        assert region.box.y >= -1e-6
+        assert region.box.right <= view.width + 1e-6
+        assert region.box.bottom <= view.height + 1e-6
+        assert region.box.width > 0
+        assert region.box.height > 0

@@ -1,0 +1,88 @@
+"""What a query asks of a detector with fixed classes: never a guess."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from activeo3_ros.core import InvalidInput, Query, UnsupportedQuery
+from activeo3_ros.detectors.centernet import COCO_CLASSES
+from activeo3_ros.detectors.vocabulary import Vocabulary, load_vocabulary
+
+vocabulary = load_vocabulary(COCO_CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "reading"),
+    [
+        ("the number on the police car", ("car",), "number"),
+        ("Read the numbers on the buses!", ("bus",), "number"),
+        ("all pedestrians", ("person",), ""),
+        ("find traffic lights and stop signs", ("traffic light", "stop sign"), ""),
+        ("vehicles", ("car", "motorcycle", "bus", "truck", "bicycle"), ""),
+        ("Where is the motorbike?", ("motorcycle",), ""),
+    ],
+)
+def test_a_phrase_is_mapped_to_classes(text, classes, reading):
+    target = vocabulary.resolve(Query(text))
+    assert (target.classes, target.reading, target.free_text) == (classes, reading, False)
+
+
+@pytest.mark.parametrize("text", ["what does the sign say", "read the text", "the number on the licence plate"])
+def test_text_itself_can_be_looked_for(text):
+    target = vocabulary.resolve(Query(text))
+    assert target.free_text
+    assert target.reading
+
+
+def test_a_class_narrower_than_the_detector_s_is_pointed_out():
+    target = vocabulary.resolve(Query("the police car"))
+    assert target.phrase == "police car"
+    assert target.notes == ("'police car' is looked for as 'car': this detector cannot tell them apart",)
+
+
+@pytest.mark.parametrize(
+    "text", ["the red car", "mug", "a car behind the tree", "the leftmost person", "что это", "??"]
+)
+def test_what_it_cannot_serve_it_refuses_and_lists_what_it_can(text):
+    with pytest.raises(UnsupportedQuery, match="this preset detects person, bicycle, car"):
+        vocabulary.resolve(Query(text))
+
+
+def test_classes_may_be_synonyms_and_groups():
+    assert vocabulary.resolve(Query(classes=("Pedestrian", "lorry", "lorry"))).classes == ("person", "truck")
+    with pytest.raises(UnsupportedQuery, match="unknown class 'unicorn'"):
+        vocabulary.resolve(Query(classes=("car", "unicorn")))
+
+
+def test_an_empty_query_asks_for_everything():
+    assert vocabulary.resolve(Query()).classes == COCO_CLASSES
+
+
+def test_classes_say_what_to_detect_where_a_phrase_says_what_to_read():
+    target = vocabulary.resolve(Query("read the number", ("bus",)))
+    assert (target.classes, target.reading) == (("bus",), "number")
+
+
+def test_a_table_that_names_a_class_which_does_not_exist_is_refused():
+    with pytest.raises(InvalidInput, match="'lorry'"):
+        Vocabulary(("car",), {"synonyms": {"lorry": ["truck"]}})
+
+
+def test_every_word_of_the_shipped_table_is_text():
+    """YAML reads a bare `on` or `no` as a truth value."""
+    import yaml
+
+    from activeo3_ros.assets.resources import config_directory
+
+    table = yaml.safe_load((config_directory() / "vocabulary" / "coco.yaml").read_text())
+    for key in ("narrower", "text_carriers", "read_text", "read_number", "fillers"):
+        assert all(isinstance(word, str) for word in table[key]), key
+
+
+@given(st.text(max_size=80))
+def test_any_text_is_served_or_refused(text):
+    try:
+        target = vocabulary.resolve(Query(text))
+    except UnsupportedQuery:
+        return
+    assert target.classes or target.free_text
