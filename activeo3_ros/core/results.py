@@ -78,7 +78,7 @@ class Proposal:
     """What a sensing policy says after looking at the view of the whole frame.
 
     regions: in view pixels, best first. findings: what it saw there by itself; None when the policy only chooses
-    regions, so that the task model has to examine the view as well. used_view: whether it used the pixels of the view at all.
+    regions, so that the task model has to examine the view as well. used_view: whether it used the pixels of the view.
     """
 
     regions: tuple[Region, ...] = ()

@@ -1,7 +1,7 @@
 """What looks at frames: newest frame wins, cameras take fair turns, every frame is accounted for.
 
 Knows no ROS. The node hands in raw messages (`offer`), this decides what becomes of each, and hands back a
-`FrameOutcome` for every frame that was taken up. Models are loaded in the thread that uses them, so that neither loading
+`FrameOutcome` for every frame taken up. Models are loaded in the thread that uses them, so that neither loading
 nor a model that hangs ever holds up the caller; a model that hangs past a limit is given up together with its thread.
 
 One thread looks at one frame at a time. Where the models answer several threads together there is a lane for each
