@@ -105,7 +105,10 @@ class PublicEngine:
     def _reply(self, request: Request, output: Any) -> Reply:
         written = output.outputs[0]
         ids = [int(token) for token in written.token_ids]
-        chances = [math.exp(min(0.0, each[token].logprob)) for token, each in zip(ids, written.logprobs, strict=True)]
+        chances = [
+            math.exp(min(0.0, each[token].logprob)) if token in each else math.nan  # a scripted token has none
+            for token, each in zip(ids, written.logprobs, strict=True)
+        ]
         tokens = [Token(*each) for each in zip(self._bytes.texts(ids), chances, ids, strict=True)]
         size = request.image.shape[1], request.image.shape[0]
         text = request.prompt.prefix + written.text
@@ -163,8 +166,10 @@ def run_way(bench: Bench, way: str, checkpoint: str) -> None:
 
     def scripted(name: str) -> None:
         script.on, script.steps = True, 0
-        bench.frame(engine, name, 1, limits, endless=False)
-        script.on = False
+        try:
+            bench.frame(engine, name, 1, limits, endless=False)
+        finally:
+            script.on = False
         count = 2 + bench.rows[f"frame_as_shipped_{name}_1_cameras_ms"]["samples"]
         bench.say(f"steps_of_a_frame_{name}", round(script.steps / count, 1))
 
