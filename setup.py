@@ -57,6 +57,7 @@ setup(
         "eval": evaluation,
         "flash": ["flash-attn>=2.7"],  # compiles CUDA code where it has no wheel: never part of another extra
         "gpu": gpu,
+        "remote": ["httpx>=0.25"],  # a model behind HTTP
         "train": train,
         "vllm": ["vllm>=0.22.1,<0.33; platform_system == 'Linux'"],  # what test_vllm.py and the benchmarks ran with
     },

@@ -46,6 +46,7 @@ class Server:
     def __init__(self, *script):
         self.script = deque(script)
         self.requests = []
+        self.connections = 0
         self.under_way = self.most_under_way = 0
         self.gone = threading.Event()
         """Set when a client left before it had its answer."""
@@ -54,6 +55,11 @@ class Server:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self):
+                with server._lock:
+                    server.connections += 1
+                super().setup()
 
             def do_POST(self):
                 self.request_body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -102,6 +108,8 @@ class Server:
                     return False
                 except OSError:
                     return True
+                finally:
+                    self.connection.settimeout(None)
 
             def log_message(self, *_):
                 pass

@@ -194,7 +194,7 @@ def _gpu_packages() -> list[Check]:
 
 def _engine(needed_for: str) -> Check:
     """Which engine `type: auto` takes here, and why."""
-    from ..vlm.engines import choose
+    from ..vlm.engine_registry import choose
 
     name, reason = choose()
     return Check("engine", True, f"{name}: {reason}", needed_for, optional=True)

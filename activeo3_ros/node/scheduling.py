@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..core import ActivePerception, Budget, Cancelled, Frame, Query, Region, Result, Status, UnsupportedQuery
-from ..vlm.engines import forget
+from ..vlm.engine_registry import forget
 from .frame_counters import FrameCounters, FrameDisposition, Latencies
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from ..core.geometry import Box
 from ..core.query import Query
 from ..core.results import Proposal, Region
 from ..vlm.engine import Engine, Reply, Request
-from ..vlm.engines import shared_engine
-from ..vlm.memory import generate_within_memory
+from ..vlm.engine_registry import shared_engine
+from ..vlm.out_of_memory import generate_within_memory
 from ..vlm.parsing import Answer, parse_answer
 from ..vlm.prompts import REASONING, is_question, load_prompt, target_of
 from ..vlm.reply_notes import reply_notes
@@ -32,7 +32,7 @@ class MllmSensing:
         prompt: str = "sensing_detection",
         question_prompt: str = "sensing_question",
     ) -> None:
-        """engine: settings of an engine (see `vlm.engines`), or one that runs.
+        """engine: settings of an engine (see `vlm.engine_registry`), or one that runs.
 
         reasoning: "full" as the policy was trained, "short" for one sentence, "none" to answer at once: least time.
         shorter_side: pixels of the view's shorter side where the budget allows them, 28 to 4096; the paper has 1024.

@@ -25,7 +25,7 @@ from ..core.interfaces import SensingPolicy
 from ..policies.fixed import Grid, Random
 from ..policies.mllm import MllmSensing
 from ..vlm.engine import Engine
-from ..vlm.engines import shared_engine
+from ..vlm.engine_registry import shared_engine
 from ..vlm.families import Family
 from ..vlm.task import MllmTask
 from .rewards import RewardSettings, match

@@ -42,7 +42,7 @@ from ..core import Budget, Frame, InvalidInput
 from ..core.errors import PerceptionError
 from ..core.optional import require_package
 from ..presets import TASK_TYPES, Component
-from ..vlm.engines import shared_engine
+from ..vlm.engine_registry import shared_engine
 from ..vlm.families import Family, family_named
 from ..vlm.prompts import load_prompt, target_of
 from .rewards import RewardSettings, RewardWeights

@@ -18,7 +18,7 @@ from ..core.errors import PerceptionError
 from ..core.geometry import Box, Boxes, iou
 from ..core.interfaces import TaskModel
 from ..core.results import Detection, Proposal, Region
-from ..vlm.batching import Call, Shared, answer_together
+from ..vlm.dynamic_batching import Call, Shared, answer_together
 from ..vlm.engine import Engine, Reply, Request
 from ..vlm.families import Family
 from ..vlm.parsing import Answer, parse_answer

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from ..core.errors import EngineError
-from .batching import Call, answer_together
+from .dynamic_batching import Call, answer_together
 
 logger = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from ..core.geometry import Box, non_maximum_suppression
 from ..core.query import Query
 from ..core.results import Finding, Findings, Grounding
 from .engine import Engine, Reply, Request
-from .engines import shared_engine
-from .memory import generate_within_memory
+from .engine_registry import shared_engine
+from .out_of_memory import generate_within_memory
 from .parsing import Answer, parse_answer
 from .prompts import is_question, load_prompt, target_of
 from .reply_notes import excerpt, reply_notes
@@ -42,7 +42,7 @@ class MllmTask:
         prompt: str = "task_grounding",
         question_prompt: str = "task_question",
     ) -> None:
-        """engine: settings of an engine (see `vlm.engines`), or one that runs.
+        """engine: settings of an engine (see `vlm.engine_registry`), or one that runs.
 
         crop_side: pixels; each region is shown as a square of this side where the budget allows it, 28 to 4096; the
         paper has 840. keep_aspect: show it with as many pixels but undistorted, as the released demo does.

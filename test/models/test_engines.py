@@ -20,7 +20,7 @@ import pytest
 from activeo3_ros.assets.weights import local_model
 from activeo3_ros.core import InvalidInput
 from activeo3_ros.core.errors import EngineError, OutOfMemory
-from activeo3_ros.vlm import engines as choice
+from activeo3_ros.vlm import engine_registry as choice
 from activeo3_ros.vlm.backends import vllm_engine
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
 from activeo3_ros.vlm.engine import Prompt, Request

@@ -13,7 +13,7 @@ from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.presets import load_preset
 from activeo3_ros.vlm.engine import Reply, Request, Token
 from activeo3_ros.vlm.families import QWEN2_5_VL, QWEN3_VL
-from activeo3_ros.vlm.memory import generate_within_memory
+from activeo3_ros.vlm.out_of_memory import generate_within_memory
 from activeo3_ros.vlm.prompts import load_prompt
 from activeo3_ros.vlm.task import MllmTask
 

@@ -6,8 +6,10 @@ import base64
 import json
 import math
 import re
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -18,9 +20,10 @@ from openai_server import BOX, Server, busy, completion, dripping, dropped, entr
 
 from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Query, Status
 from activeo3_ros.core.errors import EngineError
+from activeo3_ros.core.optional import MissingPackageError
 from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.presets import load_preset
-from activeo3_ros.vlm.backends.openai_server import RemoteEngine
+from activeo3_ros.vlm.backends.remote_engine import RemoteEngine
 from activeo3_ros.vlm.engine import Prompt, Request, Token, aligned
 from activeo3_ros.vlm.task import MllmTask
 
@@ -123,6 +126,44 @@ def test_replies_come_in_the_order_of_their_requests_however_late_each_is():
         replies = engine.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("?"), n) for n in (1, 2, 3, 4, 5)])
         engine.close()
     assert [reply.text for reply in replies] == [f"number {n}" for n in (1, 2, 3, 4, 5)]
+
+
+def test_requests_one_after_the_other_share_one_connection():
+    with Server() as server:
+        engine = RemoteEngine(server.url, "policy")
+        for _ in range(20):
+            engine.generate([request()])
+        engine.close()
+    assert (len(server.requests), server.connections) == (20, 1)
+
+
+def test_all_threads_share_one_pool_of_connections():
+    """Eight threads with four requests each: never more connections than requests under way at a time."""
+    with Server(*[slow(0.01)] * 32) as server:
+        engine = RemoteEngine(server.url, "policy", max_concurrent=4)
+        with ThreadPoolExecutor(8) as threads:
+            replies = list(threads.map(lambda _: engine.generate([request()] * 4), range(8)))
+        engine.close()
+    assert [len(each) for each in replies] == [4] * 8
+    assert len(server.requests) == 32 and server.connections <= 4
+
+
+def test_a_connection_serves_on_after_an_error_that_the_server_answered():
+    with Server(500, 429) as server:
+        assert ask(server)[0].text.endswith(BOX)
+    assert (len(server.requests), server.connections) == (3, 1)
+
+
+def test_a_proxy_of_the_shell_is_not_asked(monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    with Server() as server:
+        assert ask(server)[0].text.endswith(BOX)
+
+
+def test_without_httpx_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(MissingPackageError, match=r"pip install 'activeo3_ros\[remote\]'"):
+        RemoteEngine("http://localhost:1/v1", "policy")
 
 
 @pytest.mark.parametrize(
@@ -298,6 +339,7 @@ def test_the_preset_remote_needs_neither_torch_nor_the_server_to_load():
     ("settings", "message"),
     [
         ({"url": "localhost:8000"}, "must begin with http"),
+        ({"url": "http://host:port/v1"}, "must begin with http"),
         ({"timeout_s": 0}, "timeout_s must be 0.1 to 600, got 0"),
         ({"family": "gpt"}, "'gpt' are not supported"),
         ({"structured": "yes"}, "structured must be one of '', 'vllm', 'vllm_guided', 'sglang', got 'yes'"),

@@ -13,7 +13,7 @@ from activeo3_ros.assets.packages import AssetError
 from activeo3_ros.core import InvalidInput
 from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.vlm.engine import Prompt, Request
-from activeo3_ros.vlm.memory import generate_within_memory
+from activeo3_ros.vlm.out_of_memory import generate_within_memory
 from activeo3_ros.vlm.prompts import load_prompt
 
 require_torch()

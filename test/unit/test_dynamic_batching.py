@@ -15,10 +15,10 @@ from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.node.frame_counters import FrameCounters
 from activeo3_ros.node.scheduling import Prepared, Settings, Worker
 from activeo3_ros.policies.mllm import MllmSensing
-from activeo3_ros.vlm.batching import Call, DynamicBatcher, answer_together
+from activeo3_ros.vlm.dynamic_batching import Call, DynamicBatcher, answer_together
 from activeo3_ros.vlm.engine import Prompt, Reply, Request
 from activeo3_ros.vlm.families import family_named
-from activeo3_ros.vlm.memory import generate_within_memory
+from activeo3_ros.vlm.out_of_memory import generate_within_memory
 from activeo3_ros.vlm.task import MllmTask
 
 

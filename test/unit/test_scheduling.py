@@ -39,9 +39,9 @@ from activeo3_ros.node.scheduling import (
     Settings,
     Worker,
 )
-from activeo3_ros.vlm import engines as choice
+from activeo3_ros.vlm import engine_registry as choice
 from activeo3_ros.vlm.engine import Prompt, Reply, Request
-from activeo3_ros.vlm.engines import shared_engine
+from activeo3_ros.vlm.engine_registry import shared_engine
 
 MALFORMED = b"malformed"
 

@@ -17,13 +17,13 @@ from ..core.errors import InvalidInput
 from ..core.optional import has_package, installed_version
 from ..core.settings import check_complete, check_kinds
 from .backends.vllm_engine import version_problem
-from .batching import DynamicBatcher, Shared
+from .dynamic_batching import DynamicBatcher, Shared
 from .engine import Engine, Prompt, Request
 
 ENGINE_TYPES = {
     "transformers": "activeo3_ros.vlm.backends.transformers_engine:TransformersEngine",
     "vllm": "activeo3_ros.vlm.backends.vllm_engine:VllmEngine",
-    "remote": "activeo3_ros.vlm.backends.openai_server:RemoteEngine",
+    "remote": "activeo3_ros.vlm.backends.remote_engine:RemoteEngine",
 }
 AUTO = "auto"
 """Stands for the engine that `choose` recommends."""

@@ -1,0 +1,396 @@
+"""Runs a model on a server that speaks the OpenAI protocol, such as `vllm serve` or SGLang, over HTTP with `httpx`.
+
+One client serves all threads and keeps its connections, so a crop costs no handshake. Every request has a deadline that
+covers waiting, retries and reading the answer. A server that is busy (429) or broken (5xx, dropped connections,
+malformed answers) is asked again until that deadline, with growing pauses; one that refuses (other 4xx) is not. When a
+request of a batch has failed, and when the engine is closed, the other requests are cancelled and their connections
+closed, upon which servers stop generating.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import codecs
+import json
+import math
+import os
+import random
+import ssl
+import threading
+import time
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import cv2
+
+from ...core.errors import EngineError, InvalidInput
+from ...core.optional import require_package
+from ..answer_grammar import escaped
+from ..engine import Reply, Request, Token, aligned
+from ..families import family_named
+
+if TYPE_CHECKING:
+    import httpx
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+"""A longer body is no answer of a few hundred tokens."""
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
+"""Between attempts: doubled each time, with jitter, so that a fleet does not come back all at once."""
+KEEP_ALIVE_S = 4.0
+"""How long an unused connection is kept: less than the 5 s after which uvicorn, vLLM's web server, closes it."""
+API_KEY_VARIABLE = "ACTIVEO3_API_KEY"
+"""The environment variable with the server's key, if it wants one; keys do not belong into configuration files."""
+
+STRUCTURED: dict[str, Callable[[str], dict[str, Any]]] = {
+    "": lambda regex: {},
+    "vllm": lambda regex: {"structured_outputs": {"regex": regex}},
+    "vllm_guided": lambda regex: {"guided_regex": regex},
+    "sglang": lambda regex: {"regex": regex},
+}
+"""Where servers take the answer grammar, a regular expression; the OpenAI protocol itself has no such field."""
+
+T = TypeVar("T")
+
+
+class _TryAgain(Exception):
+    """The server may answer later. pause_s: how long it asked to be left alone."""
+
+    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause_s = pause_s
+
+
+class RemoteEngine:
+    """A model behind HTTP. Requests of all threads share one limit of concurrent ones; more wait their turn."""
+
+    device = "remote"
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        family: str = "qwen2_5_vl",
+        timeout_s: float = 30.0,
+        connect_timeout_s: float = 3.0,
+        max_attempts: int = 4,
+        max_concurrent: int = 32,
+        jpeg_quality: int = 95,
+        forced_prefix: bool = True,
+        structured: str = "",
+    ) -> None:
+        """Check the settings. Nothing is sent before the first request.
+
+        Args:
+            url: of the API, such as "http://localhost:8000/v1".
+            model: its name on that server.
+            family: how that model sees images and writes coordinates, "qwen2_5_vl" or "qwen3_vl"; the server does not
+                tell.
+            timeout_s: seconds for one request with all its attempts, 0.1 to 600.
+            connect_timeout_s: seconds for each connection.
+            max_attempts: 1 to 20.
+            max_concurrent: requests, and connections, under way at a time, 1 to 1024.
+            jpeg_quality: 1 to 100 for pictures as JPEG; 0 sends PNG, which loses nothing and is several times larger.
+            forced_prefix: let the server go on with a beginning of the answer (`continue_final_message` of vLLM and
+                SGLang); a server without it must not be sent one, and then answers in its own way.
+            structured: let the server hold the model to the answer grammar of the prompt: "vllm" (0.11 and later),
+                "vllm_guided" (before), "sglang"; "" leaves it to the model, whose mistakes the parser repairs.
+
+        Raises:
+            InvalidInput: a setting is out of its range.
+            MissingPackageError: `httpx` is not installed.
+        """
+        self._httpx = require_package("httpx", "to ask a model server", "activeo3_ros[remote]")
+        self._endpoint = _endpoint(self._httpx, url)
+        for name, value, low, high in (
+            ("timeout_s", timeout_s, 0.1, 600),
+            ("connect_timeout_s", connect_timeout_s, 0.05, 600),
+            ("max_attempts", max_attempts, 1, 20),
+            ("max_concurrent", max_concurrent, 1, 1024),
+            ("jpeg_quality", jpeg_quality, 0, 100),
+        ):
+            if not low <= value <= high:
+                raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
+        if structured not in STRUCTURED:
+            known = ", ".join(map(repr, STRUCTURED))
+            raise InvalidInput(f"structured must be one of {known}, got {structured!r}")
+        self.family = family_named(family)
+        self.url, self.model_name = url.rstrip("/"), model
+        self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
+        self._max_attempts, self._max_concurrent = max_attempts, max_concurrent
+        self._jpeg_quality, self._forced_prefix = jpeg_quality, forced_prefix
+        self.structured = structured
+        self._client: httpx.AsyncClient = self._httpx.AsyncClient(
+            limits=self._httpx.Limits(
+                max_connections=max_concurrent,
+                max_keepalive_connections=max_concurrent,
+                keepalive_expiry=KEEP_ALIVE_S,
+            ),
+            verify=ssl.create_default_context() if self._endpoint.scheme == "https" else False,
+            trust_env=False,  # a proxy of the shell's is not for a server that the preset names
+        )
+        self._loop = _LoopThread(self._client.aclose)
+        weakref.finalize(self, self._loop.close)
+
+    def describe(self) -> str:
+        return f"{self.model_name} at {self.url}"
+
+    def close(self) -> None:
+        self._loop.close()
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """Ask for all requests at once.
+
+        Args:
+            requests: any number; at most `max_concurrent` of all threads are under way at a time.
+
+        Returns:
+            The replies in the order of the requests.
+
+        Raises:
+            EngineError: a request has no answer in its time, the others of the batch are then cancelled; or the engine
+                was closed.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        future = self._loop.start(lambda: self._answer_all(requests, deadline))
+        if future is None:
+            raise EngineError(f"{self.describe()}: this engine was closed")
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise EngineError(f"{self.describe()}: the request was given up") from error
+        except BaseException:  # such as Ctrl-C
+            future.cancel()
+            raise
+
+    async def _answer_all(self, requests: Sequence[Request], deadline: float) -> list[Reply]:
+        tasks = [asyncio.ensure_future(self._answer(request, deadline)) for request in requests]
+        try:
+            return list(await asyncio.gather(*tasks))
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _answer(self, request: Request, deadline: float) -> Reply:
+        body = await asyncio.to_thread(self.body, request)
+        reason, pause, attempt = "it was not asked in time", FIRST_PAUSE_S, 0
+        while attempt < self._max_attempts and (left := deadline - time.monotonic()) > 0:
+            attempt += 1
+            try:
+                return self.reply(request, await asyncio.wait_for(self._post(body, left), left + 0.1))
+            except asyncio.TimeoutError:
+                reason = "its answer came too slowly"
+            except _TryAgain as error:
+                reason = str(error)
+                waiting = max(error.pause_s, pause * random.uniform(0.5, 1.0))
+                if waiting >= deadline - time.monotonic():
+                    break
+                if attempt < self._max_attempts:
+                    await asyncio.sleep(waiting)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+        tried = f"{attempt} attempt{'s' if attempt != 1 else ''}"
+        raise EngineError(
+            f"{self.describe()}: no answer after {tried} within {self._timeout_s:g} s: {reason}; "
+            "check that the server runs and is not overloaded"
+        )
+
+    async def _post(self, body: bytes, left: float) -> Any:
+        """The JSON of a good answer.
+
+        Args:
+            body: see `body`.
+            left: seconds until the deadline, of which a slow stream of small pieces may take more.
+
+        Raises:
+            _TryAgain: asking again may help.
+            EngineError: asking again is of no use.
+        """
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if key := os.environ.get(API_KEY_VARIABLE):
+            headers["Authorization"] = f"Bearer {key}"
+        timeout = self._httpx.Timeout(left, connect=min(self._connect_timeout_s, left))
+        content = bytearray()
+        try:
+            async with self._client.stream(
+                "POST", self._endpoint, content=body, headers=headers, timeout=timeout
+            ) as response:
+                async for chunk in response.aiter_bytes():
+                    content += chunk
+                    if len(content) > MAX_ANSWER_BYTES:
+                        raise EngineError(f"{self.describe()}: its answer is longer than {MAX_ANSWER_BYTES} bytes")
+        except self._httpx.PoolTimeout as error:
+            raise EngineError(
+                f"{self.describe()}: a request had no turn within {self._timeout_s:g} s beside {self._max_concurrent} "
+                "others; raise timeout_s or max_concurrent, or ask for fewer views"
+            ) from error
+        except self._httpx.HTTPError as error:
+            raise _TryAgain(_cause(error)) from error
+        return self._json(response.status_code, bytes(content), response.headers.get("Retry-After"))
+
+    def _json(self, status: int, body: bytes, retry_after: str | None) -> Any:
+        """What a complete response says; raises as `_post`."""
+        if status == 429 or status >= 500:
+            raise _TryAgain(f"HTTP {status} {_message(body)}", _seconds(retry_after))
+        if status != 200:
+            doubt = (
+                f"; is structured: {self.structured} right for this server, or should it be ''?"
+                if self.structured
+                else ""
+            )
+            raise EngineError(
+                f"{self.describe()}: HTTP {status} {_message(body)}; check the model's name, "
+                f"${API_KEY_VARIABLE} and what the server allows{doubt}"
+            )
+        try:
+            return json.loads(body)
+        except (ValueError, RecursionError) as error:
+            raise _TryAgain(f"an answer that is not JSON: {_message(body)}") from error
+
+    def body(self, request: Request) -> bytes:
+        """The JSON body of a request, its picture encoded."""
+        prompt = request.prompt
+        content: list[dict[str, Any]] = [{"type": "text", "text": prompt.before}] if prompt.before else []
+        content.append({"type": "image_url", "image_url": {"url": self._data_url(request)}})
+        content.append({"type": "text", "text": prompt.after})
+        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
+        values: dict[str, Any] = {
+            "model": self.model_name,
+            "messages": messages,
+            "max_tokens": request.max_new_tokens,
+            "temperature": 0,
+            "logprobs": True,
+        }
+        if prompt.stop:
+            values |= {"stop": list(prompt.stop), "include_stop_str_in_output": True}
+        if prompt.prefix and self._forced_prefix:
+            messages.append({"role": "assistant", "content": prompt.prefix})
+            values |= {"add_generation_prompt": False, "continue_final_message": True}
+        if prompt.regex:
+            begun = "" if self._forced_prefix else escaped(prompt.prefix)
+            values |= STRUCTURED[self.structured](begun + prompt.regex)
+        return json.dumps(values).encode()
+
+    def _data_url(self, request: Request) -> str:
+        if self._jpeg_quality:
+            kind, options = "jpeg", [int(cv2.IMWRITE_JPEG_QUALITY), self._jpeg_quality]
+        else:
+            kind, options = "png", [int(cv2.IMWRITE_PNG_COMPRESSION), 1]
+        ok, encoded = cv2.imencode(f".{kind}", request.image, options)
+        if not ok:
+            raise InvalidInput(f"a view of shape {request.image.shape} cannot be encoded as {kind}")
+        return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
+
+    def reply(self, request: Request, values: Any) -> Reply:
+        """A reply from the server's JSON. Raises _TryAgain if it is not what the protocol says."""
+        try:
+            choice = values["choices"][0]
+            written = choice["message"]["content"]
+            finish = choice.get("finish_reason")
+            if written is None:
+                written = ""
+            if not isinstance(written, str):
+                raise TypeError(f"content is {type(written).__name__}")
+            usage = values.get("usage") or {}
+            count, prompt_tokens = int(usage.get("completion_tokens") or 0), int(usage.get("prompt_tokens") or 0)
+            listed = (choice.get("logprobs") or {}).get("content") or []
+            tokens = _tokens(listed, written, count)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise _TryAgain(f"an answer that the protocol does not have ({type(error).__name__}: {error})") from error
+        stop = choice.get("stop_reason")
+        if isinstance(stop, str) and stop in request.prompt.stop and not written.endswith(stop):
+            written, tokens = written + stop, (*tokens, Token(stop))
+        prefix = request.prompt.prefix if self._forced_prefix else ""
+        size = request.image.shape[1], request.image.shape[0]
+        return Reply(prefix + written, tokens, size, prompt_tokens, finished=finish != "length")
+
+
+class _LoopThread:
+    """An event loop in a thread of its own, for the requests of all threads. It starts with the first of them."""
+
+    def __init__(self, at_end: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """at_end: what to run in the loop when it is closed and nothing else runs in it any more."""
+        self._at_end = at_end
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+        self._lock = threading.Lock()
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Future[T] | None:
+        """Start work in the loop; None where that was closed."""
+        with self._lock:
+            if self._closed:
+                return None
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, name="remote-engine", daemon=True).start()
+            return asyncio.run_coroutine_threadsafe(work(), self._loop)
+
+    def close(self) -> None:
+        """Cancel what runs in the loop, and end it. May be called twice."""
+        with self._lock:
+            loop, self._closed = (None if self._closed else self._loop), True
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(self._end(loop), loop)
+
+    async def _end(self, loop: asyncio.AbstractEventLoop) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._at_end()
+        loop.call_soon(loop.stop)
+
+
+def _endpoint(library: Any, url: str) -> httpx.URL:
+    """Where chats are answered. Raises InvalidInput for a url that is none."""
+    try:
+        base: httpx.URL = library.URL(url)
+    except library.InvalidURL:
+        base = library.URL()
+    if base.scheme not in ("http", "https") or not base.host:
+        raise InvalidInput(f"url must begin with http:// or https:// and name a host, got {url!r}")
+    return base.copy_with(path=f"{base.path.rstrip('/')}/chat/completions", query=None, fragment=None)
+
+
+def _cause(error: BaseException) -> str:
+    """The error that began a chain of errors, on one line: "Connection refused" instead of "all attempts failed"."""
+    while (inner := getattr(error, "exceptions", [error.__cause__ or error.__context__])[0]) is not None:
+        error = inner
+    reason = str(error)
+    if isinstance(error, ConnectionError) and error.errno:  # asyncio has words of its own for these
+        reason = f"[Errno {error.errno}] {os.strerror(error.errno)}"
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+
+
+def _tokens(listed: Sequence[Any], written: str, count: int) -> tuple[Token, ...]:
+    """The tokens with their probabilities where they make up the text, else as many of unknown probability."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    tokens = []
+    for entry in listed:
+        raw = entry.get("bytes")
+        text = decoder.decode(bytes(raw)) if isinstance(raw, list) else str(entry["token"])
+        logprob = float(entry["logprob"])
+        tokens.append(Token(text, math.exp(min(0.0, logprob)) if math.isfinite(logprob) else math.nan))
+    return aligned(tokens or [Token("")] * max(count, 1 if written else 0), written)
+
+
+def _seconds(header: str | None) -> float:
+    """A Retry-After header in seconds; a date in it is not understood and counts as none."""
+    try:
+        return max(0.0, float(header)) if header else 0.0
+    except ValueError:
+        return 0.0
+
+
+def _message(body: bytes) -> str:
+    """What a server says went wrong, on one short line."""
+    text = body[:2000].decode("utf-8", "replace")
+    try:
+        values = json.loads(text)
+        error = values.get("error", values)
+        text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
+    except (ValueError, AttributeError, RecursionError):
+        pass
+    return " ".join(text.split())[:200]
