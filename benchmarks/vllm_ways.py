@@ -8,7 +8,7 @@ Each way starts vLLM in a process of its own with the same random weights of a Q
     undrafted      the same with `drafts: 0`
     unaligned      the same as shipped, without the widened layers of the vision tower
     uncompiled     the same as shipped, with `compile_tower: false`
-    public         `LLM.generate` with pictures, as vLLM's documentation has it, no drafts
+    public         the engine through vLLM's public interface alone: pictures in, vLLM's own loader, no drafts
     public_ngram   the same with vLLM's own n-gram speculation (`speculative_config`, method "ngram")
     public_drafts  the same with our drafts (method "custom_class")
 
@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -42,102 +41,34 @@ from gpu_latency import SHORT_TOKENS, Bench, default_tokenizer
 from vllm_latency import Script, memory_share
 
 from activeo3_ros.vlm.backends import vllm_engine
-from activeo3_ros.vlm.backends.drafts import VllmDrafts
-from activeo3_ros.vlm.backends.token_bytes import TokenBytes
-from activeo3_ros.vlm.backends.vllm_engine import GRAPH_REQUESTS, GRAPH_TOKENS, VllmEngine
-from activeo3_ros.vlm.engine import Engine, Prompt, Reply, Request, Token, aligned
-from activeo3_ros.vlm.families import QWEN2_5_VL, conversation
+from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
+from activeo3_ros.vlm.backends.vllm_private_loader import PUBLIC_LOADER
+from activeo3_ros.vlm.engine import Prompt, Request
 
 DRAFTS = 7
 WAYS = ("shipped", "public", "public_ngram", "undrafted", "public_drafts", "unaligned", "uncompiled")
 """In the order in which they are worth most where the time does not suffice for all."""
-MAX_LENGTH, MAX_REQUESTS = 8192, 32
 
 
-class PublicEngine:
-    """vLLM through its documented interface alone: pictures in, text out, one caller at a time."""
-
-    family = QWEN2_5_VL
-    device = "cuda"
-
-    def __init__(self, checkpoint: str, speculation: dict[str, Any] | None) -> None:
-        from vllm import LLM
-
-        steps = 1 + (speculation or {}).get("num_speculative_tokens", 0)
-        graphs = sorted({steps * count for count in GRAPH_REQUESTS if count <= MAX_REQUESTS})
-        self._llm = LLM(
-            model=checkpoint, max_model_len=MAX_LENGTH, max_num_seqs=MAX_REQUESTS, max_num_batched_tokens=MAX_LENGTH,
-            limit_mm_per_prompt={"image": 1, "video": 0}, gpu_memory_utilization=memory_share(),
-            enable_prefix_caching=True, mm_processor_cache_gb=0, disable_log_stats=True,
-            speculative_config=speculation,
-            compilation_config={
-                "cudagraph_capture_sizes": [size for size in graphs if size <= GRAPH_TOKENS],
-                "compile_mm_encoder": torch.cuda.is_available(),
-            },
-        )  # fmt: skip
-        self._tokenizer = self._llm.get_tokenizer()
-        self._bytes = TokenBytes(self._tokenizer)
-
-    def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        from PIL import Image
-        from vllm import SamplingParams
-
-        prompts: list[Any] = []
-        limits = []
-        for request in requests:
-            words = request.prompt
-            text = conversation(words.system, words.before, words.after, words.prefix)
-            picture = Image.fromarray(np.ascontiguousarray(request.image[:, :, ::-1]))
-            prompts.append({"prompt": text, "multi_modal_data": {"image": picture}})
-            stop = list(words.stop) or None
-            limits.append(
-                SamplingParams(
-                    temperature=0,
-                    max_tokens=request.max_new_tokens,
-                    stop=stop,
-                    include_stop_str_in_output=True,
-                    logprobs=0,
-                )
-            )
-        outputs = self._llm.generate(prompts, limits, use_tqdm=False)
-        return [self._reply(*pair) for pair in zip(requests, outputs, strict=True)]
-
-    def _reply(self, request: Request, output: Any) -> Reply:
-        written = output.outputs[0]
-        ids = [int(token) for token in written.token_ids]
-        chances = [
-            math.exp(min(0.0, each[token].logprob)) if token in each else math.nan  # a scripted token has none
-            for token, each in zip(ids, written.logprobs, strict=True)
-        ]
-        tokens = [Token(*each) for each in zip(self._bytes.texts(ids), chances, ids, strict=True)]
-        size = request.image.shape[1], request.image.shape[0]
-        text = request.prompt.prefix + written.text
-        return Reply(text, aligned(tokens, written.text), size, len(output.prompt_token_ids))
-
-    def describe(self) -> str:
-        return "vLLM through its public interface"
-
-    def close(self) -> None:
-        del self._llm
+SPECULATION: dict[str, dict[str, Any] | None] = {
+    "public": None,
+    "public_ngram": {
+        "method": "ngram", "num_speculative_tokens": DRAFTS, "prompt_lookup_min": 2, "prompt_lookup_max": 5,
+    },
+    "public_drafts": vllm_engine.speculative_config(DRAFTS),
+}  # fmt: skip
 
 
-def start(way: str, checkpoint: str) -> Engine:
+def start(way: str, checkpoint: str) -> VllmEngine:
     """The engine of a way."""
-    if way.startswith("public"):
-        speculation = {
-            "public": None,
-            "public_ngram": {
-                "method": "ngram", "num_speculative_tokens": DRAFTS, "prompt_lookup_min": 2, "prompt_lookup_max": 5,
-            },
-            "public_drafts": {
-                "method": "custom_class", "model": f"{VllmDrafts.__module__}.{VllmDrafts.__qualname__}",
-                "num_speculative_tokens": DRAFTS,
-            },
-        }[way]  # fmt: skip
-        return PublicEngine(checkpoint, speculation)
     settings: dict[str, Any] = {"undrafted": {"drafts": 0}, "uncompiled": {"compile_tower": False}}.get(way, {})
-    if way == "unaligned":
-        vllm_engine._loader = lambda: "safetensors"  # type: ignore[assignment]
+    if way == "unaligned" or way in SPECULATION:
+        vllm_engine.load_format = lambda version: PUBLIC_LOADER
+    if way in SPECULATION:
+        settings["drafts"] = DRAFTS if SPECULATION[way] else 0
+        vllm_engine.private_inputs = lambda version: None
+        vllm_engine.skip_token_texts = lambda engine, name: False
+        vllm_engine.speculative_config = lambda count: SPECULATION[way]
     return VllmEngine(checkpoint, memory_share=memory_share(), **settings)
 
 
@@ -184,20 +115,17 @@ def run_way(bench: Bench, way: str, checkpoint: str) -> None:
         bench.rows[f"tokens_together_{way}"] = [[t.id for t in r.tokens] for r in engine.generate(requests)]
         bench.say(f"requests_{way}", len(requests))
 
-    def with_texts_of_probabilities() -> None:
+    def with_token_texts() -> None:
         """The shipped frame, but vLLM decodes each token once more beside its probability."""
-        steps = engine._batching._model  # type: ignore[attr-defined]
-        inner, add = steps._engine, type(steps).add
+        skip = vllm_engine.skip_token_texts
+        vllm_engine.skip_token_texts = lambda engine, name: False
         try:
-            type(steps).add = lambda self, request: (
-                lambda name: (inner.add_request(name, request.inputs, request.sampling), name)[1]
-            )(str(next(self._count)))
-            scripted(f"scripted_{way}_with_texts_of_probabilities")
+            scripted(f"scripted_{way}_with_token_texts")
         finally:
-            type(steps).add = add
+            vllm_engine.skip_token_texts = skip
 
     rows: list[Callable[[], None]] = [lambda: scripted(f"scripted_{way}"), tokens, random_answers]
-    rows += [with_texts_of_probabilities] if way == "shipped" else []
+    rows += [with_token_texts] if way == "shipped" else []
     for number, row in enumerate(rows):
         try:
             row()

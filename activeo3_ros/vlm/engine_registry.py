@@ -16,7 +16,7 @@ import numpy as np
 from ..core.errors import InvalidInput
 from ..core.optional import has_package, installed_version
 from ..core.settings import check_complete, check_kinds
-from .backends.vllm_engine import version_problem
+from .backends.vllm_versions import version_problem
 from .dynamic_batching import DynamicBatcher, Shared
 from .engine import Engine, Prompt, Request
 

@@ -57,11 +57,11 @@ def test_the_vision_tower_of_a_model_is_widened():
 
 def test_in_vllm_the_vision_tower_alone_is_widened():
     """The language model's layers may hold 8-bit weights, transposed."""
-    from activeo3_ros.vlm.backends.vllm_engine import _align_tower
+    from activeo3_ros.vlm.backends.vllm_private_loader import align_tower
 
     model = torch.nn.Module()
     model.visual, model.language_model = Gated(95, True, False), Gated(95, True, False)
-    _align_tower(model)
+    align_tower(model)
     assert model.visual.down_proj.weight.shape == (16, 128)
     assert model.language_model.down_proj.weight.shape == (16, 95)
-    _align_tower(torch.nn.Module())
+    align_tower(torch.nn.Module())

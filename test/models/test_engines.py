@@ -21,8 +21,9 @@ from activeo3_ros.assets.weights import local_model
 from activeo3_ros.core import InvalidInput
 from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.vlm import engine_registry as choice
-from activeo3_ros.vlm.backends import vllm_engine
+from activeo3_ros.vlm.backends import vllm_engine, vllm_private_inputs, vllm_private_loader, vllm_private_state
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
+from activeo3_ros.vlm.backends.vllm_private_logprobs import skip_token_texts
 from activeo3_ros.vlm.engine import Prompt, Request
 from activeo3_ros.vlm.families import QWEN2_5_VL, conversation, prepared_size
 
@@ -122,11 +123,8 @@ class FakeEngine:
             text=text, token_ids=ids, finish_reason="stop",
             logprobs=[{each: SimpleNamespace(logprob=math.log(0.5), decoded_token=None)} for each in ids],
         )  # fmt: skip
-        return [
-            SimpleNamespace(
-                request_id=name, finished=True, outputs=[written], prompt_token_ids=prompt["prompt_token_ids"]
-            )
-        ]
+        asked = prompt.get("prompt_token_ids") or self.tokenizer.encode(prompt["prompt"])
+        return [SimpleNamespace(request_id=name, finished=True, outputs=[written], prompt_token_ids=asked)]
 
 
 @dataclass(frozen=True)
@@ -188,13 +186,14 @@ def vllm(monkeypatch):
         MultiModalFlatField=FakeField, MultiModalKwargsItems=dict, MultiModalKwargsItem=dict,
         PlaceholderRange=SimpleNamespace,
     )  # fmt: skip
-    vllm_engine._on_device_field.cache_clear()
-    vllm_engine._loader.cache_clear()
-    monkeypatch.setattr(vllm_engine, "_in_use", [])
-    monkeypatch.setattr(vllm_engine, "_retired", [])
+    made_once = (vllm_private_inputs._on_device_field, vllm_private_loader._aligning_loader)
+    for each in made_once:
+        each.cache_clear()
+    monkeypatch.setattr(vllm_private_state, "_in_use", [])
+    monkeypatch.setattr(vllm_private_state, "_retired", [])
     yield module, str(directory)
-    vllm_engine._on_device_field.cache_clear()
-    vllm_engine._loader.cache_clear()
+    for each in made_once:
+        each.cache_clear()
 
 
 def ask(engine, *sizes):
@@ -246,13 +245,14 @@ def test_vllm_quantizes_the_language_model_alone(vllm):
     assert small["quantization_config"] == {"ignore": ["re:.*visual.*"]}
 
 
-def test_vllm_drafts_the_form_of_answers_unless_told_otherwise(vllm):
+def test_vllm_drafts_the_fixed_parts_of_answers_unless_told_otherwise(vllm):
     module, directory = vllm
     drafting = VllmEngine(directory)
     plain = VllmEngine(directory, drafts=0, max_requests=5)
     with_drafts, without = module.started
     assert with_drafts["speculative_config"] == {
-        "method": "custom_class", "model": "activeo3_ros.vlm.backends.drafts.VllmDrafts", "num_speculative_tokens": 7,
+        "method": "custom_class", "model": "activeo3_ros.vlm.backends.vllm_drafts.VllmDrafts",
+        "num_speculative_tokens": 7,
     }  # fmt: skip
     assert without["speculative_config"] is None
     # A step that is a CUDA graph has the tokens of a draft and one more for each request.
@@ -295,12 +295,12 @@ def test_vllm_widens_the_vision_tower_while_it_loads_on_a_gpu(vllm):
     assert loader.load_model(model(on_gpu=False)).visual.down_proj.weight.shape == (16, 95)
 
 
-def test_vllm_holds_the_model_to_the_form_of_a_prompt_on_request(vllm):
+def test_vllm_holds_the_model_to_the_answer_grammar_of_a_prompt_on_request(vllm):
     held = Request(np.zeros((28, 28, 3), np.uint8), replace(PROMPT, regex=r"[0-9, ]*\]"), 30)
-    formless = Request(np.zeros((28, 28, 3), np.uint8), PROMPT, 30)
+    free = Request(np.zeros((28, 28, 3), np.uint8), PROMPT, 30)
     engine = VllmEngine(vllm[1], structured=True)
     assert engine._sampling(held).structured_outputs.regex == r"[0-9, ]*\]"
-    assert engine._sampling(formless).structured_outputs is None
+    assert engine._sampling(free).structured_outputs is None
     assert VllmEngine(vllm[1])._sampling(held).structured_outputs is None
 
 
@@ -346,15 +346,86 @@ def test_vllm_that_would_normalize_pixels_itself_is_told_not_to(vllm):
 
 
 @pytest.mark.parametrize("version", ["0.21.0", "0.33.0", "1.0.0", "dev"])
-def test_a_vllm_whose_inputs_are_not_known_is_refused(vllm, monkeypatch, version):
-    """It might take pixels in another form, and see something else without failing."""
+def test_an_unknown_vllm_is_used_through_its_public_interface_alone(vllm, monkeypatch, caplog, version):
+    """It might take pixels in another way, and see something else without failing."""
+    module, directory = vllm
+    monkeypatch.setattr(module, "__version__", version)
+    sys.modules["vllm.engine.arg_utils"].EngineArgs.__dataclass_fields__["mm_device_do_normalize"] = None
+    engine = VllmEngine(directory)
+    assert "through its public interface alone" in engine.describe() and "drafted" not in engine.describe()
+    assert f"vLLM {version} is installed, and this engine knows the inputs of 0.22 to 0.32: pictures" in caplog.text
+    (started,) = module.started
+    assert (started["load_format"], started["speculative_config"]) == ("safetensors", None)
+    assert "mm_device_do_normalize" not in started, "vLLM's own processor leaves that to vLLM"
+    assert_pictures_are_sent(engine)
+
+
+@pytest.mark.parametrize("version", ["0.22.0", "0.32.1.dev3+g1234567"])
+def test_a_known_vllm_gets_pixels_from_the_device(vllm, monkeypatch, version):
     monkeypatch.setattr(vllm[0], "__version__", version)
-    with pytest.raises(
-        EngineError, match=rf"vLLM {version} is installed, .* knows the inputs of 0.22 to 0.32; install"
-    ):
-        VllmEngine(vllm[1])
-    monkeypatch.setattr(vllm[0], "__version__", "0.32.1.dev3+g1234567")
+    engine = VllmEngine(vllm[1])
+    ask(engine)
+    assert "mm_kwargs" in engine._engine.seen[0] and "public" not in engine.describe()
+
+
+@pytest.mark.parametrize(
+    ("module", "part"),
+    [
+        ("vllm.inputs", "mm_input"),
+        ("vllm.multimodal.inputs", "MultiModalFlatField"),
+        ("vllm.multimodal.inputs", "MultiModalKwargsItem"),
+        ("vllm.multimodal.inputs", "PlaceholderRange"),
+    ],
+)
+def test_a_vllm_without_a_private_part_of_its_inputs_gets_pictures(vllm, monkeypatch, caplog, module, part):
+    monkeypatch.delattr(sys.modules[module], part)
+    engine = VllmEngine(vllm[1])
+    assert f"lacks a private part (module '{module}' has no attribute '{part}')" in caplog.text
+    assert "7 tokens drafted" in engine.describe(), "the other reaches stay"
+    assert_pictures_are_sent(engine)
+
+
+def assert_pictures_are_sent(engine):
+    """Requests reach vLLM as its documentation has them: the text of the prompt, and a picture in RGB."""
+    engine._engine.pieces = ("1", "]")
+    image = np.zeros((56, 84, 3), np.uint8)
+    image[..., 0] = 200  # blue
+    [reply] = engine.generate([Request(image, PROMPT, 30)])
+    assert reply.text == "<answer>[1]" and reply.input_size == (84, 56) and len(reply.tokens) == 2
+    (sent,) = engine._engine.seen
+    assert sent["prompt"] == conversation(PROMPT.system, PROMPT.before, PROMPT.after, PROMPT.prefix)
+    picture = sent["multi_modal_data"]["image"]
+    assert picture.size == (84, 56) and picture.getpixel((0, 0)) == (0, 0, 200)
+
+
+def test_a_vllm_without_its_private_loader_loads_with_its_own(vllm, monkeypatch, caplog):
+    monkeypatch.delattr(sys.modules["vllm.model_executor.model_loader"], "DefaultModelLoader")
     VllmEngine(vllm[1])
+    assert vllm[0].started[0]["load_format"] == "safetensors"
+    assert "the vision tower keeps its width" in caplog.text
+
+
+def test_vllm_does_not_decode_each_token_beside_its_probability(vllm):
+    """Where it has the part that does; without it the answer is the same."""
+    engine = VllmEngine(vllm[1])
+    engine._engine.pieces = ("1", "]")
+    plain = ask(engine)[0]
+    processor = SimpleNamespace(tokenizer=object())
+    states = {"name": SimpleNamespace(logprobs_processor=processor), "other": SimpleNamespace(logprobs_processor=None)}
+    inner = SimpleNamespace(output_processor=SimpleNamespace(request_states=states))
+    assert skip_token_texts(inner, "name") and processor.tokenizer is None
+    assert not skip_token_texts(inner, "other") and not skip_token_texts(inner, "gone")
+    assert not skip_token_texts(SimpleNamespace(), "name")
+    assert [token.text for token in plain.tokens] == ["1", "]"]
+
+
+def test_a_vllm_without_its_private_state_starts_and_closes(vllm, monkeypatch):
+    assert "vllm.compilation" not in sys.modules, "the stand-in has no CUDA graphs to spare"
+    engine = VllmEngine(vllm[1])
+    monkeypatch.delattr(engine._engine, "engine_core")
+    vllm_private_state._in_use[:] = [None]
+    engine.close()
+    assert not vllm_private_state._in_use and not vllm_private_state._retired
 
 
 @pytest.mark.parametrize(

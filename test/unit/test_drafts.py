@@ -1,4 +1,4 @@
-"""Drafts: what the form of an answer determines is guessed, and nothing that only the model knows."""
+"""Drafts: the tokens that follow from the answer grammar, and none that only the model knows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activeo3_ros.assets.weights import local_model
-from activeo3_ros.vlm.backends.drafts import AnswerDrafts, VllmDrafts, likely_continuation
+from activeo3_ros.vlm.backends.drafts import AnswerDrafts, likely_continuation
+from activeo3_ros.vlm.backends.vllm_drafts import VllmDrafts
 
 BOX = '{"bbox_2d": [12, 40, 222, 601], "label": "car"}'
 
@@ -41,12 +42,12 @@ BOX = '{"bbox_2d": [12, 40, 222, 601], "label": "car"}'
         ("", ""),
     ],
 )
-def test_the_form_of_an_answer_is_guessed(written, continuation):
+def test_the_fixed_parts_of_an_answer_are_drafted(written, continuation):
     assert likely_continuation(written) == continuation
 
 
 @given(st.text(alphabet='[]{}",: \n_2abdoxelnpit019`<>/swr', max_size=200))
-def test_a_guess_is_made_of_any_text(text):
+def test_any_text_has_a_continuation(text):
     assert isinstance(likely_continuation(text), str)
 
 
@@ -79,7 +80,7 @@ def test_an_answer_of_three_boxes_takes_half_as_many_steps_as_tokens(tokenizer):
     assert steps <= 0.55 * tokens
 
 
-def test_a_text_without_form_is_written_token_by_token(tokenizer):
+def test_a_text_without_a_grammar_is_written_token_by_token(tokenizer):
     tokens, steps = steps_of(tokenizer, "<think>", "I zoom into three regions. Small targets may be far away.", 7)
     assert steps == tokens
 

@@ -1,9 +1,10 @@
-"""Guesses how an answer goes on, so that a model checks many tokens at once instead of writing one after the other.
+"""Drafts the next tokens of an answer, so that a model checks many at once instead of writing one after the other.
 
-Most of an answer is the form of a JSON list and not what the model decides: brackets, keys, the label that the box
-before had. An engine that decodes speculatively hands such a guess to the model together with the last token; the model
-takes the part that it would have written itself and no more, so a draft changes how long an answer takes and nothing
-else. Most digits and a new label are what it still writes one by one.
+Most of an answer follows from its grammar and not from the model: brackets, keys, the label of the box before. An
+engine that decodes speculatively hands such a draft to the model together with the last token; the model accepts the
+beginning that it would have written itself. Up to rounding the answer is the same: where two tokens are almost equally
+likely, a step of several tokens may round otherwise than a step of one, and the answers then differ from there on (see
+test/gpu/test_vllm.py). Most digits and a new label are still written one by one.
 """
 
 from __future__ import annotations
@@ -116,36 +117,3 @@ class _Texts(dict[int, str]):
     def __missing__(self, token: int) -> str:
         text = self[token] = str(self._tokenizer.decode([token]))
         return text
-
-
-class VllmDrafts:
-    """The same as vLLM 0.22 asks for it: its `speculative_config` names this class."""
-
-    def __init__(self, vllm_config: Any) -> None:
-        from transformers import AutoTokenizer
-
-        model = vllm_config.model_config
-        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer or model.model, local_files_only=True)
-        self._max_length = int(model.max_model_len)
-        self.drafts = AnswerDrafts(tokenizer, int(vllm_config.speculative_config.num_speculative_tokens))
-
-    def propose(
-        self,
-        sampled_token_ids: Sequence[Sequence[int]],
-        num_tokens_no_spec: npt.NDArray[np.int32],
-        token_ids_cpu: npt.NDArray[np.int32],
-        **_: Any,
-    ) -> list[list[int]]:
-        """A draft for each request that has just got a token.
-
-        num_tokens_no_spec: of each request, its prompt and answer so far; token_ids_cpu: `(requests, longest)`.
-        """
-        return [
-            self.drafts.draft(token_ids_cpu[row, : num_tokens_no_spec[row]])
-            if len(sampled) and num_tokens_no_spec[row] < self._max_length
-            else []
-            for row, sampled in enumerate(sampled_token_ids)
-        ]
-
-    def load_model(self, *_: Any, **__: Any) -> None:
-        """Nothing to load."""

@@ -1,0 +1,65 @@
+"""The drafts of `drafts.py` as vLLM takes them: a class that `speculative_config` names (method "custom_class").
+
+Reaches for: what vLLM's `NgramProposer` has too, a constructor that takes vLLM's configuration, `propose` and
+    `load_model`; the documented method "custom_class" makes no promise about their arguments.
+Tried with: vLLM 0.22.1 on a GPU; 0.25.1, 0.27.1, 0.29.0 and 0.32.0 on CPUs.
+Gains: half the decoding steps of a list of boxes.
+Without it: `drafts: 0`, one token a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .drafts import AnswerDrafts
+
+
+class VllmDrafts:
+    """A proposer of draft tokens, made by vLLM."""
+
+    def __init__(self, vllm_config: Any) -> None:
+        from transformers import AutoTokenizer
+
+        model = vllm_config.model_config
+        tokenizer = AutoTokenizer.from_pretrained(model.tokenizer or model.model, local_files_only=True)
+        self._max_length = int(model.max_model_len)
+        self.drafts = AnswerDrafts(tokenizer, int(vllm_config.speculative_config.num_speculative_tokens))
+
+    def propose(
+        self,
+        sampled_token_ids: Sequence[Sequence[int]],
+        num_tokens_no_spec: npt.NDArray[np.int32],
+        token_ids_cpu: npt.NDArray[np.int32],
+        **_: Any,
+    ) -> list[list[int]]:
+        """A draft for each request that has just got a token.
+
+        Args:
+            sampled_token_ids: the new tokens of each request.
+            num_tokens_no_spec: `(requests,)`, tokens of each request's prompt and answer so far.
+            token_ids_cpu: `(requests, longest)`, these tokens.
+
+        Returns:
+            For each request its draft; an empty one for a request that still reads its prompt or is at its limit.
+        """
+        return [
+            self.drafts.draft(token_ids_cpu[row, : num_tokens_no_spec[row]])
+            if len(sampled) and num_tokens_no_spec[row] < self._max_length
+            else []
+            for row, sampled in enumerate(sampled_token_ids)
+        ]
+
+    def load_model(self, *_: Any, **__: Any) -> None:
+        """Nothing to load."""
+
+
+def speculative_config(count: int) -> dict[str, Any] | None:
+    """The `speculative_config` of vLLM for drafts of `count` tokens; None for none."""
+    if not count:
+        return None
+    name = f"{VllmDrafts.__module__}.{VllmDrafts.__qualname__}"
+    return {"method": "custom_class", "model": name, "num_speculative_tokens": count}
