@@ -20,7 +20,7 @@ from ..vlm.reply_notes import reply_notes
 
 
 class MllmSensing:
-    """Asks the model for all regions at once."""
+    """Sensing policy that asks the model for all regions of a frame at once."""
 
     concurrent = True
 
@@ -32,11 +32,19 @@ class MllmSensing:
         prompt: str = "sensing_detection",
         question_prompt: str = "sensing_question",
     ) -> None:
-        """engine: settings of an engine (see `vlm.engine_registry`), or one that runs.
+        """Load the prompts and start the engine.
 
-        reasoning: "full" as the policy was trained, "short" for one sentence, "none" to answer at once: least time.
-        shorter_side: pixels of the view's shorter side where the budget allows them, 28 to 4096; the paper has 1024.
-        prompt, question_prompt: names in `config/prompts/` or paths, for queries that name targets or ask a question.
+        Args:
+            engine: settings of an engine (see `vlm.engine_registry`), or one that runs.
+            reasoning: "full" as the policy was trained, "short" for one sentence, "none" to answer at once: least time.
+            shorter_side: pixels of the view's shorter side where the budget allows them, 28 to 4096; the paper has
+                1024.
+            prompt: name in `config/prompts/` or path, for queries that name targets.
+            question_prompt: the same for queries that ask a question.
+
+        Raises:
+            InvalidInput: a setting is out of its range.
+            EngineError: the engine cannot start.
         """
         if reasoning not in REASONING:
             raise InvalidInput(f"reasoning must be one of {', '.join(REASONING)}, got {reasoning!r}")
@@ -63,7 +71,7 @@ class MllmSensing:
         )
 
     def request(self, view: View, query: Query, budget: Budget) -> Request:
-        """What the model is asked for a view."""
+        """The request for a view."""
         template = self._question_prompt if is_question(query) else self._prompt
         target = target_of(query)
         prompt = template.fill(self.reasoning, target=target, question=target, max_regions=budget.max_regions)

@@ -18,7 +18,7 @@ from ..core.errors import PerceptionError
 from ..core.geometry import Box, Boxes, iou
 from ..core.interfaces import TaskModel
 from ..core.results import Detection, Proposal, Region
-from ..vlm.dynamic_batching import Call, Shared, answer_together
+from ..vlm.dynamic_batching import Call, SharedEngine, answer_together
 from ..vlm.engine import Engine, Reply, Request
 from ..vlm.families import Family
 from ..vlm.parsing import Answer, parse_answer
@@ -92,7 +92,7 @@ class GivenRegions:
         return Proposal(tuple(self._regions), used_view=False)
 
 
-class RolloutBatcher(Shared):
+class RolloutBatcher(SharedEngine):
     """An engine that answers what many pieces of work ask of it in one batch.
 
     Each piece has a thread of its own, which runs until it asks; when all of them have asked or ended, their requests

@@ -1,7 +1,7 @@
-"""The forms in which prompts ask for answers: what of an answer is fixed text, and what the model decides.
+"""Answer grammars: the fixed text of an answer, and the parts that the model decides.
 
-An engine that can hold a model to a regular expression gets it from here, whichever engine it is: an answer is then
-always complete and readable, and engines that know how write its fixed parts without asking the model for each token.
+Every engine that can hold a model to a regular expression gets it from here: an answer is then always complete and
+readable, and drafts of its fixed parts save decoding steps (`backends.drafts`).
 """
 
 from __future__ import annotations
@@ -20,10 +20,15 @@ GAP = r"[ \n\t]{0,2}"
 
 
 @dataclass(frozen=True)
-class Form:
-    """start, end: what surrounds an answer. items: objects that it may be made of.
+class AnswerGrammar:
+    """One grammar.
 
-    listed: as a list of any number of them. thoughts: the model may think first, between tags.
+    Attributes:
+        start: text before the objects.
+        items: objects that an answer may consist of, with `#` and `@` as in `BOX`.
+        end: text after the objects.
+        listed: whether the answer is a list of any number of objects, or exactly one.
+        thoughts: whether the model may think first, between tags.
     """
 
     start: str
@@ -33,11 +38,13 @@ class Form:
     thoughts: bool = False
 
 
-FORMS = {
-    "regions": Form("<answer>", (BOX,), "</answer>", thoughts=True),
-    "boxes": Form("```json", (BOX,), "```"),
-    "points": Form("```json", (POINT,), "```"),
-    "words": Form("```json", ('{"answer": "@"}', '{"answer": "@", ' + BOX.removeprefix("{")), "```", listed=False),
+GRAMMARS = {
+    "regions": AnswerGrammar("<answer>", (BOX,), "</answer>", thoughts=True),
+    "boxes": AnswerGrammar("```json", (BOX,), "```"),
+    "points": AnswerGrammar("```json", (POINT,), "```"),
+    "words": AnswerGrammar(
+        "```json", ('{"answer": "@"}', '{"answer": "@", ' + BOX.removeprefix("{")), "```", listed=False
+    ),
 }
 """By the name that a prompt in `config/prompts/` gives."""
 
@@ -45,13 +52,21 @@ Piece = tuple[str, bool]
 """A text that stands as it is (True), or a regular expression (False)."""
 
 
-def answer_regex(form: str, prefix: str = "", thinking: bool = False, at_most: int | None = None) -> str | None:
-    """A regular expression of all that may follow `prefix` in an answer of a form; None if no such answer begins so.
+def answer_regex(grammar: str, prefix: str = "", thinking: bool = False, at_most: int | None = None) -> str | None:
+    """A regular expression of all that may follow a prefix in an answer.
 
-    form: a key of `FORMS`. thinking: thoughts come first, in a form that has them. at_most: objects in a list.
-    Only groups, classes, alternatives and counted repetitions are used, which the grammars of all engines know.
+    Only groups, classes, alternatives and counted repetitions are used, which all engines support.
+
+    Args:
+        grammar: a key of `GRAMMARS`.
+        prefix: the beginning of the answer that the model is given.
+        thinking: whether thoughts come first, in a grammar that has them.
+        at_most: objects in a list; None for any number.
+
+    Returns:
+        None if no answer of this grammar begins with the prefix.
     """
-    after = [_after(prefix, pieces) for pieces in _variants(FORMS[form], thinking, at_most)]
+    after = [_after(prefix, pieces) for pieces in _variants(GRAMMARS[grammar], thinking, at_most)]
     possible = ["".join(escaped(text) if fixed else text for text, fixed in rest) for rest in after if rest]
     if not possible:
         return None
@@ -59,20 +74,19 @@ def answer_regex(form: str, prefix: str = "", thinking: bool = False, at_most: i
 
 
 def escaped(text: str) -> str:
-    """As `re.escape`, but of what has a meaning alone: not every grammar knows an escaped space or quote."""
+    """As `re.escape`, but of special characters alone: not every engine accepts an escaped space or quote."""
     return "".join(f"\\{character}" if character in r"\.^$*+?{}[]|()" else character for character in text)
 
 
-def _variants(form: Form, thinking: bool, at_most: int | None) -> list[list[Piece]]:
-    """The answers that a form allows, as pieces in their order."""
-    start: list[Piece] = (
-        [("<think>", True), (THOUGHTS, False), ("</think>", True), (GAP, False)] if thinking and form.thoughts else []
-    )
-    start += [(form.start, True), (GAP, False)]
-    end: list[Piece] = [(GAP, False), (form.end, True)]
-    if not form.listed:
-        return [[*start, *_pieces(item), *end] for item in form.items]
-    (item,) = form.items
+def _variants(grammar: AnswerGrammar, thinking: bool, at_most: int | None) -> list[list[Piece]]:
+    """The answers that a grammar allows, as pieces in their order."""
+    start: list[Piece] = [(grammar.start, True), (GAP, False)]
+    if thinking and grammar.thoughts:
+        start = [("<think>", True), (THOUGHTS, False), ("</think>", True), (GAP, False), *start]
+    end: list[Piece] = [(GAP, False), (grammar.end, True)]
+    if not grammar.listed:
+        return [[*start, *_pieces(item), *end] for item in grammar.items]
+    (item,) = grammar.items
     further = "".join(escaped(text) if fixed else text for text, fixed in _pieces(item))
     count = "*" if at_most is None else f"{{0,{at_most - 1}}}"
     more: list[Piece] = [(f"(?:,{GAP}{further}){count}", False)] if at_most is None or at_most > 1 else []
@@ -95,7 +109,7 @@ def _pieces(item: str) -> list[Piece]:
 
 
 def _after(prefix: str, pieces: list[Piece]) -> list[Piece] | None:
-    """What is left of an answer that begins with a prefix of fixed text; None if it cannot begin so."""
+    """The rest of an answer that begins with a prefix of fixed text; None if it cannot begin so."""
     for index, (text, fixed) in enumerate(pieces):
         if not prefix:
             return pieces[index:]

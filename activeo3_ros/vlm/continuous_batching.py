@@ -1,7 +1,7 @@
-"""Steps one model for many threads: who asks joins, at the next step, the requests that are under way.
+"""Continuous batching: a request joins, at the next step of the model, those of other threads.
 
-A camera's frame so waits for no other camera's answer to end, only for one step. There is no thread for it: of the
-threads that wait for an answer one steps the model for all, until its own answer is complete, and then the next does.
+A camera's frame thus waits for one step and for no other camera's answer. There is no thread of its own: of the threads
+that wait for an answer one steps the model for all, until its own answer is complete, and then the next one does.
 """
 
 from __future__ import annotations
@@ -21,23 +21,28 @@ Turn = Callable[[], AbstractContextManager[Any]]
 
 
 class Stepped(Protocol):
-    """A model that goes on with all its requests, step by step. Only one thread uses it at a time."""
+    """A model that decodes all its requests step by step. Only one thread uses it at a time."""
 
     def add(self, request: Any) -> str:
-        """Take up a request; the name that it goes by."""
+        """Accept a request. Returns its name."""
 
     def step(self) -> Iterable[tuple[str, Any]]:
-        """Go on by one step. The requests that are complete now: their names, and what was answered."""
+        """Decode one step. Returns the names and answers of the requests that are complete now."""
 
     def abort(self, names: Sequence[str]) -> None:
         """Drop requests, of which some may be complete."""
 
 
 class ContinuousBatching:
-    """A stepped model, made one that many threads may ask at once."""
+    """Lets many threads call one stepped model at once."""
 
     def __init__(self, model: Stepped, turn: Turn) -> None:
-        """turn: makes what each step is within, such as a lock that other models share."""
+        """Wrap a model.
+
+        Args:
+            model: is used by this object alone.
+            turn: makes the context of each step, such as a lock that other models share.
+        """
         self._model, self._turn = model, turn
         self._changed = threading.Condition()
         self._arrived: list[Call] = []
@@ -45,9 +50,15 @@ class ContinuousBatching:
         self._is_led = False
 
     def generate(self, requests: Sequence[Any]) -> list[Any]:
-        """What the model answers, in the order of the requests.
+        """Answer requests together with those of other threads.
 
-        An error is this call's own: where a step fails, the calls under way are asked again in halves.
+        Where a step fails, the calls under way are asked again in halves, so that an error is this call's own.
+
+        Returns:
+            The answers in the order of the requests.
+
+        Raises:
+            Exception: of the model, for these requests.
         """
         if not requests:
             return []
@@ -61,7 +72,7 @@ class ContinuousBatching:
         if leads:
             try:
                 while not call.answered:
-                    self._go_on()
+                    self._step()
             finally:
                 with self._changed:
                     self._is_led = False
@@ -70,10 +81,10 @@ class ContinuousBatching:
             raise call.error
         return call.replies
 
-    def _go_on(self) -> None:
-        """Take up what has arrived, and go on by one step. However it ends, no call is forgotten: somebody waits."""
+    def _step(self) -> None:
+        """Add the calls that have arrived, and decode one step. However it ends, no call is forgotten."""
         while (call := self._next_arrived()) is not None:
-            self._take_up(call)
+            self._add(call)
         if not self._under_way:
             return
         try:
@@ -94,7 +105,7 @@ class ContinuousBatching:
         with self._changed:
             return self._arrived.pop(0) if self._arrived else None
 
-    def _take_up(self, call: Call) -> None:
+    def _add(self, call: Call) -> None:
         names: list[str] = []
         try:
             for index, request in enumerate(call.requests):
@@ -136,12 +147,12 @@ class ContinuousBatching:
 
 
 def _error_of(error: BaseException) -> Exception:
-    """What those are told who wait for an answer."""
+    """The error for the threads that wait for an answer."""
     return error if isinstance(error, Exception) else EngineError("interrupted while several were answered")
 
 
 def _abort(model: Stepped, names: Sequence[str]) -> None:
-    """Drop requests. That a broken model cannot is nothing that anybody waits for; what broke it has been told."""
+    """Drop requests. A broken model may be unable to; its own error has been reported already."""
     try:
         model.abort(names)
     except Exception:

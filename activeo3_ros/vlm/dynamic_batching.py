@@ -1,4 +1,4 @@
-"""Answers together what several threads ask at the same time: the frames of several cameras in one batch."""
+"""Dynamic batching: requests of several threads, such as the frames of several cameras, become one batch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .engine import Engine, Reply, Request
 from .families import Family
 
 POLL_S = 0.0005
-"""How often it is looked whether another call has come."""
+"""Between two checks for further calls."""
 
 
 @dataclass
 class Call:
-    """What one thread asked, and what became of it."""
+    """The requests of one thread, and their replies or the error."""
 
     requests: Sequence[Any]
     replies: list[Any] = field(default_factory=list)
@@ -27,16 +27,20 @@ class Call:
     answered: bool = False
 
 
-class Answers(Protocol):
-    """The part of an engine that answers."""
+class Generator(Protocol):
+    """The part of an engine that batching needs."""
 
     def generate(self, requests: Sequence[Any]) -> list[Any]: ...
 
 
-def answer_together(engine: Answers, calls: Sequence[Call], give_up: float = math.inf) -> None:
+def answer_together(engine: Generator, calls: Sequence[Call], give_up: float = math.inf) -> None:
     """Answer calls in one batch. Where that fails its halves are asked again, so that an error is a call's own.
 
-    give_up: of parts that failed while none was answered; the engine is at fault then, and the rest is not asked.
+    Args:
+        engine: answers a batch.
+        calls: get their replies, or their error.
+        give_up: number of parts that may fail while none was answered; from then on the engine is taken to be at fault,
+            and the rest is not asked.
     """
     waiting = deque([calls])
     failed, answered = 0, False
@@ -56,8 +60,8 @@ def answer_together(engine: Answers, calls: Sequence[Call], give_up: float = mat
                 waiting += [part[:middle], part[middle:]]
 
 
-class Shared:
-    """An engine as components hold it that share it: what happens when the last lets go of it is up to who made it."""
+class SharedEngine:
+    """The handle by which components share an engine. The registry closes the engine with its last handle."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -77,16 +81,15 @@ class Shared:
         self.engine.close()
 
 
-class DynamicBatcher(Shared):
-    """An engine that answers one batch at a time, made one that many threads may ask at once.
+class DynamicBatcher(SharedEngine):
+    """Lets many threads call an engine that answers one batch at a time.
 
-    While a batch runs, further calls wait; then one of the threads that wait takes all that has been asked by then to
-    the engine, its own and the others'. A model reads its weights once for all of them, so two cameras take little
-    longer than one.
+    While a batch runs, further calls queue; then one of the waiting threads takes all queued calls, its own and the
+    others', to the engine. A model reads its weights once for all of them, so two cameras take little longer than one.
     """
 
     WAIT_SHARE = 0.1
-    """How long to wait for calls that came together with the last one, as a share of what the last batch took."""
+    """The longest wait for calls that came together lately, as a share of the time of the last batch."""
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine)
@@ -97,19 +100,19 @@ class DynamicBatcher(Shared):
         self._last_s = 0.0
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """As `Engine.generate`. An error is this call's own: where a common batch fails, its parts are asked again."""
+        """As `Engine.generate`. Where a common batch fails, its parts are asked again: an error is this call's own."""
         call = Call(requests)
         with self._list:
             self._waiting.append(call)
         with self._turn:
             if not call.answered:
-                self._answer(self._gather())
+                self._answer(self._collect())
         if call.error is not None:
             raise call.error
         return call.replies
 
-    def _gather(self) -> list[Call]:
-        """All calls that wait, once as many have come as lately came together, or that takes too long."""
+    def _collect(self) -> list[Call]:
+        """All queued calls, once as many have come as lately came together, or that takes too long."""
         latest = time.perf_counter() + self.WAIT_SHARE * self._last_s
         while len(self._waiting) < self._expected and time.perf_counter() < latest:
             time.sleep(POLL_S)

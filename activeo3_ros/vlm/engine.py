@@ -1,7 +1,7 @@
-"""What every engine offers: requests of an image and a prompt in, text with its probabilities out.
+"""The interface of all engines: requests of an image and a prompt in, text with its probabilities out.
 
-An engine runs one vision-language model. It knows nothing of regions, tasks or ROS; what a prompt asks for and what its
-answer means is up to `policies.mllm` and `vlm.task`.
+An engine runs one vision-language model. It knows nothing of regions, tasks or ROS; `policies.mllm` and `vlm.task`
+write prompts and interpret answers.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from .families import Family
 
 @dataclass(frozen=True)
 class Prompt:
-    """The words around one image, and how the answer begins and ends.
+    """The words around one image, and the beginning and end of the answer.
 
-    system, before, after: the system's message, and the user's before and after the image. What stays the same from
-    frame to frame belongs before it, where an engine can keep its cache. prefix: what the answer is made to begin with.
-    stop: texts of which the first one that the model writes ends the answer; it is part of the answer.
-    regex: of all that may follow the prefix (see `vlm.answer_grammar`), for engines that can hold a model to it; ""
-    leaves the form of the answer to the model.
+    Attributes:
+        after: the user's message after the image.
+        before: the user's message before the image. Text that is the same for every frame belongs here, where an
+            engine can keep its cache.
+        system: the system's message.
+        prefix: the forced beginning of the answer.
+        stop: texts of which the first one that the model writes ends the answer; it is part of the answer.
+        regex: the answer grammar of all that may follow the prefix (see `vlm.answer_grammar`), for engines that can
+            hold a model to it; "" for none.
     """
 
     after: str
@@ -37,9 +41,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Request:
-    """One image, `(h, w, 3)` uint8 BGR, and what to say about it in at most `max_new_tokens` tokens.
+    """One image and the prompt for it.
 
-    Raises InvalidInput for any other array, an empty one too, and for a limit below 1.
+    Attributes:
+        image: `(h, w, 3)` uint8 BGR.
+        prompt: the words around it.
+        max_new_tokens: limit of the answer, at least 1.
+
+    Raises:
+        InvalidInput: the image is another array or empty, or the limit is below 1.
     """
 
     image: Image
@@ -56,10 +66,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Token:
-    """One token that the model wrote. probability: of the model, 0 to 1; NaN where the engine cannot tell.
+    """One token that the model wrote.
 
-    The texts of the tokens, one after the other, are what the model wrote: a character that several tokens make up
-    belongs to the last of them. id: -1 where the engine does not tell.
+    Attributes:
+        text: the texts of all tokens, joined, are the text that the model wrote; a character that several tokens make
+            up belongs to the last of them.
+        probability: of the model, 0 to 1; NaN where the engine does not report it.
+        id: -1 where the engine does not report it.
     """
 
     text: str
@@ -69,10 +82,15 @@ class Token:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the model answered.
+    """The answer to one request.
 
-    text: the prefix and all that was written. input_size: width and height at which the model saw the image, in pixels.
-    prompt_tokens: of the request, its image included. finished: False where the limit of tokens cut the answer off.
+    Attributes:
+        text: the prefix and all that was written.
+        tokens: the tokens that were written.
+        input_size: width and height at which the model saw the image, in pixels.
+        prompt_tokens: of the request, its image included.
+        finished: False where the limit of tokens cut the answer off.
+        notes: for the user, such as a smaller image for want of memory.
     """
 
     text: str
@@ -83,9 +101,15 @@ class Reply:
     notes: tuple[str, ...] = field(default=())
 
     def probability(self, spans: Iterable[tuple[int, int]]) -> float:
-        """Mean probability of the tokens that wrote the given parts of `text`; NaN where there are none.
+        """Mean probability of the tokens that wrote parts of `text`.
 
-        A mean of token probabilities is what the model itself gives, no calibrated chance that the box is right.
+        This is the model's own confidence, no calibrated chance that a box is right.
+
+        Args:
+            spans: start and end of each part.
+
+        Returns:
+            0 to 1; NaN where there are no such tokens.
         """
         wanted = sorted(spans)
         position = len(self.text) - sum(len(token.text) for token in self.tokens)
@@ -101,8 +125,8 @@ class Reply:
 def aligned(tokens: Sequence[Token], text: str) -> tuple[Token, ...]:
     """The tokens with the parts of `text` that they wrote; of unknown probability where the two do not fit together.
 
-    vLLM leaves the token that ends an answer, and what follows a stop text within a token, out of its text, but not out
-    of its tokens.
+    vLLM leaves the token that ends an answer, and characters after a stop text within a token, out of its text, but not
+    out of its tokens.
     """
     fitting: list[Token] = []
     rest = text
@@ -128,16 +152,24 @@ class Engine(Protocol):
 
     @property
     def device(self) -> object:
-        """Where the model computes, whose `str` is what torch calls it, or "remote"."""
+        """Where the model computes: a device whose `str` is torch's name for it, or "remote"."""
 
     def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """One reply for each request, in their order, greedily decoded; the requests are answered together.
+        """Answer requests together, decoding greedily.
 
-        Raises OutOfMemory if they do not fit together, EngineError if the model cannot answer.
+        Args:
+            requests: any number, of images of any size.
+
+        Returns:
+            One reply for each request, in their order.
+
+        Raises:
+            OutOfMemory: the requests do not fit together.
+            EngineError: the model cannot answer.
         """
 
     def describe(self) -> str:
         """The model, how and where it runs, in one line for people."""
 
     def close(self) -> None:
-        """Free what the engine holds. It cannot be used afterwards."""
+        """Free the device. The engine cannot be used afterwards."""

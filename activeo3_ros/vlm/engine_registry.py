@@ -1,4 +1,4 @@
-"""From the `engine` settings of a preset to a running engine; components with the same settings share one."""
+"""Starts the engine of a preset's `engine` settings; components with the same settings share one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..core.errors import InvalidInput
 from ..core.optional import has_package, installed_version
 from ..core.settings import check_complete, check_kinds
 from .backends.vllm_versions import version_problem
-from .dynamic_batching import DynamicBatcher, Shared
+from .dynamic_batching import DynamicBatcher, SharedEngine
 from .engine import Engine, Prompt, Request
 
 ENGINE_TYPES = {
@@ -26,7 +26,7 @@ ENGINE_TYPES = {
     "remote": "activeo3_ros.vlm.backends.remote_engine:RemoteEngine",
 }
 AUTO = "auto"
-"""Stands for the engine that `choose` recommends."""
+"""The engine that `choose` recommends."""
 
 WARM_UP_COUNTS = (1, 3)
 """How many requests at a time an engine answers before it is used: one view, and as many regions as presets choose."""
@@ -36,7 +36,11 @@ _lock = threading.Lock()
 
 
 def choose() -> tuple[str, str]:
-    """The engine that this machine should run a model with itself, and why."""
+    """Recommend an engine for this machine.
+
+    Returns:
+        A key of `ENGINE_TYPES`, and the reason for people.
+    """
     if not has_package("torch"):
         return "remote", "torch is not installed, so the model has to run in a server elsewhere"
     import torch
@@ -55,9 +59,13 @@ def choose() -> tuple[str, str]:
 def shared_engine(settings: Mapping[str, Any]) -> Engine:
     """The engine with these settings, started at first use and freed with the last component that holds it.
 
-    settings: `type`, a key of `ENGINE_TYPES` or "auto", and the keyword arguments of that class. "auto" takes what
-    `choose` says; of the settings, each engine then gets those that it has. Raises InvalidInput for a type or a setting
-    that does not exist, and what the engine raises.
+    Args:
+        settings: `type`, a key of `ENGINE_TYPES` or "auto", and the keyword arguments of that class. "auto" is the
+            engine that `choose` recommends, which gets those of the settings that it has.
+
+    Raises:
+        InvalidInput: a type or a setting does not exist.
+        EngineError: the engine cannot start.
     """
     if not isinstance(settings, Mapping):
         raise InvalidInput(f"'engine' must be a mapping of settings, got {settings!r}")
@@ -70,9 +78,9 @@ def shared_engine(settings: Mapping[str, Any]) -> Engine:
 
 
 def forget(engine: object) -> None:
-    """No longer share an engine, because a call of it does not return; whoever asks for one next gets another.
+    """No longer share an engine, because a call of it does not return; the next component gets another one.
 
-    Who waits for it goes on waiting, and its memory stays taken until that call returns.
+    Threads that wait for it go on waiting, and its memory stays taken until that call returns.
     """
     with _lock:
         for key in [key for key, known in _engines.items() if known is engine]:
@@ -100,24 +108,24 @@ def _build(settings: dict[str, Any]) -> Engine:
     check_kinds(f"engine {chosen!r}", _class_of(chosen), given)
     check_complete(f"engine {chosen!r}", _class_of(chosen), given)
     engine: Engine = _class_of(chosen)(**given)
-    if chosen == "remote":  # a server is warm, and gathers by itself what many clients ask
+    if chosen == "remote":  # a server is warm, and batches the requests of its clients itself
         return engine
     try:
         warm_up(engine)
     except Exception:
         engine.close()
         raise
-    shared = (
-        Shared(engine) if chosen == "vllm" else DynamicBatcher(engine)
-    )  # vLLM takes up what is asked while it answers
-    weakref.finalize(shared, engine.close)  # what nobody holds any more frees the device for the next one
+    # vLLM batches continuously by itself.
+    shared = SharedEngine(engine) if chosen == "vllm" else DynamicBatcher(engine)
+    weakref.finalize(shared, engine.close)  # the device is free for the next engine when the last holder is gone
     return shared
 
 
 def warm_up(engine: Engine) -> None:
-    """Let an engine answer once alone and once several requests, so that no frame waits for kernels to be compiled.
+    """Let an engine answer one request and then several, so that no frame waits for kernels to be compiled.
 
-    Raises what the engine raises: one that cannot answer these cannot answer frames.
+    Raises:
+        EngineError: the engine cannot answer these, and so no frames.
     """
     side = 8 * engine.family.cell_px
     blank = np.zeros((side, side, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""What is particular to the Qwen vision-language models: image sizes, coordinates, the form of a conversation.
+"""The families of Qwen vision-language models: their image sizes, coordinates and chat template.
 
 Qwen2.5-VL writes coordinates in pixels of the image as the model gets it, after its resizing to whole patches; Qwen3-VL
 writes them in thousandths of the image's sides, whatever its size.
@@ -32,8 +32,10 @@ IMAGE_TOKEN = "<|image_pad|>"
 class Family:
     """One generation of models.
 
-    cell_px: side of the square of pixels that becomes one token; both sides of an image are multiples of it.
-    thousandths: whether coordinates run from 0 to 1000 instead of over the pixels of the model's input.
+    Attributes:
+        name: the `model_type` of a model's config.json.
+        cell_px: side of the square of pixels that becomes one token; both sides of an image are multiples of it.
+        thousandths: whether coordinates run from 0 to 1000 instead of over the pixels of the model's input.
     """
 
     name: str
@@ -41,10 +43,16 @@ class Family:
     thousandths: bool
 
     def fit(self, width: float, height: float, max_pixels: int, shorter_side: int | None = None) -> tuple[int, int]:
-        """Width and height, in whole cells, at which the model should see `width` x `height` pixels.
+        """The size, in whole cells, at which the model should see an image.
 
-        They come near to its aspect, hold at most `max_pixels` pixels (but at least one cell), and are as large as
-        that allows or, where that is less, have the shorter side given.
+        Args:
+            width: of the image, in any unit.
+            height: of the image, in the same unit.
+            max_pixels: of the result, which has at least one cell.
+            shorter_side: of the result at most, in pixels; None for as large as `max_pixels` allows.
+
+        Returns:
+            Width and height in pixels, near to the aspect of the image.
         """
         cell = self.cell_px
         aspect = min(max(width / height, 1 / MAX_ASPECT), MAX_ASPECT)
@@ -60,18 +68,27 @@ class Family:
         return min(columns, rows * longest) * cell, min(rows, columns * longest) * cell
 
     def extent(self, input_size: tuple[int, int]) -> tuple[float, float]:
-        """Where coordinates end in x and y, for an image seen at `input_size` (width, height in pixels)."""
+        """The largest x and y that the model writes, for an image seen at `input_size` (width, height in pixels)."""
         return (1000.0, 1000.0) if self.thousandths else (float(input_size[0]), float(input_size[1]))
 
     def to_view(
         self, corners: npt.ArrayLike, input_size: tuple[int, int], view_size: tuple[int, int]
     ) -> npt.NDArray[np.float64]:
-        """`(n, 4)` corners as the model writes them to `(n, 4)` boxes `x, y, width, height` in pixels of the view."""
+        """Convert the model's coordinates to pixels of the view.
+
+        Args:
+            corners: `(n, 4)`, `x1, y1, x2, y2` as the model writes them.
+            input_size: width and height at which the model saw the view, in pixels.
+            view_size: width and height of the view, in pixels.
+
+        Returns:
+            `(n, 4)` boxes `x, y, width, height` in pixels of the view.
+        """
         scale = np.array(view_size, np.float64) / self.extent(input_size)
         return from_corners(np.asarray(corners, np.float64).reshape(-1, 4) * np.tile(scale, 2))
 
     def from_view(self, box: Box, input_size: tuple[int, int], view: View) -> tuple[int, int, int, int]:
-        """A box in pixels of the view as the model would write it: rounded corners in its own coordinates."""
+        """Convert a box in pixels of the view to rounded corners `x1, y1, x2, y2` in the model's coordinates."""
         scale = np.array(self.extent(input_size)) / (view.width, view.height)
         x1, y1, x2, y2 = np.rint(to_corners([box.as_tuple()])[0] * np.tile(scale, 2)).astype(int).tolist()
         return x1, y1, x2, y2
@@ -84,17 +101,21 @@ FAMILIES = {family.name: family for family in (QWEN2_5_VL, QWEN3_VL)}
 
 
 def family_named(model_type: str) -> Family:
-    """Raises InvalidInput for a kind of model whose coordinates are not known here."""
+    """The family of a `model_type`.
+
+    Raises:
+        InvalidInput: the coordinates of this type of model are not known.
+    """
     if model_type not in FAMILIES:
         raise InvalidInput(f"models of type {model_type!r} are not supported; supported are {', '.join(FAMILIES)}")
     return FAMILIES[model_type]
 
 
-def prepared_size(width: int, height: int, family: Family) -> tuple[int, int]:
-    """Width and height that the models' own tools give to a picture which is not in whole cells.
+def whole_cell_size(width: int, height: int, family: Family) -> tuple[int, int]:
+    """Width and height to which the models' own tools resize a picture that is not in whole cells.
 
-    Those of qwen-vl-utils where it imports, else of transformers, which are the same; strips too long for both are
-    fitted.
+    The tools are qwen-vl-utils where it can be imported, else transformers, with the same sizes; strips too long for
+    both are fitted.
     """
     if max(width, height) >= MAX_ASPECT * min(width, height):
         return family.fit(width, height, max(width * height, family.cell_px**2))
@@ -117,9 +138,14 @@ def _smart_resize() -> Any:
 
 
 def conversation(system: str, before: str, after: str, prefix: str, image: str = IMAGE_TOKEN) -> str:
-    """A conversation up to where the model goes on, in the form (ChatML) that both generations were trained on.
+    """A conversation in ChatML, up to the answer of the model.
 
-    image: what stands for the picture, one image token or as many as it needs.
+    Args:
+        system: the system's message.
+        before: the user's message before the picture.
+        after: the user's message after the picture.
+        prefix: the forced beginning of the answer.
+        image: the placeholder of the picture, one image token or as many as it needs.
     """
     picture = f"<|vision_start|>{image}<|vision_end|>"
     return (
@@ -136,11 +162,11 @@ CHAT_TEMPLATE = (
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-"""The form of `conversation` in Jinja, for checkpoints that bring none for pictures."""
+"""`conversation` as a Jinja template, for checkpoints that bring none for pictures."""
 
 
 def prompt_ids(tokenizer: Any, prompt: Prompt, cells: int, image_id: int) -> list[int]:
-    """The tokens of a conversation up to where the model goes on, with one image token for each cell of the image."""
+    """The tokens of a conversation up to the answer, with one image token for each of the `cells` of the image."""
     text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
     ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
     at = ids.index(image_id)

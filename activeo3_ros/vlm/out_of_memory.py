@@ -1,4 +1,4 @@
-"""What to do when the requests of a frame do not fit into the memory of the device."""
+"""Splits and shrinks the requests of a frame that do not fit into the memory of the device."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ MIN_PIXELS = 112 * 112
 
 
 def generate_within_memory(engine: Engine, requests: Sequence[Request]) -> list[Reply]:
-    """The replies of an engine, asking for fewer requests at a time, then for smaller images, while memory is short.
+    """Answer requests, fewer at a time and then with smaller images while memory is short.
 
-    Raises OutOfMemory if even one small image does not fit; the engine can be asked again.
+    Args:
+        engine: to ask.
+        requests: of one frame.
+
+    Returns:
+        The replies in the order of the requests; a note says where an image was shrunk.
+
+    Raises:
+        OutOfMemory: even one small image does not fit; the engine can be asked again.
     """
     if not requests:
         return []

@@ -1,12 +1,12 @@
-"""Reads what a language model wrote: the one parser for sensing, tasks, benchmarks and rewards.
+"""Parses the answers of language models: the one parser for sensing, tasks, benchmarks and rewards.
 
 Total and linear: any text gives an `Answer`, never an exception, in time proportional to its length. Models are asked
-for JSON and mostly write it. What they get wrong is repaired where only one reading is possible, left out where several
-are, and named in `repairs` either way. Numbers that a model writes as its own confidence are not read: they are text,
+for JSON and mostly write it. Errors are repaired where only one reading is possible, left out where several are, and
+named in `repairs` either way. Numbers that a model writes as its own confidence are not read: they are text,
 no probabilities.
 
-The answer is not parsed as a grammar, for a broken document has none. One scan picks out what carries meaning, braces,
-named texts and bracketed numbers, in the order in which they stand; a brace begins or ends an object.
+There is no grammar, for a broken document follows none. One scan extracts braces, named texts and bracketed numbers in
+their order; a brace begins or ends an object.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_STRICT_LENGTH = 200_000
 """A longer answer is no longer tried as one JSON document; its boxes are read all the same."""
 MAX_LABEL_LENGTH = 200
 MAX_ITEMS = 1000
-"""Boxes, and points, kept from one answer: a model that repeats itself must not flood what comes after it."""
+"""Boxes, and points, kept from one answer: a model that repeats itself must not flood the stages after it."""
 
 BOX_KEYS = frozenset(
     {"bbox_2d", "bbox2d", "bbox", "bboxes", "box_2d", "box2d", "box", "boxes", "bounding_box", "region"}
@@ -66,7 +66,10 @@ _PUNCTUATION = str.maketrans("，、；：［］【】（）｛｝“”„‘�
 class AnswerBox:
     """One box as the model wrote it.
 
-    corners: `x1, y1, x2, y2`, ordered, in the model's own coordinates. spans: where its numbers and its label stand.
+    Attributes:
+        corners: `x1, y1, x2, y2`, ordered, in the model's own coordinates.
+        label: "" for none.
+        spans: of its numbers and its label in the text.
     """
 
     corners: tuple[float, float, float, float]
@@ -85,14 +88,19 @@ class AnswerPoint:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a text says.
+    """The content of a text.
 
-    reasoning: what stands between the `<think>` tags. text: the answer part, without tags.
-    words: the answer in words, from an "answer" entry or, where nothing is structured, all of the answer part.
-    words_spans: where those words stand.
-    valid_json: the answer part is one JSON document. well_formed: it is one list of objects, and both pairs of tags are
-    there, in order, around the reasoning and around it.
-    repairs: what had to be mended or left out, each kind once, for people.
+    Attributes:
+        boxes: in their order, each once.
+        points: in their order, each once.
+        reasoning: the text between the `<think>` tags.
+        text: the answer part, without tags.
+        words: the answer in words, from an "answer" entry or, where nothing is structured, all of the answer part.
+        words_spans: of those words in the text.
+        valid_json: whether the answer part is one JSON document.
+        well_formed: whether it is one list of objects, and both pairs of tags are there, in order, around the reasoning
+            and around it.
+        repairs: for people, each kind of repair or omission once.
     """
 
     boxes: tuple[AnswerBox, ...] = ()
@@ -112,10 +120,12 @@ class Answer:
 
 
 def parse_answer(text: str, extent: tuple[float, float] | None = None) -> Answer:
-    """What a model wrote, whatever it is.
+    """Parse any text that a model wrote; never raises.
 
-    extent: width and height of the model's coordinates: boxes are clipped to them and left out where nothing
-    remains, points outside are left out. None keeps both as they stand.
+    Args:
+        text: of any length; the time is proportional to it.
+        extent: width and height of the model's coordinates: boxes are clipped to them and left out where nothing
+            remains, points outside are left out. None keeps both as they stand.
     """
     repairs: dict[str, None] = {}
     document, is_json = _as_json(text)
@@ -198,7 +208,7 @@ def _refuse(constant: str) -> Any:
 
 @dataclass
 class _Object:
-    """What has been read of one object so far."""
+    """The parts of one object that were read so far."""
 
     braced: bool = False
     boxes: list[tuple[tuple[float, ...], Span]] = field(default_factory=list)
@@ -212,7 +222,7 @@ class _Object:
 
 
 class _Scan:
-    """One pass over an answer part: its boxes, points and words, with what was wrong with them."""
+    """One pass over an answer part: its boxes, points and words, with their repairs."""
 
     def __init__(self, text: str, start: int, end: int, repairs: dict[str, None]) -> None:
         self.boxes: list[AnswerBox] = []
@@ -303,8 +313,8 @@ class _Scan:
         for (x, y), span in finished.points:
             self.points.append(AnswerPoint((x, y), label, (span, *named)))
 
-    def _repair(self, what: str) -> None:
-        self._repairs[what] = None
+    def _repair(self, kind: str) -> None:
+        self._repairs[kind] = None
 
 
 def _numbers_in(text: str) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""The prompts in `config/prompts/`, filled in for one frame."""
+"""Loads the prompts in `config/prompts/` and fills them in for one frame."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import yaml
 from ..assets.resources import config_directory
 from ..core.errors import InvalidInput
 from ..core.query import Query
-from .answer_grammar import FORMS, answer_regex
+from .answer_grammar import GRAMMARS, answer_regex
 from .engine import Prompt
 
 REASONING = ("full", "short", "none")
 """How much a policy may think aloud: as it was trained, in one sentence, or not at all."""
-KEYS = ("system", "before_image", "after_image", "reasoning", "prefix", "stop", "form")
+KEYS = ("system", "before_image", "after_image", "reasoning", "prefix", "stop", "grammar")
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,18 @@ class PromptTemplate:
     reasoning: Mapping[str, str]
     prefix: Mapping[str, str]
     stop: Mapping[str, tuple[str, ...]]
-    form: str
+    grammar: str
 
     def fill(self, reasoning: str = "none", **values: Any) -> Prompt:
-        """The prompt with its `$placeholders` filled in. Raises InvalidInput for one without a value."""
+        """The prompt with its `$placeholders` filled in.
+
+        Args:
+            reasoning: a value of `REASONING`.
+            values: of the placeholders, by their names.
+
+        Raises:
+            InvalidInput: a placeholder has no value.
+        """
         values = {name: str(value) for name, value in values.items()}
 
         def filled(text: str, **more: str) -> str:
@@ -58,21 +66,33 @@ class PromptTemplate:
         )
 
     def regex(self, reasoning: str, at_most: str | None = None) -> str:
-        """Of all that may follow the prefix; "" where the prompt names no form for its answers.
+        """A regular expression of all that may follow the prefix.
 
-        Raises InvalidInput if an answer of that form cannot begin with the prefix.
+        Args:
+            reasoning: a value of `REASONING`.
+            at_most: regions that the answer may list, as the placeholder has it.
+
+        Returns:
+            "" where the prompt names no answer grammar.
+
+        Raises:
+            InvalidInput: an answer of that grammar cannot begin with the prefix.
         """
-        if not self.form:
+        if not self.grammar:
             return ""
         prefix = self.prefix.get(reasoning, "")
-        regex = answer_regex(self.form, prefix, reasoning != "none", None if at_most is None else int(at_most))
+        regex = answer_regex(self.grammar, prefix, reasoning != "none", None if at_most is None else int(at_most))
         if regex is None:
-            raise InvalidInput(f"{self.path}: an answer of the form {self.form!r} cannot begin with {prefix!r}")
+            raise InvalidInput(f"{self.path}: an answer of the grammar {self.grammar!r} cannot begin with {prefix!r}")
         return regex
 
 
 def load_prompt(name_or_path: str) -> PromptTemplate:
-    """A prompt of `config/prompts/` by name, or any by the path of a .yaml file. Raises InvalidInput if it is wrong."""
+    """A prompt of `config/prompts/` by name, or any by the path of a .yaml file.
+
+    Raises:
+        InvalidInput: the file cannot be read or its content is wrong.
+    """
     given = name_or_path.endswith((".yaml", ".yml"))
     path = Path(name_or_path) if given else config_directory() / "prompts" / f"{name_or_path}.yaml"
     try:
@@ -84,9 +104,9 @@ def load_prompt(name_or_path: str) -> PromptTemplate:
     unknown = sorted(str(key) for key in values if key not in KEYS)
     if unknown:
         raise InvalidInput(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(KEYS)}")
-    form = str(values.get("form", ""))
-    if form and form not in FORMS:
-        raise InvalidInput(f"{path}: 'form' must be one of {', '.join(FORMS)}, got {form!r}")
+    grammar = str(values.get("grammar", ""))
+    if grammar and grammar not in GRAMMARS:
+        raise InvalidInput(f"{path}: 'grammar' must be one of {', '.join(GRAMMARS)}, got {grammar!r}")
     template = PromptTemplate(
         path=path,
         system=str(values.get("system", "You are a helpful assistant.")),
@@ -95,10 +115,10 @@ def load_prompt(name_or_path: str) -> PromptTemplate:
         reasoning=_texts(path, "reasoning", values.get("reasoning", {})),
         prefix=_texts(path, "prefix", values.get("prefix", {})),
         stop=_stops(path, values.get("stop", [])),
-        form=form,
+        grammar=grammar,
     )
     for reasoning in REASONING:
-        template.regex(reasoning)  # a prefix that does not fit the form is refused here, not with the first frame
+        template.regex(reasoning)  # a prefix that does not fit the grammar is refused here, not with the first frame
     return template
 
 
@@ -119,7 +139,7 @@ def _stops(path: Path, values: Any) -> dict[str, tuple[str, ...]]:
 
 
 def target_of(query: Query) -> str:
-    """What a query asks for, in words for a prompt."""
+    """The targets of a query, in words for a prompt."""
     names = ", ".join(query.classes)
     if query.text and names:
         return f"{query.text} ({names})"

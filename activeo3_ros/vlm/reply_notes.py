@@ -1,4 +1,4 @@
-"""What the user should know about a model's reply: repairs, cut-offs, answers that cannot be used."""
+"""Notes for the user on a model's reply: repairs, cut-offs, answers that cannot be used."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .parsing import Answer
 
 
 def reply_notes(reply: Reply, answer: Answer, usable: bool) -> tuple[str, ...]:
-    """What the user should know about a reply: what was repaired in it, that it was cut off, that it is no answer."""
+    """The notes on one reply: its repairs, whether it was cut off, whether it is no answer."""
     notes = list(answer.repairs)
     if not reply.finished:
         notes.append(f"the answer was cut off after {len(reply.tokens)} tokens")

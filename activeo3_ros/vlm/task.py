@@ -1,4 +1,4 @@
-"""Examines regions with a vision-language model: finds what is asked for, or answers a question from what it sees."""
+"""Examines regions with a vision-language model: detects the targets of a query, or answers a question."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from .reply_notes import excerpt, reply_notes
 SAME_OBJECT_IOU = 0.7
 """Two boxes of one label in one view that overlap more are one object, which the model named twice."""
 UNKNOWN = frozenset({"", "unknown", "none", "n/a", "not visible", "not shown", "cannot tell", "can't tell"})
-"""What a model says that does not see the answer."""
+"""Words of a model that does not see the answer."""
 
 
 class MllmTask:
-    """Asks the model about all views of a frame in one call."""
+    """Task model that examines all views of a frame in one call of an engine."""
 
     batch_size = MAX_REGIONS + 1
     concurrent = True
@@ -42,11 +42,19 @@ class MllmTask:
         prompt: str = "task_grounding",
         question_prompt: str = "task_question",
     ) -> None:
-        """engine: settings of an engine (see `vlm.engine_registry`), or one that runs.
+        """Load the prompts and start the engine.
 
-        crop_side: pixels; each region is shown as a square of this side where the budget allows it, 28 to 4096; the
-        paper has 840. keep_aspect: show it with as many pixels but undistorted, as the released demo does.
-        prompt, question_prompt: names in `config/prompts/` or paths, for queries that name targets or ask a question.
+        Args:
+            engine: settings of an engine (see `vlm.engine_registry`), or one that runs.
+            crop_side: pixels; each region is shown as a square of this side where the budget allows it, 28 to 4096; the
+                paper has 840.
+            keep_aspect: show it with as many pixels but undistorted, as the released demo does.
+            prompt: name in `config/prompts/` or path, for queries that name targets.
+            question_prompt: the same for queries that ask a question.
+
+        Raises:
+            InvalidInput: a setting is out of its range.
+            EngineError: the engine cannot start.
         """
         if not 28 <= crop_side <= 4096:
             raise InvalidInput(f"crop_side must be 28 to 4096 pixels, got {crop_side}")
@@ -60,45 +68,49 @@ class MllmTask:
         return self.engine.family.fit(width if self.keep_aspect else 1.0, height if self.keep_aspect else 1.0, pixels)
 
     def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
-        """Raises EngineError if no answer at all can be used: that is a failure, not an empty scene."""
+        """As `TaskModel.examine`.
+
+        Raises:
+            EngineError: no answer at all can be used; that is a failure, not an empty scene.
+        """
         replies = generate_within_memory(self.engine, [self.request(view, query, budget) for view in views])
         answers = [parse_answer(reply.text, self.engine.family.extent(reply.input_size)) for reply in replies]
         if replies and not any(_usable(answer, query) for answer in answers):
             raise EngineError(f"none of {len(replies)} answers could be used; the first is {excerpt(replies[0].text)}")
-        return [self._look(*seen, query) for seen in zip(views, replies, answers, strict=True)]
+        return [self._read(*each, query) for each in zip(views, replies, answers, strict=True)]
 
     def request(self, view: View, query: Query, budget: Budget) -> Request:
-        """What the model is asked for a view."""
+        """The request for a view."""
         template = self._question_prompt if is_question(query) else self._prompt
         target = target_of(query)
         return Request(view.image, template.fill(target=target, question=target), budget.max_tokens)
 
-    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
+    def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
         """The answer that the views support most, each view's voice weighing as much as the model was sure of it."""
         if not is_question(query):
             return None
         voices: dict[str, float] = defaultdict(float)
         wording: dict[str, str] = {}
-        for look in looks:
-            if look.answer is not None:
-                key = look.answer.lower().strip(" .")
-                wording.setdefault(key, look.answer)
-                score = look.objects[0].score if look.objects else math.nan
+        for each in findings:
+            if each.answer is not None:
+                key = each.answer.lower().strip(" .")
+                wording.setdefault(key, each.answer)
+                score = each.objects[0].score if each.objects else math.nan
                 voices[key] += 0.5 if math.isnan(score) else score
         return wording[max(voices, key=lambda key: voices[key])] if voices else None
 
-    def _look(self, view: View, reply: Reply, answer: Answer, query: Query) -> Findings:
+    def _read(self, view: View, reply: Reply, answer: Answer, query: Query) -> Findings:
         asked = is_question(query)
         words = answer.words.strip() if asked else ""
         known = words if words.lower().strip(" .") not in UNKNOWN else ""
-        findings = self._findings(view, reply, answer, query, known) if known or not asked else ()
+        objects = self._objects(view, reply, answer, query, known) if known or not asked else ()
         where = "view" if view.region == GLOBAL_VIEW else f"region {view.region + 1}"
         notes = tuple(
             f"{where}: {note}" for note in (*reply.notes, *reply_notes(reply, answer, _usable(answer, query)))
         )
-        return Findings(findings, known or None, len(reply.tokens), notes)
+        return Findings(objects, known or None, len(reply.tokens), notes)
 
-    def _findings(self, view: View, reply: Reply, answer: Answer, query: Query, words: str) -> tuple[Finding, ...]:
+    def _objects(self, view: View, reply: Reply, answer: Answer, query: Query, words: str) -> tuple[Finding, ...]:
         family = self.engine.family
         boxes = family.to_view([box.corners for box in answer.boxes], reply.input_size, (view.width, view.height))
         findings = [

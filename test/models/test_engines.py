@@ -25,7 +25,7 @@ from activeo3_ros.vlm.backends import vllm_engine, vllm_private_inputs, vllm_pri
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
 from activeo3_ros.vlm.backends.vllm_private_logprobs import skip_token_texts
 from activeo3_ros.vlm.engine import Prompt, Request
-from activeo3_ros.vlm.families import QWEN2_5_VL, conversation, prepared_size
+from activeo3_ros.vlm.families import QWEN2_5_VL, conversation, whole_cell_size
 
 PROMPT = Prompt("Where?", before="Findings. ", prefix="<answer>[", stop=("</answer>",))
 
@@ -230,7 +230,7 @@ def test_vllm_gets_the_same_tokens_and_patches_as_transformers(vllm):
 def test_vllm_tells_at_which_size_it_saw_a_view_that_is_not_in_whole_cells(vllm):
     engine = VllmEngine(vllm[1])
     reply = ask(engine, (100, 60))[0]
-    assert reply.input_size == prepared_size(60, 100, QWEN2_5_VL)
+    assert reply.input_size == whole_cell_size(60, 100, QWEN2_5_VL)
     assert engine._engine.seen[0]["mm_kwargs"]["image"][0]["image_grid_thw"].data.tolist() == [
         1, reply.input_size[1] // 14, reply.input_size[0] // 14,
     ]  # fmt: skip

@@ -147,11 +147,11 @@ def test_a_picture_that_is_not_in_whole_cells_is_sized_as_the_models_own_tools_d
             if name == "transformers":
                 patch.setitem(sys.modules, "qwen_vl_utils.vision_process", None)
             assert name in qwen._smart_resize().__module__
-        found[name] = [qwen.prepared_size(*size, family) for size in sizes]
+        found[name] = [qwen.whole_cell_size(*size, family) for size in sizes]
     qwen._smart_resize.cache_clear()
     assert found["qwen_vl_utils"] == found["transformers"]
     assert all(side % family.cell_px == 0 for size in found["transformers"] for side in size)
-    assert qwen.prepared_size(3000, 2, family)[1] == family.cell_px  # too long a strip for both
+    assert qwen.whole_cell_size(3000, 2, family)[1] == family.cell_px  # too long a strip for both
 
 
 @pytest.fixture

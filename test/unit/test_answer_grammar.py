@@ -1,4 +1,4 @@
-"""The forms of answers: the regular expressions that engines hold a model to, and what the parser makes of them."""
+"""Answer grammars: the regular expressions that engines hold a model to, and how the parser reads such answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.core import InvalidInput
-from activeo3_ros.vlm.answer_grammar import FORMS, answer_regex
+from activeo3_ros.vlm.answer_grammar import GRAMMARS, answer_regex
 from activeo3_ros.vlm.parsing import parse_answer
 from activeo3_ros.vlm.prompts import REASONING, load_prompt
 
@@ -25,12 +25,12 @@ EXAMPLES = {
 PROMPTS = sorted(path.stem for path in (config_directory() / "prompts").glob("*.yaml"))
 
 
-def allows(form: str, text: str, **settings) -> bool:
-    return re.fullmatch(answer_regex(form, **settings) or "(?!)", text) is not None
+def allows(grammar: str, text: str, **settings) -> bool:
+    return re.fullmatch(answer_regex(grammar, **settings) or "(?!)", text) is not None
 
 
 @pytest.mark.parametrize(
-    ("form", "text"),
+    ("grammar", "text"),
     [
         ("regions", f"<answer>\n[{BOX}]\n</answer>"),
         ("regions", f"<answer>[{BOX}, {BUS}]</answer>"),
@@ -43,8 +43,8 @@ def allows(form: str, text: str, **settings) -> bool:
         ("words", '```json\n{"answer": "102", ' + BOX[1:] + "\n```"),
     ],
 )
-def test_an_answer_as_it_was_trained_is_allowed(form, text):
-    assert allows(form, text)
+def test_an_answer_as_it_was_trained_is_allowed(grammar, text):
+    assert allows(grammar, text)
     assert parse_answer(text).repairs == ()
 
 
@@ -106,31 +106,31 @@ def test_whatever_is_allowed_is_valid(data):
 @pytest.mark.parametrize("reasoning", REASONING)
 def test_every_shipped_prompt_says_how_its_answer_goes_on(name, reasoning):
     prompt = load_prompt(name).fill(reasoning, target="car", question="which?", max_regions=3)
-    form = load_prompt(name).form
-    answer = ("<think>Hm.</think>\n" if form == "regions" and reasoning != "none" else "") + EXAMPLES[form]
+    grammar = load_prompt(name).grammar
+    answer = ("<think>Hm.</think>\n" if grammar == "regions" and reasoning != "none" else "") + EXAMPLES[grammar]
     assert answer.startswith(prompt.prefix)
     assert re.fullmatch(prompt.regex, answer.removeprefix(prompt.prefix))
 
 
 def test_only_what_grammars_know_is_used():
     """No look-around, no lazy or possessive repetition, no classes by letter: engines' grammars differ in these."""
-    for form in FORMS:
+    for grammar in GRAMMARS:
         for thinking in (False, True):
-            regex = answer_regex(form, thinking=thinking, at_most=3)
+            regex = answer_regex(grammar, thinking=thinking, at_most=3)
             assert not re.search(r"\(\?[^:]|[*+?}][?+]|\\[a-mo-qsu-wyzA-Z0-9]", regex)
 
 
-def test_a_prompt_whose_form_does_not_fit_is_refused(tmp_path):
+def test_a_prompt_whose_grammar_does_not_fit_is_refused(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("after_image: x\nform: poems\n", encoding="utf-8")
-    with pytest.raises(InvalidInput, match="'form' must be one of regions, boxes, points, words, got 'poems'"):
+    path.write_text("after_image: x\ngrammar: poems\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match="'grammar' must be one of regions, boxes, points, words, got 'poems'"):
         load_prompt(str(path))
-    path.write_text("after_image: x\nform: boxes\nprefix: {none: 'Sure, '}\n", encoding="utf-8")
-    with pytest.raises(InvalidInput, match="an answer of the form 'boxes' cannot begin with 'Sure, '"):
+    path.write_text("after_image: x\ngrammar: boxes\nprefix: {none: 'Sure, '}\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match="an answer of the grammar 'boxes' cannot begin with 'Sure, '"):
         load_prompt(str(path))
 
 
-def test_a_prompt_without_a_form_leaves_it_to_the_model(tmp_path):
+def test_a_prompt_without_a_grammar_leaves_the_answer_to_the_model(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("after_image: x\n", encoding="utf-8")
     assert load_prompt(str(path)).fill().regex == ""

@@ -1,4 +1,4 @@
-"""What runs a vision-language model: transformers, vLLM in this process, or a server that speaks the OpenAI protocol.
+"""Engines that run a vision-language model: transformers, vLLM in this process, a server with the OpenAI protocol.
 
-Here: implementations of `vlm.engine.Engine` and what only they need. Not here: prompts and answers (`vlm`).
+Here: implementations of `vlm.engine.Engine` and modules that only they need. Not here: prompts and answers (`vlm`).
 """

@@ -2,7 +2,7 @@
 
 The feed-forward layers of Qwen2.5-VL's vision tower are 3,420 wide. A row of 3,420 bfloat16 numbers is not a multiple
 of 16 bytes, so the fast kernels, which load 16 bytes at once, are not used for it. Widened with zeros to a multiple of
-64 the layers compute the same numbers: what is added is `act(0) * 0`, times zero.
+64 the layers compute the same sums, up to rounding: each gains the terms `act(0) * 0`, times zero.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ MULTIPLE = 64
 
 
 def align_feed_forward(tower: torch.nn.Module) -> int:
-    """Widen all gated feed-forward layers in `tower` whose width is not a multiple of `MULTIPLE`; gives their number.
+    """Widen all gated feed-forward layers whose width is not a multiple of `MULTIPLE`.
 
-    Knows the layers of transformers (`gate_proj`, `up_proj`, `down_proj`) and of vLLM (`gate_up_proj`, both in one).
+    Args:
+        tower: with the layers of transformers (`gate_proj`, `up_proj`, `down_proj`) or of vLLM (`gate_up_proj`, both in
+            one).
+
+    Returns:
+        The number of layers that were widened.
     """
     widened = 0
     for module in tower.modules():

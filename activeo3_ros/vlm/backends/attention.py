@@ -1,4 +1,4 @@
-"""Which attention a model runs with, and one that transformers lacks: PyTorch's own variable-length attention.
+"""Chooses the attention of a model, and adds one that transformers lacks: PyTorch's own variable-length attention.
 
 The vision tower attends inside windows and images of different lengths. transformers' sdpa path makes one call for
 each of them, some hundred a layer; a variable-length call does all at once. flash-attn has it, and PyTorch 2.10 and
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 VARLEN = "flash_varlen_torch"
-"""The name that transformers knows it by; it hands lengths to whatever is called a flash attention."""
+"""Its name in transformers, which passes lengths to attentions whose names begin with "flash"."""
 
 
 def has_varlen() -> bool:
@@ -40,14 +40,14 @@ def best_attention(name: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def loading_name(name: str) -> str:
-    """What to load a model with; variable-length attention is put in afterwards, by `put_in_varlen`."""
+    """The attention to load a model with; `put_in_varlen` sets the variable-length one afterwards."""
     return "sdpa" if name == "varlen" else name
 
 
 def put_in_varlen(model: Any) -> None:
     """Let the vision tower of a loaded model attend with one variable-length call a layer.
 
-    Not by the argument of `from_pretrained`: for a name that begins like a flash attention it looks for a package.
+    The argument of `from_pretrained` will not do: it searches a package for names that begin with "flash".
     """
     from transformers import AttentionInterface
 

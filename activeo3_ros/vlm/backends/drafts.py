@@ -17,11 +17,11 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..answer_grammar import BOX, FORMS, POINT
+from ..answer_grammar import BOX, GRAMMARS, POINT
 
 ITEMS = {"bbox": BOX, "point": POINT}
 CONTEXT_TOKENS = 96
-"""The last tokens that are looked at: two boxes and more."""
+"""The last tokens that a draft depends on: two boxes and more."""
 _ASSISTANT = "<|im_start|>assistant\n"
 _NUMBERS = re.compile(r'"(bbox|point)_2d": \[([\d, ]*)$')
 _AFTER_NUMBERS = re.compile(r'"(bbox|point)_2d": \[[\d, ]+(\][^\[\]]*\]?[^\[\]]*)$')
@@ -30,9 +30,13 @@ _OPENED = re.compile(r'(?:^|\n)(\[(?:\{(?:"[a-z_0-9]*"?:? ?)?)?)$')
 
 
 def likely_continuation(text: str) -> str:
-    """What an answer of the form that the prompts ask for most likely goes on with; "" where only the model knows.
+    """The most likely continuation of an answer by its grammar.
 
-    text: what was written so far, or the end of it, forced beginning included.
+    Args:
+        text: the answer so far, or the end of it, forced beginning included.
+
+    Returns:
+        "" where only the model knows.
     """
     numbers = _NUMBERS.search(text)
     if numbers:
@@ -54,7 +58,7 @@ def likely_continuation(text: str) -> str:
 
 
 def _after_numbers(written: str, kind: str, text: str) -> str:
-    """What follows the numbers of a box, up to the numbers of the next one. written: the part that is there already."""
+    """The text after the numbers of a box, up to those of the next one. written: the part that is there already."""
     labels = _LABELS.findall(text)
     closed = written.count('"') == 4
     following, _, rest = ITEMS[kind].partition("#")
@@ -74,7 +78,7 @@ def _rest(written: str, whole: str) -> str:
 
 
 def _end(text: str) -> str:
-    return FORMS["regions" if FORMS["regions"].start in text else "boxes"].end
+    return GRAMMARS["regions" if GRAMMARS["regions"].start in text else "boxes"].end
 
 
 class Tokenizer(Protocol):
@@ -89,18 +93,25 @@ class AnswerDrafts:
     """Drafts of a fixed number of tokens for the answers of one model."""
 
     def __init__(self, tokenizer: Tokenizer, count: int) -> None:
-        """count: tokens of each draft. A guess that is shorter is filled up with tokens that are refused."""
+        """count: tokens of each draft. A shorter one is filled up with tokens that the model rejects."""
         self._tokenizer, self._count = tokenizer, count
         self._texts = _Texts(tokenizer)
         self._encoded = functools.lru_cache(4096)(self._encode)
         self._filling = self._encode(",")[-1]
 
     def draft(self, tokens: npt.NDArray[np.integer[Any]] | Sequence[int]) -> list[int]:
-        """`count` token ids that may follow. tokens: ids of the conversation so far, its answer last."""
+        """A draft.
+
+        Args:
+            tokens: ids of the conversation so far, its answer last.
+
+        Returns:
+            `count` token ids that may follow.
+        """
         text = "".join(map(self._texts.__getitem__, np.asarray(tokens[-CONTEXT_TOKENS:]).tolist()))
         text = text.rpartition(_ASSISTANT)[2]
-        guess = self._encoded(likely_continuation(text))[: self._count]
-        return [*guess, *[self._filling] * (self._count - len(guess))]
+        likely = self._encoded(likely_continuation(text))[: self._count]
+        return [*likely, *[self._filling] * (self._count - len(likely))]
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer(text, add_special_tokens=False).input_ids if text else []
@@ -108,7 +119,7 @@ class AnswerDrafts:
 
 
 class _Texts(dict[int, str]):
-    """The text of each token, looked up where it was asked for before: a step asks for some thousand."""
+    """The text of each token, decoded once: a step needs some thousand."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         super().__init__()

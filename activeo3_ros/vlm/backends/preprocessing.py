@@ -1,7 +1,7 @@
-"""From pictures to what the vision tower takes, on the device that the model runs on.
+"""Preprocesses pictures into the patches of the vision tower, on the device that the model runs on.
 
-The same numbers as transformers' image processors give for images that need no resizing, without their way through
-PIL and float64 on the CPU.
+Equal, up to rounding, to transformers' image processors for images that need no resizing, without their way through PIL
+and float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from ...core.errors import EngineError
 from ...core.frame import Image
-from ..families import Family, prepared_size
+from ..families import Family, whole_cell_size
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How a model wants its pixels; mean and std are for RGB from 0 to 1."""
+    """The input of a vision tower.
+
+    Attributes:
+        patch_px: side of a patch, in pixels.
+        merge: patches a side that become one token.
+        frames: times that a patch is repeated, as if it were a video of one image.
+        mean: of RGB from 0 to 1.
+        std: of RGB from 0 to 1.
+    """
 
     patch_px: int = 14
     merge: int = 2
@@ -34,39 +42,45 @@ class PixelFormat:
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
 
 
-def patches(images: Sequence[Image], form: PixelFormat, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """`(n, 3 * frames * patch_px**2)` float32 patches, and `(images, 3)` grids: 1, rows, columns of each image.
+def patches(images: Sequence[Image], spec: PixelFormat, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """The patches of images.
 
-    Images are `(h, w, 3)` uint8 BGR whose sides are multiples of `patch_px * merge`. Patches come in the order of the
-    tokens that `merge` x `merge` of them make, as Qwen2-VL's processor has it.
+    Args:
+        images: `(h, w, 3)` uint8 BGR, whose sides are multiples of `patch_px * merge`.
+        spec: of the model.
+        device: to compute on.
+
+    Returns:
+        `(n, 3 * frames * patch_px**2)` float32 patches, in the order of the tokens that `merge` x `merge` of them make,
+        as in Qwen2-VL's processor; and `(images, 3)` grids: 1, rows, columns of each image.
     """
     import torch
 
-    rows = [image_patches(image, form, device) for image in images]
-    grids = [[1, image.shape[0] // form.patch_px, image.shape[1] // form.patch_px] for image in images]
+    rows = [image_patches(image, spec, device) for image in images]
+    grids = [[1, image.shape[0] // spec.patch_px, image.shape[1] // spec.patch_px] for image in images]
     return torch.cat(rows), torch.tensor(grids, device=device)
 
 
-def image_patches(image: Image, form: PixelFormat, device: torch.device) -> torch.Tensor:
+def image_patches(image: Image, spec: PixelFormat, device: torch.device) -> torch.Tensor:
     """The patches of one image: see `patches`."""
     import torch
 
-    side, merge = form.patch_px, form.merge
-    mean, scale = _normalization(form, device)
+    side, merge = spec.patch_px, spec.merge
+    mean, scale = _normalization(spec, device)
     pixels = torch.from_numpy(np.ascontiguousarray(image)).to(device, non_blocking=True)
     pixels = (pixels.flip(2).permute(2, 0, 1).float() - mean) * scale
     high, wide = image.shape[0] // side, image.shape[1] // side
     tiled = pixels.reshape(3, high // merge, merge, side, wide // merge, merge, side).permute(1, 4, 2, 5, 0, 3, 6)
-    repeated = tiled.unsqueeze(5).expand(-1, -1, -1, -1, -1, form.frames, -1, -1)
-    return repeated.reshape(high * wide, 3 * form.frames * side * side)
+    repeated = tiled.unsqueeze(5).expand(-1, -1, -1, -1, -1, spec.frames, -1, -1)
+    return repeated.reshape(high * wide, 3 * spec.frames * side * side)
 
 
 @functools.lru_cache(16)
-def _normalization(form: PixelFormat, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """`(3, 1, 1)` each: what is taken off the values of a channel, 0 to 255, and what the rest is multiplied by."""
+def _normalization(spec: PixelFormat, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(3, 1, 1)` each: mean of the values of a channel, 0 to 255, and the factor after its subtraction."""
     import torch
 
-    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (form.mean, form.std))
+    mean, std = (torch.tensor(values).view(3, 1, 1) * 255 for values in (spec.mean, spec.std))
     return mean.to(device), (1 / std).to(device)  # complete when this returns, whatever stream reads it
 
 
@@ -78,14 +92,19 @@ def image_in_cells(image: Image, family: Family) -> Image:
     cell = family.cell_px
     if height % cell == 0 and width % cell == 0:
         return image
-    size = prepared_size(width, height, family)
+    size = whole_cell_size(width, height, family)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def pixel_format(directory: Path, vision: Any) -> PixelFormat:
-    """What a checkpoint says about its pixels; what it does not say is as in the published models.
+    """The pixel format of a checkpoint; values that it does not name are those of the published models.
 
-    vision: the configuration of its vision tower. Raises EngineError for a file that cannot be read.
+    Args:
+        directory: of the checkpoint.
+        vision: the configuration of its vision tower.
+
+    Raises:
+        EngineError: its preprocessor_config.json cannot be read.
     """
     path = directory / "preprocessor_config.json"
     default = PixelFormat()

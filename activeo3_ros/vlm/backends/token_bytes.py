@@ -1,4 +1,4 @@
-"""What the tokens of a model's vocabulary spell."""
+"""The bytes and texts of the tokens of a model's vocabulary."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TokenBytes:
         return bytes(_BYTE_OF[character] for character in piece)
 
     def texts(self, tokens: Sequence[int]) -> list[str]:
-        """What each token of a text writes: a character that several make up belongs to the last of them."""
+        """The text of each token: a character that several make up belongs to the last of them."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         texts = [decoder.decode(self[token]) for token in tokens]
         if texts:

@@ -46,16 +46,22 @@ class TransformersEngine:
         cache: str = "dynamic",
         max_batch: int = 32,
     ) -> None:
-        """model: a directory with a checkpoint, or the hub id of one that `activeo3 prefetch` brought here.
+        """Load the model.
 
-        device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
-        dtype: "auto" for bfloat16 on CUDA devices that have it, float16 on older ones, float32 on a CPU.
-        attention: of the vision tower and the language model; "auto" takes the fastest that is installed.
-        cache: "dynamic" grows with the answer; "static" is compiled on CUDA, which makes a token more than twice as
-        fast but takes most of a minute for each new number of views and length of prompt: see docs/performance.md.
-        max_batch: requests answered at a time, 1 to 1024; more wait.
+        Args:
+            model: a directory with a checkpoint, or the hub id of one that `activeo3 prefetch` brought here.
+            device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
+            dtype: "auto" for bfloat16 on CUDA devices that have it, float16 on older ones, float32 on a CPU.
+            attention: of the vision tower and the language model; "auto" takes the fastest that is installed.
+            cache: "dynamic" grows with the answer; "static" is compiled on CUDA, which makes a token more than twice
+                as fast but takes most of a minute for each new number of views and length of prompt: see
+                docs/performance.md.
+            max_batch: requests answered at a time, 1 to 1024; more wait.
 
-        Raises MissingPackage without torch or transformers, EngineError if the checkpoint is missing or unusable.
+        Raises:
+            InvalidInput: a setting is out of its range.
+            MissingPackageError: torch or transformers is not installed.
+            EngineError: the checkpoint is missing or unusable.
         """
         for name, value, known in (
             ("dtype", dtype, DTYPES),
@@ -100,7 +106,7 @@ class TransformersEngine:
 
     @classmethod
     def from_parts(
-        cls, model: Any, tokenizer: Any, form: PixelFormat | None = None, cache: str = "dynamic"
+        cls, model: Any, tokenizer: Any, spec: PixelFormat | None = None, cache: str = "dynamic"
     ) -> TransformersEngine:
         """An engine around a model and a tokenizer that are loaded already, as a trainer or a benchmark has them."""
         engine = cls.__new__(cls)
@@ -112,11 +118,11 @@ class TransformersEngine:
         engine._dtype, engine._attention = model.dtype, str(model.config._attn_implementation)
         engine._static, engine._max_batch = cache == "static", 32
         engine._lock = threading.Lock()
-        engine._adopt(form)
+        engine._adopt(spec)
         return engine
 
-    def _adopt(self, form: PixelFormat | None = None) -> None:
-        """Read off the model what the engine needs to know of it."""
+    def _adopt(self, spec: PixelFormat | None = None) -> None:
+        """Take the ids of special tokens and the pixel format from the model and its tokenizer."""
         config = self.model.config
         vision = config.vision_config
         self._image_id = self.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
@@ -127,10 +133,10 @@ class TransformersEngine:
             )
         self._ends = _end_ids(self.model, self.tokenizer)
         self._pad_id = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self._ends[0]
-        self._form = form or pixel_format(self._directory, vision)
-        if self._form.patch_px * self._form.merge != self.family.cell_px:
+        self._spec = spec or pixel_format(self._directory, vision)
+        if self._spec.patch_px * self._spec.merge != self.family.cell_px:
             raise EngineError(
-                f"{self._directory}: its cells are {self._form.patch_px * self._form.merge} px, those of "
+                f"{self._directory}: its cells are {self._spec.patch_px * self._spec.merge} px, those of "
                 f"{self.family.name} are {self.family.cell_px} px"
             )
 
@@ -186,7 +192,7 @@ class TransformersEngine:
             ids[row, longest - len(prompt) :] = torch.tensor(prompt)
             mask[row, longest - len(prompt) :] = 1
         ids, mask = ids.to(self.device), mask.to(self.device)
-        pixels, grids = patches(images, self._form, self.device)
+        pixels, grids = patches(images, self._spec, self.device)
         follower = _Follower(self.tokenizer, requests, longest, set(self._ends))
         with torch.inference_mode():
             sequences = self.model.generate(
@@ -197,7 +203,7 @@ class TransformersEngine:
                 image_grid_thw=grids,
                 generation_config=self._generation_config(limit),
                 logits_processor=[follower.note_probabilities],
-                stopping_criteria=[follower.who_is_done],
+                stopping_criteria=[follower.finished],
             )
         written = sequences[:, longest:].tolist()
         probabilities = follower.probabilities()
@@ -216,7 +222,7 @@ class TransformersEngine:
 
 
 class _Follower:
-    """Follows a batch while it is decoded: the probability of each token, and which answers are complete."""
+    """Records the probability of each token of a batch while it is decoded, and the answers that are complete."""
 
     def __init__(self, tokenizer: Any, requests: Sequence[Request], prompt_length: int, ends: set[int]) -> None:
         self._requests = requests
@@ -235,7 +241,7 @@ class _Follower:
         self._steps.append((values - values.max(dim=-1, keepdim=True).values).exp().sum(dim=-1).reciprocal())
         return scores
 
-    def who_is_done(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def finished(self, ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         """A stopping criterion: `(batch,)` bool, True for an answer with one of its stop texts or all of its tokens."""
         import torch
 
