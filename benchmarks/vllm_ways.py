@@ -63,7 +63,7 @@ def start(way: str, checkpoint: str) -> VllmEngine:
     """The engine of a way."""
     settings: dict[str, Any] = {"undrafted": {"drafts": 0}, "uncompiled": {"compile_tower": False}}.get(way, {})
     if way == "unaligned" or way in SPECULATION:
-        vllm_engine.load_format = lambda version: PUBLIC_LOADER
+        vllm_engine.loader_settings = lambda version: {"load_format": PUBLIC_LOADER}
     if way in SPECULATION:
         settings["drafts"] = DRAFTS if SPECULATION[way] else 0
         vllm_engine.private_inputs = lambda version: None

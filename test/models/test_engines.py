@@ -281,7 +281,9 @@ def test_vllm_widens_the_vision_tower_while_it_loads_on_a_gpu(vllm):
     torch = pytest.importorskip("torch")
     module, directory = vllm
     VllmEngine(directory)
-    loader = module.loaders[module.started[-1]["load_format"]](SimpleNamespace(load_format="ours", device=None))
+    (started,) = module.started
+    loader = module.loaders[started["load_format"]](SimpleNamespace(load_format="ours", device=None))
+    assert started["additional_config"], "compiled code of another width is not for it"
     assert loader.config.load_format == "safetensors"
 
     def model(on_gpu):
@@ -401,7 +403,8 @@ def assert_pictures_are_sent(engine):
 def test_a_vllm_without_its_private_loader_loads_with_its_own(vllm, monkeypatch, caplog):
     monkeypatch.delattr(sys.modules["vllm.model_executor.model_loader"], "DefaultModelLoader")
     VllmEngine(vllm[1])
-    assert vllm[0].started[0]["load_format"] == "safetensors"
+    (started,) = vllm[0].started
+    assert started["load_format"] == "safetensors" and "additional_config" not in started
     assert "the vision tower keeps its width" in caplog.text
 
 

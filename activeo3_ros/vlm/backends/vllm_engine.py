@@ -37,7 +37,7 @@ from .preprocessing import image_in_cells, image_patches, pixel_format
 from .token_bytes import TokenBytes
 from .vllm_drafts import speculative_config
 from .vllm_private_inputs import private_inputs, public_input
-from .vllm_private_loader import load_format
+from .vllm_private_loader import loader_settings
 from .vllm_private_logprobs import skip_token_texts
 from .vllm_private_state import graphs_kept, register_core, retire_core
 from .vllm_versions import version_problem
@@ -148,9 +148,9 @@ class VllmEngine:
                         "cudagraph_capture_sizes": [size for size in graphs if size <= GRAPH_TOKENS],
                         "compile_mm_encoder": self._compiled,
                     },
-                    load_format=load_format(version),
                     trust_remote_code=False,
                     disable_log_stats=True,
+                    **loader_settings(version),
                     **(self._inputs.engine_settings() if self._inputs else {}),
                 )
             self._engine = self._llm.llm_engine

@@ -20,9 +20,14 @@ from .vllm_versions import private
 PUBLIC_LOADER = "safetensors"
 
 
-def load_format(version: str) -> str:
-    """The loader to start vLLM with, by the name that it knows it by."""
-    return private(_aligning_loader, version, "the vision tower keeps its width, which is slower") or PUBLIC_LOADER
+def loader_settings(version: str) -> dict[str, Any]:
+    """Settings for `LLM` that choose the loader.
+
+    vLLM keeps compiled code by its configuration, and takes code that was compiled for another width without noticing
+    until it fails; `additional_config` is part of that key.
+    """
+    name = private(_aligning_loader, version, "the vision tower keeps its width, which is slower")
+    return {"load_format": name, "additional_config": {"loader": name}} if name else {"load_format": PUBLIC_LOADER}
 
 
 @functools.cache
