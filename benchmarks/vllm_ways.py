@@ -87,8 +87,8 @@ def fixed_requests(bench: Bench) -> list[Request]:
     ]  # fmt: skip
 
 
-def run_way(bench: Bench, way: str, checkpoint: str) -> None:
-    """All rows of one way."""
+def run_way(bench: Bench, way: str, checkpoint: str, brief: bool) -> None:
+    """All rows of one way; the scripted frame and the tokens alone if it is to be brief."""
     begun = time.perf_counter()
     engine = start(way, checkpoint)
     bench.say(f"start_{way}_s", round(time.perf_counter() - begun, 1))
@@ -124,8 +124,9 @@ def run_way(bench: Bench, way: str, checkpoint: str) -> None:
         finally:
             vllm_engine.skip_token_texts = skip
 
-    rows: list[Callable[[], None]] = [lambda: scripted(f"scripted_{way}"), tokens, random_answers]
-    rows += [with_token_texts] if way == "shipped" else []
+    rows: list[Callable[[], None]] = [lambda: scripted(f"scripted_{way}"), tokens]
+    rows += [] if brief else [random_answers]
+    rows += [with_token_texts] if way == "shipped" and not brief else []
     for number, row in enumerate(rows):
         try:
             row()
@@ -148,7 +149,7 @@ def compared(rows: dict[str, Any], way: str, other: str) -> dict[str, Any]:
     }
 
 
-def run_all(bench: Bench, ways: Sequence[str], latest: float) -> None:
+def run_all(bench: Bench, ways: Sequence[str], latest: float, brief: bool) -> None:
     """Save random weights, and run each way in a process of its own."""
     model = bench.build("sdpa")
     bench.save(model)
@@ -163,6 +164,7 @@ def run_all(bench: Bench, ways: Sequence[str], latest: float) -> None:
         out = bench.out.with_name(f"{bench.out.stem}_{way}.json")
         command = [sys.executable, str(Path(__file__)), "--way", way, "--checkpoint", str(bench.checkpoint)]
         command += ["--out", str(out), *(["--tiny"] if bench.tiny else []), *(["--quick"] if bench.quick else [])]
+        command += ["--brief"] if brief else []
         done = subprocess.run(command)
         if out.is_file():
             bench.rows |= {k: v for k, v in json.loads(out.read_text(encoding="utf-8")).items() if k not in bench.rows}
@@ -189,6 +191,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/vllm_ways.json"))
     parser.add_argument("--tiny", action="store_true", help="on a CPU: tries the script, measures nothing")
     parser.add_argument("--quick", action="store_true", help="few samples a row")
+    parser.add_argument("--brief", action="store_true", help="only the scripted frame and the tokens of each way")
     parser.add_argument("--way", choices=WAYS, help="run this one alone, with --checkpoint")
     parser.add_argument("--checkpoint", default="")
     args = parser.parse_args()
@@ -196,7 +199,7 @@ def main() -> int:
         parser.error(f"--ways knows {', '.join(WAYS)}, not {', '.join(sorted(unknown))}")
     if args.way:
         bench = Bench(args.tiny, args.checkpoint, args.out, args.quick)
-        run_way(bench, args.way, args.checkpoint)
+        run_way(bench, args.way, args.checkpoint, args.brief)
         return 0
     if not args.tiny and not torch.cuda.is_available():
         print("skipped: there is no CUDA device; --tiny tries the script on the CPU", file=sys.stderr)
@@ -210,7 +213,7 @@ def main() -> int:
     roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9
     with tempfile.TemporaryDirectory(dir=memory if roomy else None) as directory:
         bench.checkpoint = Path(directory)
-        run_all(bench, args.ways.split(","), BEGUN + args.seconds)
+        run_all(bench, args.ways.split(","), BEGUN + args.seconds, args.brief)
     return 0
 
 
