@@ -67,7 +67,6 @@ def start(way: str, checkpoint: str) -> VllmEngine:
     if way in SPECULATION:
         settings["drafts"] = DRAFTS if SPECULATION[way] else 0
         vllm_engine.private_inputs = lambda version: None
-        vllm_engine.skip_token_texts = lambda engine, name: False
         vllm_engine.speculative_config = lambda count: SPECULATION[way]
     return VllmEngine(checkpoint, memory_share=memory_share(), **settings)
 
@@ -115,18 +114,8 @@ def run_way(bench: Bench, way: str, checkpoint: str, brief: bool) -> None:
         bench.rows[f"tokens_together_{way}"] = [[t.id for t in r.tokens] for r in engine.generate(requests)]
         bench.say(f"requests_{way}", len(requests))
 
-    def with_token_texts() -> None:
-        """The shipped frame, but vLLM decodes each token once more beside its probability."""
-        skip = vllm_engine.skip_token_texts
-        vllm_engine.skip_token_texts = lambda engine, name: False
-        try:
-            scripted(f"scripted_{way}_with_token_texts")
-        finally:
-            vllm_engine.skip_token_texts = skip
-
     rows: list[Callable[[], None]] = [lambda: scripted(f"scripted_{way}"), tokens]
     rows += [] if brief else [random_answers]
-    rows += [with_token_texts] if way == "shipped" and not brief else []
     for number, row in enumerate(rows):
         try:
             row()

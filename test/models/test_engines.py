@@ -23,7 +23,6 @@ from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.vlm import engine_registry as choice
 from activeo3_ros.vlm.backends import vllm_engine, vllm_private_inputs, vllm_private_loader, vllm_private_state
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
-from activeo3_ros.vlm.backends.vllm_private_logprobs import skip_token_texts
 from activeo3_ros.vlm.engine import Prompt, Request
 from activeo3_ros.vlm.families import QWEN2_5_VL, conversation, whole_cell_size
 
@@ -406,20 +405,6 @@ def test_a_vllm_without_its_private_loader_loads_with_its_own(vllm, monkeypatch,
     (started,) = vllm[0].started
     assert started["load_format"] == "safetensors" and "additional_config" not in started
     assert "the vision tower keeps its width" in caplog.text
-
-
-def test_vllm_does_not_decode_each_token_beside_its_probability(vllm):
-    """Where it has the part that does; without it the answer is the same."""
-    engine = VllmEngine(vllm[1])
-    engine._engine.pieces = ("1", "]")
-    plain = ask(engine)[0]
-    processor = SimpleNamespace(tokenizer=object())
-    states = {"name": SimpleNamespace(logprobs_processor=processor), "other": SimpleNamespace(logprobs_processor=None)}
-    inner = SimpleNamespace(output_processor=SimpleNamespace(request_states=states))
-    assert skip_token_texts(inner, "name") and processor.tokenizer is None
-    assert not skip_token_texts(inner, "other") and not skip_token_texts(inner, "gone")
-    assert not skip_token_texts(SimpleNamespace(), "name")
-    assert [token.text for token in plain.tokens] == ["1", "]"]
 
 
 def test_a_vllm_without_its_private_state_starts_and_closes(vllm, monkeypatch):

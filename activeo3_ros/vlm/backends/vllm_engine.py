@@ -38,7 +38,6 @@ from .token_bytes import TokenBytes
 from .vllm_drafts import speculative_config
 from .vllm_private_inputs import private_inputs, public_input
 from .vllm_private_loader import loader_settings
-from .vllm_private_logprobs import skip_token_texts
 from .vllm_private_state import graphs_kept, register_core, retire_core
 from .vllm_versions import version_problem
 
@@ -163,7 +162,7 @@ class VllmEngine:
         self._bytes = TokenBytes(self._tokenizer)
         self._series, self._count = uuid.uuid4().hex, itertools.count()
         self._tokenizing = threading.Lock()  # a tokenizer serves one thread at a time
-        steps = _Steps(self._engine, None if self._inputs else self._tokenizing, not version_problem(version))
+        steps = _Steps(self._engine, None if self._inputs else self._tokenizing)
         self._batching = ContinuousBatching(steps, functools.partial(_turn, self.device))
         register_core(self._engine)
 
@@ -272,18 +271,16 @@ class VllmEngine:
 class _Steps:
     """vLLM's engine, step by step."""
 
-    def __init__(self, engine: Any, tokenizing: threading.Lock | None, known: bool) -> None:
-        """tokenizing: held while vLLM tokenizes a prompt. known: whether this version's private parts are."""
+    def __init__(self, engine: Any, tokenizing: threading.Lock | None) -> None:
+        """tokenizing: held while vLLM tokenizes a prompt; None where it gets tokens."""
         self._engine = weakref.proxy(engine)  # it goes when its owner lets it go
-        self._tokenizing, self._known = tokenizing or nullcontext(), known
+        self._tokenizing = tokenizing or nullcontext()
         self._count = itertools.count()
 
     def add(self, request: _Input) -> str:
         name = str(next(self._count))
         with self._tokenizing:
-            inner = self._engine.add_request(name, request.prompt, request.sampling)
-        if self._known:
-            skip_token_texts(self._engine, inner)
+            self._engine.add_request(name, request.prompt, request.sampling)
         return name
 
     def step(self) -> list[tuple[str, Any]]:
