@@ -58,7 +58,7 @@ DEMO_TOKENS = (256, 128)
 
 
 def configuration(tiny: bool) -> Any:
-    """Qwen2.5-VL-7B, or a model of the same form that a CPU runs in no time."""
+    """Qwen2.5-VL-7B, or a model of the same shape that a CPU runs in no time."""
     scale = 28 if tiny else 1
     text = {
         "hidden_size": 3584 // scale, "intermediate_size": 18944 // scale // 4 * 4,
@@ -166,10 +166,10 @@ class Bench:
         model.generation_config.eos_token_id = None
         model.save_pretrained(self.checkpoint, max_shard_size="4GB")
         self.tokenizer.save_pretrained(self.checkpoint)
-        form = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
+        values = {"image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5_VLProcessor",
                 "patch_size": 14, "temporal_patch_size": 2, "merge_size": 2, "min_pixels": 3136,
                 "max_pixels": 12_845_056, "image_mean": PixelFormat().mean, "image_std": PixelFormat().std}  # fmt: skip
-        (self.checkpoint / "preprocessor_config.json").write_text(json.dumps(form), encoding="utf-8")
+        (self.checkpoint / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
         self.say("saved_in_s", round(time.perf_counter() - start, 1))
 
     # Rows.

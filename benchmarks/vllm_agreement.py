@@ -1,10 +1,10 @@
 """Whether vLLM answers as transformers does, with trained weights: activeo3-tiny on drawn scenes.
 
-    python benchmarks/vllm_agreement.py [--scenes 24] [--looks 100] [--out FILE.json]
+    python benchmarks/vllm_agreement.py [--scenes 24] [--loop-scenes 100] [--out FILE.json]
 
 Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
 traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
-scores are apart, tokens and steps of the decoder; and how much the whole loop finds, the policy looking and the start
+scores are apart, tokens and steps of the decoder; and how much the whole loop finds, the policy choosing and the start
 examining, as `training.evaluation` measures it, and the gain over the first engine with its 95 % interval. Engines:
 transformers in float32 (the reference), as it chooses, and in float32 with layers rounded to 8 bits as vLLM does it on
 a GPU; vLLM in the checkpoint's numbers, the same without drafts and with a grammar, and on a GPU with 8-bit weights.
@@ -56,24 +56,24 @@ BUDGET = Budget(max_regions=3, view_pixels=112_896, crop_pixels=112_896, max_tok
 def requests_of(engine: Engine, scenes: int) -> tuple[list[Request], list[Request], list[list[Box]]]:
     """Sensing requests, task requests, and for each of the latter the lights in its crop, in pixels of the crop."""
     sensing, task = MllmSensing(engine, "full", 4096), MllmTask(engine, keep_aspect=True)
-    looks, zooms, truths = [], [], []
+    views, crops, truths = [], [], []
     for seed in range(910_000, 910_000 + scenes):
         scene = draw_scene(seed)
         frame = Frame(scene.image)
         view = frame.view(frame.window, sensing.view_size(1920, 1080, BUDGET.view_pixels))
-        looks.append(sensing.request(view, LIGHTS, BUDGET))
+        views.append(sensing.request(view, LIGHTS, BUDGET))
         for light in scene.of("traffic light")[:2]:
             window = Box(light.box.x - 90, light.box.y - 60, 240, 180).clipped(1920, 1080)
             crop = frame.view(window, task.view_size(window.width, window.height, BUDGET.crop_pixels))
             scale = np.array([crop.width / window.width, crop.height / window.height] * 2)
             inside = [each.box for each in scene.of("traffic light")]
             shifted = [np.array([b.x - window.x, b.y - window.y, b.width, b.height]) * scale for b in inside]
-            zooms.append(task.request(crop, LIGHTS, BUDGET))
+            crops.append(task.request(crop, LIGHTS, BUDGET))
             truths.append([
                 Box(*row.tolist()) for row in shifted
                 if row[0] >= 0 and row[1] >= 0 and row[0] + row[2] <= crop.width and row[1] + row[3] <= crop.height
             ])  # fmt: skip
-    return looks, zooms, truths
+    return views, crops, truths
 
 
 def recall(engine: Engine, replies: list[Reply], truths: list[list[Box]]) -> float:
@@ -126,14 +126,14 @@ def main() -> int:
     """Run each engine on the same requests and print what they share."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny/start")
-    parser.add_argument("--policy", default="tiny/policy", help="what looks in the loop")
+    parser.add_argument("--policy", default="tiny/policy", help="sensing policy of the loop")
     parser.add_argument("--scenes", type=int, default=24)
-    parser.add_argument("--looks", type=int, default=100, help="scenes that the loop sees (default: %(default)s)")
+    parser.add_argument("--loop-scenes", type=int, default=100, help="scenes that the loop sees (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("out/vllm_agreement.json"))
     parser.add_argument("--ways", nargs="+", help="engines of those above; the first is the reference (default: all)")
     args = parser.parse_args()
-    if min(args.scenes, args.looks) < 1:
-        parser.error("--scenes and --looks must be at least 1")
+    if min(args.scenes, args.loop_scenes) < 1:
+        parser.error("--scenes and --loop-scenes must be at least 1")
     rows: dict[str, Any] = {
         "machine": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "versions": f"torch {torch.__version__}, transformers {transformers.__version__}",
@@ -170,21 +170,21 @@ def main() -> int:
         engine = start(args.model)
         running.callback(engine.close)
         started = time.perf_counter() - begun
-        looks, zooms, truths = requests_of(engine, args.scenes)
-        engine.generate(looks[:2])
+        views, crops, truths = requests_of(engine, args.scenes)
+        engine.generate(views[:2])
         steps = _count_steps(engine)
         begun = time.perf_counter()
-        replies = [engine.generate([request])[0] for request in looks[:6]]
+        replies = [engine.generate([request])[0] for request in views[:6]]
         alone = time.perf_counter() - begun
         counted = dict(steps)
-        replies = [*engine.generate(looks), *engine.generate(zooms)]
+        replies = [*engine.generate(views), *engine.generate(crops)]
         reference = reference or replies
         scores = [abs(_mean(a) - _mean(b)) for a, b in zip(replies, reference, strict=True) if a.text == b.text]
         say(name, {
             "started_in_s": round(started, 1),
             "answers": len(replies),
             "same_text": sum(a.text == b.text for a, b in zip(replies, reference, strict=True)),
-            "recall_of_lights": round(recall(engine, replies[len(looks):], truths), 3),
+            "recall_of_lights": round(recall(engine, replies[len(views):], truths), 3),
             "largest_difference_of_mean_probability": round(max(scores), 4) if scores else None,
             "six_views_one_by_one_ms": round(alone * 1e3, 1),
             "tokens_of_these": sum(len(reply.tokens) for reply in replies[:6]),
@@ -194,7 +194,7 @@ def main() -> int:
         })  # fmt: skip
         policy = start(args.policy)
         running.callback(policy.close)
-        [(_, measured)] = evaluate({name: policy}, engine, args.looks, fixed=())
+        [(_, measured)] = evaluate({name: policy}, engine, args.loop_scenes, fixed=())
         before = before or measured
         gain, low, high = gain_interval(before, measured)
         shares = {**summarize(measured), "gain_in_small_recall": gain, "low": low, "high": high}

@@ -2,11 +2,11 @@
 
     python benchmarks/vllm_latency.py WAY CHECKPOINT --rows ROWS.json --out OUT.json
 
-WAY `peer` is vLLM as somebody would use it who reads its documentation: `LLM.generate` with pictures, its own
+WAY `peer` is vLLM as its documentation has it: `LLM.generate` with pictures, its own
 processor. `ours` is the engine `vllm` of this project, `ours_fp8` with 8-bit weights, `undrafted` with `drafts: 0`.
 CHECKPOINT is what `gpu_latency.py` saved, ROWS.json what it measured.
 
-Random weights write nothing that has a form, so every draft would be refused. In the rows of `ours` that say "scripted"
+Random weights write nothing that follows a grammar, so every draft would be refused. In the rows of `ours` that say "scripted"
 the model computes all that it would, and what it writes is then replaced, token for token, by well-formed answers of
 three regions and of two objects; drafts are accepted as far as they agree with these.
 """

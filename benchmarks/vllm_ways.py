@@ -1,4 +1,4 @@
-"""What each private reach into vLLM, and each kind of drafts, is worth: one frame of one camera, way by way.
+"""Measures the gain of each private reach into vLLM, and of each kind of drafts: one frame, way by way.
 
     python benchmarks/vllm_ways.py [--out FILE.json] [--ways shipped,public,...] [--seconds 520] [--tiny]
 
@@ -12,8 +12,8 @@ Each way starts vLLM in a process of its own with the same random weights of a Q
     public_ngram   the same with vLLM's own n-gram speculation (`speculative_config`, method "ngram")
     public_drafts  the same with our drafts (method "custom_class")
 
-Rows of each way: a frame as shipped (1080p, no reasoning, K = 3) whose answers are scripted as in `vllm_latency.py`, so
-that drafts are accepted as for well-formed answers, with its steps; the same frame with what random weights write, of
+Rows of each way: a frame as shipped (1080p, no reasoning, K = 3) of one camera and of six at once, whose answers are
+scripted as in `vllm_latency.py`, so that drafts are accepted as for well-formed answers, with its steps; the same frame with what random weights write, of
 which no draft is accepted; the tokens of fixed requests, asked one by one and together. The last rows compare the
 tokens with those of `public`. A way that would start after `--seconds` is left out.
 """
@@ -87,21 +87,21 @@ def fixed_requests(bench: Bench) -> list[Request]:
 
 
 def run_way(bench: Bench, way: str, checkpoint: str, brief: bool) -> None:
-    """All rows of one way; the scripted frame and the tokens alone if it is to be brief."""
+    """All rows of one way; the scripted frames and the tokens alone if it is to be brief."""
     begun = time.perf_counter()
     engine = start(way, checkpoint)
     bench.say(f"start_{way}_s", round(time.perf_counter() - begun, 1))
     limits = (4, 4) if bench.tiny else (256, 256)
     script = Script(engine)
 
-    def scripted(name: str) -> None:
+    def scripted(cameras: int) -> None:
         script.on, script.steps = True, 0
         try:
-            bench.frame(engine, name, 1, limits, endless=False)
+            bench.frame(engine, f"scripted_{way}", cameras, limits, endless=False)
         finally:
             script.on = False
-        count = 2 + bench.rows[f"frame_as_shipped_{name}_1_cameras_ms"]["samples"]
-        bench.say(f"steps_of_a_frame_{name}", round(script.steps / count, 1))
+        count = 2 + bench.rows[f"frame_as_shipped_scripted_{way}_{cameras}_cameras_ms"]["samples"]
+        bench.say(f"steps_of_a_frame_{way}_{cameras}_cameras", round(script.steps / count, 1))
 
     def random_answers() -> None:
         before, bench.quick = bench.quick, True
@@ -114,7 +114,7 @@ def run_way(bench: Bench, way: str, checkpoint: str, brief: bool) -> None:
         bench.rows[f"tokens_together_{way}"] = [[t.id for t in r.tokens] for r in engine.generate(requests)]
         bench.say(f"requests_{way}", len(requests))
 
-    rows: list[Callable[[], None]] = [lambda: scripted(f"scripted_{way}"), tokens]
+    rows: list[Callable[[], None]] = [lambda: scripted(1), tokens, lambda: scripted(6)]
     rows += [] if brief else [random_answers]
     for number, row in enumerate(rows):
         try:
@@ -180,7 +180,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/vllm_ways.json"))
     parser.add_argument("--tiny", action="store_true", help="on a CPU: tries the script, measures nothing")
     parser.add_argument("--quick", action="store_true", help="few samples a row")
-    parser.add_argument("--brief", action="store_true", help="only the scripted frame and the tokens of each way")
+    parser.add_argument("--brief", action="store_true", help="only the scripted frames and the tokens of each way")
     parser.add_argument("--way", choices=WAYS, help="run this one alone, with --checkpoint")
     parser.add_argument("--checkpoint", default="")
     args = parser.parse_args()

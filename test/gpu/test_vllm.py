@@ -144,12 +144,12 @@ def test_its_public_interface_alone_finds_as_much(engine: VllmEngine, monkeypatc
 def test_a_grammar_holds_every_answer_of_its_prompt() -> None:
     engine = VllmEngine(str(MODEL), structured=True, **SHORT)
     try:
-        looks, zooms, _ = benchmark.requests_of(engine, 3)
-        requests = [looks[0], *zooms]
+        views, crops, _ = benchmark.requests_of(engine, 3)
+        requests = [views[0], *crops]
         for request, reply in zip(requests, engine.generate(requests), strict=True):
             written = reply.text.removeprefix(request.prompt.prefix)
             assert request.prompt.regex
-            # An answer ends where its list does, before the fence or tag that closes the form.
+            # An answer ends where its list does, before the fence or tag that closes it.
             ends = [re.fullmatch(request.prompt.regex, written + end) for end in ("", "\n```", "</answer>")]
             assert any(ends), written
     finally:
@@ -180,9 +180,9 @@ def test_one_engine_goes_on_when_another_is_closed(engine: VllmEngine) -> None:
     assert reply.tokens
 
 
-def test_who_asks_while_another_is_answered_waits_for_no_end_of_it(engine: VllmEngine) -> None:
-    looks, zooms, _ = benchmark.requests_of(engine, 2)
-    long = [replace(look, prompt=replace(look.prompt, stop=()), max_new_tokens=1000) for look in looks]
+def test_a_request_beside_a_long_one_does_not_wait_for_its_end(engine: VllmEngine) -> None:
+    views, crops, _ = benchmark.requests_of(engine, 2)
+    long = [replace(view, prompt=replace(view.prompt, stop=()), max_new_tokens=1000) for view in views]
     under_way = threading.Event()
     step = engine._engine.step
 
@@ -195,17 +195,17 @@ def test_who_asks_while_another_is_answered_waits_for_no_end_of_it(engine: VllmE
         patch.setattr(engine._engine, "step", noted)
         slow = pool.submit(engine.generate, long)
         assert under_way.wait(60)
-        alone = engine.generate(zooms[:1])
+        alone = engine.generate(crops[:1])
         assert not slow.done()
         assert all(len(reply.tokens) > len(alone[0].tokens) for reply in slow.result(120))
 
 
 def test_two_engines_asked_at_once_answer_mostly_as_each_does_alone(engine: VllmEngine) -> None:
     """A policy and a task model of different weights, each asked by the threads of several cameras."""
-    looks, zooms, _ = benchmark.requests_of(engine, 3)
+    views, crops, _ = benchmark.requests_of(engine, 3)
     policy = VllmEngine(str(TINY / "policy"), **SHORT)
     try:
-        asked = [(policy, look) for look in looks] + [(engine, zoom) for zoom in zooms[:4]]
+        asked = [(policy, view) for view in views] + [(engine, crop) for crop in crops[:4]]
         alone = [each.generate([request])[0] for each, request in asked]
         with ThreadPoolExecutor(len(asked)) as pool:
             together = list(pool.map(lambda pair: pair[0].generate([pair[1]])[0], asked))
@@ -345,7 +345,7 @@ def test_its_server_answers_as_it_does_in_this_process(server: str, engine: Vllm
         assert reply.text.endswith("".join(token.text for token in reply.tokens))
 
 
-def test_what_its_server_refuses_is_one_clear_line(server: str) -> None:
+def test_a_refusal_of_its_server_is_one_clear_line(server: str) -> None:
     remote = RemoteEngine(server, "another", timeout_s=20)
     with pytest.raises(EngineError, match="another") as error:
         remote.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("What is to be seen?"), 4)])

@@ -1,4 +1,4 @@
-"""Widened layers compute what they computed before."""
+"""Widened layers compute the same sums as before, up to rounding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which engine runs where, and vLLM's adapter against a stand-in that speaks its Python interface."""
+"""The choice of an engine, and the engine `vllm` against a stand-in with vLLM's Python interface."""
 
 from __future__ import annotations
 
@@ -432,7 +432,7 @@ def test_a_vllm_without_its_private_state_starts_and_closes(vllm, monkeypatch):
         ),
     ],
 )
-def test_what_vllm_refuses_is_told_with_the_reason(vllm, monkeypatch, refusal, says):
+def test_a_refusal_of_vllm_is_told_with_its_reason(vllm, monkeypatch, refusal, says):
     def refuse(**settings):
         raise ValueError(refusal)
 

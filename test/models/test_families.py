@@ -103,11 +103,11 @@ def test_pixels_prepared_on_the_device_are_those_of_the_real_processor(family):
     from activeo3_ros.vlm.backends.preprocessing import PixelFormat, patches
 
     processor = image_processor(family)
-    form = PixelFormat(patch_px=family.cell_px // 2)
+    spec = PixelFormat(patch_px=family.cell_px // 2)
     generator = np.random.default_rng(2)
     cell = family.cell_px
     images = [generator.integers(0, 255, (cell * h, cell * w, 3), dtype=np.uint8) for h, w in ((3, 5), (8, 2), (4, 4))]
-    ours, grids = patches(images, form, torch.device("cpu"))
+    ours, grids = patches(images, spec, torch.device("cpu"))
     theirs = processor(images=[image[:, :, ::-1].copy() for image in images], return_tensors="pt")
     assert torch.equal(grids, theirs["image_grid_thw"])
     assert torch.allclose(ours, theirs["pixel_values"], atol=1e-5)

@@ -1,4 +1,4 @@
-"""The vision-language model as policy and as task model: what its answers become in the loop."""
+"""The vision-language model as policy and as task model: its answers in the loop."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_the_score_of_a_box_is_the_mean_probability_of_its_own_tokens():
     assert math.isnan(forced.probability([(0, 3)]))  # what was forced has no probability
 
 
-def test_what_was_repaired_is_said():
+def test_repairs_are_told():
     result = perceive(FakeEngine(region_answer([90, 90, 0, 0])), FakeEngine('[{"bbox_2d [1, 2, 90, 90]": "car"}]'))
     assert "sensing: the corners of a box were reversed" in result.status_message
     assert "region 1: a key was fused with its value" in result.status_message

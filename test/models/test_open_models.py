@@ -58,9 +58,9 @@ def views(count=3):
 
 def test_grounding_dino_gives_scored_boxes_of_the_asked_classes_inside_each_view(dino_directory):
     task = GroundingDinoTask(str(dino_directory), threshold=0.01, text_threshold=0.01, device="cpu")
-    looks = task.examine(views(), Query(classes=("car", "traffic light")), Budget())
-    assert len(looks) == 3 and any(look.objects for look in looks)
-    for finding in (finding for look in looks for finding in look.objects):
+    findings = task.examine(views(), Query(classes=("car", "traffic light")), Budget())
+    assert len(findings) == 3 and any(each.objects for each in findings)
+    for finding in (finding for each in findings for finding in each.objects):
         assert finding.label in ("car", "traffic light") and 0 < finding.score <= 1
         assert 0 <= finding.box.x <= finding.box.right <= 120 + 1e-3 and finding.box.bottom <= 80 + 1e-3
 
@@ -69,9 +69,9 @@ def test_grounding_dino_examines_views_together_as_it_does_one_by_one(dino_direc
     task = GroundingDinoTask(str(dino_directory), threshold=0.01, text_threshold=0.01, device="cpu")
     query = Query(text="car")
     together = task.examine(views(), query, Budget())
-    for view, look in zip(views(), together, strict=True):
+    for view, each in zip(views(), together, strict=True):
         alone = task.examine([view], query, Budget())[0]
-        assert [f.score for f in look.objects] == pytest.approx([f.score for f in alone.objects], abs=1e-4)
+        assert [f.score for f in each.objects] == pytest.approx([f.score for f in alone.objects], abs=1e-4)
 
 
 def test_grounding_dino_refuses_questions(dino_directory):

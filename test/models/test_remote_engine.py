@@ -72,7 +72,7 @@ GRAMMAR = Prompt("Where?", prefix="<answer>\n[", stop=("</answer>",), regex=r"1\
         ("", {}),
     ],
 )
-def test_a_server_holds_the_model_to_the_form_of_the_answer(structured, field):
+def test_a_server_holds_the_model_to_the_answer_grammar(structured, field):
     with Server() as server:
         engine = RemoteEngine(server.url, "policy", structured=structured)
         engine.generate([Request(np.zeros((56, 56, 3), np.uint8), GRAMMAR), request()])
@@ -80,7 +80,7 @@ def test_a_server_holds_the_model_to_the_form_of_the_answer(structured, field):
     bodies = [body for _, _, body in server.requests]
     asked = [{name: body[name] for name in ("structured_outputs", "guided_regex", "regex") if name in body}
              for body in sorted(bodies, key=lambda body: body["max_tokens"], reverse=True)]  # fmt: skip
-    assert asked == [field, {}]  # a prompt that names no form leaves it to the model
+    assert asked == [field, {}]  # a prompt that names no grammar leaves the answer to the model
 
 
 def test_a_server_that_is_not_sent_the_beginning_is_held_to_the_whole_answer():
@@ -103,7 +103,7 @@ def test_a_server_that_knows_no_grammars_is_named_in_one_line():
     assert "\n" not in str(refusal.value) and len(server.requests) == 1
 
 
-def test_regions_and_findings_are_asked_for_in_their_form():
+def test_regions_and_findings_are_asked_for_in_their_grammar():
     with Server(completion(BOX[1:] + "</answer>"), completion(BOX)) as server:
         engine = RemoteEngine(server.url, "policy", structured="vllm")
         loop = ActivePerception(MllmSensing(engine), MllmTask(engine, crop_side=112), Budget(), examine_view=False)

@@ -1,4 +1,4 @@
-"""The transformers engine on tiny models of random weights: it must be what plain `generate` is, only in batches."""
+"""The transformers engine on tiny models of random weights: it answers as plain `generate` does, in batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several threads ask of a model that goes on step by step: each joins at the next step, none waits for others."""
+"""Continuous batching: a request joins at the next step of the model, and waits for no other answer."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_answers_come_in_the_order_of_the_requests(batching: ContinuousBatching)
     assert batching.generate([]) == []
 
 
-def test_who_asks_later_joins_what_is_under_way_and_need_not_wait_for_its_end(model: FakeModel, ask: Starts) -> None:
+def test_a_later_request_joins_those_under_way_and_need_not_wait_for_their_end(model: FakeModel, ask: Starts) -> None:
     model.held.clear()
     long = ask(("long", 50))
     short = ask(("short", 2))
@@ -158,7 +158,9 @@ def test_calls_that_do_not_fit_into_memory_together_are_answered_in_parts(model:
     assert [each.result(10) for each in asked] == [["A"], ["B"], ["C"], ["D"], ["E"]]
 
 
-def test_what_does_not_fit_alone_fails_and_the_next_is_answered(model: FakeModel, batching: ContinuousBatching) -> None:
+def test_a_request_that_does_not_fit_alone_fails_and_the_next_is_answered(
+    model: FakeModel, batching: ContinuousBatching
+) -> None:
     model.at_most = 2
     assert outcome(batching, ("a", 1), ("b", 1), ("c", 1)) == "OutOfMemory: 3 do not fit"
     assert not model.left, "nothing of it stays in the model"
@@ -178,7 +180,7 @@ def test_an_interrupt_ends_all_that_is_under_way_and_nothing_after_it(
     assert not model.left
 
 
-def test_an_interrupt_while_a_request_is_taken_up_forgets_nobody(model: FakeModel, ask: Starts) -> None:
+def test_an_interrupt_while_a_request_is_added_forgets_no_thread(model: FakeModel, ask: Starts) -> None:
     model.held.clear()
     first = ask(("first", 3))
     stopped = ask(("a", 3), ("interrupted", 3))
@@ -190,7 +192,7 @@ def test_an_interrupt_while_a_request_is_taken_up_forgets_nobody(model: FakeMode
     assert last.result(10) == ["LAST"]
 
 
-def test_all_are_told_when_the_model_is_too_broken_to_drop_what_failed(model: FakeModel, ask: Starts) -> None:
+def test_all_threads_get_the_error_of_a_model_that_cannot_drop_requests(model: FakeModel, ask: Starts) -> None:
     model.held.clear()
     model.can_abort = False
     asked = [ask((text, 5)) for text in ("a", "broken", "b")]

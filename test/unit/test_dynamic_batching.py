@@ -128,7 +128,7 @@ def test_an_engine_that_answers_nothing_is_not_asked_for_each():
     assert len(engine.batches) <= 12
 
 
-def test_what_does_not_fit_together_is_answered_apart():
+def test_requests_that_do_not_fit_together_are_answered_apart():
     engine = FakeEngine(at_most=2)
     shared = DynamicBatcher(engine)
     with ThreadPoolExecutor(4) as pool:

@@ -155,7 +155,7 @@ labels = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 
 @given(st.lists(st.tuples(coordinates, coordinates, coordinates, coordinates, labels), max_size=8))
-def test_every_valid_answer_is_read_without_repair_of_its_form(rows):
+def test_every_valid_answer_is_read_without_repair_of_its_structure(rows):
     wanted = {}
     for x1, y1, x2, y2, label in rows:
         if x1 != x2 and y1 != y2:
