@@ -6,8 +6,8 @@ WAY `peer` is vLLM as its documentation has it: `LLM.generate` with pictures, it
 processor. `ours` is the engine `vllm` of this project, `ours_fp8` with 8-bit weights, `undrafted` with `drafts: 0`.
 CHECKPOINT is what `gpu_latency.py` saved, ROWS.json what it measured.
 
-Random weights write nothing that follows a grammar, so every draft would be refused. In the rows of `ours` that say "scripted"
-the model computes all that it would, and what it writes is then replaced, token for token, by well-formed answers of
+Random weights write nothing that follows a grammar, so every draft would be refused. In the rows of `ours` that say
+"scripted" the model computes all that it would, and its tokens are then replaced, one by one, by well-formed answers of
 three regions and of two objects; drafts are accepted as far as they agree with these.
 """
 

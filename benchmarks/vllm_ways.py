@@ -13,9 +13,9 @@ Each way starts vLLM in a process of its own with the same random weights of a Q
     public_drafts  the same with our drafts (method "custom_class")
 
 Rows of each way: a frame as shipped (1080p, no reasoning, K = 3) of one camera and of six at once, whose answers are
-scripted as in `vllm_latency.py`, so that drafts are accepted as for well-formed answers, with its steps; the same frame with what random weights write, of
-which no draft is accepted; the tokens of fixed requests, asked one by one and together. The last rows compare the
-tokens with those of `public`. A way that would start after `--seconds` is left out.
+scripted as in `vllm_latency.py`, so that drafts are accepted as for well-formed answers, with its steps; the same frame
+with the answers of random weights, of which no draft is accepted; the tokens of fixed requests, asked one by one and
+together. The last rows compare the tokens with those of `public`. A way that would start after `--seconds` is left out.
 """
 
 from __future__ import annotations

@@ -158,9 +158,7 @@ def test_calls_that_do_not_fit_into_memory_together_are_answered_in_parts(model:
     assert [each.result(10) for each in asked] == [["A"], ["B"], ["C"], ["D"], ["E"]]
 
 
-def test_a_request_that_does_not_fit_alone_fails_and_the_next_is_answered(
-    model: FakeModel, batching: ContinuousBatching
-) -> None:
+def test_a_request_that_does_not_fit_alone_fails_alone(model: FakeModel, batching: ContinuousBatching) -> None:
     model.at_most = 2
     assert outcome(batching, ("a", 1), ("b", 1), ("c", 1)) == "OutOfMemory: 3 do not fit"
     assert not model.left, "nothing of it stays in the model"
