@@ -1,21 +1,21 @@
-"""Measures the gain of each private reach into vLLM, and of each kind of drafts: one frame, way by way.
+"""Measures the gain of each kind of drafts, and of the compiled vision tower, in vLLM: one frame, way by way.
 
-    python benchmarks/vllm_ways.py [--out FILE.json] [--ways shipped,public,...] [--seconds 520] [--tiny]
+    python benchmarks/vllm_ways.py [--out FILE.json] [--ways shipped,undrafted,...] [--seconds 520] [--tiny]
 
 Each way starts vLLM in a process of its own with the same random weights of a Qwen2.5-VL-7B:
 
-    shipped        the engine `vllm` as it is: pixels made on the device, aligned tower, our drafts
-    undrafted      the same with `drafts: 0`
-    unaligned      the same as shipped, without the widened layers of the vision tower
-    uncompiled     the same as shipped, with `compile_tower: false`
-    public         the engine through vLLM's public interface alone: pictures in, vLLM's own loader, no drafts
-    public_ngram   the same with vLLM's own n-gram speculation (`speculative_config`, method "ngram")
-    public_drafts  the same with our drafts (method "custom_class")
+    shipped     the engine `vllm` as it is, with drafts
+    undrafted   the same with `drafts: 0`
+    ngram       the same with vLLM's own n-gram speculation (`speculative_config`, method "ngram")
+    uncompiled  the same as shipped, with `compile_tower: false`
 
 Rows of each way: a frame as shipped (1080p, no reasoning, K = 3) of one camera and of six at once, whose answers are
 scripted as in `vllm_latency.py`, so that drafts are accepted as for well-formed answers, with its steps; the same frame
 with the answers of random weights, of which no draft is accepted; the tokens of fixed requests, asked one by one and
-together. The last rows compare the tokens with those of `public`. A way that would start after `--seconds` is left out.
+together. The last rows compare the tokens with those of `undrafted`. A way that would start after `--seconds` is left
+out. The rows `public...` of `results/vllm_ways_nvidia_h200_2026-11-28.json` are today's engine, without drafts, with
+n-gram and with ours; `shipped` and `undrafted` there also made pixels on the device, past vLLM's own processor, and
+widened the vision tower.
 """
 
 from __future__ import annotations
@@ -40,32 +40,18 @@ from vllm_latency import Script, memory_share
 
 from activeo3_ros.vlm.backends import vllm_engine
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
-from activeo3_ros.vlm.backends.vllm_private_loader import PUBLIC_LOADER
 from activeo3_ros.vlm.engine import Prompt, Request
 
 DRAFTS = 7
-WAYS = ("shipped", "public", "public_ngram", "undrafted", "public_drafts", "unaligned", "uncompiled")
-"""In the order in which they are worth most where the time does not suffice for all."""
-
-
-SPECULATION: dict[str, dict[str, Any] | None] = {
-    "public": None,
-    "public_ngram": {
-        "method": "ngram", "num_speculative_tokens": DRAFTS, "prompt_lookup_min": 2, "prompt_lookup_max": 5,
-    },
-    "public_drafts": vllm_engine.speculative_config(DRAFTS),
-}  # fmt: skip
+WAYS = ("shipped", "undrafted", "ngram", "uncompiled")
+NGRAM = {"method": "ngram", "num_speculative_tokens": DRAFTS, "prompt_lookup_min": 2, "prompt_lookup_max": 5}
 
 
 def start(way: str, checkpoint: str) -> VllmEngine:
     """The engine of a way."""
     settings: dict[str, Any] = {"undrafted": {"drafts": 0}, "uncompiled": {"compile_tower": False}}.get(way, {})
-    if way == "unaligned" or way in SPECULATION:
-        vllm_engine.loader_settings = lambda version: {"load_format": PUBLIC_LOADER}
-    if way in SPECULATION:
-        settings["drafts"] = DRAFTS if SPECULATION[way] else 0
-        vllm_engine.private_inputs = lambda version: None
-        vllm_engine.speculative_config = lambda count: SPECULATION[way]
+    if way == "ngram":
+        vllm_engine.speculative_config = lambda count: NGRAM
     return VllmEngine(checkpoint, memory_share=memory_share(), **settings)
 
 
@@ -158,9 +144,9 @@ def run_all(bench: Bench, ways: Sequence[str], latest: float, brief: bool) -> No
             out.unlink()
         bench.say(f"ended_{way}", {"exit_code": done.returncode, "at_s": round(time.perf_counter() - BEGUN, 1)})
     for name in [name for name in bench.rows if name.startswith("tokens_")]:
-        other = "tokens_public"
+        other = "tokens_undrafted"
         if name != other and other in bench.rows:
-            bench.say(f"agreement_of_{name}_with_public", compared(bench.rows, name, other))
+            bench.say(f"agreement_of_{name}_with_undrafted", compared(bench.rows, name, other))
         together = name.replace("tokens_", "tokens_together_", 1)
         if together in bench.rows:
             bench.say(f"agreement_of_{name}_with_itself_together", compared(bench.rows, name, together))

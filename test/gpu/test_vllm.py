@@ -46,12 +46,13 @@ from activeo3_ros.core.errors import EngineError  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
 from activeo3_ros.training.scenes import draw_scene  # noqa: E402
-from activeo3_ros.vlm.backends import vllm_engine, vllm_versions  # noqa: E402
+from activeo3_ros.vlm.backends import vllm_engine  # noqa: E402
 from activeo3_ros.vlm.backends.remote_engine import RemoteEngine  # noqa: E402
 from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine  # noqa: E402
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine  # noqa: E402
 from activeo3_ros.vlm.backends.vllm_private_state import graphs_kept  # noqa: E402
 from activeo3_ros.vlm.engine import Prompt, Request  # noqa: E402
+from activeo3_ros.vlm.families import conversation  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -123,14 +124,12 @@ def test_drafts_save_steps_and_most_answers_are_the_same(engine: VllmEngine) -> 
     assert benchmark.recall(engine, drafted, truths) == pytest.approx(found, abs=0.1)
 
 
-def test_its_public_interface_alone_finds_as_much(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a vLLM of an unknown version is used: pictures go in, and each token is a step."""
+def test_an_unknown_version_finds_as_much(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     _, requests, truths = benchmark.requests_of(engine, SCENES)
     monkeypatch.setattr(vllm_engine, "version_problem", lambda version: "unknown")
-    monkeypatch.setattr(vllm_versions, "version_problem", lambda version: "unknown")
     public = VllmEngine(str(MODEL), **SHORT)
     try:
-        assert "public interface alone" in public.describe() and "drafted" not in public.describe()
+        assert "drafted" not in public.describe()
         replies = public.generate(requests)
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(lambda request: public.generate([request])[0], requests[:8]))
@@ -139,6 +138,16 @@ def test_its_public_interface_alone_finds_as_much(engine: VllmEngine, monkeypatc
     found = benchmark.recall(engine, engine.generate(requests), truths)
     assert benchmark.recall(public, replies, truths) == pytest.approx(found, abs=0.1)
     assert all(reply.finished and reply.tokens for reply in together)
+
+
+@pytest.mark.parametrize(("width", "height"), [(28, 28), (280, 28), (56, 28), (448, 252)])
+def test_it_sees_a_view_at_the_size_that_it_tells(engine: VllmEngine, width: int, height: int) -> None:
+    """Its processor would enlarge a view of a few cells, and coordinates would then be of another size."""
+    words = Prompt("What is to be seen?")
+    [reply] = engine.generate([Request(np.zeros((height, width, 3), np.uint8), words, 4)])
+    text = conversation(words.system, words.before, words.after, words.prefix)
+    cells = reply.prompt_tokens - len(engine._tokenizer(text, add_special_tokens=False).input_ids) + 1
+    assert reply.input_size == (width, height) and cells == (width // 28) * (height // 28)
 
 
 def test_a_grammar_holds_every_answer_of_its_prompt() -> None:

@@ -10,28 +10,21 @@ torch = pytest.importorskip("torch", reason="torch is not installed")
 
 
 class Gated(torch.nn.Module):
-    """A gated feed-forward layer as transformers has it (`joined` off) or as vLLM has it."""
+    """A gated feed-forward layer as transformers has it."""
 
-    def __init__(self, width: int, joined: bool, bias: bool) -> None:
+    def __init__(self, width: int, bias: bool) -> None:
         super().__init__()
-        if joined:
-            self.gate_up_proj = torch.nn.Linear(16, 2 * width, bias=bias)
-        else:
-            self.gate_proj, self.up_proj = (torch.nn.Linear(16, width, bias=bias) for _ in range(2))
+        self.gate_proj, self.up_proj = (torch.nn.Linear(16, width, bias=bias) for _ in range(2))
         self.down_proj = torch.nn.Linear(width, 16, bias=bias)
 
     def forward(self, x):
-        gate, up = self.gate_up_proj(x).chunk(2, -1) if hasattr(self, "gate_up_proj") else (
-            self.gate_proj(x), self.up_proj(x)
-        )  # fmt: skip
-        return self.down_proj(torch.nn.functional.silu(gate) * up)
+        return self.down_proj(torch.nn.functional.silu(self.gate_proj(x)) * self.up_proj(x))
 
 
-@pytest.mark.parametrize("joined", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_widened_layer_gives_the_same_numbers(joined, bias):
+def test_a_widened_layer_gives_the_same_numbers(bias):
     torch.manual_seed(0)
-    tower = torch.nn.ModuleList([Gated(95, joined, bias), Gated(MULTIPLE, joined, bias)]).double()
+    tower = torch.nn.ModuleList([Gated(95, bias), Gated(MULTIPLE, bias)]).double()
     x = torch.randn(7, 16, dtype=torch.float64)
     before = [layer(x) for layer in tower]
     assert align_feed_forward(tower) == 1, "the one that is wide enough stays as it is"
@@ -53,15 +46,3 @@ def test_the_vision_tower_of_a_model_is_widened():
         before = tower(pixels, grid_thw=grid).pooler_output
         assert align_feed_forward(tower) == 2
         torch.testing.assert_close(tower(pixels, grid_thw=grid).pooler_output, before, rtol=1e-4, atol=1e-5)
-
-
-def test_in_vllm_the_vision_tower_alone_is_widened():
-    """The language model's layers may hold 8-bit weights, transposed."""
-    from activeo3_ros.vlm.backends.vllm_private_loader import align_tower
-
-    model = torch.nn.Module()
-    model.visual, model.language_model = Gated(95, True, False), Gated(95, True, False)
-    align_tower(model)
-    assert model.visual.down_proj.weight.shape == (16, 128)
-    assert model.language_model.down_proj.weight.shape == (16, 95)
-    align_tower(torch.nn.Module())

@@ -19,42 +19,34 @@ def align_feed_forward(tower: torch.nn.Module) -> int:
     """Widen all gated feed-forward layers whose width is not a multiple of `MULTIPLE`.
 
     Args:
-        tower: with the layers of transformers (`gate_proj`, `up_proj`, `down_proj`) or of vLLM (`gate_up_proj`, both in
-            one).
+        tower: with layers as transformers names them (`gate_proj`, `up_proj`, `down_proj`).
 
     Returns:
         The number of layers that were widened.
     """
     widened = 0
     for module in tower.modules():
-        down = getattr(module, "down_proj", None)
-        into = [getattr(module, name) for name in ("gate_proj", "up_proj", "gate_up_proj") if hasattr(module, name)]
-        if down is None or not into or getattr(down, "weight", None) is None:
+        gate, up, down = (getattr(module, name, None) for name in ("gate_proj", "up_proj", "down_proj"))
+        if gate is None or up is None or down is None:
             continue
-        width = int(down.weight.shape[1])
-        wanted = -(-width // MULTIPLE) * MULTIPLE
-        if wanted == width:
+        more = -int(down.weight.shape[1]) % MULTIPLE
+        if not more:
             continue
-        for layer in into:
-            _widen(layer, "weight", 0, width, wanted)
-            _widen(layer, "bias", 0, width, wanted)
-        _widen(down, "weight", 1, width, wanted)
+        for layer in (gate, up):
+            _append_zeros(layer, "weight", 0, more)
+            _append_zeros(layer, "bias", 0, more)
+        _append_zeros(down, "weight", 1, more)
         widened += 1
     return widened
 
 
-def _widen(layer: Any, name: str, axis: int, width: int, wanted: int) -> None:
-    """Give a parameter zeros at the end of an axis, where that holds two parts at the end of each of them."""
+def _append_zeros(layer: Any, name: str, axis: int, count: int) -> None:
+    """Give a parameter zeros at the end of an axis; nothing happens to a bias that is not there."""
     import torch
 
     old = getattr(layer, name, None)
-    if old is None:
-        return
-    shape = list(old.shape)
-    parts, rest = divmod(shape[axis], width)
-    assert not rest, f"{name} of shape {shape} does not fit to a width of {width}"
-    shape[axis] = parts * wanted
-    new = old.new_zeros(shape)
-    for part in range(parts):
-        new.narrow(axis, part * wanted, width).copy_(old.detach().narrow(axis, part * width, width))
-    setattr(layer, name, torch.nn.Parameter(new, requires_grad=False))
+    if old is not None:
+        shape = list(old.shape)
+        shape[axis] = count
+        new = torch.cat([old.detach(), old.new_zeros(shape)], axis)
+        setattr(layer, name, torch.nn.Parameter(new, requires_grad=False))

@@ -1,10 +1,11 @@
 """The drafts of `drafts.py` as vLLM takes them: a class that `speculative_config` names (method "custom_class").
 
-Reaches for: what vLLM's `NgramProposer` has too, a constructor that takes vLLM's configuration, `propose` and
-    `load_model`; the documented method "custom_class" makes no promise about their arguments.
+Reaches for: a constructor that takes vLLM's configuration, `propose` and `load_model`, as vLLM's `NgramProposer` has
+    them; "custom_class" is documented, the arguments of these are not.
 Tried with: vLLM 0.22.1 on a GPU; 0.25.1, 0.27.1, 0.29.0 and 0.32.0 on CPUs.
-Gains: half the decoding steps of a list of boxes.
-Without it: `drafts: 0`, one token a step.
+Gains: 26 to 28 % of a frame of one camera whose answers are lists of boxes (76 decoding steps instead of 171; vLLM's
+    own n-gram drafts take 120 and gain 1 to 2 %); they cost 34 % where no draft is accepted.
+Without it: `drafts: 0`, one token a step, which is also taken with a version that it was not tried with.
 """
 
 from __future__ import annotations

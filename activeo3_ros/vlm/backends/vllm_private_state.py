@@ -3,7 +3,8 @@
 Reaches for: `_all_instances` of `vllm.compilation.cuda_graph.CUDAGraphWrapper` and of
     `vllm.compilation.breakable_cudagraph.BreakableCUDAGraphWrapper`; `engine_core.shutdown` of an `LLMEngine`.
 Tried with: vLLM 0.22.1 on a GPU; 0.25.1, 0.27.1, 0.29.0 and 0.32.0 on CPUs.
-Gains: no time. A policy and a task model of their own run side by side, and a closed engine frees the device.
+Gains: no time, so it is no candidate for the public way: a policy and a task model of their own run side by side, and
+    a closed engine frees the device.
 Without it: one engine in a process works; the start of a second one clears the CUDA graphs of the first.
 """
 

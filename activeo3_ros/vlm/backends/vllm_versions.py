@@ -1,27 +1,15 @@
-"""The versions of vLLM whose private parts are known, and the way back to its public interface for all others.
-
-Each `vllm_private_*.py` beside this holds one private reach: it names the parts of vLLM that it needs, the versions
-that it was tried with, its gain, and the public way that is taken without it.
-"""
+"""The versions of vLLM that this project was tried with; drafts are left out with any other."""
 
 from __future__ import annotations
 
-import logging
 import re
-from collections.abc import Callable
-from typing import TypeVar
-
-logger = logging.getLogger(__name__)
 
 TRIED = ((0, 22), (0, 32))
-"""The first and the last vLLM that the private reaches were tried with: on a GPU 0.22.1; on CPUs also 0.25.1, 0.27.1,
-0.29.0 and 0.32.0."""
-
-T = TypeVar("T")
+"""The first and the last: 0.22.1 on a GPU; on CPUs also 0.25.1, 0.27.1, 0.29.0 and 0.32.0."""
 
 
 def version_problem(version: str) -> str:
-    """The reason not to rely on private parts of a version of vLLM.
+    """The reason not to rely on a version of vLLM.
 
     Args:
         version: as `vllm.__version__` has it; "" if it is not known.
@@ -35,25 +23,4 @@ def version_problem(version: str) -> str:
     if numbers is not None and TRIED[0] <= tuple(map(int, numbers.groups())) <= TRIED[1]:
         return ""
     first, last = (".".join(map(str, known)) for known in TRIED)
-    return f"vLLM {version} is installed, and this engine knows the inputs of {first} to {last}"
-
-
-def private(find: Callable[[], T], version: str, without: str) -> T | None:
-    """Private parts of vLLM, if this version is known and has them.
-
-    Args:
-        find: imports and looks up all of them.
-        version: of the vLLM that is installed.
-        without: the public way, for the warning.
-
-    Returns:
-        What `find` returns; None, after a warning, if the parts are missing or the version is unknown.
-    """
-    problem = version_problem(version)
-    if not problem:
-        try:
-            return find()
-        except (ImportError, AttributeError) as error:
-            problem = f"vLLM {version} lacks a private part ({error})"
-    logger.warning("%s: %s", problem, without)
-    return None
+    return f"vLLM {version} is installed, and this engine was tried with {first} to {last}"
