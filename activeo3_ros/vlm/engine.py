@@ -123,10 +123,17 @@ class Reply:
 
 
 def aligned(tokens: Sequence[Token], text: str) -> tuple[Token, ...]:
-    """The tokens with the parts of `text` that they wrote; of unknown probability where the two do not fit together.
+    """Fit tokens to the text of an answer.
 
     vLLM leaves the token that ends an answer, and characters after a stop text within a token, out of its text, but not
     out of its tokens.
+
+    Args:
+        tokens: as an engine lists them.
+        text: as the engine returns it.
+
+    Returns:
+        As many tokens, whose texts make up `text`; of unknown probability where the two do not fit together.
     """
     fitting: list[Token] = []
     rest = text

@@ -23,7 +23,18 @@ KEYS = ("system", "before_image", "after_image", "reasoning", "prefix", "stop", 
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """One file of `config/prompts/`: see `config/prompts/README.md` for its keys."""
+    """One file of `config/prompts/`: see `config/prompts/README.md` for its keys.
+
+    Attributes:
+        path: of the file.
+        system: the system's message.
+        before_image: the user's message before the picture, with placeholders.
+        after_image: the user's message after the picture, with placeholders.
+        reasoning: the text of `$reasoning` by the setting of that name.
+        prefix: the forced beginning of the answer by that setting.
+        stop: texts that end the answer by that setting.
+        grammar: a key of `GRAMMARS`; "" for none.
+    """
 
     path: Path
     system: str

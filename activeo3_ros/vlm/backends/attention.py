@@ -26,7 +26,16 @@ def has_varlen() -> bool:
 
 
 def best_attention(name: str, device: torch.device, dtype: torch.dtype) -> str:
-    """The attention to run with: `name`, or for "auto" the fastest that there is for a device and a type of number."""
+    """The attention to run with.
+
+    Args:
+        name: a setting of the engine `transformers`.
+        device: that the model runs on.
+        dtype: of its numbers.
+
+    Returns:
+        `name`, or for "auto" the fastest that is installed for the device and the type of number.
+    """
     import torch
 
     if name != "auto":

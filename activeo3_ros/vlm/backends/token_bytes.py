@@ -36,7 +36,14 @@ class TokenBytes:
         return bytes(_BYTE_OF[character] for character in piece)
 
     def texts(self, tokens: Sequence[int]) -> list[str]:
-        """The text of each token: a character that several make up belongs to the last of them."""
+        """The text of each token.
+
+        Args:
+            tokens: ids of an answer, in their order.
+
+        Returns:
+            A text for each; a character that several tokens make up belongs to the last of them.
+        """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         texts = [decoder.decode(self[token]) for token in tokens]
         if texts:

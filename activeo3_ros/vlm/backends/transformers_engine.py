@@ -108,7 +108,14 @@ class TransformersEngine:
     def from_parts(
         cls, model: Any, tokenizer: Any, spec: PixelFormat | None = None, cache: str = "dynamic"
     ) -> TransformersEngine:
-        """An engine around a model and a tokenizer that are loaded already, as a trainer or a benchmark has them."""
+        """An engine around a model and a tokenizer that are loaded already, as a trainer or a benchmark has them.
+
+        Args:
+            model: of transformers.
+            tokenizer: of the same checkpoint.
+            spec: the pixel format; None for that of the model's directory.
+            cache: as in the constructor.
+        """
         engine = cls.__new__(cls)
         engine._torch = require_package("torch", "to run a vision-language model", "activeo3_ros[gpu]")
         engine.model, engine.tokenizer = model, tokenizer
