@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from node_fixtures.client import wait_for
+from waiting import wait_for
 
 from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
 from activeo3_ros.bags.writing import read_messages

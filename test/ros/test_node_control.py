@@ -9,11 +9,12 @@ import pytest
 from action_msgs.msg import GoalStatus
 from activeo3_ros.msg import PerceptionResult
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_fixtures.client import Client, wait_for
+from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, HANGS, RAISES, SLOW, picture
 from node_fixtures.processes import NodeProcess
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters
+from waiting import wait_for
 
 from activeo3_ros.node.parameters import PARAMETERS
 

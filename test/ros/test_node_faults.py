@@ -13,11 +13,12 @@ from array import array
 import pytest
 from activeo3_ros.msg import DetectionArray, PerceptionResult
 from builtin_interfaces.msg import Time
-from node_fixtures.client import RELIABLE, Client, image, wait_for
+from node_fixtures.client import RELIABLE, Client, image
 from node_fixtures.fakes import FINE, GARBAGE, HANGS, NAN_BOX, NO_MEMORY, RAISES, picture
 from node_fixtures.processes import NodeProcess
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
+from waiting import wait_for
 
 FAILED = PerceptionResult.STATUS_FAILED
 CAMERAS = ("left", "right")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from activeo3_ros.msg import PerceptionResult
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_fixtures.client import RELIABLE, Client, image, wait_for
+from node_fixtures.client import RELIABLE, Client, image
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.processes import NodeProcess
 from rcl_interfaces.srv import ListParameters
@@ -20,6 +20,7 @@ from rclpy.action.graph import get_action_server_names_and_types_by_node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker, MarkerArray
+from waiting import wait_for
 
 from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.node import qos

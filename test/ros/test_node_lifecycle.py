@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_fixtures.client import Client, wait_for
+from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, HANGS, picture
 from node_fixtures.inside import node_inside
 from node_fixtures.processes import NodeProcess, real_node
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
 from std_srvs.srv import SetBool
+from waiting import wait_for
 
 from activeo3_ros.node.lifecycle import ERROR, SUCCESS
 from activeo3_ros.node.perception_node import _spin

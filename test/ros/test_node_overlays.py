@@ -10,10 +10,11 @@ import threading
 
 import pytest
 from builtin_interfaces.msg import Time
-from node_fixtures.client import Client, wait_for
+from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.interfaces import environment_with_vision_msgs
 from node_fixtures.processes import NodeProcess
+from waiting import wait_for
 
 TOPIC = "/activeo3/camera/detections_2d"
 TYPE_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"

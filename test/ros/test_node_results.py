@@ -7,9 +7,10 @@ import math
 import pytest
 from activeo3_ros.msg import DetectionArray, GroundingBoxArray, InstanceMaskArray, PerceptionResult, ZoomRegionArray
 from builtin_interfaces.msg import Time
-from node_fixtures.client import Client, wait_for
+from node_fixtures.client import Client
 from node_fixtures.fakes import EMPTY, picture
 from node_fixtures.processes import NodeProcess
+from waiting import wait_for
 
 from activeo3_ros.codecs import rle as masks
 

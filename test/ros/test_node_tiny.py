@@ -11,8 +11,9 @@ from tiny_models import require_torch, with_full_tokenizer
 require_torch()
 
 from activeo3_ros.msg import PerceptionResult  # noqa: E402
-from node_fixtures.client import Client, wait_for  # noqa: E402
+from node_fixtures.client import Client  # noqa: E402
 from node_fixtures.processes import NodeProcess, real_node  # noqa: E402
+from waiting import wait_for  # noqa: E402
 
 from activeo3_ros.assets.resources import config_directory  # noqa: E402
 from activeo3_ros.assets.weights import local_model  # noqa: E402
