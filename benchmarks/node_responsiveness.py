@@ -45,10 +45,10 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--node", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(own_domain()))
-    os.environ.update(settings_for_images(os.environ))
     if options.node is not None:
         return be_the_node(options.node)
+    os.environ["ROS_DOMAIN_ID"] = str(own_domain())
+    os.environ.update(settings_for_images(os.environ))
     figures = measure(options.preset, options.calls)
     print(json.dumps({"target_ms": TARGET_MS, "calls": options.calls, **figures}, indent=2))
     late = [case for case in FAKES if figures[case]["get_state_ms"]["p99"] > TARGET_MS]

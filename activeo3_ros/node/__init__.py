@@ -11,7 +11,7 @@ The way of a frame, each step in a module of its name and none back into the nod
     core.loop         ActivePerception   frame to result
     result_publisher  ResultPublisher    result to messages on the camera's topics (`codecs.result_message`)
 
-`perception_node` declares the `parameters`, connects these parts and publishes `diagnostics`. The steps from `scheduler`
-to `frame_processor`, with `jobs`, `query_loader` and `frame_counters`, import no ROS and are tested without it. What
-needs no ROS and is no scheduling belongs into a lower folder.
+`perception_node` declares the `parameters`, connects these parts and publishes `diagnostics`. The steps from
+`scheduler` to `frame_processor`, with `jobs`, `query_loader` and `frame_counters`, import no ROS and are tested without
+it. What needs no ROS and is no scheduling belongs into a lower folder.
 """
