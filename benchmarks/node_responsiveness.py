@@ -1,4 +1,4 @@
-"""How soon the node answers while a model loads and while frames are looked at.
+"""How soon the node answers while a model loads and while frames are perceived.
 
     python benchmarks/node_responsiveness.py [--preset embedded] [--calls 100]
 
@@ -94,7 +94,7 @@ def be_the_node(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def process(*command: str) -> Iterator[None]:
-    """Something that runs meanwhile."""
+    """A process that runs meanwhile."""
     with tempfile.TemporaryFile() as log:
         running = subprocess.Popen([sys.executable, *command], stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -177,7 +177,7 @@ class Asker:
         return future.result()
 
     def pass_time(self, seconds: float) -> None:
-        """Hear what comes."""
+        """Serve callbacks."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(left)

@@ -376,7 +376,7 @@ def _load_and_warm_up(preset: LoadablePreset, settings: Settings) -> ActivePerce
 
 
 class RosLogHandler(logging.Handler):
-    """Hands what the core logs to the node's logger, so that it reaches /rosout."""
+    """Passes log records of the core to the node's logger, so that they reach /rosout."""
 
     LEVELS = (
         (logging.ERROR, "error"),
@@ -404,7 +404,15 @@ class RosLogHandler(logging.Handler):
 
 
 def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = load_preset) -> int:
-    """Run the node until SIGINT or SIGTERM. Exit code 2, with one line, for parameters that are not allowed."""
+    """Run the node until SIGINT or SIGTERM.
+
+    Args:
+        args: Command line, default `sys.argv`.
+        load: Gives a preset by its name.
+
+    Returns:
+        Exit code 2, after one line on stderr, for parameters that are not allowed.
+    """
     # Our own handlers: rclpy's would end the context before the last results are published.
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
@@ -441,14 +449,14 @@ def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = 
 
 
 def _leave(executor: MultiThreadedExecutor, node: PerceptionNode) -> None:
-    """Give back what the middleware holds: its shared memory outlives a process that just ends, until a reboot."""
+    """Release the middleware's resources: its shared memory outlives a process that just ends, until a reboot."""
     executor.shutdown(timeout_sec=0.0)
     node.destroy_node()
     rclpy.try_shutdown()
 
 
 def _spin(executor: MultiThreadedExecutor, node: PerceptionNode, stop: threading.Event) -> None:
-    """Serve callbacks; one that raises is logged and does not end the others."""
+    """Serve callbacks; an exception in one is logged and does not end the others."""
     while not stop.is_set() and node.context.ok():
         try:
             executor.spin_once()

@@ -1,4 +1,4 @@
-"""What can be changed and asked while the node runs: parameters, the query, enable, a look on request."""
+"""Changes and requests while the node runs: parameters, the query, enable, the action perceive."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_300_random_changes_do_no_harm(client):
     assert client.look_at(picture()).status == PerceptionResult.STATUS_COMPLETE
 
 
-# The deadline and what diagnostics tell
+# The deadline and diagnostics
 
 
 def test_a_frame_that_would_miss_its_deadline_is_published_coarse_with_the_reason(client):
@@ -175,7 +175,7 @@ def test_a_query_whose_models_still_load_holds_from_when_they_are_there(client):
 # Enable
 
 
-def test_a_disabled_node_looks_at_nothing_until_it_is_enabled(client):
+def test_a_disabled_node_perceives_no_frame_until_it_is_enabled(client):
     client.look_at(picture())
     assert client.enable(False).success
     results = len(client.results)
@@ -187,10 +187,10 @@ def test_a_disabled_node_looks_at_nothing_until_it_is_enabled(client):
     assert client.look_at(picture()).detections
 
 
-# A look on request
+# Perceive requests
 
 
-def test_a_look_has_its_own_query_and_leaves_the_standing_one_alone(client):
+def test_a_request_has_its_own_query_and_leaves_the_standing_one_alone(client):
     # Slow, for a client hears no feedback any more once it has the result.
     standing = client.look_at(picture(SLOW))
     feedback = []
@@ -208,14 +208,14 @@ def test_a_look_has_its_own_query_and_leaves_the_standing_one_alone(client):
     assert client.look_at(picture()).query == standing.query
 
 
-def test_a_disabled_node_still_looks_on_request(client):
+def test_a_disabled_node_still_serves_requests(client):
     client.look_at(picture())
     client.enable(False)
     assert client.outcome(client.perceive(camera="camera")).status == GoalStatus.STATUS_SUCCEEDED
     client.enable(True)
 
 
-def test_a_look_at_a_frame_that_fails_aborts_with_the_reason(client):
+def test_a_request_whose_frame_fails_aborts_with_the_reason(client):
     client.look_at(picture(RAISES))
     outcome = client.outcome(client.perceive(camera="camera"))
     assert outcome.status == GoalStatus.STATUS_ABORTED
@@ -243,7 +243,7 @@ def test_a_goal_that_cannot_be_served_is_rejected_with_the_reason(node, client, 
 # With a node of their own
 
 
-def test_a_look_can_be_cancelled_and_a_second_one_is_rejected_meanwhile():
+def test_a_request_can_be_cancelled_and_a_second_one_is_rejected_meanwhile():
     with (
         NodeProcess(node_name="second", cameras=["solo"], autostart=True) as node,
         Client(("solo",), "second") as client,
@@ -252,7 +252,7 @@ def test_a_look_can_be_cancelled_and_a_second_one_is_rejected_meanwhile():
         waiting = client.perceive(camera="solo")  # no frame has come yet
         assert waiting.accepted
         assert not client.perceive(camera="solo").accepted
-        wait_for(lambda: "another look is still under way" in node.text)
+        wait_for(lambda: "another request is still in progress" in node.text)
         assert client.cancel(waiting).goals_canceling
         outcome = client.outcome(waiting)
         assert outcome.status == GoalStatus.STATUS_CANCELED
@@ -264,7 +264,7 @@ def test_a_look_can_be_cancelled_and_a_second_one_is_rejected_meanwhile():
         wait_for(lambda: "the node is not active" in node.text)
 
 
-def test_a_look_that_is_cancelled_while_it_looks_ends_at_its_next_step(client):
+def test_a_request_that_is_cancelled_in_progress_ends_at_its_next_step(client):
     """Three views of 0.3 s each: cancelled in the first, none of the others is begun."""
     client.look_at(picture(SLOW))
     feedback = []
@@ -280,7 +280,7 @@ def test_a_look_that_is_cancelled_while_it_looks_ends_at_its_next_step(client):
     assert client.look_at(picture()).status == PerceptionResult.STATUS_COMPLETE
 
 
-def test_services_answer_while_a_frame_is_looked_at():
+def test_services_answer_while_a_frame_is_in_progress():
     with NodeProcess(node_name="second", cameras=["solo"], autostart=True), Client(("solo",), "second") as client:
         client.connect()
         client.publish(picture(HANGS), "solo")

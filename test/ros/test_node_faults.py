@@ -1,4 +1,4 @@
-"""What goes wrong on a robot: afterwards the node answers, other cameras get results, and the counts are right."""
+"""Faults on a robot: afterwards the node answers, other cameras get results, and the counts are right."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ def added(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 )
 def test_a_model_at_fault_fails_its_frame_only(client, unharmed, grey, says):
     lists = client.collect(DetectionArray, "left/detections")
+    wait_for(lambda: client.look_at(picture(FINE), "left") and lists, what="the list of a frame that is fine")
     before = settled(client)
+    lists.clear()
     result = client.look_at(picture(grey), "left", Time(sec=5, nanosec=6))
     assert (result.status, result.header.stamp) == (FAILED, Time(sec=5, nanosec=6))
     assert says in result.status_message
@@ -196,7 +198,7 @@ def test_time_that_jumps_backwards_as_when_a_bag_loops():
                 client.publish(picture(), stamp=stamp)
                 return [result for result in client.results if result.header.stamp == stamp]
 
-            # A picture may overtake the clock, and is then looked at by the old time.
+            # A picture may overtake the clock, and is then perceived by the old time.
             wait_for(lambda seen=seen, second=second: [r for r in seen() if abs(r.completed.sec - second) <= 1])
             client.results.clear()
             result = wait_for(seen)[0]

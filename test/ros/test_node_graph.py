@@ -1,4 +1,4 @@
-"""What the node creates in the ROS graph: topics with their quality of service, and just what the policy grants."""
+"""The node in the ROS graph: topics with their quality of service, and exactly the names that the policy grants."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_subscriber_that_cannot_hear_the_node_is_named_in_a_warning(client):
     client.node.destroy_subscription(deaf)
 
 
-def test_a_picture_is_drawn_only_for_who_looks_and_shows_a_failure(client):
+def test_a_picture_is_drawn_only_for_subscribers_and_shows_a_failure(client):
     pictures = client.collect(CompressedImage, "camera/annotated/compressed")
 
     def drawn(grey: int) -> np.ndarray:
@@ -144,7 +144,7 @@ def test_markers_are_where_the_camera_sees_the_boxes(client):
     assert outline.header.frame_id == "optical"
 
 
-def test_compressed_images_are_looked_at_and_a_cut_off_one_fails():
+def test_compressed_images_are_perceived_and_a_cut_off_one_fails():
     cameras = {"node_name": "compressed", "cameras": ["packed"], "transport": "compressed"}
     with NodeProcess(autostart=True, **cameras), Client(("packed",), "compressed") as client:
         publisher = client.node.create_publisher(CompressedImage, "/packed/image_raw/compressed", RELIABLE)

@@ -210,7 +210,7 @@ def test_an_exception_in_a_transition_is_logged_and_leaves_the_node_unconfigured
         monkeypatch.setattr(node, breaks, break_once)
         assert getattr(node, f"trigger_{transition}")() == ERROR
         assert node.state == "unconfigured"
-        assert node._worker is None, "the models are still there"
+        assert node._scheduler is None, "the models are still there"
         assert node.last_error == f"on_{transition}: RuntimeError: the bug of the day"
         said = capfd.readouterr().err
         assert f"on_{transition} failed:" in said and "Traceback" in said and 'raise RuntimeError("the bug' in said

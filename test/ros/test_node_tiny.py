@@ -59,7 +59,7 @@ def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(clie
     assert found >= 1
 
 
-def test_frames_of_several_cameras_are_looked_at_together_and_each_gets_its_own_result(client):
+def test_frames_of_several_cameras_are_perceived_together_and_each_gets_its_own_result(client):
     scenes = {camera: draw_scene(HELD_OUT_SEED + seed).image for seed, camera in enumerate(CAMERAS, 1)}
     alone = {camera: client.look_at(image, camera, timeout_s=100) for camera, image in scenes.items()}
     before = len(client.results)

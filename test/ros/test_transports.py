@@ -91,7 +91,7 @@ def test_shared_memory_of_a_killed_process_is_told_from_that_of_a_living_one(tmp
     assert left_segments(tmp_path / "nothing") == {}
 
 
-def test_a_domain_of_ones_own_is_one_in_which_nobody_is(monkeypatch):
+def test_a_domain_of_our_own_is_one_that_no_process_uses(monkeypatch):
     rclpy = pytest.importorskip("rclpy")
     domain, others = own_domain(), {own_domain() for _ in range(20)}
     assert {domain, *others} <= set(OWN_DOMAINS)
