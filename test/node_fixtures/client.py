@@ -115,10 +115,17 @@ class Client:
     def publish(self, pixels: np.ndarray, camera: str = "camera", stamp: Time | None = None) -> None:
         self.images[camera].publish(image(pixels, stamp))
 
-    def look_at(
+    def result_of(
         self, pixels: np.ndarray, camera: str = "camera", stamp: Time | None = None, timeout_s: float = 15.0
     ) -> PerceptionResult:
-        """Publish one frame and wait for its result."""
+        """Publish one frame and wait for its result.
+
+        Args:
+            pixels: `(height, width, 3)` uint8 BGR.
+            camera: Name of the camera.
+            stamp: Stamp of the image; default 1 s and 2 ns.
+            timeout_s: Seconds to wait.
+        """
         before = len(self.results)
         self.publish(pixels, camera, stamp)
         return wait_for(lambda: self.results[before:], timeout_s, "a result")[0]

@@ -114,7 +114,7 @@ def test_a_picture_is_drawn_only_for_subscribers_and_shows_a_failure(client):
 
     def drawn(grey: int) -> np.ndarray:
         pictures.clear()
-        wait_for(lambda: client.look_at(picture(grey, 240, 320)) and pictures)
+        wait_for(lambda: client.result_of(picture(grey, 240, 320)) and pictures)
         return cv2.imdecode(np.frombuffer(pictures[-1].data, np.uint8), cv2.IMREAD_COLOR)
 
     fine, failed = drawn(FINE), drawn(RAISES)
@@ -134,7 +134,7 @@ def test_markers_are_where_the_camera_sees_the_boxes(client):
 
     def seen():
         infos.publish(info)
-        client.look_at(picture(FINE, 60, 80))
+        client.result_of(picture(FINE, 60, 80))
         return [marker for array in markers for marker in array.markers if marker.ns == "detections"]
 
     outline = next(marker for marker in wait_for(seen) if marker.type == Marker.LINE_STRIP)
@@ -189,7 +189,7 @@ def test_a_camera_that_is_published_and_not_heard_is_named_once_until_it_is_hear
         assert client.status("mute")[1].endswith("yet; /client_of_listening publishes it")
         assert client.status("absent")[1].endswith("yet; nobody is known to publish it")
         assert "absent/image_raw, but nothing" not in node.text
-        client.look_at(picture(), "mute")
+        client.result_of(picture(), "mute")
         wait_for(lambda: client.status("mute")[0] == DiagnosticStatus.OK[0])
         wait_for(lambda: node.text.count("publishes /mute/image_raw, but nothing has come") == 2)
         time.sleep(1.0)
@@ -203,14 +203,14 @@ def test_frames_that_were_overwritten_before_they_were_received_are_counted():
     ):
         client.connect()
         assert client.status("front")[2]["lost_before_receipt"] == "unknown"
-        client.look_at(picture(), "front")
+        client.result_of(picture(), "front")
         node.process.send_signal(signal.SIGSTOP)
         for _ in range(50):
             client.publish(picture(), "front")
         time.sleep(0.2)
         node.process.send_signal(signal.SIGCONT)
 
-        client.look_at(picture(), "front")
+        client.result_of(picture(), "front")
         # The newest diagnostics may be older than the first frame.
         values = wait_for(lambda: adds_up(v := client.status("front")[2], 52) and v)
         assert int(values["lost_before_receipt"]) > 10, "the queue holds one"

@@ -41,18 +41,18 @@ def test_the_way_up_and_down(client):
     with NodeProcess():
         assert client.get_state() == "unconfigured"
         client.bring_up()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
         assert client.change_state("deactivate")
         assert client.change_state("cleanup")
         assert client.get_state() == "unconfigured"
         client.bring_up()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
 
 
 def test_an_inactive_node_publishes_nothing_and_counts_nothing(client):
     with NodeProcess():
         client.bring_up()
-        client.look_at(picture())
+        client.result_of(picture())
         assert client.change_state("deactivate")
         results = len(client.results)
         for _ in range(5):
@@ -123,7 +123,7 @@ def test_a_failed_configure_says_why_cleans_up_and_can_be_retried(client):
         assert "the disk is gone" in node.text
         assert client.set_parameters(preset="fake")[0].successful
         client.bring_up()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
 
 
 def test_an_unknown_preset_fails_configure_with_the_choice(client):
@@ -173,7 +173,7 @@ def test_the_memory_of_real_models_comes_back_however_often_they_are_loaded(clie
 def test_autostart_needs_no_manager(client):
     with NodeProcess(autostart=True):
         client.connect()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
 
 
 def test_transitions_that_do_not_exist_are_refused(client):
@@ -267,7 +267,7 @@ def test_200_transitions_in_random_legal_order_while_frames_come(client):
             assert client.change_state(transition)
             state = LEGAL[state][transition]
         client.connect()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
         assert node.running
         assert "Traceback" not in node.text
 

@@ -54,12 +54,12 @@ def test_a_process_that_knows_only_vision_msgs_gets_the_boxes(environment):
         threading.Thread(target=lambda: heard.extend(map(json.loads, listener.stdout)), daemon=True).start()
         try:
             wait_for(lambda: client.node.count_subscribers(TOPIC), 30, "the listener")
-            wait_for(lambda: client.look_at(picture(FINE), stamp=Time(sec=7)) and heard[1:], 30, "a message")
+            wait_for(lambda: client.result_of(picture(FINE), stamp=Time(sec=7)) and heard[1:], 30, "a message")
             (info,) = client.node.get_publishers_info_by_topic(TOPIC)
             assert str(info.topic_type_hash) == TYPE_HASH
             number = len(heard)
-            client.look_at(picture(RAISES))
-            result = client.look_at(picture(FINE, 120, 200), stamp=Time(sec=8))
+            client.result_of(picture(RAISES))
+            result = client.result_of(picture(FINE, 120, 200), stamp=Time(sec=8))
             wait_for(lambda: heard[number:] and heard[-1][0][1] == 8)
         finally:
             listener.kill()

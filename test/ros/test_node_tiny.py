@@ -41,7 +41,7 @@ def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(clie
     found = 0
     for seed in SCENES:
         scene = draw_scene(HELD_OUT_SEED + seed)
-        result = client.look_at(scene.image, timeout_s=100)
+        result = client.result_of(scene.image, timeout_s=100)
         assert result.status == PerceptionResult.STATUS_COMPLETE, result.status_message
         assert (result.image_width, result.image_height) == (1920, 1080)
         assert 1 <= len(result.regions) <= 3
@@ -61,7 +61,7 @@ def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(clie
 
 def test_frames_of_several_cameras_are_perceived_together_and_each_gets_its_own_result(client):
     scenes = {camera: draw_scene(HELD_OUT_SEED + seed).image for seed, camera in enumerate(CAMERAS, 1)}
-    alone = {camera: client.look_at(image, camera, timeout_s=100) for camera, image in scenes.items()}
+    alone = {camera: client.result_of(image, camera, timeout_s=100) for camera, image in scenes.items()}
     before = len(client.results)
     for camera, image in scenes.items():
         client.publish(image, camera)
@@ -91,7 +91,7 @@ def test_with_the_whole_tokenizer_of_qwen_it_zooms_and_finds_all_the_same(tmp_pa
     with node, Client(["camera"]) as client:
         wait_for(lambda: not node.running or client._is_active(), 120, "two models to load")
         client.connect()
-        result = client.look_at(draw_scene(HELD_OUT_SEED + 1).image, timeout_s=100)
+        result = client.result_of(draw_scene(HELD_OUT_SEED + 1).image, timeout_s=100)
         assert result.status == PerceptionResult.STATUS_COMPLETE, result.status_message
         assert 1 <= len(result.regions) <= 3 and all(region.label == "traffic light" for region in result.regions)
         assert "zoom" in result.reasoning and result.tokens > 50

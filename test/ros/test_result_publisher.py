@@ -76,9 +76,9 @@ def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     bench = Bench(*nodes)
     build, draw = result_publisher.array_message, overlays.annotated
 
-    def array_message(name, result):
+    def array_message(name, *rest):
         bench.built[name] += 1
-        return build(name, result)
+        return build(name, *rest)
 
     def annotated(*arguments):
         bench.built["annotated"] += 1
