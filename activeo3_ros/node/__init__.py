@@ -1,6 +1,6 @@
 """The ROS 2 side: lifecycle node, cameras, scheduling, parameters, messages, diagnostics; bag player and recorder.
 
-The way of a frame, each step in a module of its name and none back into the node:
+The way of a frame in eight hops, each in a module of its name and none back into the node:
 
     camera_input      CameraInput        receives the serialized image and passes it on
     scheduler         Scheduler          counts it, or drops it while the gate is closed

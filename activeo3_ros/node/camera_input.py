@@ -14,7 +14,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from . import qos
 from .frame_counters import Gaps
 
-IMAGES = {"raw": (Image, "image_raw"), "compressed": (CompressedImage, "image_raw/compressed")}
+SOURCES = {"raw": (Image, "image_raw"), "compressed": (CompressedImage, "image_raw/compressed")}
 """Message type and topic below the camera's name, by the parameter `transport`."""
 
 
@@ -37,10 +37,10 @@ class CameraInput:
         Args:
             node: The node whose subscriptions these are.
             name: Name of the camera, the prefix of its topics.
-            transport: A key of `IMAGES`.
+            transport: A key of `SOURCES`.
             group: Callback group of all its topics.
         """
-        kind, topic = IMAGES[transport]
+        kind, topic = SOURCES[transport]
         self.name = name
         self.group = group
         self.topic = node.resolve_topic_name(f"{name}/{topic}")

@@ -78,7 +78,7 @@ class ModelPool:
         threads: int,
         error: str = "",
     ) -> None:
-        """Prepare the pool; `start` loads the models.
+        """Create the pool; `start` loads the models.
 
         Args:
             queue: Where worker threads take their jobs.

@@ -32,7 +32,7 @@ from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..presets import load_preset
 from . import diagnostics, parameters, qos
-from .camera_input import IMAGES, CameraInput
+from .camera_input import SOURCES, CameraInput
 from .frame_counters import Counts, FrameCounters
 from .frame_decoder import FrameDecoder
 from .jobs import Settings
@@ -99,7 +99,7 @@ class PerceptionNode(ManagedNode):
             name: CameraInput(self, name, transport, MutuallyExclusiveCallbackGroup())
             for name in self._values["cameras"]
         }
-        self._decoder = FrameDecoder(IMAGES[transport][0], lambda: int(self._values["max_image_pixels"]))
+        self._decoder = FrameDecoder(SOURCES[transport][0], lambda: int(self._values["max_image_pixels"]))
         self._publisher = ResultPublisher(self, self._cameras.values(), lambda: float(self._values["marker_distance"]))
         self._silent_since: dict[str, float] = {}
         """Since when a published camera brings no image; infinite once that was logged."""
