@@ -67,11 +67,11 @@ def draw(image: Picture, result: Result) -> Picture:
         _tint(canvas, mask, scale)
     for corners in regions:
         _dashed_rectangle(canvas, corners, REGION_COLOUR, line)
-    grounded = {grounding.box.as_tuple() for grounding in result.groundings}
+    grounded = {grounding.detection for grounding in result.groundings}
     boxes = [
         (_corners(d.box, scale), _colour(d.label), caption(d.label, d.score))
-        for d in result.detections
-        if d.box.as_tuple() not in grounded
+        for index, d in enumerate(result.detections)
+        if index not in grounded
     ]
     boxes += [
         (_corners(g.box, scale), _colour(g.phrase), caption(f"“{g.text}”" if g.text else g.phrase, g.score))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from activeo3_ros.codecs.result_json import result_to_dict
+from activeo3_ros.codecs.result_json import to_json
 from activeo3_ros.codecs.rle import decode_rle
 from activeo3_ros.core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status
 
@@ -19,7 +19,7 @@ BOX = Box(1.25, 2.5, 30.0, 40.0)
 
 def written(result: Result) -> dict:
     """What a strict JSON reader gets."""
-    return json.loads(json.dumps(result_to_dict(result, "a.jpg"), allow_nan=False))
+    return json.loads(json.dumps(to_json(result, "a.jpg"), allow_nan=False))
 
 
 def test_a_score_that_does_not_exist_is_null_and_never_a_number():
@@ -49,7 +49,7 @@ def test_a_failed_result_says_failed_and_an_unanswered_query_has_no_answer():
 def test_what_it_cost_is_there():
     cost = Cost(views=4, pixels=1_000_000, tokens=17, calls=2)
     result = written(Result(100, 80, Query(), answer="102", timings_ms={"sense": 1.0, "total": 2.5}, cost=cost))
-    assert result["cost"] == {"views": 4, "pixels": 1_000_000, "tokens": 17}
+    assert result["cost"] == {"views": 4, "pixels": 1_000_000, "tokens": 17, "calls": 2}
     assert result["timings_ms"] == {"sense": 1.0, "total": 2.5}
     assert result["answer"] == "102"
 
