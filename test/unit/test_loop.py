@@ -2,9 +2,13 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from result_strategies import results
 
 from activeo3_ros.core import (
     ActivePerception,
@@ -14,6 +18,8 @@ from activeo3_ros.core import (
     Finding,
     Findings,
     Frame,
+    Grounding,
+    InstanceMask,
     InvalidInput,
     Proposal,
     Query,
@@ -125,6 +131,55 @@ def test_a_phrase_gives_groundings_and_an_answer():
     assert [g.phrase for g in result.groundings] == ["the far cone", "the far cone"]
     assert result.answer == "2 found"
     assert ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME).groundings == ()
+
+
+def test_a_grounding_is_linked_to_the_detection_of_the_same_object():
+    """Where a plain detection comes before it, its index counts the detections and not the groundings."""
+    box = Box(10, 10, 8, 8)
+    plain = Findings((Finding("bollard", box, 0.9),))
+    result = ActivePerception(LeftAndRight(plain), CentreFinder(), BUDGET).perceive(FRAME, Query("the far cone"))
+    assert [d.label for d in result.detections] == ["bollard", "cone", "cone"]
+    assert [g.detection for g in result.groundings] == [1, 2]
+    for grounding in result.groundings:
+        assert result.detections[grounding.detection].box == grounding.box
+
+
+class EverySecond:
+    """A segmenter that separates every second object, and links it to `shift` objects further on."""
+
+    def __init__(self, shift=0):
+        self.shift = shift
+
+    def segment(self, frame, detections):
+        return [
+            InstanceMask(d.label, d.score, d.box, np.ones((2, 2), bool), d.region, index + self.shift)
+            for index, d in enumerate(detections)
+            if index % 2
+        ]
+
+
+def test_a_mask_is_linked_to_its_detection_also_where_others_have_none():
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET, EverySecond())
+    result = perception.perceive(FRAME, Query(masks=True))
+    assert [mask.detection for mask in result.masks] == [1]
+    assert result.detections[1].box == result.masks[0].box
+
+
+def test_a_segmenter_that_links_to_an_object_that_is_not_there_fails():
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET, EverySecond(shift=1))
+    result = perception.perceive(FRAME, Query(masks=True))
+    assert result.status == Status.FAILED
+    assert "InstanceMask.detection must be -1 (none) or an index into the 2 detections" in result.status_message
+
+
+@given(results(), st.integers(-5, 10))
+def test_an_index_that_is_not_in_the_detections_is_refused(result, index):
+    linked = Grounding("", 0.5, Box(0, 0, 1, 1), detection=index)
+    if -1 <= index < len(result.detections):
+        assert replace(result, groundings=(linked,)).groundings == (linked,)
+    else:
+        with pytest.raises(InvalidInput, match=r"Grounding\.detection must be"):
+            replace(result, groundings=(linked,))
 
 
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), MemoryError(), ValueError("x"), KeyError("y")])

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from result_strategies import comparable, results
 
-from activeo3_ros.codecs.result_json import to_json
+from activeo3_ros.codecs.result_json import from_json, to_json
 from activeo3_ros.codecs.rle import decode_rle
 from activeo3_ros.core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status
 
@@ -20,6 +22,41 @@ BOX = Box(1.25, 2.5, 30.0, 40.0)
 def written(result: Result) -> dict:
     """What a strict JSON reader gets."""
     return json.loads(json.dumps(to_json(result, "a.jpg"), allow_nan=False))
+
+
+@settings(deadline=None)
+@given(results())
+def test_a_result_comes_back_from_its_json(result):
+    """All but the query's classes, its wish for masks and its revision."""
+    values = written(result)
+    assert comparable(from_json(values)) == comparable(replace(result, query=Query(result.query.text)))
+    assert to_json(from_json(values), "a.jpg") == values
+
+
+def test_json_of_version_0_1_is_read():
+    values = written(Result(100, 80, Query("the car"), detections=(Detection("car", 0.5, BOX),)))
+    for key in ("status_message", "notes", "regions_age_ms", "reasoning"):
+        del values[key]
+    for key in ("existence", "carried", "track_id"):
+        del values["detections"][0][key]
+    del values["cost"]["calls"]
+    assert from_json(values).detections[0].box == BOX
+
+
+def test_one_object_is_one_record_with_what_belongs_to_it_linked_by_index():
+    result = written(
+        Result(
+            100,
+            80,
+            Query("the car"),
+            detections=(Detection("car", 0.9, BOX), Detection("car", 0.5, BOX, track_id="7", carried=True)),
+            groundings=(Grounding("the car", 0.5, BOX, detection=1),),
+            masks=(InstanceMask("car", 0.5, BOX, np.ones((2, 2), bool), detection=1),),
+        )
+    )
+    assert result["groundings"][0]["detection"] == result["masks"][0]["detection"] == 1
+    linked = result["detections"][1]
+    assert (linked["track_id"], linked["carried"], linked["existence"]) == ("7", True, None)
 
 
 def test_a_score_that_does_not_exist_is_null_and_never_a_number():
