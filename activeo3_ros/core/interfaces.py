@@ -38,8 +38,8 @@ class SensingPolicy(Protocol):
 
         Args:
             view: The whole frame at the size that `view_size` gave.
-            query: What the user wants to know.
-            budget: What the frame may spend.
+            query: The phrase, question or classes to find.
+            budget: The most that the frame may spend.
 
         Returns:
             Up to `budget.max_regions` regions in view pixels, best first.
@@ -68,12 +68,12 @@ class TaskModel(Protocol):
         """
 
     def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
-        """Find what the query asks for in each view.
+        """Find the query's objects in each view.
 
         Args:
             views: The views to examine; none at all only loads the models that the query needs.
-            query: What the user wants to know.
-            budget: What the frame may spend.
+            query: The phrase, question or classes to find.
+            budget: The most that the frame may spend.
 
         Returns:
             One `Findings` for each view, in the same order, its boxes in pixels of that view.
@@ -86,7 +86,7 @@ class TaskModel(Protocol):
         """Answer the query from the findings of all views.
 
         Args:
-            query: What the user wants to know.
+            query: The phrase, question or classes to find.
             findings: The findings of each view, as `examine` and the policy gave them.
             groundings: The merged groundings, boxes in source pixels.
 

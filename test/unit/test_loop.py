@@ -58,8 +58,8 @@ class CentreFinder:
 
     batch_size = 1
 
-    def __init__(self, delay_s=0.0, error=None, looks=None):
-        self.delay_s, self.error, self.looks = delay_s, error, looks
+    def __init__(self, delay_s=0.0, error=None, findings=None):
+        self.delay_s, self.error, self.findings = delay_s, error, findings
 
     def view_size(self, width, height, max_pixels):
         return fit_within(width, height, max_pixels)
@@ -68,12 +68,12 @@ class CentreFinder:
         time.sleep(self.delay_s * len(views))
         if self.error:
             raise self.error
-        if self.looks is not None:
-            return self.looks
+        if self.findings is not None:
+            return self.findings
         boxes = [Box(v.width * 3 / 8, v.height * 3 / 8, v.width / 4, v.height / 4) for v in views]
         return [Findings((Finding("cone", box, 0.7, query.text),), tokens=5) for box in boxes]
 
-    def answer(self, query, looks, groundings):
+    def answer(self, query, findings, groundings):
         return f"{len(groundings)} found" if query.text else None
 
 
@@ -212,7 +212,7 @@ def test_the_same_failure_is_logged_once_a_minute(caplog, monkeypatch):
 
 
 def test_a_model_that_answers_for_fewer_views_than_asked_fails():
-    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(looks=[Findings()]), BUDGET).perceive(FRAME)
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(findings=[Findings()]), BUDGET).perceive(FRAME)
     assert result.status == Status.FAILED
 
 
@@ -224,7 +224,7 @@ def test_an_unsupported_query_says_what_is_supported():
 
 def test_a_deadline_stops_the_zooming_and_says_so():
     perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(delay_s=0.1), BUDGET)
-    perception.perceive(FRAME)  # from here on the loop knows what a view costs
+    perception.perceive(FRAME)  # from here on the loop knows the latency of a view
     result = perception.perceive(FRAME, budget=Budget(deadline_ms=150, view_pixels=3200, crop_pixels=10000))
     assert result.status == Status.COARSE
     assert result.status_message == "the deadline of 150 ms left time for 1 of 2 regions"
