@@ -32,14 +32,11 @@ def to_json(result: Result, image: str) -> dict[str, Any]:
         "width": result.width,
         "height": result.height,
         "status": result.status.name.lower(),
-        "status_message": result.status_message,
-        "notes": list(result.notes),
         "query": result.query.text,
         "regions": [
             {**_box_values(r.box), "label": r.label, "score": _number(r.score), "zoom": _number(r.zoom)}
             for r in result.regions
         ],
-        "regions_age_ms": _milliseconds(result.regions_age_ms),
         "detections": [
             {
                 "label": d.label,
@@ -65,7 +62,6 @@ def to_json(result: Result, image: str) -> dict[str, Any]:
         ],
         "masks": [_mask_values(mask) for mask in result.masks],
         "answer": result.answer,
-        "reasoning": result.reasoning,
         "timings_ms": {stage: _milliseconds(took) for stage, took in result.timings_ms.items()},
         "cost": {
             "views": result.cost.views,
@@ -73,6 +69,10 @@ def to_json(result: Result, image: str) -> dict[str, Any]:
             "tokens": result.cost.tokens,
             "calls": result.cost.calls,
         },
+        "status_message": result.status_message,
+        "notes": list(result.notes),
+        "reasoning": result.reasoning,
+        "regions_age_ms": _milliseconds(result.regions_age_ms),
     }
 
 

@@ -163,11 +163,9 @@ def clean(text: str) -> str:
 
 def _detection_message(found: Detection, types: Any) -> Any:
     return types.Detection(
+        **_common_fields(found, types),
         label=clean(found.label),
-        score=float(found.score),
         existence=float(found.existence),
-        box=_box_message(found.box, types),
-        region=found.region,
         carried=found.carried,
         track_id=clean(found.track_id),
     )
@@ -175,10 +173,8 @@ def _detection_message(found: Detection, types: Any) -> Any:
 
 def _grounding_message(found: Grounding, types: Any) -> Any:
     return types.GroundingBox(
+        **_common_fields(found, types),
         phrase=clean(found.phrase),
-        score=float(found.score),
-        box=_box_message(found.box, types),
-        region=found.region,
         detection=found.detection,
         text=clean(found.text),
     )
@@ -187,16 +183,18 @@ def _grounding_message(found: Grounding, types: Any) -> Any:
 def _mask_message(found: InstanceMask, library: MessageLibrary) -> Any:
     height, width = found.mask.shape
     return library.types.InstanceMask(
+        **_common_fields(found, library.types),
         label=clean(found.label),
-        score=float(found.score),
-        box=_box_message(found.box, library.types),
-        region=found.region,
         detection=found.detection,
         height=height,
         width=width,
         encoding=rle.ENCODING_RLE,
         data=library.as_bytes(rle.encode_rle(found.mask)),
     )
+
+
+def _common_fields(found: Detection | Grounding | InstanceMask, types: Any) -> dict[str, Any]:
+    return {"score": float(found.score), "box": _box_message(found.box, types), "region": found.region}
 
 
 def _box_message(box: Box, types: Any) -> Any:
