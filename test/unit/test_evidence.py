@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activeo3_ros.core import Box, Finding, Frame
@@ -117,6 +117,7 @@ def test_no_observations_are_no_objects():
     assert merge([]) == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0, 900), st.floats(0, 500), st.floats(1, 300), st.floats(1, 300), st.floats(0.01, 1)),

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from result_strategies import results
 
@@ -172,6 +172,7 @@ def test_a_segmenter_that_links_to_an_object_that_is_not_there_fails():
     assert "InstanceMask.detection must be -1 (none) or an index into the 2 detections" in result.status_message
 
 
+@settings(deadline=None)
 @given(results(), st.integers(-5, 10))
 def test_an_index_that_is_not_in_the_detections_is_refused(result, index):
     linked = Grounding("", 0.5, Box(0, 0, 1, 1), detection=index)

@@ -91,6 +91,7 @@ def test_what_it_cost_is_there():
     assert result["answer"] == "102"
 
 
+@settings(deadline=None)
 @given(arrays(bool, array_shapes(min_dims=2, max_dims=2, max_side=12)))
 def test_a_mask_comes_back_from_its_run_lengths(mask: np.ndarray):
     result = written(Result(100, 80, Query(), masks=(InstanceMask("car", 0.5, BOX, mask),)))
@@ -98,6 +99,7 @@ def test_a_mask_comes_back_from_its_run_lengths(mask: np.ndarray):
     assert np.array_equal(decode_rle(entry["counts"].encode(), *entry["size"]), mask)
 
 
+@settings(deadline=None)
 @given(st.floats(allow_nan=True, allow_infinity=True, width=32))
 def test_any_score_gives_valid_json(score: float):
     entry = written(Result(100, 80, Query(), detections=(Detection("car", score, BOX),)))["detections"][0]

@@ -65,6 +65,7 @@ def test_a_result_comes_back_from_the_bytes_of_its_message(result):
     assert comparable(back) == comparable(carried(result))
 
 
+@settings(deadline=None)
 @given(st.floats(width=32), st.floats())
 def test_any_number_arrives_as_the_nearest_that_a_message_holds_and_nan_as_nan(single, double):
     with np.errstate(over="ignore"):
@@ -127,6 +128,7 @@ def test_a_list_on_a_topic_of_its_own_is_that_of_the_result(name):
     assert array.header is message.header
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(), max_size=20))
 def test_any_text_becomes_one_that_middleware_can_carry(text):
     cleaned = clean(text)
