@@ -16,9 +16,10 @@ from rclpy.node import Node
 
 from activeo3_ros import action, msg
 
+from ..codecs.result_message import region_messages
 from ..core import Budget, InvalidInput, Query, Region
 from .jobs import FrameOutcome, PerceiveRequest
-from .result_message import region_messages
+from .message_types import RCLPY
 from .scheduler import Busy, Scheduler
 
 FRAME_WAIT_S = 5.0
@@ -105,7 +106,7 @@ class PerceiveActionServer:
         request = self._request(handle.request, scheduler.settings.budget)
 
         def publish_feedback(stage: str, regions: Sequence[Region]) -> None:
-            handle.publish_feedback(action.Perceive.Feedback(stage=stage, regions=region_messages(regions)))
+            handle.publish_feedback(action.Perceive.Feedback(stage=stage, regions=region_messages(regions, RCLPY)))
 
         request.feedback = publish_feedback
         while not scheduler.ready(request.query) and not handle.is_cancel_requested:

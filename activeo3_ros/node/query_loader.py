@@ -58,7 +58,7 @@ class QueryLoader:
 
     def _load(self, perception: ActivePerception, query: Query, loading: Loading) -> None:
         try:
-            perception.prepare(query)
+            perception.load(query)
         except UnsupportedQuery as error:
             loading.error = error
         except Exception:

@@ -12,22 +12,18 @@ from visualization_msgs.msg import MarkerArray
 
 from activeo3_ros import msg
 
+from ..codecs.result_message import ARRAY_TYPES, array_message, to_message
 from . import overlays, qos
 from .camera_input import CameraInput
 from .jobs import FrameOutcome
-from .result_message import result_message
+from .message_types import RCLPY
 
 try:
     from vision_msgs.msg import Detection2DArray
 except ImportError:
     Detection2DArray = None
 
-ARRAYS = {
-    "detections": msg.DetectionArray,
-    "groundings": msg.GroundingBoxArray,
-    "masks": msg.InstanceMaskArray,
-    "regions": msg.ZoomRegionArray,
-}
+ARRAYS = {name: getattr(msg, kind) for name, kind in ARRAY_TYPES.items()}
 """Types of the topics that carry one list of a result, by the name of the topic, of the list and of the field."""
 
 
@@ -52,7 +48,7 @@ class ResultPublisher:
     def message(self, outcome: FrameOutcome) -> msg.PerceptionResult:
         """The result as a message, with the header of its image, completed now."""
         completed = self._node.get_clock().now().to_msg()
-        return result_message(outcome.camera, outcome.header, outcome.result, completed)
+        return to_message(outcome.result, RCLPY, outcome.camera, outcome.header, completed)
 
     def publish(self, outcome: FrameOutcome) -> None:
         """Publish the result of one frame, first our own messages, then what other tools show."""
@@ -88,7 +84,7 @@ class _CameraTopics:
         if _is_perceived(result):
             for name, publisher in self._arrays.items():
                 if _has_subscriber(publisher):
-                    publisher.publish(array_message(name, result))
+                    publisher.publish(array_message(name, result, RCLPY))
 
     def publish_overlays(self, outcome: FrameOutcome, result: msg.PerceptionResult, marker_distance_m: float) -> None:
         """The boxes of `vision_msgs`, the annotated picture and the markers, where they have subscribers."""
@@ -98,11 +94,6 @@ class _CameraTopics:
             self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
         if self._camera.info is not None and _has_subscriber(self._markers):
             self._markers.publish(overlays.markers(result, self._camera.info, marker_distance_m))
-
-
-def array_message(name: str, result: msg.PerceptionResult) -> Any:
-    """The list `name` of a result, a key of `ARRAYS`, as a message of its own with the result's header."""
-    return ARRAYS[name](header=result.header, **{name: getattr(result, name)})
 
 
 def _is_perceived(result: msg.PerceptionResult) -> bool:

@@ -21,6 +21,7 @@ from activeo3_ros.core import Box, Detection, Frame, Grounding, InstanceMask, Qu
 from activeo3_ros.node import overlays, qos, result_publisher
 from activeo3_ros.node.camera_input import CameraInput
 from activeo3_ros.node.jobs import FrameOutcome
+from activeo3_ros.node.message_types import RCLPY
 from activeo3_ros.node.result_publisher import ARRAYS, ResultPublisher
 
 BOX = Box(1.0, 2.0, 30.0, 40.0)
@@ -115,7 +116,7 @@ def test_a_list_with_a_subscriber_is_published_as_it_stands_in_the_result(bench,
 @pytest.mark.parametrize("name", ARRAYS)
 def test_the_records_of_a_list_are_those_of_the_result_and_not_made_again(bench, name):
     result = bench.publisher.message(outcome())
-    (record,), (original,) = getattr(result_publisher.array_message(name, result), name), getattr(result, name)
+    (record,), (original,) = getattr(result_publisher.array_message(name, result, RCLPY), name), getattr(result, name)
     assert record is original
 
 
