@@ -20,4 +20,5 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Give each test the marker of its folder, so that `-m "unit or ros"` chooses layers."""
     for item in items:
-        item.add_marker(item.path.relative_to(TESTS).parts[0])
+        if item.path.is_relative_to(TESTS):
+            item.add_marker(item.path.relative_to(TESTS).parts[0])
