@@ -1,6 +1,7 @@
-"""What rosbag2's own compression leaves: whole files, or single messages, as Zstandard frames.
+"""The compression of rosbag2 itself, read through `zstandard`: whole files, or single messages, as Zstandard frames.
 
-MCAP's compression of chunks is another matter (`mcap_storage`).
+The compression of chunks is MCAP's own (`mcap_records`). Ours is the first bytes of a message without the rest, a
+damaged file unpacked as far as it goes, and the room on the disk that is asked for before.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..core import InvalidInput
 
 SUFFIX = ".zstd"
 FORMAT = "zstd"
-"""What rosbag2 calls it: the only format that it brings."""
+"""Its name in `metadata.yaml`: the only format that rosbag2 brings."""
 MAGIC = b"\x28\xb5\x2f\xfd"
 """How a frame begins; serialized messages begin with a zero."""
 FIRST_BLOCK_BYTES = 18 + 3 + (128 << 10)
@@ -30,9 +31,14 @@ class DamagedFrame(Exception):
 
 
 def head_of(stored: Callable[[int], bytes], count: int) -> bytes:
-    """The first `count` bytes of a message, compressed or not; b"" if they are damaged.
+    """The first bytes of a message, decompressed.
 
-    stored: gives as many of its first bytes as they lie in the file.
+    Args:
+        stored: Gives as many first bytes of the message as it is called with, as they are stored.
+        count: The number of bytes.
+
+    Returns:
+        So many bytes; fewer where the message is shorter, none if they are damaged.
     """
     head = stored(count)
     if not head.startswith(MAGIC):
@@ -44,11 +50,15 @@ def head_of(stored: Callable[[int], bytes], count: int) -> bytes:
 
 
 def decompress_message(stored: bytes) -> bytes:
-    """The bytes of a message, compressed or not. Raises DamagedFrame."""
+    """The bytes of a message, compressed or not.
+
+    Raises:
+        DamagedFrame: They cannot be decompressed.
+    """
     if not stored.startswith(MAGIC):
         return stored
     try:
-        # rosbag2 writes the size down; without it, nothing would bound what a damaged frame unfolds to.
+        # rosbag2 writes the size down; without it, nothing would bound the memory that a damaged frame asks for.
         if not 0 <= zstandard.frame_content_size(stored) <= MAX_MESSAGE_BYTES:
             raise DamagedFrame("a compressed message is damaged")
         return zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
@@ -57,24 +67,21 @@ def decompress_message(stored: bytes) -> bytes:
 
 
 def decompress_file(path: Path, directory: Path) -> tuple[Path, str]:
-    """Decompress a file into a directory, as far as it goes: the new file, and what is wrong with the old one or "".
+    """Decompress a file into a directory, as far as it goes.
 
-    Raises InvalidInput if it cannot be opened, or if there is no room.
+    Returns:
+        The new file, and the damage of the old one, or "".
+
+    Raises:
+        InvalidInput: The file cannot be opened, or there is no room for the new one.
     """
     target = directory / path.name.removesuffix(SUFFIX)
-    try:
-        size = zstandard.frame_content_size(path.open("rb").read(18))
-    except (zstandard.ZstdError, OSError):
-        size = -1
-    free = shutil.disk_usage(directory).free
-    if size > free:
-        raise InvalidInput(
-            f"{path}: unpacks to {size} bytes, and {directory.parent} has {free}; set TMPDIR to a larger disk, "
-            f"or unpack it with: zstd -d {path.name}"
-        )
     damage = ""
     try:
         with path.open("rb") as packed, target.open("wb") as unpacked:
+            size = _content_size(packed.read(18))
+            _check_room(path, size, directory)
+            packed.seek(0)
             reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
             try:
                 while piece := reader.read(COPY_BYTES):
@@ -86,3 +93,20 @@ def decompress_file(path: Path, directory: Path) -> tuple[Path, str]:
     if not damage and size >= 0 and target.stat().st_size < size:
         damage = f"is cut off: {target.stat().st_size} of {size} bytes are there"
     return target, damage
+
+
+def _content_size(head: bytes) -> int:
+    """Bytes that the first frame unpacks to, -1 if it does not say."""
+    try:
+        return int(zstandard.frame_content_size(head))
+    except zstandard.ZstdError:
+        return -1
+
+
+def _check_room(path: Path, size: int, directory: Path) -> None:
+    free = shutil.disk_usage(directory).free
+    if size > free:
+        raise InvalidInput(
+            f"{path}: unpacks to {size} bytes, and {directory.parent} has {free}; set TMPDIR to a larger disk, "
+            f"or unpack it with: zstd -d {path.name}"
+        )

@@ -12,29 +12,37 @@ import numpy as np
 from ..codecs.result_message import ResultMessages
 from ..codecs.rle import decode
 from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status
-from .writing import RESULT_TYPE, typestore
+from .messages import RESULT_TYPE, typestore
 
 
 def serialize_result(result: Result, camera: str, stamp_ns: int, frame_id: str) -> bytes:
-    """A `PerceptionResult` in CDR, with the header of the image that it is about.
+    """A `PerceptionResult` in CDR, with the header of the image that it is about."""
+    return to_cdr(result_message(result, camera, stamp_ns, frame_id))
 
-    In a replay nobody waits: `completed` is when a node that took the frame up at its stamp would have been done.
+
+def result_message(result: Result, camera: str, stamp_ns: int, frame_id: str) -> Any:
+    """The `PerceptionResult` of a frame of a bag, as rosbags' class.
+
+    `completed` is when a node that took the frame up at its stamp would have been done: in a replay nobody waits.
     """
     header = typestore().types["std_msgs/msg/Header"](stamp=_time(stamp_ns), frame_id=frame_id)
     completed = _time(stamp_ns + round(result.timings_ms.get("total", 0.0) * 1e6))
-    message = _result_messages().result(camera, header, result, completed)
+    return _result_messages().result(camera, header, result, completed)
+
+
+def to_cdr(message: Any) -> bytes:
+    """The CDR bytes of a `PerceptionResult` of rosbags' class."""
     return bytes(typestore().serialize_cdr(message, RESULT_TYPE))
 
 
-def deserialize_result(cdr: bytes) -> Any:
-    """The `PerceptionResult` message in CDR bytes."""
+def from_cdr(cdr: bytes) -> Any:
+    """The `PerceptionResult`, of rosbags' class, in CDR bytes."""
     return typestore().deserialize_cdr(cdr, RESULT_TYPE)
 
 
-def without_times(cdr: bytes) -> bytes:
-    """The same `PerceptionResult` without what two runs cannot have in common: how long it took."""
-    message = replace(deserialize_result(cdr), timings=[], completed=_time(0))
-    return bytes(typestore().serialize_cdr(message, RESULT_TYPE))
+def canonical_cdr(message: Any) -> bytes:
+    """The part of a result that two runs have in common: its CDR without timings and time of completion."""
+    return to_cdr(replace(message, timings=[], completed=_time(0)))
 
 
 @lru_cache(maxsize=1)

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tqdm import tqdm
 
 from ..bags.pacing import Pacer
-from ..bags.reading import Bag, Entry
-from ..bags.writing import topic_type
+from ..bags.reading import Bag, Entry, topic_type
 from ..core import InvalidInput
 from .main import SUCCESS
 from .options import number

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..bags.messages import IMAGE_TYPE, RESULT_TYPE, serialize_image, stamp_ns
+from ..bags.reading import read_messages
 from ..bags.result_message import result_from_message
-from ..bags.writing import IMAGE_TYPE, RESULT_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
+from ..bags.writing import BagWriter
 from ..codecs.image_files import Picture
 from ..core import InvalidInput, Result, Status
 from ..node.transports import TRANSPORTS, own_domain, settings_for_images

@@ -13,8 +13,9 @@ from mcap.reader import make_reader
 from mcap.writer import CompressionType
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
-from activeo3_ros.bags.reading import Bag, Damage, DamagedMessage, entries_between
-from activeo3_ros.bags.writing import IMAGE_TYPE, typestore
+from activeo3_ros.bags.messages import IMAGE_TYPE, typestore
+from activeo3_ros.bags.offline import Selection, select
+from activeo3_ros.bags.reading import Bag, Damage, DamagedMessage
 from activeo3_ros.core import InvalidInput
 
 COUNT = 12
@@ -288,7 +289,7 @@ def test_a_selection_takes_every_nth_frame_of_each_topic_between_two_times(tmp_p
     write_mcap(tmp_path / "a" / "1.mcap", raw_messages(COUNT), topic="/rear/image_raw")
     with Bag(tmp_path / "a") as bag:
         entries, _ = bag.index([TOPIC, "/rear/image_raw"])
-    chosen = list(entries_between(entries, start_s=0.2, duration_s=0.5, every=2))
+    chosen = select(entries, Selection(start_s=0.2, duration_s=0.5, every=2))
     assert [(e.topic, (e.stamp_ns - START_NS) // STEP_NS) for e in chosen] == [
         (topic, step) for step in (2, 4, 6) for topic in (TOPIC, "/rear/image_raw")
     ]

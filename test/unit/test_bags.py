@@ -7,16 +7,10 @@ import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
+from activeo3_ros.bags.messages import IMAGE_TYPE, RESULT_TYPE, serialize_image, typestore
+from activeo3_ros.bags.reading import read_frames, read_messages
 from activeo3_ros.bags.result_message import result_from_message
-from activeo3_ros.bags.writing import (
-    IMAGE_TYPE,
-    RESULT_TYPE,
-    BagWriter,
-    read_frames,
-    read_messages,
-    serialize_image,
-    typestore,
-)
+from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.core import InvalidInput
 
 TOPIC = "/camera/image_raw"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from bag_fixtures import START_NS, STEP_NS, picture, raw_messages, write_mcap
 
+from activeo3_ros.bags.messages import RESULT_TYPE
 from activeo3_ros.bags.result_message import serialize_result
-from activeo3_ros.bags.writing import RESULT_TYPE
 from activeo3_ros.cli import main as cli
 from activeo3_ros.core import Box, Detection, Query, Result, Status
 from activeo3_ros.training.rows import read_rows
