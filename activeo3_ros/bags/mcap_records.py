@@ -81,7 +81,7 @@ class McapRecords:
         if footer.summary_crc not in (0, checksum):
             return None
         try:
-            self._file.seek(0)
+            self._file.seek(-len(MAGIC), os.SEEK_END)  # it wants to see that one first
             return SeekingReader(self._file).get_summary()
         except UNREADABLE:
             return None
@@ -132,7 +132,7 @@ class McapRecords:
         except UNREADABLE as error:
             raise DamagedChunk(f"{where} is damaged") from error
         head_bytes = stream.count - len(chunk.data)
-        if not is_chunk or stream.count != len(stored) or chunk.uncompressed_size > MAX_CHUNK_BYTES:
+        if not is_chunk or stream.count != len(stored):
             raise DamagedChunk(f"{where} is damaged")
         if len(stored) < end - at:
             if chunk.compression or head_bytes + chunk.uncompressed_size != end - at:
@@ -140,13 +140,15 @@ class McapRecords:
             return bytes(chunk.data)
         try:
             if chunk.compression == "zstd":  # the library stops after the first frame
-                chunk.data, chunk.compression = _decompress_frames(chunk.data, chunk.uncompressed_size), ""
+                frames = zstandard.ZstdDecompressor().stream_reader(chunk.data, read_across_frames=True)
+                chunk.data = frames.read(min(chunk.uncompressed_size, MAX_CHUNK_BYTES))
+                chunk.compression = ""
             records, length = get_chunk_data_stream(chunk, validate_crc=True)
         except CRCValidationError as error:
             raise DamagedChunk(f"{where} fails its checksum") from error
         except UNREADABLE as error:
             raise DamagedChunk(f"{where} cannot be decompressed") from error
-        if length != chunk.uncompressed_size:
+        if length != chunk.uncompressed_size and not chunk.uncompressed_crc:
             raise DamagedChunk(f"{where} is damaged")
         return bytes(records.read(length))
 
@@ -202,8 +204,3 @@ def count_by_topic(
 
 def _first_bytes(chunk: bytes, start: int, end: int, count: int) -> bytes:
     return chunk[start : min(end, start + count)]
-
-
-def _decompress_frames(data: bytes, size: int) -> bytes:
-    reader = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
-    return bytes(reader.read(size))

@@ -1,8 +1,9 @@
 """Salvage of an MCAP file that is damaged or has no index: what is left of it, and how much is lost.
 
 The library `mcap` ends at the first damage, takes a cut message for a whole one, and has no count of what is missing.
-This reads a file from its first byte on. A chunk that fails its checksum is lost, and counted by the message indexes
-after it. Where bytes make no sense, reading goes on with the next whole chunk.
+Here every chunk is read that the index names, or if it names none, the file from its first byte on. A chunk that fails
+its checksum is lost, and counted by the message indexes after it. Where bytes make no sense, reading goes on with the
+next whole chunk.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ NO_CHUNK = (-1, -1)
 
 
 class McapSalvage:
-    """Reads a file without its index.
+    """Reads everything that is left of a file.
 
     Attributes:
         channels: The channels of the file by their numbers: those of its summary, or else those that were come across.
@@ -55,7 +56,7 @@ class McapSalvage:
         self._records = records
         self._has_summary = summary is not None
         self._statistics = summary.statistics if summary else None
-        self._chunk_ends = dict(map(place_of, summary.chunk_indexes)) if summary else {}
+        self._chunks = sorted(map(place_of, summary.chunk_indexes)) if summary else []
         self.channels: dict[int, Channel] = dict(summary.channels) if summary else {}
         self.schemas: dict[int, Schema] = dict(summary.schemas) if summary else {}
         self.names = {number: channel.topic for number, channel in self.channels.items()}
@@ -66,7 +67,11 @@ class McapSalvage:
     def index(self, topics: Collection[str]) -> FileIndex:
         """Where the messages of some topics lie that are left, by reading everything."""
         index = FileIndex()
-        is_complete = self._scan(topics, index)
+        if self._chunks:
+            known = [self._enter_chunk(*place, topics, index) for place in self._chunks]
+            is_complete = all(known)
+        else:
+            is_complete = self._scan(topics, index)
         if self._statistics is not None:
             index.expected = count_by_topic(self._statistics.channel_message_counts, self.channels, topics)
         elif is_complete:
@@ -74,7 +79,7 @@ class McapSalvage:
         return index
 
     def _scan(self, topics: Collection[str], index: FileIndex) -> bool:
-        """Fill an index; whether everything up to the end of the data was there, or can be counted."""
+        """Fill an index from the first byte on; whether all was there up to the end of the data, or can be counted."""
         records = self._records
         at = trusted = len(MAGIC)
         is_complete, has_chunks = True, False
@@ -85,9 +90,8 @@ class McapSalvage:
                 if not self._has_summary:
                     index.reasons.append("the index at its end is damaged or missing")
                 return is_complete
-            if opcode == Opcode.CHUNK or at in self._chunk_ends:
+            if opcode == Opcode.CHUNK:
                 has_chunks = True
-                end = self._chunk_ends.get(at, end)
                 is_known = self._enter_chunk(at, end, topics, index)
                 is_complete = is_complete and is_known
                 trusted = end if is_known else at + 1
@@ -113,7 +117,7 @@ class McapSalvage:
             counts = self._count_by_message_indexes(end)
             for topic, count in count_by_topic(counts, self.channels, topics).items():
                 index.lost[topic] = index.lost.get(topic, 0) + count
-            return bool(counts)
+            return bool(counts) and all(channel in self.channels for channel in counts)
         if self._is_learning:
             for opcode, start, record_end in records_in(chunk):
                 self._learn(opcode, chunk[start:record_end] if opcode != Opcode.MESSAGE else b"")

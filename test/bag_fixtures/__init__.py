@@ -54,8 +54,10 @@ def write_mcap(
     with path.open("wb") as file:
         writer = Writer(file, chunk_size=chunk_bytes, compression=compression, **options)
         writer.start(profile="ros2", library="test")
-        definition, _ = typestore().generate_msgdef(kind, ros_version=2)
-        schema = writer.register_schema(kind, "ros2msg", definition.encode())
+        schema = 0  # means none
+        if kind:
+            definition, _ = typestore().generate_msgdef(kind, ros_version=2)
+            schema = writer.register_schema(kind, "ros2msg", definition.encode())
         channel = writer.register_channel(topic, "cdr", schema)
         for time_ns, cdr in messages:
             writer.add_message(channel, time_ns, cdr, time_ns)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import random
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import mcap.writer
 import pytest
 import zstandard
 from bag_fixtures import START_NS, STEP_NS, TOPIC, raw_messages, write_humble_db3, write_mcap, write_metadata
 from mcap.reader import make_reader
 from mcap.writer import CompressionType
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
+from activeo3_ros.bags.mcap_records import McapRecords
 from activeo3_ros.bags.messages import IMAGE_TYPE, typestore
 from activeo3_ros.bags.offline import Selection, select
 from activeo3_ros.bags.reading import Bag, Damage, DamagedMessage
+from activeo3_ros.bags.salvage_mcap import McapSalvage
 from activeo3_ros.core import InvalidInput
 
 COUNT = 12
@@ -142,7 +146,8 @@ def test_a_wrong_index_of_messages_is_not_believed(tmp_path: Path, compression: 
 def write_compressed(directory: Path, mode: CompressionMode, storage: StoragePlugin, written) -> Path:
     """As `ros2 bag record --compression-format zstd` leaves it: a directory, its files or messages compressed."""
     writer = Writer(directory, version=8, storage_plugin=storage)
-    writer.set_compression(mode, CompressionFormat.ZSTD)
+    if mode != CompressionMode.NONE:
+        writer.set_compression(mode, CompressionFormat.ZSTD)
     with writer:
         connection = writer.add_connection(TOPIC, IMAGE_TYPE, typestore=typestore())
         for time_ns, cdr in written:
@@ -166,6 +171,87 @@ def test_what_rosbag2_compressed_gives_every_message(tmp_path: Path, mode, stora
     assert damage.describe() == "0 messages are lost: metadata.yaml is missing"
     (file,) = bag.iterdir()
     assert read(file)[0] == messages
+
+
+HEALTHY = {
+    "uncompressed MCAP": lambda path, written: write_mcap(path / "a.mcap", written),
+    "MCAP with LZ4": lambda path, written: write_mcap(path / "a.mcap", written, CompressionType.LZ4),
+    "MCAP with Zstandard": lambda path, written: write_mcap(path / "a.mcap", written, CompressionType.ZSTD),
+    "MCAP without chunks": lambda path, written: write_mcap(path / "a.mcap", written, use_chunking=False),
+    "SQLite of Humble": lambda path, written: write_humble_db3(path / "a.db3", written),
+    **{
+        f"{storage.name} with compressed {mode.name}": partial(
+            lambda mode, storage, path, written: write_compressed(path / "bag", mode, storage, written), mode, storage
+        )
+        for mode, storage in [*COMPRESSED, *((CompressionMode.NONE, storage) for storage in StoragePlugin)]
+    },
+}
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_rosbags_and_we_read_the_same_from_a_healthy_bag(tmp_path: Path, kind: str):
+    path = HEALTHY[kind](tmp_path, raw_messages(COUNT))
+    with Reader(path) as reader:
+        expected = [(connection.topic, log_time, cdr) for connection, log_time, cdr in reader.messages()]
+        types = {connection.topic: connection.msgtype for connection in reader.connections}
+    with Bag(path) as bag:
+        entries, damage = bag.index([TOPIC])
+        assert [(entry.topic, entry.log_time_ns, bag.read(entry)) for entry in entries] == expected
+        assert {topic.name: topic.type for topic in bag.topics.values()} == types
+    assert not damage
+
+
+@pytest.mark.parametrize("compression", list(CompressionType))
+def test_nothing_is_salvaged_of_a_healthy_file(tmp_path: Path, monkeypatch, compression: CompressionType):
+    path = write_mcap(tmp_path / "a.mcap", raw_messages(COUNT), compression)
+    monkeypatch.setattr(McapSalvage, "index", None)
+    assert len(read(path)[0]) == COUNT
+
+
+def test_of_a_chunk_without_compression_only_the_stamps_are_read_until_a_message_is_wanted(tmp_path: Path, monkeypatch):
+    path = write_mcap(tmp_path / "a.mcap", raw_messages(COUNT), chunk_bytes=9_000)  # a message a chunk
+    chunks_read = []
+    read_chunk = McapRecords.chunk
+    monkeypatch.setattr(
+        McapRecords, "chunk", lambda self, at, end: (chunks_read.append(at), read_chunk(self, at, end))[1]
+    )
+    with Bag(path) as bag:
+        entries, _ = bag.index([TOPIC])
+        assert len(chunks_read) == 2, "the first and the last, whose stamps the selection depends on"
+        bag.read(entries[5])
+    assert len(chunks_read) == 3
+
+
+def test_a_chunk_may_be_of_several_zstandard_frames(tmp_path: Path, monkeypatch):
+    def compress(records: bytes) -> bytes:
+        parts = records[:1000], records[1000:]
+        return b"".join(zstandard.ZstdCompressor().compress(part) for part in parts)
+
+    monkeypatch.setattr(mcap.writer.zstandard, "compress", compress)
+    written = raw_messages(COUNT)
+    path = write_mcap(tmp_path / "a.mcap", written, CompressionType.ZSTD)
+    messages, damage = read(path)
+    assert [cdr for _, cdr in messages] == [cdr for _, cdr in written]
+    assert not damage
+
+
+def test_metadata_tell_the_type_of_a_channel_without_schema(tmp_path: Path):
+    written = raw_messages(COUNT)
+    path = write_mcap(tmp_path / "a.mcap", written, kind="")
+    write_metadata(tmp_path, [path], COUNT)
+    with Bag(tmp_path) as bag:
+        assert bag.topics[TOPIC].type == IMAGE_TYPE
+        assert len(bag.index([TOPIC])[0]) == COUNT
+
+
+def test_without_statistics_the_losses_are_counted_by_the_message_indexes(tmp_path: Path):
+    written = raw_messages(COUNT)
+    path = write_mcap(tmp_path / "a.mcap", written, chunk_bytes=20_000, use_statistics=False)
+    content = bytearray(path.read_bytes())
+    content[content.index(written[5][1]) + 500] ^= 1
+    path.write_bytes(content)
+    _, damage = read(path)
+    assert (damage.lost, damage.is_exact) == ({TOPIC: 3}, True)
 
 
 @pytest.mark.parametrize(("mode", "storage"), COMPRESSED)

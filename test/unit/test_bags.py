@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
+import activeo3_ros.bags
 from activeo3_ros.bags.messages import IMAGE_TYPE, RESULT_TYPE, serialize_image, typestore
 from activeo3_ros.bags.reading import read_frames, read_messages
 from activeo3_ros.bags.result_message import result_from_message
 from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.core import InvalidInput
+from activeo3_ros.core.optional import MissingPackageError
 
 TOPIC = "/camera/image_raw"
 
@@ -95,3 +100,10 @@ def test_a_bag_cut_off_by_a_crash_still_gives_what_it_holds_or_says_why_not(bag,
         assert len(list(read_frames(cut, TOPIC))) <= 3
     except InvalidInput as error:
         assert "cut.mcap" in str(error)
+
+
+@pytest.mark.parametrize("package", ["lz4", "mcap", "rosbags", "zstandard"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, package: str):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=rf"{package} is needed .* pip install 'activeo3_ros\[bags\]'"):
+        importlib.reload(activeo3_ros.bags)
