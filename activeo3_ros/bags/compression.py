@@ -7,12 +7,12 @@ damaged file unpacked as far as it goes, and the room on the disk that is asked 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import zstandard
 
 from ..core import InvalidInput
+from .storage import CDR_HEAD_BYTES, DamagedMessage
 
 SUFFIX = ".zstd"
 FORMAT = "zstd"
@@ -26,44 +26,36 @@ MAX_MESSAGE_BYTES = 1 << 30
 COPY_BYTES = 1 << 20
 
 
-class DamagedFrame(Exception):
-    """Bytes that cannot be decompressed."""
-
-
-def head_of(stored: Callable[[int], bytes], count: int) -> bytes:
-    """The first bytes of a message, decompressed.
+def head_of(stored: bytes | memoryview) -> bytes:
+    """The first `CDR_HEAD_BYTES` of a message, decompressed; fewer if it is shorter, none if they are damaged.
 
     Args:
-        stored: Gives as many first bytes of the message as it is called with, as they are stored.
-        count: The number of bytes.
-
-    Returns:
-        So many bytes; fewer where the message is shorter, none if they are damaged.
+        stored: The message as it is stored, or its first `FIRST_BLOCK_BYTES`.
     """
-    head = stored(count)
-    if not head.startswith(MAGIC):
-        return head
+    if stored[: len(MAGIC)] != MAGIC:
+        return bytes(stored[:CDR_HEAD_BYTES])
     try:
-        return zstandard.ZstdDecompressor().decompressobj().decompress(stored(FIRST_BLOCK_BYTES))[:count]
+        first = zstandard.ZstdDecompressor().decompressobj().decompress(stored[:FIRST_BLOCK_BYTES])
     except (zstandard.ZstdError, MemoryError):
         return b""
+    return first[:CDR_HEAD_BYTES]
 
 
 def decompress_message(stored: bytes) -> bytes:
     """The bytes of a message, compressed or not.
 
     Raises:
-        DamagedFrame: They cannot be decompressed.
+        DamagedMessage: They cannot be decompressed.
     """
     if not stored.startswith(MAGIC):
         return stored
     try:
         # rosbag2 writes the size down; without it, nothing would bound the memory that a damaged frame asks for.
-        if not 0 <= zstandard.frame_content_size(stored) <= MAX_MESSAGE_BYTES:
-            raise DamagedFrame("a compressed message is damaged")
-        return zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
-    except (zstandard.ZstdError, MemoryError) as error:
-        raise DamagedFrame("a compressed message is damaged") from error
+        if 0 <= zstandard.frame_content_size(stored) <= MAX_MESSAGE_BYTES:
+            return zstandard.ZstdDecompressor().decompress(stored, allow_extra_data=False)
+    except (zstandard.ZstdError, MemoryError):
+        pass
+    raise DamagedMessage("a compressed message is damaged")
 
 
 def decompress_file(path: Path, directory: Path) -> tuple[Path, str]:
@@ -76,31 +68,23 @@ def decompress_file(path: Path, directory: Path) -> tuple[Path, str]:
         InvalidInput: The file cannot be opened, or there is no room for the new one.
     """
     target = directory / path.name.removesuffix(SUFFIX)
-    damage = ""
+    size, damage = -1, ""
     try:
         with path.open("rb") as packed, target.open("wb") as unpacked:
-            size = _content_size(packed.read(18))
-            _check_room(path, size, directory)
-            packed.seek(0)
-            reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
             try:
+                size = zstandard.frame_content_size(packed.read(18))
+                _check_room(path, size, directory)
+                packed.seek(0)
+                reader = zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True)
                 while piece := reader.read(COPY_BYTES):
                     unpacked.write(piece)
             except (zstandard.ZstdError, MemoryError):
                 damage = f"is damaged: it cannot be unpacked beyond {unpacked.tell()} bytes"
     except OSError as error:
         raise InvalidInput(f"{path}: cannot be unpacked to {directory}: {error.strerror or error}") from error
-    if not damage and size >= 0 and target.stat().st_size < size:
+    if not damage and target.stat().st_size < size:
         damage = f"is cut off: {target.stat().st_size} of {size} bytes are there"
     return target, damage
-
-
-def _content_size(head: bytes) -> int:
-    """Bytes that the first frame unpacks to, -1 if it does not say."""
-    try:
-        return int(zstandard.frame_content_size(head))
-    except zstandard.ZstdError:
-        return -1
 
 
 def _check_room(path: Path, size: int, directory: Path) -> None:

@@ -11,6 +11,7 @@ would move everything else, the chunk is read and checked at once.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -20,18 +21,12 @@ from mcap.records import ChunkIndex
 from mcap.summary import Summary
 
 from .compression import MAGIC as COMPRESSED
-from .mcap_records import (
-    MESSAGE_HEAD,
-    RECORD_HEAD,
-    DamagedChunk,
-    McapRecords,
-    count_by_topic,
-    messages_in,
-    place_of,
-)
+from .mcap_records import RECORD_HEAD, McapRecords, count_by_topic, messages_in, place_of
 from .salvage_mcap import McapSalvage
 from .storage import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Found, Topic, header_stamp_ns
 
+HEADS = struct.Struct("<BQHIQQ")
+"""The head of a record and that of a message: opcode, length, channel, sequence number, log time, publish time."""
 CHUNK_HEAD_BYTES = 40
 """A chunk before its records, without the name of its compression."""
 
@@ -80,10 +75,7 @@ class McapFile:
         if at < 0:
             return self._records.bytes_at(start, end - start)
         if self._chunk_held[0] != at:
-            try:
-                self._chunk_held = at, self._records.chunk(at, chunk_end)
-            except DamagedChunk as error:
-                raise DamagedMessage(str(error)) from error
+            self._chunk_held = at, self._records.chunk(at, chunk_end)
         return self._chunk_held[1][start:end]
 
     def close(self) -> None:
@@ -104,10 +96,10 @@ class McapFile:
                 found[place_of(chunk)] = messages
             for place in _doubtful(message for messages in found.values() for message in messages) & unread:
                 found[place] = self._by_reading(place, topics)
-        except DamagedChunk:
+        except DamagedMessage:
             return None
         index = FileIndex([message for messages in found.values() for message in messages])
-        index.expected = count_by_topic(counts, summary.channels, topics)
+        index.expected = count_by_topic(counts, self._salvage.names, topics)
         return index if index.counts(topics) == index.expected else None
 
     def _by_message_index(self, chunk: ChunkIndex, topics: Collection[str]) -> list[Found] | None:
@@ -125,12 +117,11 @@ class McapFile:
                 return None
             for log_time, offset in index[0].records:
                 at = records_at + offset
-                data = at + RECORD_HEAD.size + MESSAGE_HEAD.size
+                data = at + HEADS.size
                 stored = self._records.bytes_at(at, data - at + CDR_HEAD_BYTES)
                 if len(stored) < data - at:
                     return None
-                opcode, length = RECORD_HEAD.unpack_from(stored)
-                its_channel, _, its_time, _ = MESSAGE_HEAD.unpack_from(stored, RECORD_HEAD.size)
+                opcode, length, its_channel, _, its_time, _ = HEADS.unpack_from(stored)
                 head, data_end = stored[data - at :], at + RECORD_HEAD.size + length
                 is_it = (opcode, its_channel, its_time) == (Opcode.MESSAGE, channel, log_time)
                 if not (is_it and data <= data_end <= end) or head.startswith(COMPRESSED):
@@ -140,8 +131,8 @@ class McapFile:
         return sorted(found, key=lambda message: message.place)
 
     def _by_reading(self, place: tuple[int, int], topics: Collection[str]) -> list[Found]:
-        """The messages of a chunk, after its checksum. Raises DamagedChunk."""
-        return messages_in(self._records.chunk(*place), place, self._salvage.names, topics)
+        """The messages of a chunk, after its checksum. Raises DamagedMessage."""
+        return list(messages_in(self._records.chunk(*place), place, self._salvage.names, topics))
 
     def _topic(self, channel: int) -> str:
         return self._salvage.names.get(channel, "")

@@ -11,7 +11,6 @@ import os
 import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping
-from functools import partial
 from io import BytesIO
 from typing import BinaryIO
 
@@ -20,38 +19,25 @@ from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
 from mcap.reader import SeekingReader
-from mcap.records import Channel, Chunk, ChunkIndex, Footer, MessageIndex, Metadata
+from mcap.records import Chunk, ChunkIndex, MessageIndex, Metadata
 from mcap.stream_reader import CRCValidationError, StreamReader, get_chunk_data_stream
 from mcap.summary import Summary
 
 from .compression import head_of
-from .storage import CDR_HEAD_BYTES, Found
+from .storage import DamagedMessage, Found
 
 MAGIC = b"\x89MCAP0\r\n"
 RECORD_HEAD = struct.Struct("<BQ")
 """Opcode and length."""
 MESSAGE_HEAD = struct.Struct("<HIQQ")
 """Channel, sequence number, log time, publish time."""
+FOOTER = struct.Struct("<BQQQI8s")
+"""Opcode, length, start of the summary and of its offsets, checksum of the summary, magic."""
 FOOTER_LENGTH = 20
-FOOTER_BYTES = RECORD_HEAD.size + FOOTER_LENGTH + len(MAGIC)
 MAX_CHUNK_BYTES = 2 << 30
 """A chunk that claims more is damaged."""
-
-UNREADABLE = (
-    McapError,
-    ValueError,
-    struct.error,
-    EOFError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    zstandard.ZstdError,
-)
+UNREADABLE = (McapError, ValueError, struct.error, MemoryError, OverflowError, RuntimeError, zstandard.ZstdError)
 """What the libraries raise for damaged bytes."""
-
-
-class DamagedChunk(Exception):
-    """A chunk is damaged; the message says where it is and what is wrong with it."""
 
 
 class McapRecords:
@@ -68,20 +54,27 @@ class McapRecords:
         self._file.seek(at)
         return self._file.read(max(0, min(length, self.size - at)))
 
+    def record_at(self, at: int) -> tuple[int, int, int] | None:
+        """Opcode, start and end of the record at a place; None where the file ends."""
+        head = self.bytes_at(at, RECORD_HEAD.size)
+        if len(head) < RECORD_HEAD.size:
+            return None
+        opcode, length = RECORD_HEAD.unpack(head)
+        return opcode, at + RECORD_HEAD.size, at + RECORD_HEAD.size + length
+
     def summary(self) -> Summary | None:
         """The index at the end of the file; None if it is missing, fails its checksum or cannot be read."""
-        tail = self.bytes_at(self.size - FOOTER_BYTES, FOOTER_BYTES)
-        if len(tail) < FOOTER_BYTES or RECORD_HEAD.unpack_from(tail) != (Opcode.FOOTER, FOOTER_LENGTH):
+        end = self.size - FOOTER.size
+        tail = self.bytes_at(end, FOOTER.size)
+        if len(tail) < FOOTER.size:
             return None
-        footer = Footer.read(ReadDataStream(BytesIO(tail[RECORD_HEAD.size :])))
-        start, end = footer.summary_start, self.size - FOOTER_BYTES
-        if not 0 < start <= end or not tail.endswith(MAGIC):
+        opcode, length, start, _, checksum, magic = FOOTER.unpack(tail)
+        if (opcode, length, magic) != (Opcode.FOOTER, FOOTER_LENGTH, MAGIC) or not 0 < start <= end:
             return None
-        checksum = zlib.crc32(self.bytes_at(start, end - start) + tail[: RECORD_HEAD.size + 16])
-        if footer.summary_crc not in (0, checksum):
+        if checksum not in (0, zlib.crc32(self.bytes_at(start, end - start) + tail[: -len(MAGIC) - 4])):
             return None
         try:
-            self._file.seek(-len(MAGIC), os.SEEK_END)  # it wants to see that one first
+            self._file.seek(-len(MAGIC), os.SEEK_END)  # the library checks that it comes next
             return SeekingReader(self._file).get_summary()
         except UNREADABLE:
             return None
@@ -92,7 +85,7 @@ class McapRecords:
         try:
             for record in StreamReader(self._file, emit_chunks=True).records:
                 if isinstance(record, Chunk):
-                    return None
+                    break
                 if isinstance(record, Metadata) and record.name == name:
                     return dict(record.metadata)
         except UNREADABLE:
@@ -101,15 +94,12 @@ class McapRecords:
 
     def message_index(self, at: int) -> tuple[MessageIndex, int] | None:
         """The message index at a place, and where the next record begins; None if there is none."""
-        head = self.bytes_at(at, RECORD_HEAD.size)
-        if len(head) < RECORD_HEAD.size:
+        record = self.record_at(at)
+        if record is None or record[0] != Opcode.MESSAGE_INDEX or record[2] > self.size:
             return None
-        opcode, length = RECORD_HEAD.unpack(head)
-        start, end = at + RECORD_HEAD.size, at + RECORD_HEAD.size + length
-        if opcode != Opcode.MESSAGE_INDEX or end > self.size:
-            return None
+        _, start, end = record
         try:
-            return MessageIndex.read(ReadDataStream(BytesIO(self.bytes_at(start, length)))), end
+            return MessageIndex.read(ReadDataStream(BytesIO(self.bytes_at(start, end - start)))), end
         except UNREADABLE:
             return None
 
@@ -121,69 +111,65 @@ class McapRecords:
             end: Where it ends.
 
         Raises:
-            DamagedChunk: It is no chunk, is damaged, or is cut and compressed.
+            DamagedMessage: It is no chunk, is damaged, or is cut and compressed.
         """
         where = f"the chunk at byte {at}"
-        stored = self.bytes_at(at, end - at if end - at <= MAX_CHUNK_BYTES else 0)
-        stream = ReadDataStream(BytesIO(stored))
+        stream = ReadDataStream(BytesIO(self.bytes_at(at, end - at if end - at <= MAX_CHUNK_BYTES else 0)))
         try:
-            is_chunk = stream.read1() == Opcode.CHUNK and stream.read8() >= 0
-            chunk = Chunk.read(stream)
+            opcode, _, chunk = stream.read1(), stream.read8(), Chunk.read(stream)
         except UNREADABLE as error:
-            raise DamagedChunk(f"{where} is damaged") from error
-        head_bytes = stream.count - len(chunk.data)
-        if not is_chunk or stream.count != len(stored):
-            raise DamagedChunk(f"{where} is damaged")
-        if len(stored) < end - at:
-            if chunk.compression or head_bytes + chunk.uncompressed_size != end - at:
-                raise DamagedChunk(f"{where} is cut off")
+            raise DamagedMessage(f"{where} is damaged") from error
+        is_cut, whole_length = end > self.size, stream.count - len(chunk.data) + chunk.uncompressed_size
+        if opcode == Opcode.CHUNK and is_cut and not chunk.compression and whole_length == end - at:
             return bytes(chunk.data)
+        if opcode != Opcode.CHUNK or stream.count != end - at:
+            raise DamagedMessage(f"{where} is {'cut off' if is_cut else 'damaged'}")
         try:
-            if chunk.compression == "zstd":  # the library stops after the first frame
+            is_zstd = chunk.compression == "zstd"
+            if is_zstd and zstandard.frame_content_size(chunk.data) != chunk.uncompressed_size:
+                # The library would stop after the first frame, and take as much memory as that claims.
                 frames = zstandard.ZstdDecompressor().stream_reader(chunk.data, read_across_frames=True)
                 chunk.data = frames.read(min(chunk.uncompressed_size, MAX_CHUNK_BYTES))
                 chunk.compression = ""
             records, length = get_chunk_data_stream(chunk, validate_crc=True)
         except CRCValidationError as error:
-            raise DamagedChunk(f"{where} fails its checksum") from error
+            raise DamagedMessage(f"{where} fails its checksum") from error
         except UNREADABLE as error:
-            raise DamagedChunk(f"{where} cannot be decompressed") from error
+            raise DamagedMessage(f"{where} cannot be decompressed") from error
         if length != chunk.uncompressed_size and not chunk.uncompressed_crc:
-            raise DamagedChunk(f"{where} is damaged")
+            raise DamagedMessage(f"{where} is damaged")
         return bytes(records.read(length))
 
 
-def records_in(data: bytes) -> Iterator[tuple[int, int, int]]:
+def records_in(chunk: bytes) -> Iterator[tuple[int, int, int]]:
     """Opcode, start and end of each record in a chunk, up to one that is not whole."""
     at = 0
-    while at + RECORD_HEAD.size <= len(data):
-        opcode, length = RECORD_HEAD.unpack_from(data, at)
+    while at + RECORD_HEAD.size <= len(chunk):
+        opcode, length = RECORD_HEAD.unpack_from(chunk, at)
         start, at = at + RECORD_HEAD.size, at + RECORD_HEAD.size + length
-        if at > len(data):
-            return
-        yield opcode, start, at
+        if at <= len(chunk):
+            yield opcode, start, at
 
 
-def messages_in(chunk: bytes, place: tuple[int, int], names: Mapping[int, str], topics: Collection[str]) -> list[Found]:
-    """The messages of some topics in the records of a chunk.
+def messages_in(
+    chunk: bytes, place: tuple[int, int], names: Mapping[int, str], topics: Collection[str]
+) -> Iterator[Found]:
+    """The messages of some topics in a chunk.
 
     Args:
-        chunk: The records, uncompressed.
-        place: Start and end of the chunk in the file.
+        chunk: Its records, uncompressed.
+        place: Its start and end in the file.
         names: The topic of each channel.
         topics: The topics that are wanted.
     """
-    found = []
+    view = memoryview(chunk)
     for opcode, start, end in records_in(chunk):
         data = start + MESSAGE_HEAD.size
-        if opcode != Opcode.MESSAGE or data > end:
-            continue
-        channel, _, log_time, _ = MESSAGE_HEAD.unpack_from(chunk, start)
-        topic = names.get(channel, "")
-        if topic in topics:
-            head = head_of(partial(_first_bytes, chunk, data, end), CDR_HEAD_BYTES)
-            found.append(Found(topic, log_time, head, (*place, data, end)))
-    return found
+        if opcode == Opcode.MESSAGE and data <= end:
+            channel, _, log_time, _ = MESSAGE_HEAD.unpack_from(chunk, start)
+            topic = names.get(channel, "")
+            if topic in topics:
+                yield Found(topic, log_time, head_of(view[data:end]), (*place, data, end))
 
 
 def place_of(chunk: ChunkIndex) -> tuple[int, int]:
@@ -191,16 +177,10 @@ def place_of(chunk: ChunkIndex) -> tuple[int, int]:
     return chunk.chunk_start_offset, chunk.chunk_start_offset + chunk.chunk_length
 
 
-def count_by_topic(
-    counts: Mapping[int, int], channels: Mapping[int, Channel], topics: Collection[str]
-) -> dict[str, int]:
-    """Numbers of messages by topic from those by channel."""
+def count_by_topic(counts: Mapping[int, int], names: Mapping[int, str], topics: Collection[str]) -> dict[str, int]:
+    """Numbers of messages of some topics, from those of the channels. names: the topic of each channel."""
     by_topic = dict.fromkeys(topics, 0)
-    for number, count in counts.items():
-        if number in channels and channels[number].topic in by_topic:
-            by_topic[channels[number].topic] += count
+    for channel, count in counts.items():
+        if names.get(channel) in by_topic:
+            by_topic[names[channel]] += count
     return by_topic
-
-
-def _first_bytes(chunk: bytes, start: int, end: int, count: int) -> bytes:
-    return chunk[start : min(end, start + count)]

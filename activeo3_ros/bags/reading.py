@@ -27,7 +27,7 @@ from typing import Any
 
 from ..core import Frame, InvalidInput
 from .compression import SUFFIX as COMPRESSED_SUFFIX
-from .compression import DamagedFrame, decompress_file, decompress_message
+from .compression import decompress_file, decompress_message
 from .mcap_file import McapFile
 from .messages import camera_of, frame_from_cdr, typestore
 from .metadata import Metadata, read_metadata
@@ -180,10 +180,7 @@ class Bag:
         Raises:
             DamagedMessage: It fails a checksum, or cannot be read.
         """
-        try:
-            return decompress_message(self._open_files[entry.file].read(entry.place))
-        except DamagedFrame as error:
-            raise DamagedMessage(str(error)) from error
+        return decompress_message(self._open_files[entry.file].read(entry.place))
 
     def _unpack(self, file: Path) -> Path:
         if self._unpacked is None or not _is_compressed(file):

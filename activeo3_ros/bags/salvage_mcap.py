@@ -9,7 +9,6 @@ next whole chunk.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Collection
 from io import BytesIO
 
@@ -18,26 +17,22 @@ from mcap.opcode import Opcode
 from mcap.records import Channel, Schema
 from mcap.summary import Summary
 
-from .compression import head_of
+from .compression import FIRST_BLOCK_BYTES, head_of
 from .mcap_records import (
     MAGIC,
     MESSAGE_HEAD,
     RECORD_HEAD,
     UNREADABLE,
-    DamagedChunk,
     McapRecords,
     count_by_topic,
     messages_in,
     place_of,
     records_in,
-)
-from .storage import CDR_HEAD_BYTES, FileIndex, Found
+)  # fmt: skip
+from .storage import DamagedMessage, FileIndex, Found
 
 CHUNK_PATTERN = re.compile(rb"\x06.{5}\x00{3}", re.DOTALL)
 """How the record of a chunk begins: its opcode, and a length whose highest bytes are zero."""
-CHUNK_FIELDS = struct.Struct("<QQQII")
-"""First and last log time, size and checksum of the uncompressed records, length of the compression's name."""
-MAX_COMPRESSION_NAME = 16
 SCAN_BYTES = 16 << 20
 NO_CHUNK = (-1, -1)
 """The place of the chunk of a message that lies in none."""
@@ -54,11 +49,10 @@ class McapSalvage:
 
     def __init__(self, records: McapRecords, summary: Summary | None) -> None:
         self._records = records
+        self._summary = summary or Summary()
         self._has_summary = summary is not None
-        self._statistics = summary.statistics if summary else None
-        self._chunks = sorted(map(place_of, summary.chunk_indexes)) if summary else []
-        self.channels: dict[int, Channel] = dict(summary.channels) if summary else {}
-        self.schemas: dict[int, Schema] = dict(summary.schemas) if summary else {}
+        self._chunks = sorted(map(place_of, self._summary.chunk_indexes))
+        self.channels, self.schemas = self._summary.channels, self._summary.schemas
         self.names = {number: channel.topic for number, channel in self.channels.items()}
         self._is_learning = not self.channels
         if self._is_learning:
@@ -68,12 +62,12 @@ class McapSalvage:
         """Where the messages of some topics lie that are left, by reading everything."""
         index = FileIndex()
         if self._chunks:
-            known = [self._enter_chunk(*place, topics, index) for place in self._chunks]
-            is_complete = all(known)
+            is_complete = not [place for place in self._chunks if not self._enter_chunk(*place, topics, index)]
         else:
             is_complete = self._scan(topics, index)
-        if self._statistics is not None:
-            index.expected = count_by_topic(self._statistics.channel_message_counts, self.channels, topics)
+        if self._summary.statistics is not None:
+            counts = self._summary.statistics.channel_message_counts
+            index.expected = count_by_topic(counts, self.names, topics)
         elif is_complete:
             index.expected = index.counts(topics)
         return index
@@ -83,10 +77,9 @@ class McapSalvage:
         records = self._records
         at = trusted = len(MAGIC)
         is_complete, has_chunks = True, False
-        while at + RECORD_HEAD.size <= records.size:
-            opcode, length = RECORD_HEAD.unpack(records.bytes_at(at, RECORD_HEAD.size))
-            start, end = at + RECORD_HEAD.size, at + RECORD_HEAD.size + length
-            if opcode == Opcode.DATA_END and length == 4:
+        while (record := records.record_at(at)) is not None:
+            opcode, start, end = record
+            if opcode == Opcode.DATA_END and end - start == 4:
                 if not self._has_summary:
                     index.reasons.append("the index at its end is damaged or missing")
                 return is_complete
@@ -96,10 +89,10 @@ class McapSalvage:
                 is_complete = is_complete and is_known
                 trusted = end if is_known else at + 1
                 end = end if is_known else self._find_chunk(trusted)
-            elif opcode == Opcode.MESSAGE and not has_chunks and MESSAGE_HEAD.size <= length and end <= records.size:
+            elif opcode == Opcode.MESSAGE and not has_chunks and start + MESSAGE_HEAD.size <= end <= records.size:
                 self._enter_message(start, end, topics, index)
             elif 0 < opcode < 0x80 and end <= records.size:
-                self._learn(opcode, records.bytes_at(start, min(length, SCAN_BYTES)))
+                self._learn(opcode, records.bytes_at(start, min(end - start, SCAN_BYTES)))
             else:
                 index.reasons.append(f"damaged at byte {at}")
                 is_complete = False
@@ -112,15 +105,14 @@ class McapSalvage:
         """Enter the messages of a chunk, or how many are lost with it; whether either is known."""
         try:
             chunk = self._records.chunk(at, end)
-        except DamagedChunk as error:
+        except DamagedMessage as error:
             index.reasons.append(str(error))
             counts = self._count_by_message_indexes(end)
-            for topic, count in count_by_topic(counts, self.channels, topics).items():
+            for topic, count in count_by_topic(counts, self.names, topics).items():
                 index.lost[topic] = index.lost.get(topic, 0) + count
-            return bool(counts) and all(channel in self.channels for channel in counts)
-        if self._is_learning:
-            for opcode, start, record_end in records_in(chunk):
-                self._learn(opcode, chunk[start:record_end] if opcode != Opcode.MESSAGE else b"")
+            return bool(counts) and counts.keys() <= self.channels.keys()
+        for opcode, start, record_end in records_in(chunk) if self._is_learning else ():
+            self._learn(opcode, chunk[start:record_end] if opcode != Opcode.MESSAGE else b"")
         index.found += messages_in(chunk, (at, end), self.names, topics)
         return True
 
@@ -130,7 +122,7 @@ class McapSalvage:
         channel, _, log_time, _ = MESSAGE_HEAD.unpack(self._records.bytes_at(start, MESSAGE_HEAD.size))
         topic = self.names.get(channel, "")
         if topic in topics:
-            head = head_of(lambda count: self._records.bytes_at(data, min(count, end - data)), CDR_HEAD_BYTES)
+            head = head_of(self._records.bytes_at(data, min(end - data, FIRST_BLOCK_BYTES)))
             index.found.append(Found(topic, log_time, head, (*NO_CHUNK, data, end)))
 
     def _count_by_message_indexes(self, at: int) -> dict[int, int]:
@@ -147,38 +139,29 @@ class McapSalvage:
             window = self._records.bytes_at(at, SCAN_BYTES)
             for match in CHUNK_PATTERN.finditer(window):
                 start = at + match.start()
-                if self._is_chunk(start, start + RECORD_HEAD.size + RECORD_HEAD.unpack(match.group())[1]):
+                end = start + RECORD_HEAD.size + RECORD_HEAD.unpack(match.group())[1]
+                if end <= self._records.size and self._is_chunk(start, end):
                     return start
             at += max(1, len(window) - RECORD_HEAD.size + 1)
         return self._records.size
 
     def _is_chunk(self, start: int, end: int) -> bool:
-        """Whether a whole chunk lies there: its lengths agree, and then its checksum."""
-        fields_end = RECORD_HEAD.size + CHUNK_FIELDS.size
-        head = self._records.bytes_at(start, fields_end + MAX_COMPRESSION_NAME + 8)
-        if end > self._records.size or len(head) < fields_end + 8:
-            return False
-        name_length = CHUNK_FIELDS.unpack_from(head, RECORD_HEAD.size)[4]
-        if name_length > MAX_COMPRESSION_NAME or len(head) < fields_end + name_length + 8:
-            return False
-        (stored,) = struct.unpack_from("<Q", head, fields_end + name_length)
-        if start + fields_end + name_length + 8 + stored != end:  # before the costly checksum
-            return False
         try:
             return bool(self._records.chunk(start, end))
-        except DamagedChunk:
+        except DamagedMessage:
             return False
 
     def _learn(self, opcode: int, data: bytes) -> None:
         """Remember a schema or channel, unless a whole summary has told all of them."""
         if not self._is_learning or opcode not in (Opcode.SCHEMA, Opcode.CHANNEL):
             return
+        stream = ReadDataStream(BytesIO(data))
         try:
             if opcode == Opcode.SCHEMA:
-                schema = Schema.read(ReadDataStream(BytesIO(data)))
+                schema = Schema.read(stream)
                 self.schemas.setdefault(schema.id, schema)
             else:
-                channel = Channel.read(ReadDataStream(BytesIO(data)))
+                channel = Channel.read(stream)
                 self.channels.setdefault(channel.id, channel)
                 self.names.setdefault(channel.id, channel.topic)
         except UNREADABLE:

@@ -10,12 +10,18 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from .compression import head_of
+from .compression import FIRST_BLOCK_BYTES, head_of
+from .compression import MAGIC as COMPRESSED
 from .storage import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Found, Topic
 
 MAX_LISTED_IDS = 10_000_000
 """A damaged file can claim any largest id; beyond this it is not believed."""
 
+ROWS = (
+    f"SELECT id, topic_id, timestamp, substr(data, 1, CASE substr(data, 1, {len(COMPRESSED)}) "
+    f"WHEN x'{COMPRESSED.hex()}' THEN {FIRST_BLOCK_BYTES} ELSE {CDR_HEAD_BYTES} END) FROM messages"
+)
+"""Id, topic, time and first bytes of each message."""
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError, MemoryError, OverflowError, SystemError, TypeError)
 """What the library raises when a page is not what it should be; a damaged name even breaks its own error message."""
 
@@ -48,7 +54,7 @@ class SqliteFile:
                 continue
             topic = wanted[topic_id]
             if isinstance(head, bytes) and isinstance(log_time, int) and isinstance(number, int):
-                index.found.append(Found(topic, log_time, self._head(number, head), (number,)))
+                index.found.append(Found(topic, log_time, head_of(head), (number,)))
             else:
                 index.lost[topic] = index.lost.get(topic, 0) + 1
         if not index.reasons:
@@ -69,18 +75,6 @@ class SqliteFile:
         """Close the file."""
         self._connection.close()
 
-    def _head(self, number: int, head: bytes) -> bytes:
-        def stored(count: int) -> bytes:
-            if count <= len(head):
-                return head
-            query = "SELECT substr(data, 1, ?) FROM messages WHERE id = ?"
-            try:
-                return bytes(self._connection.execute(query, (count, number)).fetchone()[0])
-            except UNREADABLE:
-                return head
-
-        return head_of(stored, CDR_HEAD_BYTES)
-
     def _topics(self) -> list[tuple[int, str, str]]:
         try:
             rows = self._connection.execute("SELECT id, name, type FROM topics").fetchall()
@@ -90,10 +84,9 @@ class SqliteFile:
 
     def _rows(self, reasons: list[str]) -> Iterator[tuple[object, ...]]:
         """Id, topic, time and first bytes of each message; where a page is damaged, row after row around it."""
-        columns = f"SELECT id, topic_id, timestamp, substr(data, 1, {CDR_HEAD_BYTES}) FROM messages"
         last = 0
         try:
-            for row in self._connection.execute(f"{columns} ORDER BY id"):
+            for row in self._connection.execute(f"{ROWS} ORDER BY id"):
                 yield row
                 last = row[0] if isinstance(row[0], int) else last
             return
@@ -101,7 +94,7 @@ class SqliteFile:
             reasons.append(f"damaged: {error}")
         for number in range(last + 1, self._largest_id() + 1):
             try:
-                found = self._connection.execute(f"{columns} WHERE id = ?", (number,)).fetchone()
+                found = self._connection.execute(f"{ROWS} WHERE id = ?", (number,)).fetchone()
             except UNREADABLE:
                 continue
             if found is not None:

@@ -12,7 +12,7 @@ CDR_HEAD_BYTES = 12
 
 
 class DamagedMessage(Exception):
-    """A message that was found cannot be read."""
+    """A message, or the chunk that holds it, cannot be read; says why, and where it lies."""
 
 
 @dataclass(frozen=True)
