@@ -1,4 +1,4 @@
-"""What it costs to replay ten minutes of 1080p: memory, the share of reading, the same hash after a kill.
+"""The cost of replaying ten minutes of 1080p: memory, the share of reading, the same hash after a kill.
 
     python benchmarks/replay_ten_minutes.py [--minutes 10] [--every 20] [--keep DIR]
 
@@ -90,7 +90,7 @@ def replay(bag: Path, out: Path, *options: str, kill_at: int = 0) -> Run:
 
 
 def main() -> None:
-    """Print what was measured."""
+    """Print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=int, default=20, help="frames of which one is perceived")

@@ -75,6 +75,7 @@ class McapFile:
         if at < 0:
             return self._records.bytes_at(start, end - start)
         if self._chunk_held[0] != at:
+            self._chunk_held = (-1, b"")  # free its memory first
             self._chunk_held = at, self._records.chunk(at, chunk_end)
         return self._chunk_held[1][start:end]
 

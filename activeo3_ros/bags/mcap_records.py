@@ -1,8 +1,8 @@
 """The records of an MCAP file by their places, read through the library `mcap`.
 
-The library parses records, checks the checksums of chunks and decompresses LZ4. Ours is what it leaves out: the
-checksum of the summary, chunks of several Zstandard frames, chunks that the end of the file cuts, and a limit to the
-memory that a damaged size can ask for.
+The library parses records, and decompresses and verifies chunks. Our own code adds the checksum of the summary, chunks
+of several Zstandard frames, chunks that the end of the file cuts, and a limit to the memory that a damaged size can ask
+for.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ FOOTER_LENGTH = 20
 MAX_CHUNK_BYTES = 2 << 30
 """A chunk that claims more is damaged."""
 UNREADABLE = (McapError, ValueError, struct.error, MemoryError, OverflowError, RuntimeError, zstandard.ZstdError)
-"""What the libraries raise for damaged bytes."""
+"""Exceptions of the libraries for damaged bytes."""
 
 
 class McapRecords:

@@ -22,7 +22,7 @@ class Metadata:
         files: Names of the files, in their order; none if it does not say.
         types: Type of each topic.
         counts: Number of messages of each topic; None if it does not say.
-        problem: What is wrong with it, or "".
+        problem: Its fault in words, or "".
     """
 
     files: list[str] = field(default_factory=list)

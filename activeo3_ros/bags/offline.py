@@ -18,7 +18,7 @@ from .result_message import canonical_cdr, from_cdr, result_message, to_cdr
 from .writing import BagWriter
 
 SETTINGS = "activeo3_replay"
-"""The metadata record in the file of results that says what they were made from."""
+"""The name of the metadata record of a file of results: the settings of its run."""
 RESULT_TOPIC = "/activeo3/{camera}/result"
 """Where the node publishes: a replay writes to the same topic."""
 
@@ -141,8 +141,8 @@ def replay(
         bag: The bag that has the messages.
         entries: Messages of image topics, in the order in which they are perceived.
         perception: Perceives a frame.
-        query: What to find.
-        budget: What a frame may cost.
+        query: The objects to find.
+        budget: The limits for a frame.
         writer: Takes the results, each with the time of recording of its image.
         recorded: Results of an earlier run in CDR, which are not computed again.
         with_images: Whether the images are written beside their results.
@@ -226,7 +226,7 @@ def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:
 
     Args:
         path: The file of that run.
-        settings: What this run's results depend on.
+        settings: The settings of this run.
 
     Returns:
         The results in CDR, in the order of their stamps; none if there is no file.

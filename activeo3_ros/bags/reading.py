@@ -1,15 +1,15 @@
-"""The door to a bag: its topics, its messages in the order of their stamps, and what of it is lost.
+"""The door to a bag: its topics, its messages in the order of their stamps, and its losses.
 
 A bag is a file (`.mcap`, `.db3`) or a directory of such files, as ROS 2 splits them, with a `metadata.yaml` that may be
-missing. Well-kept libraries read the files: `mcap`, SQLite, `zstandard`. Ours is what they have no call for:
+missing. Well-kept libraries read the files: `mcap`, SQLite, `zstandard`. Our own code does only what they cannot:
 
-- the order of the stamps, whatever the order of recording, without holding more than one chunk in memory: `Bag.index`
-  finds where each message of a topic lies and what time its header has, `Bag.read` gives the bytes of one;
-- exact counts of what a damaged bag has lost, and the rest of it (`salvage_mcap`, `sqlite_file`).
+- the order of the stamps, whatever the order of recording, with one chunk in memory: `Bag.index` finds place and stamp
+  of each message of a topic, `Bag.read` gives the bytes of one, in any order;
+- salvage of damaged files, with exact counts of the losses (`salvage_mcap`, `sqlite_file`).
 
 Nothing that fails a checksum is ever delivered. MCAP has one checksum a chunk: a flipped bit costs the messages of its
-chunk. SQLite has none: what it can still read is delivered. Damage in a part that `index` need not read shows when a
-message there is read.
+chunk. SQLite has none: every message that it can still read is delivered. Damage in a part that `index` need not read
+shows when a message there is read.
 
 Files and messages that rosbag2 compressed are read too; a compressed file is unpacked into a temporary directory.
 """
@@ -63,12 +63,12 @@ class Entry:
 
 @dataclass
 class Damage:
-    """What could not be read.
+    """The losses of a bag.
 
     Attributes:
         lost: Number of lost messages of each topic.
         is_exact: Whether no more can be missing than is known.
-        reasons: What is wrong with the bag.
+        reasons: The faults of the bag in words.
     """
 
     lost: dict[str, int] = field(default_factory=dict)
@@ -127,7 +127,7 @@ class Bag:
         self.close()
 
     def close(self) -> None:
-        """Close the files, and remove what was unpacked."""
+        """Close the files, and remove unpacked ones."""
         for file in self._open_files:
             file.close()
         if self._unpacked is not None:
@@ -142,7 +142,7 @@ class Bag:
                 it is the time of recording, and messages need no header.
 
         Returns:
-            The messages in the order of their stamps, and what is lost of these topics.
+            The messages in the order of their stamps, and the losses of these topics.
         """
         damage = Damage(dict.fromkeys(topics, 0), reasons=list(self._notes))
         entries: list[Entry] = []

@@ -1,6 +1,6 @@
-"""Salvage of an MCAP file that is damaged or has no index: what is left of it, and how much is lost.
+"""Salvage of an MCAP file that is damaged or has no index: the messages that are left, and the number of those lost.
 
-The library `mcap` ends at the first damage, takes a cut message for a whole one, and has no count of what is missing.
+The library `mcap` ends at the first damage, takes a cut message for a whole one, and does not count the missing.
 Here every chunk is read that the index names, or if it names none, the file from its first byte on. A chunk that fails
 its checksum is lost, and counted by the message indexes after it. Where bytes make no sense, reading goes on with the
 next whole chunk.

@@ -23,7 +23,7 @@ ROWS = (
 )
 """Id, topic, time and first bytes of each message."""
 UNREADABLE = (sqlite3.Error, UnicodeDecodeError, MemoryError, OverflowError, SystemError, TypeError)
-"""What the library raises when a page is not what it should be; a damaged name even breaks its own error message."""
+"""Exceptions of the library for a damaged page; a damaged name even breaks its own error message."""
 
 
 class SqliteFile:

@@ -1,4 +1,4 @@
-"""The contract between a bag and its files: what a file says of its messages, and how one of them is read."""
+"""The contract between a bag and its files: where its messages lie, and how one of them is read."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class FileIndex:
         expected: The number of messages of each topic that the file says it has; None if it does not say, or cannot
             be believed.
         lost: The number of messages of each topic that are known to be damaged.
-        reasons: What is wrong with the file.
+        reasons: The faults of the file in words.
     """
 
     found: list[Found] = field(default_factory=list)

@@ -16,7 +16,7 @@ CHUNK_BYTES = 4 << 20
 
 
 class BagWriter:
-    """Writes one MCAP file; a context manager. What was written before a crash can still be read."""
+    """Writes one MCAP file; a context manager. Messages written before a crash can still be read."""
 
     def __init__(self, path: Path, chunk_bytes: int = CHUNK_BYTES) -> None:
         """Create the file and its directory.

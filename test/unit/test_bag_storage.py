@@ -1,4 +1,4 @@
-"""Bags are read whole, in the order of the stamps; damaged ones lose what is damaged and say how much."""
+"""Bags are read whole, in the order of the stamps; damaged ones lose the damaged part and say how much."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAMAGED_BAGS = 500
 
 
 def read(path: Path) -> tuple[list[tuple[int, bytes]], Damage]:
-    """Stamp and bytes of every message that can be read, and what is lost."""
+    """Stamp and bytes of every message that can be read, and the damage."""
     with Bag(path) as bag:
         if TOPIC not in bag.topics:
             return [], Damage(is_exact=False)
@@ -159,7 +159,7 @@ COMPRESSED = [(mode, storage) for mode in (CompressionMode.FILE, CompressionMode
 
 
 @pytest.mark.parametrize(("mode", "storage"), COMPRESSED)
-def test_what_rosbag2_compressed_gives_every_message(tmp_path: Path, mode, storage):
+def test_a_bag_that_rosbag2_compressed_gives_every_message(tmp_path: Path, mode, storage):
     written = raw_messages(COUNT)
     bag = write_compressed(tmp_path / "bag", mode, storage, written)
     messages, damage = read(bag)
@@ -255,7 +255,7 @@ def test_without_statistics_the_losses_are_counted_by_the_message_indexes(tmp_pa
 
 
 @pytest.mark.parametrize(("mode", "storage"), COMPRESSED)
-def test_a_damaged_compressed_bag_loses_what_cannot_be_unpacked_and_says_how_much(tmp_path: Path, mode, storage):
+def test_a_damaged_compressed_bag_loses_the_damaged_part_and_says_how_much(tmp_path: Path, mode, storage):
     written = raw_messages(COUNT)
     bag = write_compressed(tmp_path / "bag", mode, storage, written)
     (file,) = (path for path in bag.iterdir() if path.suffix != ".yaml")
@@ -288,7 +288,7 @@ def test_a_bag_whose_compression_is_unknown_is_refused(tmp_path: Path):
         Bag(bag)
 
 
-def test_what_was_unpacked_is_removed(tmp_path: Path, monkeypatch):
+def test_unpacked_files_are_removed(tmp_path: Path, monkeypatch):
     bag = write_compressed(tmp_path / "bag", CompressionMode.FILE, StoragePlugin.MCAP, raw_messages(3))
     (tmp_path / "unpacked").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unpacked"))
@@ -298,7 +298,7 @@ def test_what_was_unpacked_is_removed(tmp_path: Path, monkeypatch):
     assert not list((tmp_path / "unpacked").iterdir())
 
 
-def test_a_recording_that_was_cut_off_gives_what_is_there_and_says_that_more_may_be_missing(tmp_path: Path):
+def test_a_cut_off_recording_gives_its_whole_messages_and_says_that_more_may_be_missing(tmp_path: Path):
     written = raw_messages(COUNT)
     path = write_mcap(tmp_path / "a.mcap", written)
     content = path.read_bytes()
@@ -313,7 +313,7 @@ def test_a_recording_that_was_cut_off_gives_what_is_there_and_says_that_more_may
 
 
 @pytest.mark.parametrize(("write", "suffix"), [(write_mcap, ".mcap"), (write_humble_db3, ".db3")])
-def test_random_damage_never_raises_and_what_is_lost_is_counted(tmp_path: Path, write, suffix: str):
+def test_random_damage_never_raises_and_losses_are_counted(tmp_path: Path, write, suffix: str):
     written = raw_messages(COUNT, width=16, height=12)
     path = write(tmp_path / f"a{suffix}", written, **({"chunk_bytes": 1500} if suffix == ".mcap" else {}))
     write_metadata(tmp_path, [path], COUNT)
@@ -356,7 +356,7 @@ def test_without_metadata_a_single_flipped_bit_is_still_counted_right(tmp_path: 
         (lambda path: path.write_text("hello"), "not a bag"),
     ],
 )
-def test_what_is_no_bag_is_an_error_that_says_so(tmp_path: Path, make, says: str):
+def test_a_path_without_a_bag_is_an_error_that_says_so(tmp_path: Path, make, says: str):
     make(tmp_path / "thing")
     with pytest.raises(InvalidInput, match=says):
         Bag(tmp_path / "thing")

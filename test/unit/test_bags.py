@@ -1,4 +1,4 @@
-"""Bags that we write can be read by others, and back by us."""
+"""Our bags can be read by other tools, and back by us."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_topic_that_is_not_there_is_answered_with_those_that_are(bag):
         list(read_frames(bag, "/other"))
 
 
-def test_what_is_no_bag_is_said_to_be_none(tmp_path):
+def test_a_file_that_is_no_bag_is_said_to_be_none(tmp_path):
     with pytest.raises(InvalidInput, match="no such bag"):
         list(read_frames(tmp_path / "absent.mcap", TOPIC))
     for name, content in (("empty.mcap", b""), ("text.mcap", b"not a bag at all, though it is long enough to be one")):
