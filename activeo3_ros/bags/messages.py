@@ -1,34 +1,19 @@
-"""Image messages as bytes of a recording, and the typestore that reads and writes all message types. Needs no ROS."""
+"""Image messages as bytes of a recording, to frames and back. Needs no ROS."""
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
-from ..assets.resources import message_directory
 from ..codecs.image_files import MAX_IMAGE_PIXELS, Picture
 from ..codecs.image_message import compressed_to_bgr, image_to_bgr
+from ..codecs.result_cdr import typestore
 from ..core import Frame, InvalidInput
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE)
-RESULT_TYPE = "activeo3_ros/msg/PerceptionResult"
-
-
-@lru_cache(maxsize=1)
-def typestore() -> Typestore:
-    """ROS 2's common message types and ours."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    types: dict[str, Any] = {}
-    for path in sorted(message_directory().glob("*.msg")):
-        types.update(get_types_from_msg(path.read_text(encoding="utf-8"), f"activeo3_ros/msg/{path.stem}"))
-    store.register(types)
-    return store
 
 
 def serialize_image(image: Picture, stamp_ns: int, frame_id: str) -> bytes:

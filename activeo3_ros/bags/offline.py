@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..codecs.result_cdr import RESULT_TYPE, canonical_cdr, from_cdr, result_message, to_cdr
 from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Status
 from .mcap_file import McapFile
-from .messages import IMAGE_TYPES, RESULT_TYPE, camera_of, frame_from_message, image_message, stamp_ns
+from .messages import IMAGE_TYPES, camera_of, frame_from_message, image_message, stamp_ns
 from .reading import Bag, DamagedMessage, Entry, topic_type
-from .result_message import canonical_cdr, from_cdr, result_message, to_cdr
 from .writing import BagWriter
 
 SETTINGS = "activeo3_replay"

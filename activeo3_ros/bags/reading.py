@@ -25,11 +25,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ..codecs.result_cdr import typestore
 from ..core import Frame, InvalidInput
 from .compression import SUFFIX as COMPRESSED_SUFFIX
 from .compression import decompress_file, decompress_message
 from .mcap_file import McapFile
-from .messages import camera_of, frame_from_cdr, typestore
+from .messages import camera_of, frame_from_cdr
 from .metadata import Metadata, read_metadata
 from .sqlite_file import SqliteFile
 from .storage import BagFile, DamagedMessage, Topic, header_stamp_ns

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mcap.writer import CompressionType, Writer
 
-from .messages import typestore
+from ..codecs.result_cdr import typestore
 
 CHUNK_BYTES = 4 << 20
 

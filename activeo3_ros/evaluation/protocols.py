@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Protocol
 
-from ..codecs.result_json import result_to_dict
+from ..codecs.result_json import to_json
 from ..core import Box, Budget, Cost, Frame, InvalidInput, Query, Result, Status
 from ..presets import SENSING_TYPES
 from .datasets import Dataset, Sample
@@ -75,9 +75,7 @@ class InteractiveRunner:
 
 def item_of(sample: Sample, result: Result) -> dict[str, Any]:
     """The content of a file of results."""
-    found = {"sample": sample.id, **result_to_dict(result, sample.name), "message": result.status_message}
-    found["cost"]["calls"] = result.cost.calls
-    return found
+    return {"sample": sample.id, **to_json(result, sample.name)}
 
 
 def failed_item(sample: Sample, error: Exception) -> dict[str, Any]:

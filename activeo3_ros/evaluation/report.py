@@ -424,7 +424,7 @@ def result_of_item(item: Mapping[str, Any]) -> Result:
         item["height"],
         Query(item["query"]),
         Status[item["status"].upper()],
-        item.get("message", ""),
+        item.get("status_message", ""),
         regions=tuple(Region(_box(r), r["label"], _nan(r["score"]), _nan(r["zoom"])) for r in item["regions"]),
         detections=tuple(Detection(d["label"], _nan(d["score"]), _box(d), d["region"]) for d in item["detections"]),
         answer=item["answer"],

@@ -12,9 +12,10 @@ from typing import Any
 
 import cv2
 
-from ..bags.messages import RESULT_TYPE, camera_of
+from ..bags.messages import camera_of
 from ..bags.offline import choose_topics
 from ..bags.reading import Bag, read_messages
+from ..codecs.result_cdr import RESULT_TYPE
 from ..core.errors import InvalidInput
 from ..core.results import Status
 from ..evaluation.datasets import coco_of_bag, read_coco

@@ -107,14 +107,16 @@ def test_json_has_exactly_the_documented_keys(seen):
     result, _ = seen
     assert list(result) == [
         *("image", "width", "height", "status", "query", "regions", "detections", "groundings", "masks", "answer"),
-        *("timings_ms", "cost"),
+        *("timings_ms", "cost", "status_message", "notes", "reasoning", "regions_age_ms"),
     ]
     assert (result["width"], result["height"], result["status"]) == (1068, 580, "complete")
     assert result["answer"] is None
     assert all(set(region) == BOX | {"label", "score", "zoom"} for region in result["regions"])
-    assert all(set(found) == BOX | {"label", "score", "region"} for found in result["detections"])
-    assert all(set(mask) == BOX | {"label", "score", "region", "size", "counts"} for mask in result["masks"])
-    assert set(result["cost"]) == {"views", "pixels", "tokens"}
+    detection = BOX | {"label", "score", "region", "existence", "carried", "track_id"}
+    assert all(set(found) == detection for found in result["detections"])
+    mask = BOX | {"label", "score", "region", "detection", "size", "counts"}
+    assert all(set(found) == mask for found in result["masks"])
+    assert set(result["cost"]) == {"views", "pixels", "tokens", "calls"}
     assert result["cost"]["views"] == len(result["regions"]) + 1
     assert result["timings_ms"]["total"] > 0
 

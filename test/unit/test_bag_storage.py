@@ -16,10 +16,11 @@ from mcap.writer import CompressionType
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
 from activeo3_ros.bags.mcap_records import McapRecords
-from activeo3_ros.bags.messages import IMAGE_TYPE, typestore
+from activeo3_ros.bags.messages import IMAGE_TYPE
 from activeo3_ros.bags.offline import Selection, select
 from activeo3_ros.bags.reading import Bag, Damage, DamagedMessage
 from activeo3_ros.bags.salvage_mcap import McapSalvage
+from activeo3_ros.codecs.result_cdr import typestore
 from activeo3_ros.core import InvalidInput
 
 COUNT = 12
