@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..assets.packages import MOTORWAY_PICTURE, TERRAIN_PICTURE, require
-from ..bags.writing import read_frames
+from ..bags.reading import read_frames
 from ..codecs.image_files import Picture, read_image
 from ..core import Frame, Query, Result, Status
 from ..demo import report, ros_run

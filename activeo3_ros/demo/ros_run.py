@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bags.writing import IMAGE_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
+from ..bags.messages import IMAGE_TYPE, serialize_image, stamp_ns
+from ..bags.reading import read_messages
+from ..bags.writing import BagWriter
 from ..codecs.image_files import Picture
 from ..codecs.result_cdr import RESULT_TYPE
 from ..codecs.result_message import from_message

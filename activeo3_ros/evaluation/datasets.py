@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..bags.messages import camera_of, frame_from_cdr
 from ..bags.reading import Bag, DamagedMessage, Entry
-from ..bags.writing import camera_of, frame_from_cdr
 from ..codecs.image_files import read_image
 from ..core import Frame, InvalidInput, Query
 from ..core.geometry import Boxes

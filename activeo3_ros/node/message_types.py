@@ -15,6 +15,14 @@ RCLPY = MessageLibrary(msg, lambda data: array("B", data))
 
 
 def message_class(name: str) -> Any:
-    """The Python class of a type such as `sensor_msgs/msg/Image`."""
+    """The Python class of a message type.
+
+    Args:
+        name: Such as `sensor_msgs/msg/Image`.
+
+    Raises:
+        ImportError: Its package is not installed.
+        AttributeError: The package has no such type.
+    """
     package, _, message = name.partition("/msg/")
     return getattr(importlib.import_module(f"{package}.msg"), message)

@@ -12,9 +12,9 @@ from typing import Any
 
 import cv2
 
+from ..bags.messages import camera_of
 from ..bags.offline import choose_topics
-from ..bags.reading import Bag
-from ..bags.writing import camera_of, read_messages
+from ..bags.reading import Bag, read_messages
 from ..codecs.result_cdr import RESULT_TYPE
 from ..core.errors import InvalidInput
 from ..core.results import Status

@@ -17,7 +17,7 @@ import pytest
 from waiting import wait_for
 
 from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
-from activeo3_ros.bags.writing import read_messages
+from activeo3_ros.bags.reading import read_messages
 from activeo3_ros.core import Query, Result, Status
 from activeo3_ros.demo import ros_run
 from activeo3_ros.demo.camera_path import camera_window, film, show

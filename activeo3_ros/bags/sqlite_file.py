@@ -1,4 +1,8 @@
-"""A `.db3` file of a ROS 2 bag: SQLite with the tables `topics` and `messages`, as every distribution writes it."""
+"""A `.db3` file of ROS 2: the tables `topics` and `messages`, as every distribution writes them, read by SQLite itself.
+
+The reader of rosbags is not used: it fetches every picture in order to list the messages, has no access to a single
+one, and ends at the first damaged page. Ours is the salvage around damaged pages, row after row.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +10,31 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from .compression import head_of
-from .reading import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Topic
+from .compression import FIRST_BLOCK_BYTES, head_of
+from .compression import MAGIC as COMPRESSED
+from .storage import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Found, Topic
 
 MAX_LISTED_IDS = 10_000_000
 """A damaged file can claim any largest id; beyond this it is not believed."""
 
-UNREADABLE = (sqlite3.Error, UnicodeDecodeError, MemoryError, OverflowError, SystemError)
-"""What the library raises when a page is not what it should be; a damaged name even breaks its own error message."""
+ROWS = (
+    f"SELECT id, topic_id, timestamp, substr(data, 1, CASE substr(data, 1, {len(COMPRESSED)}) "
+    f"WHEN x'{COMPRESSED.hex()}' THEN {FIRST_BLOCK_BYTES} ELSE {CDR_HEAD_BYTES} END) FROM messages"
+)
+"""Id, topic, time and first bytes of each message."""
+UNREADABLE = (sqlite3.Error, UnicodeDecodeError, MemoryError, OverflowError, SystemError, TypeError)
+"""Exceptions of the library for a damaged page; a damaged name even breaks its own error message."""
 
 
 class SqliteFile:
-    """One `.db3` file, opened read-only."""
+    """One `.db3` file, opened read-only. A message's place is its id."""
 
     def __init__(self, path: Path) -> None:
+        """Open the file.
+
+        Raises:
+            OSError: It cannot be opened. Damage is no error.
+        """
         # Immutable: a bag on a read-only disk can be read, and no journal is left beside it.
         uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
         self._connection = sqlite3.connect(uri, uri=True)
@@ -27,47 +42,37 @@ class SqliteFile:
         self._connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
 
     def topics(self) -> list[Topic]:
+        """The topics that the file names."""
         return [Topic(name, kind) for _, name, kind in self._topics()]
 
     def index(self, topics: Collection[str]) -> FileIndex:
-        index = FileIndex(expected=None)
+        """Where the messages of some topics lie."""
+        index = FileIndex()
         wanted = {number: name for number, name, _ in self._topics() if name in topics}
-        reasons: list[str] = []
-        for row in self._rows(reasons):
-            number, topic_id, time, head = row
+        for number, topic_id, log_time, head in self._rows(index.reasons):
             if topic_id not in wanted:
                 continue
-            if isinstance(head, bytes) and isinstance(time, int) and isinstance(number, int):
-                index.found.append((wanted[topic_id], time, self._head(number, head), (number,)))
+            topic = wanted[topic_id]
+            if isinstance(head, bytes) and isinstance(log_time, int) and isinstance(number, int):
+                index.found.append(Found(topic, log_time, head_of(head), (number,)))
             else:
-                index.lost[wanted[topic_id]] = index.lost.get(wanted[topic_id], 0) + 1
-        index.reasons = reasons
-        if not reasons:
+                index.lost[topic] = index.lost.get(topic, 0) + 1
+        if not index.reasons:
             index.expected = index.counts(topics)
         return index
 
-    def _head(self, number: int, head: bytes) -> bytes:
-        def stored(count: int) -> bytes:
-            if count <= len(head):
-                return head
-            query = "SELECT substr(data, 1, ?) FROM messages WHERE id = ?"
-            try:
-                return bytes(self._connection.execute(query, (count, number)).fetchone()[0])
-            except (*UNREADABLE, TypeError):
-                return head
-
-        return head_of(stored, CDR_HEAD_BYTES)
-
     def read(self, place: tuple[int, ...]) -> bytes:
+        """The bytes of a message as they are stored. Raises DamagedMessage."""
         try:
-            row = self._connection.execute("SELECT data FROM messages WHERE id = ?", place[:1]).fetchone()
+            row = self._connection.execute("SELECT data FROM messages WHERE id = ?", place).fetchone()
         except UNREADABLE as error:
             raise DamagedMessage(f"message {place[0]} cannot be read: {error}") from error
         if row is None or not isinstance(row[0], bytes):
             raise DamagedMessage(f"message {place[0]} cannot be read")
-        return bytes(row[0])
+        return row[0]
 
     def close(self) -> None:
+        """Close the file."""
         self._connection.close()
 
     def _topics(self) -> list[tuple[int, str, str]]:
@@ -75,14 +80,13 @@ class SqliteFile:
             rows = self._connection.execute("SELECT id, name, type FROM topics").fetchall()
         except UNREADABLE:
             return []
-        return [(row[0], row[1], row[2]) for row in rows if isinstance(row[1], str) and isinstance(row[2], str)]
+        return [row for row in rows if isinstance(row[1], str) and isinstance(row[2], str)]
 
     def _rows(self, reasons: list[str]) -> Iterator[tuple[object, ...]]:
         """Id, topic, time and first bytes of each message; where a page is damaged, row after row around it."""
-        columns = f"SELECT id, topic_id, timestamp, substr(data, 1, {CDR_HEAD_BYTES}) FROM messages"
         last = 0
         try:
-            for row in self._connection.execute(f"{columns} ORDER BY id"):
+            for row in self._connection.execute(f"{ROWS} ORDER BY id"):
                 yield row
                 last = row[0] if isinstance(row[0], int) else last
             return
@@ -90,7 +94,7 @@ class SqliteFile:
             reasons.append(f"damaged: {error}")
         for number in range(last + 1, self._largest_id() + 1):
             try:
-                found = self._connection.execute(f"{columns} WHERE id = ?", (number,)).fetchone()
+                found = self._connection.execute(f"{ROWS} WHERE id = ?", (number,)).fetchone()
             except UNREADABLE:
                 continue
             if found is not None:
