@@ -14,8 +14,8 @@ from ..bags.pacing import Pacer
 from ..bags.reading import Bag, Entry
 from ..bags.writing import topic_type
 from ..core import InvalidInput
+from .argument_types import number
 from .main import SUCCESS
-from .options import number
 
 if TYPE_CHECKING:
     from ..node.bag_publisher import BagPublisher

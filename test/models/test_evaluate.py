@@ -21,7 +21,7 @@ pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
 from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
 from activeo3_ros.cli import main as cli
 from activeo3_ros.core import Budget, Frame, Query
-from activeo3_ros.evaluation.composite import SCENE_SIZE, make_scene
+from activeo3_ros.evaluation.composite_dataset import SCENE_SIZE, make_scene
 from activeo3_ros.evaluation.oracle import Oracle
 from activeo3_ros.evaluation.region_quality import region_quality
 
@@ -211,10 +211,10 @@ def test_scenes_are_the_same_for_a_seed_and_their_boxes_fit_their_masks():
 def test_the_oracle_covers_the_small_objects_first():
     frame = Frame(np.zeros((1080, 1920, 3), np.uint8))
     oracle = Oracle()
-    oracle.truth = np.array([[100.0, 100, 12, 12], [130, 110, 12, 12], [1500, 900, 14, 14], [600, 300, 500, 400]])
+    oracle.true_boxes = np.array([[100.0, 100, 12, 12], [130, 110, 12, 12], [1500, 900, 14, 14], [600, 300, 500, 400]])
     view = frame.view(frame.window, (512, 288))
     regions = [view.box_to_source(r.box) for r in oracle.propose(view, Query(), Budget(max_regions=2)).regions]
-    quality = region_quality([r.as_tuple() for r in regions], oracle.truth[:3])
+    quality = region_quality([r.as_tuple() for r in regions], oracle.true_boxes[:3])
     assert quality.covered == 3
     assert not oracle.propose(view, Query(), Budget(max_regions=0)).regions
 

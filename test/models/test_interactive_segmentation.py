@@ -11,7 +11,7 @@ import pytest
 
 from activeo3_ros.cli import main as cli
 from activeo3_ros.core import Box, Budget, Frame, InvalidInput
-from activeo3_ros.evaluation.interactive import (
+from activeo3_ros.evaluation.interactive_segmentation import (
     Click,
     ErrorOracle,
     GrabCutCorrector,

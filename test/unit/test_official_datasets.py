@@ -16,14 +16,12 @@ pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
 from activeo3_ros.codecs.rle import encode_rle
 from activeo3_ros.core import Box, Detection, InstanceMask, InvalidInput, Query, Result, Status
 from activeo3_ros.evaluation import official_datasets as official
-from activeo3_ros.evaluation.benchmark import beside_published
 from activeo3_ros.evaluation.datasets import Dataset, Sample
+from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_item
 from activeo3_ros.evaluation.methods import choose_methods
-from activeo3_ros.evaluation.multiple_choice import chosen_option
-from activeo3_ros.evaluation.protocols import item_of
-from activeo3_ros.evaluation.published import MEASURED, PUBLISHED, ROWS
+from activeo3_ros.evaluation.multiple_choice import LETTERS, chosen_option, letter_order
+from activeo3_ros.evaluation.published import MEASURED, PUBLISHED, ROWS, beside_published
 from activeo3_ros.evaluation.scoring import score
-from activeo3_ros.evaluation.work import item_path, write_item
 
 NAN = float("nan")
 
@@ -37,7 +35,9 @@ def scores_of(out: Path, dataset: Dataset, found: dict[int, Result]):
     """The numbers of a method that found what is given for each sample, and nothing elsewhere."""
     (method,) = choose_methods(["full_frame"], None, baselines=False)
     for sample in dataset.samples:
-        write_item(item_path(out, method, sample), item_of(sample, found.get(sample.id, Result(64, 48, sample.query))))
+        write_item(
+            item_path(out, method, sample), result_to_item(sample, found.get(sample.id, Result(64, 48, sample.query)))
+        )
     return score(out, dataset, [method], replicates=50, seed=0)[0]
 
 
@@ -208,8 +208,8 @@ def test_vstar_can_be_asked_with_lettered_options_whose_order_says_nothing(vstar
     assert "(A)" in dataset.samples[0].query.text
     right = {}
     for sample in dataset.samples:
-        order = official.letter_order(len(sample.choices), 1, sample.name)
-        letter = official.LETTERS[order.index(0)]
+        order = letter_order(len(sample.choices), 1, sample.name)
+        letter = LETTERS[order.index(0)]
         assert f"({letter}) {sample.choices[0]}" in sample.query.text
         right[sample.id] = Result(64, 48, sample.query, answer=f"({letter})")
     assert scores_of(tmp_path / "out", dataset, right).quality["accuracy"].value == 1.0
