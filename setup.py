@@ -24,6 +24,7 @@ gpu = [
 ]
 evaluation = [
     "faster-coco-eval>=1.6.5",
+    "jinja2>=3.1",
     "matplotlib>=3.8",
     "mcap>=1.2",
     "mcap-ros2-support>=0.5",
@@ -48,6 +49,7 @@ setup(
     package_data={
         "activeo3_ros": ["py.typed", "models/**/*"],
         "activeo3_ros.config": ["**/*"],
+        "activeo3_ros.evaluation": ["templates/*"],
         "activeo3_ros.interfaces": ["*.msg"],
     },
     install_requires=["numpy>=1.26", "opencv-python-headless>=4.8,<5", "pillow>=10.1", "pyyaml>=6", "tqdm>=4.66"],
