@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("doctor", "report what this machine can run and what is missing"),
     "prefetch": ("prefetch", "fetch the files that a preset needs, so that nothing is fetched at run time"),
     "demo": ("demo", "run a bag through a node on real pictures and compare with baselines"),
-    "perceive": ("perceive", "find in pictures what a query asks for"),
+    "perceive": ("perceive", "run the loop on pictures and print the results"),
     "replay": ("replay", "run a bag through the loop and write the results as a bag"),
     "play": ("play", "publish a bag on its topics, where there is no ros2 bag"),
     "evaluate": ("evaluate", "compare presets and budgets with a ground truth"),

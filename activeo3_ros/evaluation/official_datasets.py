@@ -115,7 +115,7 @@ def soda_a(root: Path, count: int | None, seed: int) -> Dataset:
             except (KeyError, TypeError, ValueError) as error:
                 raise InvalidInput(f"{path}: an annotation has no polygon of a category: {error}") from error
             box = [*low.tolist(), *(high - low).tolist()]
-            # A crowd takes what is found there out of the count, for every category that it stands for.
+            # A crowd takes the detections on it out of the count, for every category that it stands for.
             for label in [category] if category < len(SODA_CLASSES) else range(len(SODA_CLASSES)):
                 annotations.append(_annotation(number, label + 1, box, crowd=category >= len(SODA_CLASSES)))
     if not images:
@@ -327,8 +327,8 @@ def _find_image(root: Path, name: str, *folders: str) -> Path:
     for folder in folders:
         if (root / folder / name).is_file():
             return root / folder / name
-    looked = ", ".join(str(root / folder / name) for folder in folders)
-    raise InvalidInput(f"a picture is missing; looked for {looked}")
+    places = ", ".join(str(root / folder / name) for folder in folders)
+    raise InvalidInput(f"a picture is missing; looked for {places}")
 
 
 def _first_file(root: Path, *names: str) -> Path:

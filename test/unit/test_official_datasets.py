@@ -1,4 +1,4 @@
-"""The paper's data sets in their official formats: fixtures, subset rules, numbers computed by hand."""
+"""The official data sets: their formats, the rules of the subsets, scores computed by hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_image(path: Path, width: int = 64, height: int = 48) -> None:
 
 
 def scores_of(out: Path, dataset: Dataset, found: dict[int, Result]):
-    """The numbers of a method that found what is given for each sample, and nothing elsewhere."""
+    """The scores of a method with these results by sample, and empty results for the other samples."""
     (method,) = choose_methods(["full_frame"], None, baselines=False)
     for sample in dataset.samples:
         write_item(
@@ -47,7 +47,7 @@ def detections(query, *found: tuple[str, float, tuple[float, float, float, float
 
 @pytest.fixture
 def lvis(tmp_path: Path) -> Path:
-    """In the form of lvis_v1_val.json: pictures by their COCO address, what is not annotated exhaustively."""
+    """A small lvis_v1_val.json: pictures by their COCO address, categories that are not annotated exhaustively."""
     images, annotations = [], []
     categories = [{"id": 7, "name": "traffic_light", "frequency": "f"}, {"id": 9, "name": "crow", "frequency": "c"}]
 
@@ -105,7 +105,7 @@ def test_lvis_dense_takes_images_with_more_than_fifteen_and_scores_them(lvis: Pa
     assert scores.quality["AP50"].value == pytest.approx(51 / 101)
 
 
-def test_soda_a_turns_polygons_into_boxes_and_ignores_what_is_other(tmp_path: Path):
+def test_soda_a_turns_polygons_into_boxes_and_ignores_other_objects(tmp_path: Path):
     for name in ("00001", "00002"):
         write_image(tmp_path / "Images" / f"{name}.jpg")
     annotations = tmp_path / "Annotations" / "test"
@@ -121,14 +121,14 @@ def test_soda_a_turns_polygons_into_boxes_and_ignores_what_is_other(tmp_path: Pa
     assert len(dataset.samples) == 2
     query = dataset.samples[0].query
     assert "small vehicle" in query.classes
-    # A ship that overlaps a third of the true box counts at 0.1, not at 0.5; one on what is "other" does not count.
+    # A ship that overlaps a third of the true box counts at 0.1, not at 0.5; one on an "other" object does not count.
     found = detections(query, ("ship", 0.9, (10, 10, 20, 7)), ("ship", 0.8, (40, 40, 10, 6)))
     quality = scores_of(tmp_path / "out", dataset, {1: found}).quality
     assert (quality["AR10 small"].value, quality["AP10 small"].value) == (1.0, 1.0)
     assert quality["AR50 small"].value == 0.0
 
 
-def test_soda_d_ignores_what_is_marked(tmp_path: Path):
+def test_soda_d_ignores_marked_areas(tmp_path: Path):
     write_image(tmp_path / "Images" / "00003.jpg")
     box = {"image_id": 5, "area": 100, "iscrowd": 0}
     (tmp_path / "Annotations").mkdir()
@@ -155,7 +155,7 @@ def test_soda_d_ignores_what_is_marked(tmp_path: Path):
         dataset.samples[0].query, ("traffic-light", 0.9, (22, 22, 8, 8)), ("traffic-light", 0.5, (0, 0, 10, 5))
     )
     quality = scores_of(tmp_path / "out", dataset, {5: found}).quality
-    assert quality["AP10"].value == 1.0  # the higher-scored one lies on what is ignored: no false alarm
+    assert quality["AP10"].value == 1.0  # the higher-scored one lies on an ignored area: no false alarm
     assert quality["AP50"].value == 1.0
     assert quality["AP"].value == pytest.approx(0.1)  # an overlap of exactly 0.5 counts at the first of ten thresholds
 
@@ -192,7 +192,7 @@ def vstar(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_vstar_counts_answers_in_words_and_says_where_it_looked(vstar: Path, tmp_path: Path):
+def test_vstar_counts_answers_in_words(vstar: Path, tmp_path: Path):
     dataset = official.vstar(vstar, None, seed=0)
     answers = {1: "102", 2: "leather, I think", 3: None}
     found = {n: Result(64, 48, dataset.samples[n - 1].query, answer=answer) for n, answer in answers.items()}
