@@ -73,9 +73,9 @@ def lvis_dense(root: Path, count: int | None, seed: int) -> Dataset:
     Our choice: instances are counted by category, because a sample asks for one category.
 
     Args:
-        root: Directory with `lvis_v1_val.json` and the COCO pictures.
-        count: Number of samples, None for 1200.
-        seed: Seed of the draw.
+        root: As for `lvis_small`.
+        count: As for `lvis_small`.
+        seed: As for `lvis_small`.
 
     Returns:
         The data set.
