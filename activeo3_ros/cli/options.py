@@ -67,7 +67,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         type=whole_number(1, 512),
         default=1,
         metavar="N",
-        help="processes, each with a GPU where there are some",
+        help="processes, each with a GPU if there are any",
     )
     parser.add_argument(
         "--bootstrap",
