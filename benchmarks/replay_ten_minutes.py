@@ -24,8 +24,9 @@ import cv2
 import numpy as np
 
 from activeo3_ros.assets.packages import MOTORWAY_PICTURE, require
-from activeo3_ros.bags.writing import COMPRESSED_TYPE, BagWriter, typestore
+from activeo3_ros.bags.writing import COMPRESSED_TYPE, BagWriter
 from activeo3_ros.codecs.image_files import read_image
+from activeo3_ros.codecs.result_cdr import typestore
 from activeo3_ros.demo.camera_path import film
 
 RATE_HZ = 10

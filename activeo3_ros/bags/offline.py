@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ..codecs.result_cdr import RESULT_TYPE, canonical_cdr, from_cdr, result_message, to_cdr
 from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Status
 from .reading import Bag, DamagedMessage, Entry, entries_between
-from .result_message import deserialize_result, serialize_result, without_times
 from .writing import (
     IMAGE_TYPES,
-    RESULT_TYPE,
     BagWriter,
     camera_of,
     frame_from_message,
@@ -115,7 +115,7 @@ def replay(
             writer.add_topic(topic, bag.topics[topic].type)
     old: dict[tuple[str, int], deque[bytes]] = {}
     for cdr in recorded:
-        message = deserialize_result(cdr)
+        message = from_cdr(cdr)
         old.setdefault((message.camera, stamp_ns(message)), deque()).append(cdr)
     for number, entry in enumerate(entries):
         if not goes_on(number, outcome):
@@ -130,19 +130,21 @@ def replay(
             continue
         outcome.reading_s += time.perf_counter() - start
         if earlier:
-            result: bytes | None = earlier.popleft()
+            cdr = earlier.popleft()
+            result = from_cdr(cdr)
             outcome.resumed += 1
         else:
             result = _perceive(image, bag.topics[entry.topic].type, entry, perception, query, budget, outcome)
-        if result is None:
-            continue
+            if result is None:
+                continue
+            cdr = to_cdr(result)
         start = time.perf_counter()
         outcome.processed += 1
-        outcome.failed += deserialize_result(result).status == Status.FAILED
-        outcome.digest.update(without_times(result))
+        outcome.failed += result.status == Status.FAILED
+        outcome.digest.update(canonical_cdr(result))
         if with_images:
             writer.write(entry.topic, entry.log_time_ns, image)
-        writer.write(RESULT_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, result)
+        writer.write(RESULT_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, cdr)
         outcome.writing_s += time.perf_counter() - start
     return outcome
 
@@ -155,8 +157,8 @@ def _perceive(
     query: Query,
     budget: Budget,
     outcome: ReplayOutcome,
-) -> bytes | None:
-    """The serialized result for one image message; None if not even its header can be read."""
+) -> Any:
+    """The `PerceptionResult` for one image message; None if not even its header can be read."""
     camera = camera_of(entry.topic)
     start = time.perf_counter()
     try:
@@ -176,7 +178,7 @@ def _perceive(
         outcome.reading_s += decoded - start
         result = perception.perceive(frame, query, budget)
         outcome.perceiving_s += time.perf_counter() - decoded
-    return serialize_result(result, camera, stamp_ns(message), message.header.frame_id)
+    return result_message(result, camera, stamp_ns(message), message.header.frame_id)
 
 
 def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mcap.writer import CompressionType, Writer
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
-from rosbags.typesys.store import Typestore
 
-from ..assets.resources import message_directory
 from ..codecs.image_files import MAX_IMAGE_PIXELS, Picture
 from ..codecs.image_message import compressed_to_bgr, image_to_bgr
+from ..codecs.result_cdr import typestore
 from ..core import Frame, InvalidInput
 from .reading import Bag, DamagedMessage
 
@@ -28,19 +25,7 @@ logger = logging.getLogger(__name__)
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE)
-RESULT_TYPE = "activeo3_ros/msg/PerceptionResult"
 CHUNK_BYTES = 4 << 20
-
-
-@lru_cache(maxsize=1)
-def typestore() -> Typestore:
-    """ROS 2's common message types and ours."""
-    store = get_typestore(Stores.ROS2_JAZZY)
-    types: dict[str, Any] = {}
-    for path in sorted(message_directory().glob("*.msg")):
-        types.update(get_types_from_msg(path.read_text(encoding="utf-8"), f"activeo3_ros/msg/{path.stem}"))
-    store.register(types)
-    return store
 
 
 class BagWriter:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..codecs.image_files import Picture, find_images, read_image, write_image
 from ..codecs.picture import caption, draw
-from ..codecs.result_json import result_to_dict
+from ..codecs.result_json import to_json
 from ..core import Box, Frame, InvalidInput, Result, Status
 from ..presets import load_preset
 from .main import BAD_INPUT, FAILURE, SUCCESS
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return code
 
     perception = preset.build()
-    perception.prepare(query)
+    perception.load(query)
     stems = _unique_stems(paths)
     for path in tqdm(paths, unit="picture", leave=False, disable=len(paths) == 1 or not sys.stderr.isatty()):
         try:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         result = perception.perceive(Frame(image), query, budget)
         if args.json:
-            tqdm.write(json.dumps(result_to_dict(result, str(path)), ensure_ascii=False))
+            tqdm.write(json.dumps(to_json(result, str(path)), ensure_ascii=False))
         else:
             tqdm.write(describe(path, result))
         if result.status is Status.FAILED:

@@ -1,4 +1,4 @@
-"""Whether settings that came out of a file have the kind of value that a class expects."""
+"""Checks that settings from a file have the kind of value that a class expects."""
 
 from __future__ import annotations
 
@@ -14,14 +14,21 @@ KINDS: dict[type, tuple[tuple[type, ...], str]] = {
     float: ((int, float), "a number"),
     str: ((str,), "a text"),
 }
-"""For the type of a default: what is taken for it, and what people call that."""
+"""For the type of a default: the types that it accepts, and their name in messages."""
 
 
 def check_kinds(what: str, build: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for the first setting whose value is of another kind than the default that it replaces.
+    """Check that each setting is of the kind of the default that it replaces.
 
-    what: names the settings in the message, such as "engine 'vllm'". A setting without a default is of the kind that it
-    is annotated with; one that has no plain kind is not checked.
+    A setting without a default is of the kind that it is annotated with; one that has no plain kind is not checked.
+
+    Args:
+        what: Names the settings in the message, such as "engine 'vllm'".
+        build: Takes the settings as keyword arguments.
+        settings: The values.
+
+    Raises:
+        InvalidInput: The first setting of another kind.
     """
     parameters = inspect.signature(build).parameters
     for name, value in settings.items():
@@ -34,14 +41,23 @@ def check_kinds(what: str, build: Callable[..., Any], settings: Mapping[str, Any
 
 
 def check_complete(what: str, build: Callable[..., Any], settings: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for the first parameter of `build` that has no default and is not among the settings."""
+    """Check that no parameter of `build` without a default is missing from the settings.
+
+    Args:
+        what: Names the settings in the message.
+        build: Takes the settings as keyword arguments.
+        settings: The values.
+
+    Raises:
+        InvalidInput: The first parameter that is missing.
+    """
     for name, parameter in inspect.signature(build).parameters.items():
         if parameter.default is parameter.empty and name not in settings:
             raise InvalidInput(f"{what} needs the setting {name!r}")
 
 
 def _kind_of(parameter: inspect.Parameter) -> type | None:
-    """The key of `KINDS` for what a parameter takes; None where there is none."""
+    """The key of `KINDS` for a parameter; None where there is none."""
     if parameter.default is not parameter.empty:
         return type(parameter.default) if type(parameter.default) in KINDS else None
     return next((kind for kind in KINDS if parameter.annotation in (kind, kind.__name__)), None)

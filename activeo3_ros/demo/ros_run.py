@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bags.result_message import result_from_message
-from ..bags.writing import IMAGE_TYPE, RESULT_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
+from ..bags.writing import IMAGE_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
 from ..codecs.image_files import Picture
+from ..codecs.result_cdr import RESULT_TYPE
+from ..codecs.result_message import from_message
 from ..core import InvalidInput, Result, Status
 from ..node.transports import TRANSPORTS, own_domain, settings_for_images
 from .processes import ChildProcess, Processes
@@ -140,7 +141,7 @@ def _run_once(
 
 def read_results(path: Path) -> dict[int, Result]:
     """Read the recorded results, by the stamp of their frame in nanoseconds."""
-    return {stamp_ns(message): result_from_message(message) for _, message in read_messages(path, RESULT_TOPIC)}
+    return {stamp_ns(message): from_message(message) for _, message in read_messages(path, RESULT_TOPIC)}
 
 
 def count_frames(sent: Sequence[int], results: dict[int, Result]) -> FrameCounts:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -14,7 +13,8 @@ from ..assets.onnx_session import OnnxSession
 from ..assets.packages import CENTERNET, require
 from ..core.errors import InvalidInput
 from ..core.frame import Image, check_image
-from ..core.geometry import Boxes, from_corners
+from ..core.geometry import from_corners
+from ..core.results import DetectedBoxes
 
 INPUT_SIDE_PX = 512
 """Side of the square canvas that the model looks at."""
@@ -38,20 +38,11 @@ COCO_CLASSES = (
 """Name of each class id."""
 
 
-class DetectedBoxes(NamedTuple):
-    """What the model found in one image, best score first.
-
-    boxes: `(n, 4)` x, y, width, height in pixels of that image, inside it; scores: `(n,)` float32, 0 to 1;
-    class_ids: `(n,)` indices into `COCO_CLASSES`.
-    """
-
-    boxes: Boxes
-    scores: npt.NDArray[np.float32]
-    class_ids: npt.NDArray[np.intp]
-
-
 class CenterNet:
-    """The loaded detector; `detect` may be called from several threads."""
+    """The loaded model, a `core.interfaces.Detector`."""
+
+    names = COCO_CLASSES
+    concurrent = True
 
     def __init__(self, model: Path | None = None, threads: int | None = None) -> None:
         """model: the converted .onnx file, the prefetched one if None. threads: see `OnnxSession`.

@@ -16,8 +16,8 @@ from ..core.errors import InvalidInput
 from ..core.frame import GLOBAL_VIEW, Image, View, fit_within
 from ..core.geometry import Box, non_maximum_suppression
 from ..core.query import Query
-from ..core.results import Finding, Findings, Grounding
-from .centernet import COCO_CLASSES, CenterNet, DetectedBoxes
+from ..core.results import DetectedBoxes, Finding, Findings, Grounding
+from .centernet import COCO_CLASSES, CenterNet
 from .text_reader import TextLine, TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
 
@@ -88,7 +88,7 @@ class EmbeddedTask:
 
     def findings(self, seen: DetectedBoxes, target: Target) -> list[Finding]:
         """What of it the target asks for, in view pixels, best score first; each object once."""
-        boxes, scores, class_ids = seen
+        boxes, scores, class_ids = seen.boxes, seen.scores, seen.class_ids
         kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
         findings = []
         for name in target.classes:

@@ -9,15 +9,14 @@ Files are replaced atomically: a file is whole or absent.
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..codecs.result_json import result_to_dict
-from ..core import Box, Cost, Detection, InvalidInput, Query, Region, Result, Status
+from ..codecs.result_json import from_json, to_json
+from ..core import InvalidInput, Result, Status
 from .datasets import Dataset, Sample, read_json
 from .methods import Method
 
@@ -71,31 +70,14 @@ def result_to_item(sample: Sample, result: Result) -> dict[str, Any]:
         result: Boxes in source pixels.
 
     Returns:
-        The keys of `activeo3 perceive --json`, with `sample`, `message` and `cost.calls`.
+        The keys of `activeo3 perceive --json`, with `sample`.
     """
-    item = {"sample": sample.id, **result_to_dict(result, sample.name), "message": result.status_message}
-    item["cost"]["calls"] = result.cost.calls
-    return item
+    return {"sample": sample.id, **to_json(result, sample.name)}
 
 
 def result_from_item(item: Mapping[str, Any]) -> Result:
     """Convert the content of a file to a result that can be drawn, without groundings and masks."""
-    return Result(
-        item["width"],
-        item["height"],
-        Query(item["query"]),
-        Status[item["status"].upper()],
-        item.get("message", ""),
-        regions=tuple(
-            Region(_box(r), r["label"], _nan_if_none(r["score"]), _nan_if_none(r["zoom"])) for r in item["regions"]
-        ),
-        detections=tuple(
-            Detection(d["label"], _nan_if_none(d["score"]), _box(d), d["region"]) for d in item["detections"]
-        ),
-        answer=item["answer"],
-        timings_ms=item["timings_ms"],
-        cost=Cost(item["cost"]["views"], item["cost"]["pixels"], item["cost"]["tokens"]),
-    )
+    return from_json({**item, "groundings": (), "masks": ()})
 
 
 def failed_item(sample: Sample, error: Exception) -> dict[str, Any]:
@@ -144,11 +126,3 @@ def write_atomically(path: Path, text: str) -> None:
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, path)
-
-
-def _box(row: Mapping[str, float]) -> Box:
-    return Box(row["x"], row["y"], row["width"], row["height"])
-
-
-def _nan_if_none(value: float | None) -> float:
-    return math.nan if value is None else value

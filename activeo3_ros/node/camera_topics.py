@@ -17,9 +17,10 @@ from visualization_msgs.msg import MarkerArray
 
 from activeo3_ros import msg
 
+from ..codecs.result_message import array_message, to_message
 from . import overlays, qos
-from . import result_message as messages
 from .frame_counters import Gaps
+from .message_types import RCLPY
 from .scheduling import FrameOutcome
 
 try:
@@ -75,11 +76,11 @@ class CameraTopics:
         The lists go out only where the frame was perceived: an empty list must not be mistaken for an empty road.
         """
         completed = self._node.get_clock().now().to_msg()
-        result = messages.result_message(self.camera, outcome.header, outcome.result, completed)
+        result = to_message(outcome.result, RCLPY, self.camera, outcome.header, completed)
         self._result.publish(result)
         if result.status != msg.PerceptionResult.STATUS_FAILED:
-            for name, message in messages.array_messages(result).items():
-                self._arrays[name].publish(message)
+            for name, publisher in self._arrays.items():
+                publisher.publish(array_message(name, result, RCLPY))
         try:
             self._show(outcome, result, marker_distance_m)
         except Exception as error:

@@ -48,7 +48,11 @@ def markers(result: msg.PerceptionResult, info: CameraInfo, distance_m: float) -
     if not (info.k[0] > 0 and info.k[4] > 0 and result.image_width and info.width):
         return MarkerArray(markers=[clear])
     boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
-    boxes += [("detections", d.box, caption(d.label, d.score), DETECTION_COLOUR) for d in result.detections]
+    grounded = {g.detection for g in result.groundings}  # one label an object
+    boxes += [
+        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), DETECTION_COLOUR)
+        for index, d in enumerate(result.detections)
+    ]
     boxes += [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
     drawn = []
     for index, (namespace, box, text, colour) in enumerate(boxes):
@@ -63,16 +67,17 @@ def markers(result: msg.PerceptionResult, info: CameraInfo, distance_m: float) -
                 points=[*corners, corners[0]],
             )
         )
-        text = _marker(
-            result.header,
-            namespace,
-            len(boxes) + index,
-            Marker.TEXT_VIEW_FACING,
-            colour,
-            text=text,
-        )
-        text.pose.position = corners[0]
-        drawn.append(text)
+        if text:
+            label = _marker(
+                result.header,
+                namespace,
+                len(boxes) + index,
+                Marker.TEXT_VIEW_FACING,
+                colour,
+                text=text,
+            )
+            label.pose.position = corners[0]
+            drawn.append(label)
     return MarkerArray(markers=[clear, *drawn])
 
 

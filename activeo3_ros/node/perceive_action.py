@@ -16,8 +16,9 @@ from rclpy.node import Node
 
 from activeo3_ros import action, msg
 
+from ..codecs.result_message import region_messages
 from ..core import Budget, InvalidInput, Query, Region
-from .result_message import region_messages
+from .message_types import RCLPY
 from .scheduling import Busy, FrameOutcome, PerceiveRequest, Worker
 
 FRAME_WAIT_S = 5.0
@@ -97,7 +98,7 @@ class PerceiveActionServer:
         look = self._request(handle.request, worker.settings.budget)
 
         def tell(stage: str, regions: Sequence[Region]) -> None:
-            handle.publish_feedback(action.Perceive.Feedback(stage=stage, regions=region_messages(regions)))
+            handle.publish_feedback(action.Perceive.Feedback(stage=stage, regions=region_messages(regions, RCLPY)))
 
         look.feedback = tell
         while not worker.ready(look.query) and not handle.is_cancel_requested:

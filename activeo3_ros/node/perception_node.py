@@ -31,13 +31,14 @@ from std_srvs.srv import SetBool
 from activeo3_ros import msg, srv
 
 from ..codecs import image_message as conversions
+from ..codecs.result_message import to_message
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..presets import load_preset
 from . import diagnostics, parameters, qos
-from . import result_message as messages
 from .camera_topics import CameraTopics, create_diagnostics_publisher
 from .frame_counters import Counts, FrameCounters
 from .lifecycle import FAILURE, SUCCESS, ManagedNode, logged
+from .message_types import RCLPY
 from .perceive_action import PerceiveActionServer
 from .scheduling import FrameOutcome, Prepared, Rejected, Settings, Worker
 
@@ -242,7 +243,7 @@ class PerceptionNode(ManagedNode):
 
     def _look_message(self, outcome: FrameOutcome) -> msg.PerceptionResult:
         now = self.get_clock().now().to_msg()
-        return messages.result_message(outcome.camera, outcome.header, outcome.result, now)
+        return to_message(outcome.result, RCLPY, outcome.camera, outcome.header, now)
 
     # Parameters and services
 

@@ -23,7 +23,8 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from ..bags.writing import RESULT_TYPE, read_serialized
+from ..bags.writing import read_serialized
+from ..codecs.result_cdr import RESULT_TYPE
 from ..core import InvalidInput
 from .message_types import message_class
 

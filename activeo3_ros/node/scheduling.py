@@ -327,7 +327,7 @@ class Worker:
 
     def _prepare_query(self, perception: ActivePerception, query: Query, preparation: Preparation) -> None:
         try:
-            perception.prepare(query)
+            perception.load(query)
         except UnsupportedQuery as error:
             preparation.error = error
         except Exception:

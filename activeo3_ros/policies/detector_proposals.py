@@ -21,8 +21,8 @@ from ..core.errors import InvalidInput
 from ..core.frame import View
 from ..core.geometry import Box, Boxes, as_array, non_maximum_suppression
 from ..core.query import Query
-from ..core.results import Finding, Findings, Proposal, Region
-from ..detectors.centernet import COCO_CLASSES, DetectedBoxes
+from ..core.results import DetectedBoxes, Finding, Findings, Proposal, Region
+from ..detectors.centernet import COCO_CLASSES
 from ..detectors.embedded import EmbeddedTask
 from ..detectors.vocabulary import Target
 

@@ -38,14 +38,10 @@ class GrabCut:
         self.iterations, self.margin, self.max_side = iterations, margin, max_side
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
-        masks = []
-        for detection in detections:
-            mask = self._segment_one(frame, detection)
-            if mask is not None:
-                masks.append(mask)
-        return masks
+        masks = (self._segment_one(frame, detection, index) for index, detection in enumerate(detections))
+        return [mask for mask in masks if mask is not None]
 
-    def _segment_one(self, frame: Frame, detection: Detection) -> InstanceMask | None:
+    def _segment_one(self, frame: Frame, detection: Detection, index: int) -> InstanceMask | None:
         box = detection.box.snapped(frame.width, frame.height)
         if min(box.width, box.height) < MIN_SIDE_PX:
             return None
@@ -74,4 +70,4 @@ class GrabCut:
         )
         if not MIN_SHARE <= mask.mean() <= MAX_SHARE:
             return None
-        return InstanceMask(detection.label, detection.score, box, mask, detection.region)
+        return InstanceMask(detection.label, detection.score, box, mask, detection.region, index)

@@ -55,7 +55,7 @@ class Sam:
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
         masks = []
-        for detection in detections:
+        for index, detection in enumerate(detections):
             box = detection.box.snapped(frame.width, frame.height)
             dx, dy = self.margin * box.width, self.margin * box.height
             window = Box(box.x - dx, box.y - dy, box.width + 2 * dx, box.height + 2 * dy)
@@ -63,7 +63,7 @@ class Sam:
             inside = Box(box.x - window.x, box.y - window.y, box.width, box.height)
             mask = self.mask(frame.image[window.slices()], box=inside)[inside.slices()]
             if mask.any():
-                masks.append(InstanceMask(detection.label, detection.score, box, mask, detection.region))
+                masks.append(InstanceMask(detection.label, detection.score, box, mask, detection.region, index))
         return masks
 
     def mask(

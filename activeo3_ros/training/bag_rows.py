@@ -14,7 +14,8 @@ import cv2
 
 from ..bags.offline import choose_topics
 from ..bags.reading import Bag
-from ..bags.writing import RESULT_TYPE, camera_of, read_messages
+from ..bags.writing import camera_of, read_messages
+from ..codecs.result_cdr import RESULT_TYPE
 from ..core.errors import InvalidInput
 from ..core.results import Status
 from ..evaluation.datasets import coco_of_bag, read_coco

@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 from mcap.writer import CompressionType, Writer
 
-from activeo3_ros.bags.writing import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image, typestore
+from activeo3_ros.bags.writing import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image
+from activeo3_ros.codecs.result_cdr import typestore
 
 TOPIC = "/camera/image_raw"
 START_NS = 1_700_000_000_000_000_000

@@ -20,13 +20,13 @@ from activeo3_ros.node.transports import PROFILES, TRANSPORTS
 BOX = {"x", "y", "width", "height"}
 RESULT_KEYS = [
     *("image", "width", "height", "status", "query", "regions", "detections", "groundings", "masks", "answer"),
-    *("timings_ms", "cost"),
+    *("timings_ms", "cost", "status_message", "notes", "reasoning", "regions_age_ms"),
 ]
 RECORD_KEYS = {
     "regions": BOX | {"label", "score", "zoom"},
-    "detections": BOX | {"label", "score", "region"},
-    "groundings": BOX | {"phrase", "score", "region", "text"},
-    "masks": BOX | {"label", "score", "region", "size", "counts"},
+    "detections": BOX | {"label", "score", "region", "existence", "carried", "track_id"},
+    "groundings": BOX | {"phrase", "score", "region", "text", "detection"},
+    "masks": BOX | {"label", "score", "region", "detection", "size", "counts"},
 }
 """The documented keys of `perceive --json`: of the result, in their order, and of each record in its lists."""
 
@@ -124,7 +124,7 @@ def test_json_has_exactly_the_documented_keys(perceived):
     assert result["regions"]
     assert result["detections"]
     assert result["masks"]
-    assert set(result["cost"]) == {"views", "pixels", "tokens"}
+    assert set(result["cost"]) == {"views", "pixels", "tokens", "calls"}
     assert result["cost"]["views"] == len(result["regions"]) + 1
     assert result["timings_ms"]["total"] > 0
 

@@ -86,7 +86,8 @@ def test_masks_lie_in_their_boxes_and_follow_the_object(perception, motorway):
     for mask in result.masks:
         assert mask.mask.shape == (mask.box.height, mask.box.width)
         assert 0.05 <= mask.mask.mean() <= 0.98
-        assert mask.box in [d.box.snapped(motorway.width, motorway.height) for d in result.detections]
+        assert mask.box == result.detections[mask.detection].box.snapped(motorway.width, motorway.height)
+    assert [mask.detection for mask in result.masks] == sorted({mask.detection for mask in result.masks})
 
 
 def test_an_empty_scene_is_complete_and_empty(perception):

@@ -99,11 +99,12 @@ class FakeSegmenter:
     def segment(self, frame: Frame, detections: Sequence) -> list:
         from activeo3_ros.core import InstanceMask
 
-        boxes = [found.box.snapped(frame.width, frame.height) for found in detections]
-        return [
-            InstanceMask(found.label, found.score, box, np.ones((int(box.height), int(box.width)), bool), found.region)
-            for found, box in zip(detections, boxes, strict=True)
-        ]
+        masks = []
+        for index, found in enumerate(detections):
+            box = found.box.snapped(frame.width, frame.height)
+            pixels = np.ones((int(box.height), int(box.width)), bool)
+            masks.append(InstanceMask(found.label, found.score, box, pixels, found.region, index))
+        return masks
 
 
 @dataclasses.dataclass

@@ -14,7 +14,8 @@ from mcap.writer import CompressionType
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
 from activeo3_ros.bags.reading import Bag, Damage, DamagedMessage, entries_between
-from activeo3_ros.bags.writing import IMAGE_TYPE, typestore
+from activeo3_ros.bags.writing import IMAGE_TYPE
+from activeo3_ros.codecs.result_cdr import typestore
 from activeo3_ros.core import InvalidInput
 
 COUNT = 12

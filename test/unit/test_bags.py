@@ -7,16 +7,15 @@ import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
-from activeo3_ros.bags.result_message import result_from_message
 from activeo3_ros.bags.writing import (
     IMAGE_TYPE,
-    RESULT_TYPE,
     BagWriter,
     read_frames,
     read_messages,
     serialize_image,
-    typestore,
 )
+from activeo3_ros.codecs.result_cdr import RESULT_TYPE, typestore
+from activeo3_ros.codecs.result_message import from_message
 from activeo3_ros.core import InvalidInput
 
 TOPIC = "/camera/image_raw"
@@ -61,8 +60,8 @@ def test_a_result_comes_back_as_the_core_gave_it(tmp_path):
     message = types[RESULT_TYPE](
         header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 2), "optical"),
         camera="camera", status=1, status_message="late", query="car", query_revision=3, image_width=16, image_height=9,
-        regions=[types["activeo3_ros/msg/ZoomRegion"](0, box, "far away", float("nan"), 2.0)],
-        detections=[types["activeo3_ros/msg/Detection"]("car", 0.5, box, -1, "")],
+        regions=[types["activeo3_ros/msg/ZoomRegion"](0, box, "far away", float("nan"), 2.0)], regions_age_ms=0.0,
+        detections=[types["activeo3_ros/msg/Detection"]("car", 0.5, float("nan"), box, -1, False, "")],
         groundings=[], masks=[], answer="", reasoning="", views=4, pixels=100, tokens=0,
         timings=[types["activeo3_ros/msg/StageTiming"]("sense", 1.5)],
         completed=types["builtin_interfaces/msg/Time"](1, 3),
@@ -71,7 +70,7 @@ def test_a_result_comes_back_as_the_core_gave_it(tmp_path):
         writer.add_topic("/activeo3/camera/result", RESULT_TYPE)
         writer.write("/activeo3/camera/result", 5, bytes(store.serialize_cdr(message, RESULT_TYPE)))
     ((stamp, read),) = read_messages(path, "/activeo3/camera/result")
-    result = result_from_message(read)
+    result = from_message(read)
     assert stamp == 5
     assert (result.width, result.height, result.status.name, result.status_message) == (16, 9, "COARSE", "late")
     assert result.detections[0].box.as_tuple() == (1, 2, 3, 4)

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.core import Box, Budget, Finding, Frame, Query
-from activeo3_ros.detectors.centernet import COCO_CLASSES, DetectedBoxes
+from activeo3_ros.core import Box, Budget, DetectedBoxes, Finding, Frame, Query
+from activeo3_ros.detectors.centernet import COCO_CLASSES
 from activeo3_ros.detectors.vocabulary import load_vocabulary
 from activeo3_ros.policies.detector_proposals import DetectorProposals, detectability, position_at_size
 from activeo3_ros.policies.fixed import CentreCrop, FullFrame, Grid, Random

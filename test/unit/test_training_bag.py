@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from bag_fixtures import START_NS, STEP_NS, picture, raw_messages, write_mcap
 
-from activeo3_ros.bags.result_message import serialize_result
-from activeo3_ros.bags.writing import RESULT_TYPE
 from activeo3_ros.cli import main as cli
+from activeo3_ros.codecs.result_cdr import RESULT_TYPE, result_message, to_cdr
 from activeo3_ros.core import Box, Detection, Query, Result, Status
 from activeo3_ros.training.rows import read_rows
 
@@ -29,7 +28,7 @@ def write_results(path: Path, results: list[tuple[int, str, Result]]) -> Path:
     messages = []
     for number, camera, result in results:
         stamp = START_NS + number * STEP_NS
-        messages.append((stamp, serialize_result(result, camera, stamp, "optical")))
+        messages.append((stamp, to_cdr(result_message(result, camera, stamp, "optical"))))
     return write_mcap(path, messages, topic="/camera/perception", kind=RESULT_TYPE)
 
 
