@@ -21,7 +21,9 @@ from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_
 from activeo3_ros.evaluation.methods import choose_methods
 from activeo3_ros.evaluation.multiple_choice import LETTERS, chosen_option, letter_order
 from activeo3_ros.evaluation.published import MEASURED, PUBLISHED, ROWS, beside_published
+from activeo3_ros.evaluation.report import report_html
 from activeo3_ros.evaluation.scoring import score
+from activeo3_ros.evaluation.settings import RunSettings
 
 NAN = float("nan")
 
@@ -270,6 +272,41 @@ def test_published_rows_stand_beside_ours_and_say_so(lvis: Path, tmp_path: Path)
     assert [row.origin for row in rows] == [PUBLISHED] * 3 + [MEASURED]
     assert rows[1].numbers == {"APs": "4.3", "ARs": "5.5"}
     assert rows[-1].numbers == {"APs": "0.0", "ARs": "0.0"}
+
+
+def test_the_report_has_every_section_and_escapes_names(tmp_path: Path):
+    pytest.importorskip("jinja2", reason="needs requirements/eval.txt")
+    pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
+
+    def cannot_load() -> None:
+        raise InvalidInput("the file is gone")
+
+    truth = {
+        "images": [{"id": 1}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 10], "area": 200, "iscrowd": 0}
+        ],
+        "categories": [{"id": 1, "name": "<i>car</i>"}, {"id": 2, "name": "bus"}],
+    }
+    sample = Sample(1, "a & b.jpg", Query(), cannot_load)
+    dataset = Dataset("roads", [sample], truth, {"<i>car</i>": 1, "bus": 2})
+    found = detections(Query(), ("<i>car</i>", NAN, (10, 10, 20, 10)), ("unicorn", 0.5, (0, 0, 9, 9)))
+    scores = scores_of(tmp_path, dataset, {1: replace(found, timings_ms={"total": 5.0})})
+    rows = beside_published([scores], ROWS["lvis-dense"], (("APs", "AP small"), ("ARs", "AR small")))
+    page = report_html(RunSettings(tmp_path, "Is 1 < 2?", ["evaluate"]), dataset, [scores], [], rows)
+    assert "<h1>Is 1 &lt; 2?</h1>" in page
+    assert "<th>&lt;i&gt;car&lt;/i&gt;</th>" in page
+    assert "<i>car" not in page
+    for part in (
+        "1 detections have no score",
+        "no category of the truth and do not count:\nunicorn (1).",
+        "Beside what was published",
+        "By category, AP / AR",
+        "a &amp; b.jpg: the frame cannot be read.",
+        "<td>activeo3 evaluate</td>",
+    ):
+        assert part in page, part
+    assert page.count("<svg") == 3
 
 
 @pytest.mark.parametrize(
