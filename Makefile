@@ -42,7 +42,8 @@ lint: setup
 # A file of tests stays with one process, so that its node and its models start once.
 test: lint prefetch
 	@$(ACTIVATE)
-	pytest -n auto --dist loadfile
+	pytest -n auto --dist loadfile --cov --cov-report=html
+	echo "coverage: $$(coverage report --format=total) % of the lines, without child processes; by file: out/coverage/index.html"
 
 bench: prefetch
 	@$(ACTIVATE)
@@ -52,4 +53,4 @@ bench: prefetch
 	done
 
 clean:
-	rm -rf .venv build install log out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build install log out .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

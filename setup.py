@@ -28,7 +28,7 @@ bags = [  # replay, play, and bags as the input of evaluate and train
     "rosbags>=0.10",
     "zstandard>=0.21",
 ]
-evaluation = [*bags, "faster-coco-eval>=1.6.5", "matplotlib>=3.8"]
+evaluation = [*bags, "faster-coco-eval>=1.6.5", "jinja2>=3.1", "matplotlib>=3.8"]
 train = [*gpu, "datasets>=3", "peft>=0.14", "tensorboard>=2.18", "trl>=1.6"]
 
 setup(
@@ -48,6 +48,7 @@ setup(
     package_data={
         "activeo3_ros": ["py.typed", "models/**/*"],
         "activeo3_ros.config": ["**/*"],
+        "activeo3_ros.evaluation": ["templates/*"],
         "activeo3_ros.interfaces": ["*.msg"],
     },
     install_requires=["numpy>=1.26", "opencv-python-headless>=4.8,<5", "pillow>=10.1", "pyyaml>=6", "tqdm>=4.66"],

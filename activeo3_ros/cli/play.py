@@ -13,8 +13,8 @@ from tqdm import tqdm
 from ..bags.pacing import Pacer
 from ..bags.reading import Bag, Entry, topic_type
 from ..core import InvalidInput
+from .argument_types import number
 from .main import SUCCESS
-from .options import number
 
 if TYPE_CHECKING:
     from ..node.bag_publisher import BagPublisher

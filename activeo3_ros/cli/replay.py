@@ -23,8 +23,9 @@ from ..bags.reading import Bag, Damage, Entry
 from ..bags.writing import BagWriter
 from ..core import Budget, InvalidInput, Query
 from ..presets import Preset, load_preset
-from .main import FAILURE, SUCCESS, whole_number
-from .options import add_preset_arguments, add_query_arguments, budget_of, number, query_of
+from .argument_types import number, whole_number
+from .main import FAILURE, SUCCESS
+from .options import add_preset_arguments, add_query_arguments, budget_of, query_of
 
 EACH_MESSAGE = 1
 """Bytes of a chunk of the results: each result is on its way to the disk before the next frame begins."""

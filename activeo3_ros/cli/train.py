@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..core import InvalidInput
 from ..training.builders import BAG, KINDS, build
-from .main import SUCCESS, whole_number
+from .argument_types import whole_number
+from .main import SUCCESS
 
 MAX_ROWS = 10_000_000
 

@@ -1,11 +1,11 @@
-"""A benchmark that runs anywhere: real vehicles, pasted small into large real scenes, so that their boxes are exact.
+"""A data set without downloads: real vehicles, pasted small into large real scenes, so that their boxes are exact.
 
-The vehicles are cut out of two road pictures of the package sahi (MIT licence, see `assets`), the scenes are parts of
+The vehicles are cut out of two road pictures of the package sahi (MIT licence, see `assets`); the scenes are parts of
 the same pictures without vehicles. Vehicles stand in groups on the ground of the scene and shrink towards its horizon,
 as on a road. Everything follows from the seed; nothing is stored.
 
-What it cannot say: how well anything works on real small objects, whose light, blur and noise are those of the scene.
-It says which of several policies puts the same pixels to better use.
+It shows which of several policies makes better use of the same pixels. It does not show how well a method works on real
+small objects, whose light, blur and noise are those of their scene.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .datasets import Dataset, Sample
 SCENE_SIZE = (1920, 1080)
 """Width and height in pixels."""
 LABELS = ("car", "truck", "bus")
-"""What detectors call the vehicles. All are one category: a jeep is a car to one detector and a truck to another."""
+"""Labels that detectors give the vehicles. All count as one category: detectors disagree whether a jeep is a car."""
 CATEGORY = "vehicle"
 GROUPS = (1, 4)
 VEHICLES_IN_GROUP = (1, 6)
@@ -39,7 +39,7 @@ SIDE_PX = (9.0, 46.0)
 SIDE_SCATTER = 0.25
 """Standard deviation of the logarithm of that."""
 MAX_OVERLAP = 0.05
-"""Share of a vehicle that another may hide."""
+"""Share of a vehicle that another one may hide."""
 MIN_SIDE_PX = 5
 SOLID = 0.5
 """A pixel belongs to a vehicle from this opacity on."""
@@ -47,9 +47,13 @@ SOLID = 0.5
 
 @dataclass(frozen=True)
 class _Source:
-    """Where things are in one picture. vehicles: boxes to cut out, in pixels.
+    """One picture with its vehicles and its empty part.
 
-    scene: a part without vehicles. horizon: where the ground begins, as a share of the scene's height.
+    Attributes:
+        picture: The file.
+        vehicles: Boxes to cut out, in pixels.
+        scene: Box of a part without vehicles, in pixels.
+        horizon: Upper end of the ground, as a share of the scene's height.
     """
 
     picture: PackagedFile
@@ -90,7 +94,7 @@ class Cutout:
 
 @dataclass(frozen=True)
 class Scene:
-    """A picture with what was pasted into it: boxes in pixels, and masks of the whole picture."""
+    """A picture, the boxes of its vehicles in pixels, and their masks, each `(h, w)` bool of the whole picture."""
 
     image: Picture
     boxes: tuple[Box, ...]
@@ -98,7 +102,19 @@ class Scene:
 
 
 def composite(count: int, seed: int, masks: bool = False) -> Dataset:
-    """`count` scenes. The same seed gives the same scenes, whatever their number."""
+    """Make the data set.
+
+    Args:
+        count: Number of scenes.
+        seed: The same seed gives the same scenes, whatever their number.
+        masks: Whether to ask for masks as well.
+
+    Returns:
+        The data set, with boxes and masks.
+
+    Raises:
+        AssetError: The pictures were not prefetched.
+    """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     samples = []
@@ -141,7 +157,15 @@ class _Loader:
 
 
 def make_scene(seed: int, index: int) -> Scene:
-    """The scene of a number."""
+    """Compose one scene.
+
+    Args:
+        seed: Seed of the data set.
+        index: Number of the scene.
+
+    Returns:
+        A scene of `SCENE_SIZE`.
+    """
     generator = np.random.default_rng([seed, index])
     source = SOURCES[int(generator.integers(len(SOURCES)))]
     image = _background(source, generator)
@@ -174,7 +198,7 @@ def make_scene(seed: int, index: int) -> Scene:
 
 
 def _background(source: _Source, generator: np.random.Generator) -> Picture:
-    """The empty part of a picture, at a random place and scale, as large as a scene."""
+    """A random part of the picture's empty part, enlarged to the size of a scene."""
     x, y, width, height = source.scene
     part = read_source(source.picture)[y : y + height, x : x + width]
     wide = min(width, height * SCENE_SIZE[0] / SCENE_SIZE[1])
@@ -188,7 +212,7 @@ def _background(source: _Source, generator: np.random.Generator) -> Picture:
 
 
 def _places(source: _Source, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
-    """Where vehicles touch the ground, the farthest first: groups, each a short row that leads into the depth."""
+    """Ground points of vehicles, the farthest first: groups, each a short row that leads into the depth."""
     width, height = SCENE_SIZE
     places = []
     for _ in range(int(generator.integers(GROUPS[0], GROUPS[1] + 1))):
@@ -226,7 +250,7 @@ def _box_of(solid: Mask, left: int, top: int) -> Box:
 
 @lru_cache(maxsize=1)
 def vehicle_cutouts() -> tuple[Cutout, ...]:
-    """The vehicles, separated from the road by GrabCut; one that it cannot separate is left out."""
+    """The vehicles, separated from the road by GrabCut, without those that it cannot separate."""
     cutouts = []
     for source in SOURCES:
         frame = Frame(read_source(source.picture))
@@ -247,5 +271,9 @@ def _filled(mask: Mask) -> Mask:
 
 @lru_cache(maxsize=4)
 def read_source(picture: PackagedFile) -> Picture:
-    """A picture that was prefetched. Raises AssetError, with the command that gets it."""
+    """Read a prefetched picture.
+
+    Raises:
+        AssetError: It was not prefetched; names the command that does.
+    """
     return read_image(require(picture))

@@ -1,8 +1,8 @@
-"""Interactive segmentation: a policy says where a mask is wrong, a person's click corrects each place.
+"""Interactive segmentation, as ACTIVE-o3 (arXiv 2505.21457) evaluates it: clicks correct a mask in chosen regions.
 
-The protocol of ACTIVE-o3 (arXiv 2505.21457). The current mask is painted on the picture in translucent green; the
-policy marks up to three regions where it is wrong; in each region, seen at full resolution, a click of an oracle tells
-the segmenter about the largest error there. What counts is the IoU with the truth after 0, 1, 2 and 3 regions.
+The current mask is painted on the picture in translucent green. The policy marks up to three regions where the mask is
+wrong. In each region, cropped at full resolution, a simulated click shows the segmenter the largest error. The metric
+is the IoU with the ground truth after 0, 1, 2 and 3 regions.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ QUESTION = Query(
 GREEN = (0, 255, 0)
 OPACITY = 0.5
 CLICK_RADIUS_SHARE = 0.02
-"""Radius of what a click is taken to mark, as a share of the shorter side of the crop."""
+"""Radius of the disc that a click marks, as a share of the shorter side of the crop."""
 
 
 @dataclass(frozen=True)
 class Click:
-    """A point, in pixels of the picture that the segmenter sees, and whether it lies on the object."""
+    """A point, in pixels of the segmenter's picture, and whether it lies on the object."""
 
     x: int
     y: int
@@ -40,21 +40,47 @@ class Click:
 
 
 class Corrector(Protocol):
-    """A segmenter that can be told what is wrong."""
+    """A segmenter that takes corrections."""
 
     def start(self, image: Image, box: Box) -> Mask:
-        """`(h, w)` mask of the object in a box."""
+        """Segment the object in a box.
+
+        Args:
+            image: `(h, w, 3)` BGR picture.
+            box: In pixels of the picture.
+
+        Returns:
+            `(h, w)` bool mask.
+        """
 
     def correct(self, image: Image, mask: Mask, clicks: Sequence[Click]) -> Mask:
-        """A better mask of a picture, from its present one and what clicks say."""
+        """Correct a mask.
+
+        Args:
+            image: `(h, w, 3)` BGR picture.
+            mask: `(h, w)` bool, the present mask.
+            clicks: In pixels of the picture.
+
+        Returns:
+            `(h, w)` bool mask.
+        """
 
 
 def interact(
     frame: Frame, truth: Mask, box: Box, policy: SensingPolicy, corrector: Corrector, budget: Budget
 ) -> tuple[list[float], list[Region]]:
-    """IoU with the truth after 0 to `ZOOMS` regions, and those regions in source pixels.
+    """Run the protocol on one picture. A policy that marks fewer than `ZOOMS` regions keeps its last mask.
 
-    A policy that marks fewer regions keeps its last mask.
+    Args:
+        frame: The picture.
+        truth: `(h, w)` bool, the true mask.
+        box: Box of the object in source pixels.
+        policy: Marks the regions.
+        corrector: Makes the masks.
+        budget: Of the policy.
+
+    Returns:
+        IoU with the ground truth after 0 to `ZOOMS` regions, and the regions in source pixels.
     """
     mask = corrector.start(frame.image, box)
     ious = [mask_iou(mask, truth)]
@@ -77,7 +103,7 @@ def interact(
 
 
 def oracle_click(mask: Mask, truth: Mask) -> Click | None:
-    """Where a person would click: the point deepest inside the largest connected error; None if nothing is wrong."""
+    """Simulate a click of a person: the point deepest inside the largest connected error; None if nothing is wrong."""
     errors = (mask != truth).astype(np.uint8)
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(errors, connectivity=4)
     if count < 2:
@@ -90,27 +116,27 @@ def oracle_click(mask: Mask, truth: Mask) -> Click | None:
 
 
 def paint(image: Image, mask: Mask) -> Image:
-    """A copy of a picture with a mask in translucent green."""
+    """Copy a picture and paint a mask on it in translucent green."""
     painted = image.copy()
     painted[mask] = (painted[mask] * (1 - OPACITY) + np.array(GREEN) * OPACITY).astype(np.uint8)
     return painted
 
 
 def mask_iou(a: Mask, b: Mask) -> float:
-    """Intersection over union; two empty masks have 1."""
+    """Intersection over union of two `(h, w)` bool masks; 1 for two empty masks."""
     union = int((a | b).sum())
     return int((a & b).sum()) / union if union else 1.0
 
 
 class ErrorOracle:
-    """Marks the regions that hold the most wrong pixels. What no policy can be expected to beat by much."""
+    """Marks the regions that hold the most wrong pixels: an upper bound for policies, in practice."""
 
     SHARES = (1 / 3, 1 / 5, 1 / 8)
     """Sides of its regions, as shares of the longer side of the picture."""
 
     def __init__(self) -> None:
         self.errors: Mask = np.zeros((1, 1), bool)
-        """`(h, w)` of the source: where the mask is wrong."""
+        """`(h, w)` bool, true where the mask of the source is wrong."""
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         return width, height
@@ -127,7 +153,7 @@ class ErrorOracle:
         return Proposal(tuple(regions), used_view=False)
 
     def _best(self, wrong: np.ndarray[tuple[int, ...], np.dtype[np.float32]], share: float) -> tuple[float, Box]:
-        """The square of a size with the most wrong pixels; a smaller one that holds nearly as many is better."""
+        """Score and place of the square with the most wrong pixels; the score prefers small squares."""
         height, width = wrong.shape
         side = max(2, round(share * max(height, width)))
         tall, wide = min(side, height), min(side, width)
@@ -138,11 +164,11 @@ class ErrorOracle:
 
 
 class GrabCutCorrector:
-    """OpenCV's GrabCut: needs nothing, and knows nothing but colours."""
+    """OpenCV's GrabCut: needs no weights and separates by colour alone."""
 
     MAX_SIDE_PX = 640
     REACH_SHARE = 0.5
-    """How far from a click the mask is thought over, as a share of the longer side."""
+    """Distance from a click within which the mask may change, as a share of the longer side."""
     ITERATIONS = 3
 
     def start(self, image: Image, box: Box) -> Mask:
@@ -187,10 +213,18 @@ class SamCorrector:
     """Segment Anything (Kirillov et al. 2023) through transformers, from a local directory of weights."""
 
     MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-    """Of the channels red, green and blue, 0 to 255, that it was trained with."""
+    """Of red, green and blue, 0 to 255, in its training data."""
 
     def __init__(self, weights: str) -> None:
-        """Raises InvalidInput if there are no weights, MissingPackageError without torch or transformers."""
+        """Load the weights.
+
+        Args:
+            weights: Directory in the format of transformers.
+
+        Raises:
+            InvalidInput: There are no weights that can be read.
+            MissingPackageError: torch or transformers is not installed.
+        """
         self._torch = require_package("torch", "to run SAM")
         transformers = require_package("transformers", "to run SAM")
         try:
@@ -209,7 +243,7 @@ class SamCorrector:
     def correct(self, image: Image, mask: Mask, clicks: Sequence[Click]) -> Mask:
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         points = list(clicks)
-        deepest = oracle_click(np.zeros_like(mask), mask)  # what the mask is surest of keeps the object in mind
+        deepest = oracle_click(np.zeros_like(mask), mask)  # a click deep inside the mask keeps the object in mind
         if len(rows) and len(columns) and deepest is not None:
             points.append(deepest)
         return self._predict(image, points, None)
@@ -230,9 +264,9 @@ class SamCorrector:
             corners = [box.x * scale, box.y * scale, box.right * scale, box.bottom * scale]
             inputs["input_boxes"] = torch.tensor([[corners]], dtype=torch.float32)
         with torch.inference_mode():
-            said = self._model(
+            output = self._model(
                 **{name: value.to(self._device) for name, value in inputs.items()}, multimask_output=False
             )
-        logits = said.pred_masks[0, 0, 0].float().cpu().numpy()
+        logits = output.pred_masks[0, 0, 0].float().cpu().numpy()
         large = cv2.resize(logits, (self._side, self._side), interpolation=cv2.INTER_LINEAR)[: size[1], : size[0]]
         return np.asarray(cv2.resize(large, (width, height), interpolation=cv2.INTER_LINEAR) > 0)
