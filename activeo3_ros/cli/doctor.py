@@ -168,6 +168,7 @@ def _shared_memory() -> Check:
 def _cpu_packages() -> list[Check]:
     return [
         _package("numpy", "everything", "pip install numpy", load=True),
+        _package("msgspec", "everything", "pip install msgspec"),
         _opencv(),
         _package("PIL", "pictures in files, drawing", "pip install pillow", distribution="pillow"),
         _package("onnxruntime", "the embedded preset", "pip install onnxruntime", load=True),

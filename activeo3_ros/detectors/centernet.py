@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..assets.onnx_session import OnnxSession
+from ..assets.onnx_session import OnnxSession, Threads
 from ..assets.packages import CENTERNET, require
 from ..core.errors import InvalidInput
 from ..core.frame import Image, check_image
@@ -53,10 +53,16 @@ class DetectedBoxes(NamedTuple):
 class CenterNet:
     """The loaded detector; `detect` may be called from several threads."""
 
-    def __init__(self, model: Path | None = None, threads: int | None = None) -> None:
-        """model: the converted .onnx file, the prefetched one if None. threads: see `OnnxSession`.
+    def __init__(self, model: Path | None = None, threads: Threads = None) -> None:
+        """Load the model.
 
-        Raises AssetError if the model was not prefetched, MissingPackageError without onnxruntime.
+        Args:
+            model: The converted .onnx file; None for the prefetched one.
+            threads: CPU threads for one run; None for `onnx_session.default_threads`.
+
+        Raises:
+            AssetError: The model was not prefetched.
+            MissingPackageError: onnxruntime is not installed.
         """
         self._session = OnnxSession(model or require(CENTERNET), threads)
 

@@ -7,16 +7,17 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from ..core.budget import Budget
-from ..core.errors import InvalidInput
 from ..core.frame import GLOBAL_VIEW, Image, View, fit_within
 from ..core.geometry import Box, non_maximum_suppression
 from ..core.query import Query
 from ..core.results import Finding, Findings, Grounding
+from ..settings import validated, within
 from .centernet import COCO_CLASSES, CenterNet, DetectedBoxes
 from .text_reader import TextLine, TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
@@ -46,22 +47,22 @@ class EmbeddedTask:
 
     batch_size = 1
 
+    @validated
     def __init__(
         self,
-        threshold: float = 0.3,
-        max_readings: int = 4,
+        threshold: Annotated[float, within(0.01, 1)] = 0.3,
+        max_readings: Annotated[int, within(1, 100)] = 4,
         detector: CenterNet | None = None,
         reader: TextReader | None = None,
     ) -> None:
-        """threshold: the score from which a detection is reported, 0.01 to 1.
+        """Load the detector; the text reader is loaded when the first query asks to read.
 
-        max_readings: objects read in one view, the best-scored first, 1 to 100.
-        detector, reader: models to use instead of the shared ones.
+        Args:
+            threshold: Score from which a detection is reported.
+            max_readings: Objects read in one view, the best-scored first.
+            detector: Used instead of the one that this process shares.
+            reader: Used instead of one of its own.
         """
-        if not 0.01 <= threshold <= 1:
-            raise InvalidInput(f"threshold must be 0.01 to 1, got {threshold}")
-        if not 1 <= max_readings <= 100:
-            raise InvalidInput(f"max_readings must be 1 to 100, got {max_readings}")
         self.threshold = threshold
         self.max_readings = max_readings
         self.vocabulary = load_vocabulary(COCO_CLASSES)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 
-from ..assets.onnx_session import ModelError, checked_threads
+from ..assets.onnx_session import ModelError, Threads, default_threads
 from ..assets.packages import TEXT_DETECTOR, TEXT_RECOGNISER, require
-from ..core.errors import InvalidInput
 from ..core.frame import Image, check_image
 from ..core.optional import require_package
+from ..settings import validated, within
 
 MIN_SIDE_PX = 4
 """Nothing can be read in an image that is smaller than this."""
@@ -35,22 +35,28 @@ class TextLine:
 class TextReader:
     """The loaded models; one image is read at a time, also when several threads ask."""
 
-    def __init__(self, min_side: int = 320, threads: int | None = None) -> None:
-        """min_side: pixels to which the shorter side of a smaller image is enlarged before text is looked for, 32 to
-        2000; more finds smaller text and takes longer. threads: CPU threads, see `OnnxSession`.
+    @validated
+    def __init__(
+        self, min_side: Annotated[int, within(32, MAX_SIDE_PX, "pixels")] = 320, threads: Threads = None
+    ) -> None:
+        """Load the models, which were prefetched or are part of rapidocr: nothing is ever downloaded.
 
-        Nothing is ever downloaded. Raises MissingPackageError without rapidocr, AssetError if its models are not those
-        that belong to it.
+        Args:
+            min_side: A smaller image is enlarged until its shorter side has this length before text is searched in it;
+                more finds smaller text and takes longer.
+            threads: CPU threads; None for `onnx_session.default_threads`.
+
+        Raises:
+            MissingPackageError: rapidocr is not installed.
+            AssetError: Its models are not those that belong to it.
         """
-        if not 32 <= min_side <= MAX_SIDE_PX:
-            raise InvalidInput(f"min_side must be 32 to {MAX_SIDE_PX} pixels, got {min_side}")
         rapidocr = require_package("rapidocr", "to read text", TEXT_DETECTOR.requirement)
         self._read = rapidocr.RapidOCR(
             params={
                 "Global.log_level": "critical",
                 "Global.use_cls": False,
                 "Global.use_preprocess_img": False,
-                "EngineConfig.onnxruntime.intra_op_num_threads": checked_threads(threads),
+                "EngineConfig.onnxruntime.intra_op_num_threads": threads or default_threads(),
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
                 "Det.limit_side_len": min_side,
                 # With a path rapidocr neither looks for its models nor downloads them.

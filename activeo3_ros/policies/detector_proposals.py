@@ -12,12 +12,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 
 from ..core.budget import Budget
-from ..core.errors import InvalidInput
 from ..core.frame import View
 from ..core.geometry import Box, Boxes, as_array, non_maximum_suppression
 from ..core.query import Query
@@ -25,6 +25,7 @@ from ..core.results import Finding, Findings, Proposal, Region
 from ..detectors.centernet import COCO_CLASSES, DetectedBoxes
 from ..detectors.embedded import EmbeddedTask
 from ..detectors.vocabulary import Target
+from ..settings import validated, within
 
 Array = npt.NDArray[np.float64]
 
@@ -93,29 +94,24 @@ SEEN, BESIDE, FAR, READ = range(len(REASONS))
 class DetectorProposals:
     """Proposes the windows with the highest expected gain."""
 
+    @validated
     def __init__(
         self,
-        hint_threshold: float = 0.03,
-        max_magnification: float = 4.0,
-        neighbours: float = 0.25,
-        far_objects: float = 0.1,
+        hint_threshold: Annotated[float, within(0.01, 1)] = 0.03,
+        max_magnification: Annotated[float, within(1, 16)] = 4.0,
+        neighbours: Annotated[float, within(0, 10)] = 0.25,
+        far_objects: Annotated[float, within(0, 10)] = 0.1,
         task: EmbeddedTask | None = None,
     ) -> None:
-        """hint_threshold: the score from which something in the view is worth a thought, 0.01 to 1.
+        """Load the detector.
 
-        max_magnification: crop pixels for a source pixel beyond which there is nothing more to see, 1 to 16.
-        neighbours: objects expected around each small object that is seen, 0 to 10.
-        far_objects: objects expected far away, too small for the view to show, for each one that is seen, 0 to 10.
-        task: whose detector, classes and vocabulary to use; the embedded one by default.
+        Args:
+            hint_threshold: Score from which something in the view counts as a hint.
+            max_magnification: Crop pixels for a source pixel beyond which there is nothing more to see.
+            neighbours: Objects expected around each small object that is seen.
+            far_objects: Objects expected far away, too small for the view to show, for each one that is seen.
+            task: Its detector, classes and vocabulary are used; None for those of the embedded task.
         """
-        for name, value, low, high in (
-            ("hint_threshold", hint_threshold, 0.01, 1),
-            ("max_magnification", max_magnification, 1, 16),
-            ("neighbours", neighbours, 0, 10),
-            ("far_objects", far_objects, 0, 10),
-        ):
-            if not low <= value <= high:
-                raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
         self.hint_threshold = hint_threshold
         self.max_magnification = max_magnification
         self.neighbours = neighbours

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from ..core.frame import Frame, Image
 from ..core.geometry import Box
 from ..core.optional import require_package
 from ..core.results import Detection, InstanceMask
+from ..settings import validated, within
 
 SAM2_TYPES = frozenset({"sam2", "sam2_video"})
 """The `model_type` of checkpoints of SAM 2; the published ones serve videos too."""
@@ -35,13 +36,22 @@ class Sam:
 
     concurrent = True
 
-    def __init__(self, model: str = "facebook/sam-vit-base", margin: float = 0.5, device: str = "auto") -> None:
-        """model: a directory, or the hub id of a SAM or SAM 2 that `activeo3 prefetch` brought here.
+    @validated
+    def __init__(
+        self, model: str = "facebook/sam-vit-base", margin: Annotated[float, within(0, 4)] = 0.5, device: str = "auto"
+    ) -> None:
+        """Load the model.
 
-        margin: surroundings shown on each side of a box, as a share of its sides, 0 to 4. device: see `assets.devices`.
+        Args:
+            model: A directory, or the hub id of a SAM or SAM 2 that `activeo3 prefetch` brought here.
+            margin: Surroundings shown on each side of a box, as a share of its sides.
+            device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
+
+        Raises:
+            MissingPackageError: torch or transformers is not installed.
+            AssetError: The weights are not on this machine.
+            EngineError: They cannot be loaded.
         """
-        if not 0 <= margin <= 4:
-            raise InvalidInput(f"margin must be 0 to 4, got {margin}")
         self._torch = require_package("torch", "to run SAM", "activeo3_ros[gpu]")
         self.margin = margin
         self.device = torch_device(device)
