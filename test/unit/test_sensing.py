@@ -1,4 +1,4 @@
-"""Where the policies look: the fixed ones by rule, the embedded one by expected gain."""
+"""Where the policies zoom: the fixed ones by rule, the embedded one by expected gain."""
 
 import numpy as np
 import pytest
@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from activeo3_ros.core import Box, Budget, Finding, Frame, Query
 from activeo3_ros.detectors.centernet import COCO_CLASSES, DetectedBoxes
 from activeo3_ros.detectors.vocabulary import load_vocabulary
-from activeo3_ros.policies.detector_proposals import DetectorProposals, detectability, position_at_size
+from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.policies.fixed import CentreCrop, FullFrame, Grid, Random
+from activeo3_ros.policies.possible_objects import position_at_size
+from activeo3_ros.policies.windows import detectability
 
 
 def view_of(width=512, height=288, seed=0):
@@ -52,32 +54,32 @@ def test_random_regions_are_the_same_for_the_same_frame_and_seed():
     assert propose(0, 1) != propose(0, 2)
 
 
-class FakeEye:
-    """Stands in for the embedded task: it "sees" what the test tells it to."""
+class FakeDetectorTask:
+    """Stands in for the embedded task: it detects what the test tells it to."""
 
-    def __init__(self, *sights, threshold=0.3):
-        self.sights, self.threshold = list(sights), threshold
+    def __init__(self, *objects, threshold=0.3):
+        self.objects, self.threshold = list(objects), threshold
         self.vocabulary = load_vocabulary(COCO_CLASSES)
 
     def view_size(self, width, height, max_pixels):
         scale = 512 / max(width, height)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
-    def see(self, view, threshold):
-        seen = sorted((f for f in self.sights if f.score >= threshold), key=lambda f: -f.score)
-        boxes = np.array([f.box.as_tuple() for f in seen], float).reshape(-1, 4)
-        classes = np.array([COCO_CLASSES.index(f.label) for f in seen], np.intp)
-        return DetectedBoxes(boxes, np.array([f.score for f in seen], np.float32), classes)
+    def detect(self, view, threshold):
+        detected = sorted((f for f in self.objects if f.score >= threshold), key=lambda f: -f.score)
+        boxes = np.array([f.box.as_tuple() for f in detected], float).reshape(-1, 4)
+        classes = np.array([COCO_CLASSES.index(f.label) for f in detected], np.intp)
+        return DetectedBoxes(boxes, np.array([f.score for f in detected], np.float32), classes)
 
-    def findings(self, seen, target):
-        return [f for f in self.sights if f.label in target.classes and np.float32(f.score) in seen.scores]
+    def select(self, detected, target):
+        return [f for f in self.objects if f.label in target.classes and np.float32(f.score) in detected.scores]
 
 
 def propose(*findings, max_regions=3, frame=(1920, 1080)):
     source = Frame(np.zeros((frame[1], frame[0], 3), np.uint8))
-    eye = FakeEye(*findings)
-    view = source.view(source.window, eye.view_size(*frame, 0))
-    policy = DetectorProposals(task=eye)
+    task = FakeDetectorTask(*findings)
+    view = source.view(source.window, task.view_size(*frame, 0))
+    policy = DetectorProposals(task=task)
     return policy.propose(view, Query(classes=("car",)), Budget(max_regions=max_regions)), view
 
 
@@ -96,8 +98,8 @@ def test_it_looks_closer_where_small_things_are_half_seen():
 
 
 def test_of_a_few_pixels_it_does_not_matter_what_they_look_like_of_many_it_does():
-    def first_region(*sights):
-        return propose(*sights, max_regions=1)[0].regions[0]
+    def first_region(*objects):
+        return propose(*objects, max_regions=1)[0].regions[0]
 
     box = first_region(Finding("bird", Box(400, 200, 6, 6), 0.08), Finding("sheep", Box(415, 204, 7, 5), 0.06)).box
     assert box.x < 400 < 422 < box.right
