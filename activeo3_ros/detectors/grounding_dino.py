@@ -67,20 +67,24 @@ class GroundingDinoTask:
         return fit_within(width, height, max_pixels, self.max_side)
 
     def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
-        """Raises UnsupportedQuery for a question: this model finds things, it answers nothing."""
+        """Find the classes of the query, or what its phrase names, in each view.
+
+        Raises:
+            UnsupportedQuery: The query is a question: this model finds objects and answers nothing.
+        """
         if is_question(query):
             raise UnsupportedQuery(
                 f"cannot serve {query.text!r}: GroundingDINO finds what a phrase names but answers no questions; "
                 "ask for the thing itself"
             )
         names = self._names(query)
-        looks: list[Findings] = []
+        findings: list[Findings] = []
         for start in range(0, len(views), self.batch_size):
             with self._one_at_a_time:
-                looks += self._examine(views[start : start + self.batch_size], names, query)
-        return looks
+                findings += self._examine(views[start : start + self.batch_size], names, query)
+        return findings
 
-    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
+    def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
         return None
 
     def _names(self, query: Query) -> tuple[str, ...]:
@@ -119,7 +123,7 @@ class GroundingDinoTask:
 def _label(words: str, names: Sequence[str]) -> str:
     """The name that the model's words stand for, "" if they stand for none.
 
-    It gives the words of the text that lit up for a box: a part of one name, or parts of several.
+    It gives the words of the prompt that match a box: a part of one name, or parts of several.
     """
     spoken = _words(words)
     shares = [len(spoken & _words(name)) / max(1, len(_words(name))) for name in names]

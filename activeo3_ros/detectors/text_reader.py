@@ -18,14 +18,20 @@ from ..settings import validated, within
 MIN_SIDE_PX = 4
 """Nothing can be read in an image that is smaller than this."""
 MAX_SIDE_PX = 2000
-"""A larger image is shrunk to this before text is looked for."""
+"""A larger image is shrunk to this before text is searched in it."""
 MAX_ASPECT = 8
 """A longer strip is padded to this, for the text detector enlarges the short side and with it the long one."""
 
 
 @dataclass(frozen=True)
 class TextLine:
-    """One line of text. score: 0 to 1; box: x, y, width, height in pixels of the image that was read."""
+    """One line of text.
+
+    Attributes:
+        text: The text; "" if it was only located.
+        score: The recogniser's confidence, 0 to 1; that of the text detector if it was only located.
+        box: x, y, width, height in pixels of the image that was read.
+    """
 
     text: str
     score: float
@@ -33,7 +39,7 @@ class TextLine:
 
 
 class TextReader:
-    """The loaded models; one image is read at a time, also when several threads ask."""
+    """The loaded models; one image is read at a time, also when several threads call."""
 
     @validated
     def __init__(
@@ -68,10 +74,18 @@ class TextReader:
         self.read(np.zeros((min_side, min_side, 3), np.uint8))  # the text detector is loaded at first use
 
     def read(self, image: Image) -> list[TextLine]:
-        """The lines of text in an `(h, w, 3)` uint8 BGR image, from top to bottom; those of one height left to right.
+        """Read the text in an image.
 
-        Lines that the recogniser is less sure of than 0.5 are left out, as are images under 4 px a side.
-        Raises InvalidInput for an array that is not such an image, ModelError if rapidocr fails.
+        Args:
+            image: `(h, w, 3)` uint8 BGR.
+
+        Returns:
+            Its lines from top to bottom, those of one height left to right. Lines with a confidence under 0.5 are left
+            out; an image under 4 px a side has none.
+
+        Raises:
+            InvalidInput: The array is not such an image.
+            ModelError: rapidocr fails.
         """
         output, scale = self._run(image, recognise=True)
         if output is None or output.boxes is None:
@@ -83,8 +97,18 @@ class TextReader:
         ]
 
     def locate(self, image: Image) -> list[TextLine]:
-        """Where text seems to be, also where it is too small to read: lines with an empty text and the score of the
-        text detector. The rest is as for `read`."""
+        """Find where text seems to be, also where it is too small to read.
+
+        Args:
+            image: `(h, w, 3)` uint8 BGR.
+
+        Returns:
+            Lines with an empty text and the score of the text detector, in the order of `read`.
+
+        Raises:
+            InvalidInput: The array is not such an image.
+            ModelError: rapidocr fails.
+        """
         output, scale = self._run(image, recognise=False)
         if output is None or output.boxes is None:
             return []

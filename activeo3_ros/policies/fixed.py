@@ -17,7 +17,7 @@ from ..settings import validated, within
 
 
 class _FixedPolicy:
-    """Shared by policies that need no pixels."""
+    """Base of policies that need no pixels."""
 
     concurrent = True
 

@@ -14,7 +14,7 @@ from ..core.results import Detection, InstanceMask
 from ..settings import validated, within
 
 MIN_SIDE_PX = 6
-"""GrabCut needs pixels to learn two colour models from; a smaller box gets no mask."""
+"""GrabCut needs pixels to fit two colour models; a smaller box gets no mask."""
 MIN_SHARE, MAX_SHARE = 0.05, 0.98
 """A mask that fills less or more of its box than this separated nothing."""
 

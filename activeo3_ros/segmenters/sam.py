@@ -1,6 +1,4 @@
-"""Instance masks with SAM (Kirillov et al. 2023) or SAM 2 (Ravi et al. 2024), through transformers: from boxes, or
-from clicks.
-"""
+"""Instance masks from boxes or clicks with SAM (Kirillov et al. 2023) or SAM 2 (Ravi et al. 2024), in transformers."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ Prompts = dict[str, list[Any]]
 
 
 class Sam:
-    """Segments what a box or clicks point to, in a full-resolution window around it: small things stay large."""
+    """Segments the object in a box or under clicks, in a full-resolution window around it: small objects stay large."""
 
     concurrent = True
 
@@ -83,10 +81,19 @@ class Sam:
         positive: Sequence[bool] = (),
         box: Box | None = None,
     ) -> Mask:
-        """`(h, w)` bool, the pixels of what clicks and a box point to in an `(h, w, 3)` uint8 BGR image.
+        """Segment one object in an image.
 
-        points: x, y in pixels of the image; positive: for each, whether it is on the object. Raises InvalidInput
-        without any point or box.
+        Args:
+            image: `(h, w, 3)` uint8 BGR.
+            points: Clicks, x and y in pixels of the image.
+            positive: For each click, whether it is on the object.
+            box: Around the object, in pixels of the image.
+
+        Returns:
+            `(h, w)` bool, the pixels of the object.
+
+        Raises:
+            InvalidInput: There is neither a point nor a box, or a point lacks its sign.
         """
         if (not points and box is None) or len(points) != len(positive):
             raise InvalidInput(f"SAM needs a box, or points and a sign for each; got {len(points)} and {len(positive)}")
@@ -109,8 +116,8 @@ class Sam:
         return self._processor.image_processor.post_process_masks(outputs.pred_masks.cpu(), *sizes.values())[0]
 
     def _mask_of_sam2(self, picture: Image, prompts: Prompts) -> Any:
-        """As `_mask_of_sam`. What the processor of SAM 2 does, which transformers has for torchvision alone: the whole
-        picture becomes a square, its aspect lost, and the mask is stretched back.
+        """As `_mask_of_sam`. It does the work of SAM 2's processor, which transformers has for torchvision alone: the
+        whole picture becomes a square, its aspect lost, and the mask is stretched back.
         """
         torch = self._torch
         resize = torch.nn.functional.interpolate
