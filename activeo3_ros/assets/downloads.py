@@ -7,7 +7,6 @@ it), for robots and fleets that reach no hub. `config.json` comes last: a model 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core.optional import has_package, require_package
-from .packages import AssetError
+from .cache import AssetError, sha256_of
 from .weights import model_directory
 
 CHECKSUMS = "SHA256SUMS"
@@ -130,7 +129,7 @@ def _check_against_hub(directory: Path) -> None:
         name = note.relative_to(notes).with_suffix("")
         if not re.fullmatch(r"[0-9a-f]{64}", expected) or not (directory / name).is_file():
             continue
-        found = _sha256(directory / name)
+        found = sha256_of(directory / name)
         if found != expected:
             (directory / name).unlink()
             note.unlink()
@@ -145,7 +144,7 @@ def _from_source(source: str, target: Path, say: Say) -> None:
     ordered = sorted(wanted, key=lambda name: (name == "config.json", name))
     for number, name in enumerate(ordered, start=1):
         path = target / name
-        if path.is_file() and _sha256(path) == wanted[name]:
+        if path.is_file() and sha256_of(path) == wanted[name]:
             continue
         say(f"fetching {name} ({number} of {len(ordered)})")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +155,7 @@ def _from_source(source: str, target: Path, say: Say) -> None:
             raise AssetError(
                 f"{source}: {name} broke off ({error}); run activeo3 prefetch again, which goes on from there"
             ) from error
-        found = _sha256(partial)
+        found = sha256_of(partial)
         if found != wanted[name]:
             partial.unlink()
             raise AssetError(
@@ -220,11 +219,3 @@ class _Place:
         resumed = response.status == 206
         length = response.headers.get("Content-Length")
         return response, resumed, (int(length) + (start if resumed else 0)) if length else None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

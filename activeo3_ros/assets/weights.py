@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .packages import AssetError, cache_directory
+from .cache import AssetError, cache_directory
 
 SHIPPED_MODELS = Path(__file__).parent.parent / "models"
 """The small models that come with the module."""

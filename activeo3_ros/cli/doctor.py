@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .. import __version__, presets
 from ..assets import packages as assets
+from ..assets.cache import CACHE_VARIABLE, cache_directory
 from ..assets.weights import local_model, model_of
 from ..core import PerceptionError
 from ..core.optional import installed_version
@@ -115,12 +116,12 @@ def _machine() -> list[Check]:
         "" if PYTHONS[0] <= version <= PYTHONS[1] else f"make setup PYTHON=python{PYTHONS[1][0]}.{PYTHONS[1][1]}",
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cache = assets.cache_directory()
+    cache = cache_directory()
     return [
         python,
         Check("processor", True, f"{cores} cores, {platform.machine()}", "everything"),
         Check("memory", True, _memory(), "everything"),
-        _disk("disk for models", cache, f"export {assets.CACHE_VARIABLE}=DIRECTORY with more room"),
+        _disk("disk for models", cache, f"export {CACHE_VARIABLE}=DIRECTORY with more room"),
         _disk("disk here", Path.cwd(), "free some space here"),
     ]
 

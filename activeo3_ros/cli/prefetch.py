@@ -9,7 +9,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..assets.downloads import fetch_model
-from ..assets.packages import NEEDED_BY, prefetch
+from ..assets.fetching import prefetch
+from ..assets.packages import NEEDED_BY
 from ..assets.weights import model_of
 from ..core import InvalidInput
 from ..presets import Preset, load_preset

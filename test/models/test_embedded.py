@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from loading import BENCHMARKS, load_script
 
-from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, TERRAIN_PICTURE, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, TERRAIN_PICTURE, require
 from activeo3_ros.core import Box, Budget, Frame, Query, Status
 from activeo3_ros.core.geometry import iou
 from activeo3_ros.presets import load_preset

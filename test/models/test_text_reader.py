@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.assets.packages import TEXT_DETECTOR, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import TEXT_DETECTOR, require
 from activeo3_ros.core.errors import InvalidInput
 from activeo3_ros.detectors.text_reader import TextReader
 

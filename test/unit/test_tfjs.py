@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.assets.packages import CENTERNET, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import CENTERNET, require
 from activeo3_ros.assets.tfjs import CONVERTER_VERSION, convert, read_weights
 from activeo3_ros.assets.tfjs_graph import UnsupportedModelError
 
