@@ -59,7 +59,18 @@ class OnnxSession:
         self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """The outputs named, all if None, for one array for each input. Raises ModelError if the model refuses them."""
+        """Run the model once.
+
+        Args:
+            feeds: One array for each input, by name.
+            outputs: Names of the outputs to compute; None for all.
+
+        Returns:
+            The outputs, in that order.
+
+        Raises:
+            ModelError: The model refuses the input.
+        """
         try:
             results: list[Array] = self._session.run(None if outputs is None else list(outputs), dict(feeds))
         except Exception as error:
