@@ -320,7 +320,8 @@ def _as_dict(groups: dict[str, list[Check]], preset_checks: list[PresetCheck]) -
 def _entry(check: Check) -> dict[str, object]:
     """A check in JSON, whose keys are those of version 0.1."""
     entry = asdict(check)
-    return {**entry, "mend": entry.pop("fix")}
+    entry["mend"] = entry.pop("fix")
+    return entry
 
 
 def _as_text(groups: dict[str, list[Check]], preset_checks: list[PresetCheck]) -> str:
