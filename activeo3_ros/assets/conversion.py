@@ -35,7 +35,7 @@ def convert_model(model: ConvertedModel, workspace: Path) -> None:
 
 
 def _try_model(model: ConvertedModel, path: Path) -> None:
-    """Raise AssetError unless the converted model sees in a chequered picture what the original sees there."""
+    """Raise AssetError unless the converted model gives for a chequered picture the score of the original."""
     test = model.test
     rows, columns = np.indices((test.side_px, test.side_px)) // test.square_px
     picture = np.repeat(((rows + columns) % 2 * 255).astype(np.float32)[None, ..., None], 3, axis=3)

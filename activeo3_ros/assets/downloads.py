@@ -223,7 +223,7 @@ class _Source:
         try:
             response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # there is nothing after what we have, which is then not what it should be
+            if error.code == 416:  # nothing follows the part on disk, which is then not a part of this file
                 return self.open(name, 0)
             raise AssetError(f"{self._source}/{name}: HTTP {error.code}") from error
         except (OSError, ValueError) as error:

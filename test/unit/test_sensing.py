@@ -87,7 +87,7 @@ def car(x, y, side, score):
     return Finding("car", Box(x, y, side, side), score)
 
 
-def test_it_looks_closer_where_small_things_are_half_seen():
+def test_it_zooms_into_small_objects_that_are_half_seen():
     proposal, _ = propose(car(400, 60, 6, 0.15), car(410, 62, 5, 0.2), max_regions=1)
     box = proposal.regions[0].box
     assert box.x < 400
@@ -97,7 +97,7 @@ def test_it_looks_closer_where_small_things_are_half_seen():
     assert box.width < 300
 
 
-def test_of_a_few_pixels_it_does_not_matter_what_they_look_like_of_many_it_does():
+def test_the_class_of_a_small_hint_does_not_matter_that_of_a_large_one_does():
     def first_region(*objects):
         return propose(*objects, max_regions=1)[0].regions[0]
 
@@ -108,19 +108,19 @@ def test_of_a_few_pixels_it_does_not_matter_what_they_look_like_of_many_it_does(
     assert first_region(Finding("bed", Box(300, 180, 150, 90), 0.08)).label == "far away"
 
 
-def test_what_is_already_seen_large_is_not_looked_at_again():
+def test_an_object_that_the_view_shows_large_gets_no_zoom():
     """One car fills the left, a few pixels on the right may be another: the first window goes to the right."""
     proposal, _ = propose(car(20, 60, 180, 0.9), car(450, 140, 6, 0.2), max_regions=1)
     assert proposal.regions[0].box.right > 456
     assert proposal.regions[0].box.x > 200
 
 
-def test_what_the_view_shows_well_is_reported_from_the_view():
+def test_an_object_that_the_view_shows_well_is_reported_from_the_view():
     proposal, _ = propose(car(20, 60, 180, 0.9), car(450, 140, 6, 0.2))
     assert [f.score for f in proposal.findings.objects] == [0.9]
 
 
-def test_where_nothing_is_seen_it_looks_at_the_middle_distance():
+def test_where_nothing_is_seen_it_zooms_into_the_middle_distance():
     proposal, view = propose(max_regions=1)
     assert [region.label for region in proposal.regions] == ["far away"]
     x, y = proposal.regions[0].box.center
@@ -133,7 +133,7 @@ def test_windows_do_not_repeat_each_other():
     assert len({region.box for region in proposal.regions}) == len(proposal.regions) == 3
 
 
-def test_without_regions_in_the_budget_it_only_reports_what_it_saw():
+def test_without_regions_in_the_budget_it_only_reports_the_findings_of_the_view():
     proposal, _ = propose(car(20, 60, 180, 0.9), max_regions=0)
     assert proposal.regions == ()
     assert len(proposal.findings.objects) == 1
@@ -163,7 +163,7 @@ findings = st.builds(car, st.floats(0, 500), st.floats(0, 280), st.floats(0.5, 2
     st.integers(1, 64),
     st.sampled_from([(1920, 1080), (300, 900), (40, 30), (1, 1), (9000, 8)]),
 )
-def test_whatever_it_sees_its_windows_lie_in_the_view(seen, max_regions, frame):
+def test_its_windows_lie_in_the_view_whatever_is_detected(seen, max_regions, frame):
     proposal, view = propose(*seen, max_regions=max_regions, frame=frame)
     assert len(proposal.regions) <= max_regions
     gains = [region.score for region in proposal.regions]
