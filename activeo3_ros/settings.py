@@ -22,14 +22,13 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, ParamSpec
 
 import msgspec
 import numpy as np
-from msgspec import inspect as declarations
 
 from .core.errors import InvalidInput
 
@@ -37,16 +36,16 @@ Parameters = ParamSpec("Parameters")
 
 REQUIRED = inspect.Parameter.empty
 """The default of a setting that has none."""
+UNKNOWN = "{owner} has no setting {name!r}; it has {known}"
 FROM_FILES = (bool, int, float, str, list, tuple, Mapping, type(None))
 """What a value in a configuration file can be."""
-KINDS: dict[type[declarations.Type], str] = {
-    declarations.BoolType: "true or false",
-    declarations.IntType: "a whole number",
-    declarations.FloatType: "a number",
-    declarations.StrType: "a text",
-    declarations.DictType: "a mapping of names to values",
-    declarations.ListType: "a list",
-    declarations.VarTupleType: "a list",
+KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    dict: "a mapping of names to values",
+    Mapping: "a mapping of names to values",
 }
 """What people call a value of each type."""
 
@@ -138,7 +137,7 @@ def settings_of(build: Callable[..., Any]) -> dict[str, Setting]:
     for name, parameter in inspect.signature(build).parameters.items():
         plain, takes_objects = _plain_part(hints.get(name, Any))
         if plain is not None:
-            kind, allowed = _words(declarations.type_info(plain))
+            kind, allowed = _words(plain)
             meaning = meanings.get(name, "")
             bare = _without_limits(plain)
             settings[name] = Setting(name, kind, allowed, parameter.default, meaning, plain, bare, takes_objects)
@@ -149,7 +148,7 @@ def check_settings(
     owner: str,
     build: Callable[..., Any],
     values: Mapping[str, Any],
-    unknown: str = "{owner} has no setting {name!r}; it has {known}",
+    unknown: str = UNKNOWN,
     missing: str = "{owner} needs the setting {name!r}",
     without: Sequence[str] = (),
 ) -> None:
@@ -167,16 +166,21 @@ def check_settings(
         InvalidInput: A setting does not exist, is missing, or has a value that is not allowed.
     """
     settings = {name: setting for name, setting in settings_of(build).items() if name not in without}
-    for name in sorted(map(str, values)):
-        if name not in settings:
-            message = unknown.format(owner=owner, name=name, known=", ".join(settings) or "none")
-            raise InvalidInput(message + did_you_mean(name, settings))
+    check_names(owner, settings, values, unknown)
     for name, setting in settings.items():
         if name not in values and setting.default is REQUIRED:
             raise InvalidInput(missing.format(owner=owner, name=name))
         if name in values:
             with named(owner):
                 setting.check(values[name])
+
+
+def check_names(owner: str, known: Collection[str], values: Iterable[str], unknown: str = UNKNOWN) -> None:
+    """Raise InvalidInput for the first name that is not among the known ones; arguments as in `check_settings`."""
+    for name in sorted(map(str, values)):
+        if name not in known:
+            message = unknown.format(owner=owner, name=name, known=", ".join(known) or "none")
+            raise InvalidInput(message + did_you_mean(name, known))
 
 
 @contextmanager
@@ -234,30 +238,23 @@ def _without_limits(annotation: Any) -> Any:
     return annotation
 
 
-def _words(declared: declarations.Type) -> tuple[str, str]:
-    """What people call the values of a type, and which of them are allowed."""
-    unit = ""
-    if isinstance(declared, declarations.Metadata):
-        unit = (declared.extra or {}).get("unit", "")
-        declared = declared.type
-    if isinstance(declared, declarations.UnionType):
-        words = [_words(member) for member in declared.types if not isinstance(member, declarations.NoneType)]
+def _words(annotation: Any) -> tuple[str, str]:
+    """What people call the values of a type, and which of them are allowed, "" for all."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is Annotated:
+        limits: msgspec.Meta = annotation.__metadata__[0]
+        unit = (limits.extra or {}).get("unit", "")
+        allowed = f"at least {limits.ge:.10g}" if limits.le is None else f"{limits.ge:.10g} to {limits.le:.10g}"
+        return _words(annotation.__origin__)[0], f"{allowed} {unit}".strip()
+    if origin in (typing.Union, types.UnionType):
+        words = [_words(member) for member in arguments if member is not type(None)]
         return " or ".join(kind for kind, _ in words), " or ".join(allowed for _, allowed in words if allowed)
-    if isinstance(declared, declarations.LiteralType):
-        shown = [repr(value) if "" in declared.values else str(value) for value in declared.values]
-        return "a text", " or ".join(shown) if len(shown) == 2 else f"one of {', '.join(shown)}"
-    kind = KINDS[type(declared)]
-    if isinstance(declared, declarations.ListType | declarations.VarTupleType):
-        plural = {"a text": "texts", "a whole number": "whole numbers", "a number": "numbers"}
-        inner = plural.get(_words(declared.item_type)[0])
-        return (f"{kind} of {inner}" if inner else kind), ""
-    low, high = getattr(declared, "ge", None), getattr(declared, "le", None)
-    if low is None:
-        return kind, ""
-    return (
-        kind,
-        f"{low:.10g} to {high:.10g} {unit}".strip() if high is not None else f"at least {low:.10g} {unit}".strip(),
-    )
+    if origin is Literal:
+        shown = [repr(value) if "" in arguments else str(value) for value in arguments]
+        return "a text", " or ".join(shown) if len(shown) == 2 and "" in arguments else f"one of {', '.join(shown)}"
+    if origin in (list, tuple, Sequence):
+        return f"a list of {KINDS[arguments[0]].removeprefix('a ')}s", ""
+    return KINDS[origin or annotation], ""
 
 
 def _meanings(docstring: str | None) -> dict[str, str]:
