@@ -1,4 +1,4 @@
-"""Imports packages that only some presets need when they are used, with a clear error where they are missing."""
+"""Packages that only some presets need: imported when they are used, with a clear error when they are missing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,9 @@ class MissingPackageError(PerceptionError, ImportError):
 
 
 def require_package(module: str, purpose: str, requirement: str = "") -> Any:
-    """Import a module.
+    """The imported module. Raises MissingPackageError, saying what needs it and what to install, if that fails.
 
-    Args:
-        module: Its name.
-        purpose: Completes "is needed …" in the message.
-        requirement: The package as pip installs it, where that is not the module's name.
-
-    Returns:
-        The module.
-
-    Raises:
-        MissingPackageError: It cannot be imported; the message says what needs it and what to install.
+    purpose: completes "is needed …"; requirement: what to give to pip where that is not the module's name.
     """
     try:
         return importlib.import_module(module)
@@ -45,7 +36,7 @@ def has_package(name: str) -> bool:
 
 
 def installed_version(distribution: str) -> str:
-    """The version of an installed distribution, without importing it; "" where none is known."""
+    """The version of what was installed under this name, without importing it; "" where no installation tells."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
