@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.cli import doctor
 from activeo3_ros.core import Budget, InvalidInput
 from activeo3_ros.presets import SEGMENTER_TYPES, load_preset, preset_names
 
@@ -88,3 +90,16 @@ def test_every_shipped_preset_is_described_on_its_page():
     page = Path(__file__).resolve().parents[2] / "docs" / "presets.md"
     rows = [line.split("`")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     assert sorted(rows) == preset_names()
+
+
+def test_doctor_gives_the_reason_without_a_command_where_none_brings_the_model(monkeypatch):
+    def missing(model: str) -> Path:
+        raise AssetError(f"the model {model!r} comes with the source repository; run from a source tree")
+
+    monkeypatch.setattr(doctor, "local_model", missing)
+    there = dict.fromkeys(("torch", "transformers"), doctor.Check("", True, "", ""))
+    check = doctor.check_preset("tiny", there)
+    assert not check.ok
+    assert check.because[0] == (
+        "tiny/policy: the model 'tiny/policy' comes with the source repository; run from a source tree"
+    )
