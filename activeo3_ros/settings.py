@@ -27,10 +27,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, ParamSpec
 
-import msgspec
 import numpy as np
 
 from .core.errors import InvalidInput
+from .core.optional import MissingPackageError
+
+try:
+    import msgspec
+except ImportError as error:  # rosdep has no key for it, so a robot may lack it
+    raise MissingPackageError(
+        f"msgspec is needed to check settings but cannot be imported ({error}); run: pip install msgspec"
+    ) from error
 
 Parameters = ParamSpec("Parameters")
 
