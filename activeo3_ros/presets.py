@@ -8,10 +8,10 @@ A preset is one YAML file in `config/`, or any file of that form given by its pa
     segmenter: {type: NAME, …}      # optional: makes masks
     examine_view: true              # optional: let the task model see the whole frame too
     budget: {max_regions: 3, …}     # fields of `Budget`; what is absent keeps the default there
-    query: {text: "", classes: []}  # what to look for until somebody asks for something else
+    query: {text: "", classes: []}  # the query until another is set
 
 `NAME` is a key of the tables below; its settings are the keyword arguments of that class, whose annotations declare
-what is allowed (see `settings`). A file is checked when it is loaded, before any model is.
+the values that are allowed (see `settings`). A file is checked when it is loaded, before any model is.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Component:
 
     @property
     def label(self) -> str:
-        """What messages call it, such as "sensing 'grid'"."""
+        """Its name in messages, such as "sensing 'grid'"."""
         return f"{self.kind} {self.type!r}"
 
     def check(self, types: Mapping[str, str]) -> Callable[..., Any]:
@@ -146,7 +146,7 @@ class PresetFile:
         description: One line for people.
         examine_view: Let the task model see the whole frame too.
         budget: What one frame may spend: fields of `Budget`.
-        query: What to look for until somebody asks for something else: `text`, `classes`, `masks`.
+        query: The query until another is set: `text`, `classes`, `masks`.
     """
 
     sensing: Mapping[str, Any]
@@ -195,10 +195,10 @@ class ComponentDescription:
 
     Attributes:
         kind: "sensing", "task", "segmenter" or "engine".
-        type: What a preset calls it.
+        type: Its name in presets.
         path: `module:name` of its class.
         summary: The first line of the docstring of the class.
-        settings: What can be set, in the order of the constructor.
+        settings: In the order of the constructor.
     """
 
     kind: str

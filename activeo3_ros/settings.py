@@ -9,9 +9,9 @@
                 overlap: Share of a tile's side that it has in common with its neighbour.
             '''
 
-`validated` lets the constructor refuse other values, `check_settings` checks what a preset says against the same
-annotations before anything is built, and `settings_of` describes them for the reference pages. msgspec does the
-matching; the messages are ours. `core` checks its own few fields and does without (see `core.budget`).
+`validated` lets the constructor refuse other values, `check_settings` compares a preset with the same annotations before
+a model is loaded, and `settings_of` describes them for the reference pages. msgspec does the matching; the messages are
+ours. `core` checks its own few fields and does without (see `core.budget`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ REQUIRED = inspect.Parameter.empty
 """The default of a setting that has none."""
 UNKNOWN = "{owner} has no setting {name!r}; it has {known}"
 FROM_FILES = (bool, int, float, str, list, tuple, Mapping, type(None))
-"""What a value in a configuration file can be."""
+"""Types of values in configuration files."""
 KINDS: dict[Any, str] = {
     bool: "true or false",
     int: "a whole number",
@@ -54,7 +54,7 @@ KINDS: dict[Any, str] = {
     dict: "a mapping of names to values",
     Mapping: "a mapping of names to values",
 }
-"""What people call a value of each type."""
+"""The name of each type in messages."""
 
 
 def within(low: float, high: float | None = None, unit: str = "") -> msgspec.Meta:
@@ -74,7 +74,7 @@ class Setting:
 
     Attributes:
         name: Of the constructor's parameter.
-        kind: What people call its values, such as "a whole number".
+        kind: The name of its type in messages, such as "a whole number".
         allowed: The range or the choices, such as "28 to 4096 pixels"; "" where every value of the kind is allowed.
         default: The default value, `REQUIRED` if there is none.
         meaning: From the `Args:` section of the constructor's docstring; "" where that says nothing.
@@ -129,7 +129,7 @@ def validated(init: Callable[Parameters, None]) -> Callable[Parameters, None]:
 
 @functools.cache
 def settings_of(build: Callable[..., Any]) -> dict[str, Setting]:
-    """What can be set in a file, by name: the parameters of a class or function that take plain values.
+    """The settings of a component by name: the parameters of its constructor that take plain values.
 
     Args:
         build: A class, or its constructor.
@@ -159,7 +159,7 @@ def check_settings(
     missing: str = "{owner} needs the setting {name!r}",
     without: Sequence[str] = (),
 ) -> None:
-    """Check what a file says against the declaration of a component.
+    """Compare the settings in a file with the declaration of a component.
 
     Args:
         owner: Names the component in messages, such as "engine 'vllm'"; "" for none.
@@ -192,7 +192,7 @@ def check_names(owner: str, known: Collection[str], values: Iterable[str], unkno
 
 @contextmanager
 def named(owner: str) -> Iterator[None]:
-    """Put the name of a component before what an InvalidInput of the block says; "" for none."""
+    """Put the name of a component before the message of an InvalidInput in the block; "" for none."""
     try:
         yield
     except InvalidInput as error:
@@ -219,7 +219,7 @@ def _matches(value: Any, declared: Any) -> bool:
 
 
 def _plain_part(annotation: Any) -> tuple[Any, bool]:
-    """What of an annotation can stand in a file, None for nothing; whether it takes other objects beside that."""
+    """The part of an annotation that can stand in a file, None for none; whether it takes other objects besides."""
     union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
     members = typing.get_args(annotation) if union else (annotation,)
     plain = [member for member in members if _is_plain(member)]
@@ -234,7 +234,7 @@ def _is_plain(annotation: Any) -> bool:
 
 
 def _without_limits(annotation: Any) -> Any:
-    """The type alone: without a range, and instead of choices what they are of."""
+    """The type alone: without a range, and the type of choices instead of the choices."""
     origin = typing.get_origin(annotation)
     if origin is Annotated:
         return _without_limits(annotation.__origin__)
@@ -246,7 +246,7 @@ def _without_limits(annotation: Any) -> Any:
 
 
 def _words(annotation: Any) -> tuple[str, str]:
-    """What people call the values of a type, and which of them are allowed, "" for all."""
+    """The name of a type in messages, and the values that are allowed, "" for all."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         limits: msgspec.Meta = annotation.__metadata__[0]
