@@ -9,9 +9,9 @@
                 overlap: Share of a tile's side that it has in common with its neighbour.
             '''
 
-`validated` lets the constructor refuse other values, `check_settings` compares a preset with the same annotations before
-a model is loaded, and `settings_of` describes them for the reference pages. msgspec does the matching; the messages are
-ours. `core` checks its own few fields and does without (see `core.budget`).
+`validated` lets the constructor refuse other values, `check_settings` compares a preset with the same annotations
+before a model is loaded, and `settings_of` describes them for the reference pages. msgspec does the matching; the
+messages are ours. `core` checks its own few fields and does without (see `core.budget`).
 """
 
 from __future__ import annotations
