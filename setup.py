@@ -51,7 +51,14 @@ setup(
         "activeo3_ros.evaluation": ["templates/*"],
         "activeo3_ros.interfaces": ["*.msg"],
     },
-    install_requires=["numpy>=1.26", "opencv-python-headless>=4.8,<5", "pillow>=10.1", "pyyaml>=6", "tqdm>=4.66"],
+    install_requires=[
+        "msgspec>=0.18.5",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.8,<5",
+        "pillow>=10.1",
+        "pyyaml>=6",
+        "tqdm>=4.66",
+    ],
     extras_require={
         "bags": bags,
         "deepspeed": [*train, "deepspeed>=0.19"],

@@ -1,4 +1,4 @@
-"""Where the weights of large models lie on this machine. Nothing here ever downloads; `activeo3 prefetch` does."""
+"""Finds the weights of large models on this machine. Never downloads: `activeo3 prefetch` does (see `downloads`)."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .packages import AssetError, cache_directory
+from .cache import AssetError, cache_directory
 
 SHIPPED_MODELS = Path(__file__).parent.parent / "models"
 """The small models that come with the module."""
 
 
 def model_directory(model_id: str) -> Path:
-    """Where `activeo3 prefetch` puts the model with a hub id such as "zzzmmz/ACTIVE-o3"."""
+    """The directory into which `activeo3 prefetch` puts the model with a hub id such as "zzzmmz/ACTIVE-o3"."""
     return cache_directory() / "models" / model_id.replace("/", "--")
 
 
@@ -49,7 +49,11 @@ def model_of(settings: Mapping[str, Any]) -> str:
 
 
 def model_type(directory: Path) -> str:
-    """What a checkpoint's config.json says that it is. Raises AssetError if that cannot be read."""
+    """The `model_type` in a checkpoint's config.json, "" if there is none.
+
+    Raises:
+        AssetError: The file cannot be read.
+    """
     path = directory / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ..core.budget import Budget
-from ..core.errors import InvalidInput
 from ..core.frame import View
 from ..core.geometry import Box
 from ..core.query import Query
 from ..core.results import Proposal, Region
+from ..settings import validated, within
 from ..vlm.engine import Engine, Reply, Request
 from ..vlm.engines import shared_engine
 from ..vlm.memory import generate_within_memory
 from ..vlm.parsing import Answer, parse_answer
-from ..vlm.prompts import REASONING, is_question, load_prompt, target_of
+from ..vlm.prompts import Reasoning, is_question, load_prompt, target_of
 from ..vlm.reply_notes import reply_notes
 
 
@@ -24,11 +24,12 @@ class MllmSensing:
 
     concurrent = True
 
+    @validated
     def __init__(
         self,
         engine: Mapping[str, Any] | Engine,
-        reasoning: str = "none",
-        shorter_side: int = 1024,
+        reasoning: Reasoning = "none",
+        shorter_side: Annotated[int, within(28, 4096, "pixels")] = 1024,
         prompt: str = "sensing_detection",
         question_prompt: str = "sensing_question",
     ) -> None:
@@ -38,10 +39,6 @@ class MllmSensing:
         shorter_side: pixels of the view's shorter side where the budget allows them, 28 to 4096; the paper has 1024.
         prompt, question_prompt: names in `config/prompts/` or paths, for queries that name targets or ask a question.
         """
-        if reasoning not in REASONING:
-            raise InvalidInput(f"reasoning must be one of {', '.join(REASONING)}, got {reasoning!r}")
-        if not 28 <= shorter_side <= 4096:
-            raise InvalidInput(f"shorter_side must be 28 to 4096 pixels, got {shorter_side}")
         self.reasoning = reasoning
         self.shorter_side = shorter_side
         self._prompt, self._question_prompt = load_prompt(prompt), load_prompt(question_prompt)

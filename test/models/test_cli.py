@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import NEEDED_BY, require
 from activeo3_ros.node.transports import PROFILES, TRANSPORTS
 
 BOX = {"x", "y", "width", "height"}

@@ -18,7 +18,8 @@ from bag_fixtures import START_NS, STEP_NS, raw_messages, write_mcap
 pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
 pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
 
-from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import NEEDED_BY, require
 from activeo3_ros.cli import main as cli
 from activeo3_ros.core import Budget, Frame, Query
 from activeo3_ros.evaluation.composite_dataset import SCENE_SIZE, make_scene

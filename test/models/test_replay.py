@@ -25,7 +25,8 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
 
-from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
 from activeo3_ros.bags.messages import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image
 from activeo3_ros.cli import main as cli
 from activeo3_ros.codecs.image_files import read_image

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from activeo3_ros.assets.packages import CENTERNET, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import CENTERNET, require
 from activeo3_ros.assets.tfjs import CONVERTER_VERSION, convert
 
 pytest.importorskip("onnx")

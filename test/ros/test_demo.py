@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from waiting import wait_for
 
-from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import NEEDED_BY, require
 from activeo3_ros.bags.reading import read_messages
 from activeo3_ros.core import Query, Result, Status
 from activeo3_ros.demo import ros_run

@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "activeo3_ros"
 
 LAYERS = [
     ["core"],
+    ["settings"],
     ["assets"],
     ["codecs"],
     ["vlm"],

@@ -194,7 +194,7 @@ def interpolate(x: np.ndarray, axis: int, size: int, corners: str) -> np.ndarray
 
 
 class Chain:
-    """A graph that grows at its end, and what it gives according to NumPy; every value is `(1, 5, 4, 3)`."""
+    """A graph that grows at its end, and its result in NumPy; every value is `(1, 5, 4, 3)`."""
 
     def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
@@ -315,7 +315,7 @@ def test_strided_slice(bounds, masks):
 
 
 def test_selecting_the_best():
-    """Reshape, TopKV2 with its second result, ExpandDims, Equal: what a detector ends with."""
+    """Reshape, TopKV2 with its second result, ExpandDims, Equal: the end of a detector."""
     x = np.array([[[3.0, 1.0], [4.0, 1.0]]], np.float32)
     graph = GraphModel(1, 2, 2)
     flat = graph.add("Reshape", "flat", "x", graph.constant("shape", [1, -1], "int32"))
