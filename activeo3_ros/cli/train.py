@@ -44,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _grpo(args: argparse.Namespace) -> int:
     # Imported here: `activeo3 train data` needs none of what the trainer needs.
-    from ..training.grpo import load_config, train
+    from ..training.config import load_config
+    from ..training.grpo import train
 
     policy = train(load_config(args.config, args.out), resume=not args.afresh)
     print(policy)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,16 @@ require_torch()
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-import activeo3_ros  # noqa: E402
+from activeo3_ros.assets.weights import local_model  # noqa: E402
 from activeo3_ros.core.geometry import from_corners, iou  # noqa: E402
-from activeo3_ros.training import qwen_decoding, qwen_speed  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED, SceneRows  # noqa: E402
-from activeo3_ros.training.warm_start import VIEW_PIXELS, Batches, examples, losses, random_regions  # noqa: E402
 from activeo3_ros.vlm.backends.preprocessing import patches, pixel_format  # noqa: E402
 from activeo3_ros.vlm.families import QWEN2_5_VL, prompt_ids  # noqa: E402
 from activeo3_ros.vlm.prompts import load_prompt, target_of  # noqa: E402
+from activeo3_tiny import qwen_decoding, qwen_speed  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED, SceneRows  # noqa: E402
+from activeo3_tiny.warm_start import VIEW_PIXELS, Batches, examples, losses, random_regions  # noqa: E402
 
-START = Path(activeo3_ros.__file__).parent / "models" / "tiny" / "start"
+START = local_model("tiny/start")
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from node_fixtures.processes import NodeProcess, real_node  # noqa: E402
 from activeo3_ros.assets.resources import config_directory  # noqa: E402
 from activeo3_ros.assets.weights import local_model  # noqa: E402
 from activeo3_ros.core.geometry import iou  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
-from activeo3_ros.training.scenes import draw_scene  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_tiny.scenes import draw_scene  # noqa: E402
 
 SCENES = range(1, 7)
 CAMERAS = ("camera", "rear")

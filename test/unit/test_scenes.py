@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from activeo3_ros.training.scenes import FULL_HD, LABELS, SQUARE, draw_scene
+from activeo3_tiny.scenes import FULL_HD, LABELS, SQUARE, draw_scene
 
 SEEDS = range(12)
 

@@ -12,7 +12,9 @@ import pytest
 
 from activeo3_ros.core import InvalidInput
 from activeo3_ros.training.builders import build
-from activeo3_ros.training.rows import Row, SceneRows, check_row, read_rows
+from activeo3_ros.training.dataset import load_rows, readable_rows
+from activeo3_ros.training.rows import Row, check_row, read_rows
+from activeo3_tiny.scene_rows import SceneRows
 
 
 def write_coco(
@@ -152,6 +154,28 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("")
     with pytest.raises(InvalidInput, match="holds no row"):
         read_rows(tmp_path)
+
+
+def test_rows_of_another_package_plug_in_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows_of_mine.py").write_text(
+        "from activeo3_ros.training.rows import Row\n"
+        "def lamps(count):\n"
+        "    return [Row(f'{i}.png', 100, 50, ('lamp',), ((1.0, 2.0, 3.0, 4.0),), ('lamp',)) for i in range(count)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = load_rows({"rows": "rows_of_mine:lamps", "count": 3})
+    assert [row.image for row in rows] == ["0.png", "1.png", "2.png"]
+    with pytest.raises(InvalidInput, match="none of 3 pictures can be read"):
+        readable_rows(rows, tmp_path / "run")
+    with pytest.raises(InvalidInput, match="at least one"):
+        load_rows({"rows": "rows_of_mine:lamps", "count": 0})
+    with pytest.raises(InvalidInput, match=r"rows_of_mine:lamps does not take these settings: .*'colour'"):
+        load_rows({"rows": "rows_of_mine:lamps", "count": 3, "colour": "red"})
+
+
+def test_drawn_scenes_are_not_read_before_the_training() -> None:
+    rows = load_rows({"rows": "activeo3_tiny.scene_rows:SceneRows", "count": 200_000, "first_seed": 7})
+    assert len(rows) == 200_000 and readable_rows(rows, Path("nowhere")) is rows
 
 
 def test_drawn_scenes_ask_for_something_small() -> None:

@@ -1,6 +1,6 @@
 """The evidence for `activeo3-tiny`: GRPO from one start, several seeds, with either form of the reward and with both.
 
-    python -m activeo3_ros.training.study --config config/training/tiny.yaml --out out/study
+    PYTHONPATH=research python -m activeo3_tiny.study --config research/tiny.yaml --out out/study
 
 trains each combination by `activeo3 train grpo` in a process of its own, several at a time on each GPU, evaluates the
 start, every policy and those that do not learn on the same held-out scenes, and writes `evaluation.json`,
@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..core.optional import require_package
+from activeo3_ros.core.optional import require_package
+from activeo3_ros.training.config import load_config
+
 from .evaluation import FIXED, Measurements, read_measurements, report_of
-from .grpo import load_config
 
 REWARDS: dict[str, dict[str, float]] = {
     "both": {},
@@ -67,8 +68,8 @@ def configuration(base: Mapping[str, Any], run: Run, changes: Mapping[str, Any])
     settings = {**base.get("grpo", {}), **changes.get("grpo", {}), "seed": run.seed}
     rest = {name: value for name, value in changes.items() if name != "grpo"}
     data = dict(base["data"])
-    if "scenes" in data:
-        data["first_seed"] = data.get("first_seed", 0) + run.seed * data["scenes"]
+    if "count" in data:
+        data["first_seed"] = data.get("first_seed", 0) + run.seed * data["count"]
     return {**base, **rest, "data": data, "reward": reward, "grpo": settings, "output": str(run.directory)}
 
 
@@ -85,7 +86,7 @@ def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
         (
             run.scenes,
             [
-                "activeo3_ros.training.evaluation", "--task", start, "--policy", f"{run.name}={run.policy}", "--fixed",
+                "activeo3_tiny.evaluation", "--task", start, "--policy", f"{run.name}={run.policy}", "--fixed",
                 "--scenes", str(scenes), "--batch", str(batch), "--out", str(run.directory / "evaluation.json"),
             ],
         ),
@@ -116,7 +117,7 @@ def baselines(directory: Path, start: str, scenes: int, batch: int, device: int)
         return
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(device)} if device >= 0 else dict(os.environ)
     command = [
-        sys.executable, "-m", "activeo3_ros.training.evaluation", "--task", start, "--policy", f"start={start}",
+        sys.executable, "-m", "activeo3_tiny.evaluation", "--task", start, "--policy", f"start={start}",
         "--scenes", str(scenes), "--batch", str(batch), "--out", str(directory / "baselines.json"),
     ]  # fmt: skip
     with open(directory / "baselines.txt", "a", encoding="utf-8") as log:

@@ -6,8 +6,8 @@ the reward alone can teach that (`activeo3 train grpo`). Without a dense auxilia
 names the class and box of the object that is centred in each cell, a model of this size learns no grounding at all; the
 head is not saved.
 
-    python -m activeo3_ros.training.warm_start --tokenizer DIR --out DIR --minutes 6
-    python -m activeo3_ros.training.warm_start --model DIR --out DIR --minutes 4 --rate 6e-4
+    PYTHONPATH=research python -m activeo3_tiny.warm_start --tokenizer DIR --out DIR --minutes 6
+    PYTHONPATH=research python -m activeo3_tiny.warm_start --model DIR --out DIR --minutes 4 --rate 6e-4
 
 The second form goes on from a start, on scenes that it has not seen if `--seed` is new.
 """
@@ -31,16 +31,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..core.frame import Frame, View
-from ..core.geometry import Box, areas, as_array, from_corners, intersections, iou
-from ..core.query import Query
-from ..vlm.backends.preprocessing import PixelFormat
-from ..vlm.families import QWEN2_5_VL, conversation
-from ..vlm.prompts import load_prompt, target_of
+from activeo3_ros.core.frame import Frame, View
+from activeo3_ros.core.geometry import Box, areas, as_array, from_corners, intersections, iou
+from activeo3_ros.core.query import Query
+from activeo3_ros.vlm.backends.preprocessing import PixelFormat
+from activeo3_ros.vlm.families import QWEN2_5_VL, conversation
+from activeo3_ros.vlm.prompts import load_prompt, target_of
+
+from .architecture import make_start
 from .qwen_speed import positions_of_one_picture, speed_up_qwen
-from .rows import HELD_OUT_SEED
+from .scene_rows import HELD_OUT_SEED
 from .scenes import FULL_HD, LABELS, SQUARE, Scene, draw_scene
-from .tiny import make_start
 
 VIEW_PIXELS = 448 * 252
 """Of the view of the whole frame and of each crop: 144 tokens."""

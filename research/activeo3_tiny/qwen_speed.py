@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.optional import require_package
+from activeo3_ros.core.optional import require_package
+
 from . import qwen_decoding
 
 logger = logging.getLogger(__name__)

@@ -1,11 +1,10 @@
-"""How well a policy chooses regions in drawn scenes that it has never seen, beside policies that do not learn.
+"""Compares policies on drawn scenes that none was trained on, beside policies that do not learn.
 
-    python -m activeo3_ros.training.evaluation --task DIR --policy NAME=DIR … --out FILE
+    PYTHONPATH=research python -m activeo3_tiny.evaluation --task DIR --policy NAME=DIR … --out FILE
 
-Every policy gets the same scenes, the same budget and the same task model. `random` and `grid` choose without looking;
-`taught` draws regions as the answers did that the start learned the form from: what the start does when it is sampled.
-`oracle` knows where the small targets are. Intervals are 95 % by bootstrap over scenes. `training.study` does this for
-many runs.
+Every policy gets the same scenes, the same budget and the same task model. `random` and `grid` choose without the view;
+`taught` draws regions as the supervised start's examples do: a sampled start does the same. `oracle` knows where the
+small targets are. Intervals are 95 % by bootstrap over scenes. `activeo3_tiny.study` does this for many runs.
 """
 
 from __future__ import annotations
@@ -19,19 +18,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core import Budget, Frame
-from ..core.geometry import share_inside
-from ..core.interfaces import SensingPolicy
-from ..policies.fixed import Grid, Random
-from ..policies.mllm import MllmSensing
-from ..vlm.engine import Engine
-from ..vlm.engines import shared_engine
-from ..vlm.families import Family
-from ..vlm.task import MllmTask
-from .rewards import RewardSettings, match
-from .rows import HELD_OUT_SEED, Row, SceneRows
+from activeo3_ros.core import Budget, Frame
+from activeo3_ros.core.geometry import share_inside
+from activeo3_ros.core.interfaces import SensingPolicy
+from activeo3_ros.policies.fixed import Grid, Random
+from activeo3_ros.policies.mllm import MllmSensing
+from activeo3_ros.training.rewards import RewardSettings, match
+from activeo3_ros.training.rollout_batcher import RolloutBatcher
+from activeo3_ros.training.rows import Row
+from activeo3_ros.training.scoring import Scored, Scorer, TrainingError
+from activeo3_ros.vlm.engine import Engine
+from activeo3_ros.vlm.engines import shared_engine
+from activeo3_ros.vlm.families import Family
+from activeo3_ros.vlm.task import MllmTask
+
+from .scene_rows import HELD_OUT_SEED, SceneRows
 from .scenes import SMALL_AREA_PX
-from .scoring import RolloutBatcher, Scored, Scorer, TrainingError
 from .warm_start import random_regions
 
 TINY_PIXELS = 448 * 252
@@ -119,7 +121,7 @@ def measure(scored: Sequence[Scored]) -> dict[str, npt.NDArray[np.float64]]:
     if failed:
         raise TrainingError(
             f"the task model failed on {len(failed)} of {len(scored)} scenes, so that nothing can be measured; on "
-            f"{failed[0].row.image}: {failed[0].failure}; mend the task model and run the same command again"
+            f"{failed[0].row.image}: {failed[0].failure}; fix the task model and run the same command again"
         )
     columns: dict[str, list[float]] = {
         name: [] for name in ("small", "small_found", "targets", "found", "covered", "detections")
@@ -189,12 +191,12 @@ def evaluate(
     rows = list(SceneRows(count, first_seed))
     frames = [row.frame() for row in rows]
     by_name = {row.image: frame for row, frame in zip(rows, frames, strict=False)}
-    gathering = RolloutBatcher(shared_engine(task) if isinstance(task, Mapping) else task)
-    family: Family = gathering.family
+    batcher = RolloutBatcher(shared_engine(task) if isinstance(task, Mapping) else task)
+    family: Family = batcher.family
     budget = Budget(max_regions, TINY_PIXELS, TINY_PIXELS, 200)
     settings = RewardSettings(min_purity=0.002)
-    task_model = MllmTask(gathering, keep_aspect=True)
-    scorer = Scorer(settings, family, budget, None, task_model, lambda row: by_name[row.image], gathering)
+    task_model = MllmTask(batcher, keep_aspect=True)
+    scorer = Scorer(settings, family, budget, None, task_model, lambda row: by_name[row.image], batcher)
     for name, engine in policies.items():
         sensing = MllmSensing(engine, reasoning="full", shorter_side=4096)
         yield name, measure(scorer.score(model_answers(sensing, scorer, rows, frames), rows))

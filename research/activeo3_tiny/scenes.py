@@ -25,8 +25,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..core.frame import Image
-from ..core.geometry import Box
+from activeo3_ros.core.frame import Image
+from activeo3_ros.core.geometry import Box
 
 LABELS = ("traffic light", "sign", "cone", "person", "car")
 NUMBERS = ("30", "50", "70", "80")

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..core.optional import require_package
-from ..vlm.families import CHAT_TEMPLATE
+from activeo3_ros.core.optional import require_package
+from activeo3_ros.vlm.families import CHAT_TEMPLATE
 
 FREQUENT_MERGES = 1500
 SPECIAL_TOKENS = (

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..core.optional import require_package
+from activeo3_ros.core.optional import require_package
 
 logger = logging.getLogger(__name__)
 
