@@ -24,7 +24,7 @@ from activeo3_tiny.scenes import draw_scene
 
 SCENE = HELD_OUT_SEED + 3
 QUERY = Query(classes=("traffic light",))
-OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "where_to_look.jpg"
+OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "training" / "where_to_look.jpg"
 PANEL_WIDTH = 1100
 
 
