@@ -1,4 +1,4 @@
-"""What a step of GRPO costs with a Qwen2.5-VL of 7 B parameters on one GPU, stage by stage.
+"""Times a step of GRPO with a Qwen2.5-VL of 7 B parameters on one GPU, stage by stage.
 
     PYTHONPATH=research python benchmarks/grpo_step.py [--tokenizer DIR] [--out FILE.json] [--variants lora-varlen …]
                                                        [--plain] [--tiny]
@@ -11,7 +11,7 @@ of the frozen start, one update. `--plain` leaves out the speed-up that `activeo
 
 All weights on one card: weights, frozen start and gradients in bf16 are 46 GiB, AdamW's two states in bf16 31 GiB more,
 activations some 15. So AdamW runs on a card of 141 GB, Adafactor, which has next to no state, on one of 80 GB. Either
-tells what a step costs, not how to train: an update of 1e-6 vanishes in a bf16 weight, and with weights and states in
+shows the cost of a step, not how to train: an update of 1e-6 vanishes in a bf16 weight, and with weights and states in
 float32 (16 bytes a parameter, 124 GiB, and the frozen start) it takes several cards: `config/training/paper.yaml`.
 """
 
@@ -54,7 +54,7 @@ from activeo3_tiny.scene_rows import SceneRows
 from activeo3_tiny.warm_start import random_regions, sensing_answer
 
 VARIANTS = (("lora", "varlen"), ("full", "varlen"), ("lora", "sdpa"))
-"""What is trained, and the attention of the vision tower."""
+"""The trained weights, and the attention of the vision tower."""
 ADAMW_GIB = 110
 """Memory of a card from which on all weights are trained with AdamW instead of Adafactor."""
 PAPER_SECONDS = 24.1
@@ -123,21 +123,21 @@ class TaskOfPolicy:
         pass
 
 
-def optimizer_for(what: str, device: torch.device) -> str:
+def optimizer_for(trained: str, device: torch.device) -> str:
     """The one whose states fit beside the weights that are trained."""
     if device.type == "cpu":
         return "adamw_torch"
     small = torch.cuda.get_device_properties(device).total_memory < ADAMW_GIB * 2**30
-    return "adafactor" if what == "full" and small else "adamw_torch_fused"
+    return "adafactor" if trained == "full" and small else "adamw_torch_fused"
 
 
-def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, steps: int) -> dict[str, Any]:
-    """Stage times of the last step that generated, in seconds."""
+def measure(trained: str, attention: str, tokenizer_directory: Path, tiny: bool, steps: int) -> dict[str, Any]:
+    """Stage times of the last step that sampled answers, in seconds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the peak is this variant's
-    optimizer = optimizer_for(what, device)
+    optimizer = optimizer_for(trained, device)
     with torch.device(device):
         model = transformers.AutoModelForImageTextToText.from_config(
             configuration(tiny), dtype=torch.float32 if tiny else torch.bfloat16, attn_implementation="sdpa"
@@ -152,7 +152,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
             model="random weights", data={}, output=Path(folder), view_pixels=pixels,
             shorter_side=None if tiny else 1024, crop_pixels=crop * crop, max_task_tokens=task_tokens, panels_every=0,
             lora={"r": 64, "lora_alpha": 128, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
-            if what == "lora" else None,
+            if trained == "lora" else None,
             grpo={
                 "max_steps": steps, "num_generations": 8, "per_device_train_batch_size": 8, "num_iterations": 2,
                 "max_completion_length": answer_tokens, "beta": 0.04, "loss_type": "grpo", "learning_rate": 1e-6,
@@ -176,7 +176,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
         )
         stages, passes = Stages(), [0]
         copied, before = (
-            copy.deepcopy(model) if what == "full" else None,
+            copy.deepcopy(model) if trained == "full" else None,
             trl.trainer.grpo_trainer.create_model_from_path,
         )
         trl.trainer.grpo_trainer.create_model_from_path = lambda *args, **kwargs: copied
@@ -185,7 +185,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
         finally:
             trl.trainer.grpo_trainer.create_model_from_path = before
         inner = trainer.accelerator.unwrap_model(trainer.model)
-        task.model = inner.get_base_model() if what == "lora" else inner
+        task.model = inner.get_base_model() if trained == "lora" else inner
 
         def log_probabilities() -> str:
             if torch.is_grad_enabled():
@@ -237,7 +237,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/grpo_step.json"))
     parser.add_argument("--tiny", action="store_true", help="a small model, to try this script")
     parser.add_argument("--plain", action="store_true", help="as transformers computes, without the speed-up")
-    parser.add_argument("--steps", type=int, default=4, help="two for each generation; the last one counts")
+    parser.add_argument("--steps", type=int, default=4, help="two for each sampling of answers; the last one counts")
     names = ["-".join(variant) for variant in VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=names, default=names)
     args = parser.parse_args()
@@ -258,16 +258,16 @@ def main() -> None:
         "trl": trl.__version__,
     }
     rows["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    for what, attention in (name.split("-") for name in args.variants):
+    for trained, attention in (name.split("-") for name in args.variants):
         if args.tiny and attention == "varlen":
             attention = "sdpa"
         start = time.perf_counter()
         try:
-            row = measure(what, attention, args.tokenizer, args.tiny, args.steps)
+            row = measure(trained, attention, args.tokenizer, args.tiny, args.steps)
         except Exception as error:  # one variant that does not fit must not hide the others
             row = {"failed": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-        rows[f"{what}, {attention}"] = row
-        print(f"{what}, {attention} ({time.perf_counter() - start:.0f} s): {json.dumps(row)}", flush=True)
+        rows[f"{trained}, {attention}"] = row
+        print(f"{trained}, {attention} ({time.perf_counter() - start:.0f} s): {json.dumps(row)}", flush=True)
         args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

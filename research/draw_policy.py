@@ -1,4 +1,4 @@
-"""Draws the regions that activeo3-tiny chooses before and after GRPO, and what is found in them.
+"""Draws the regions that activeo3-tiny chooses before and after GRPO, and the detections in them.
 
     python research/draw_policy.py [--out FILE.jpg]
 

@@ -178,5 +178,5 @@ def log_of(run: Path) -> list[dict[str, str]]:
 
 
 def environment() -> dict[str, str]:
-    """Of a process that trains beside others, and imports what this one does."""
+    """Variables of a process that trains beside others and imports from the same folders."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

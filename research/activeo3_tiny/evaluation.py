@@ -55,7 +55,7 @@ def regions_as_text(boxes: npt.ArrayLike) -> str:
 
 
 def fixed_answers(policy: SensingPolicy, scorer: Scorer, rows: Sequence[Row], frames: Sequence[Frame]) -> list[str]:
-    """What a policy that does not write text would have written."""
+    """Write the regions of a policy that is no language model as answers."""
     answers = []
     for row, frame in zip(rows, frames, strict=False):
         view = frame.view(frame.window, scorer.view_size(row))
@@ -103,7 +103,7 @@ def oracle_answers(scorer: Scorer, rows: Sequence[Row]) -> list[str]:
 
 
 def model_answers(sensing: MllmSensing, scorer: Scorer, rows: Sequence[Row], frames: Sequence[Frame]) -> list[str]:
-    """What a policy writes, greedily decoded, in the words of the project's prompt."""
+    """Ask a policy by the project's prompt, with greedy decoding."""
     requests = [
         sensing.request(frame.view(frame.window, scorer.view_size(row)), row.query, scorer.budget)
         for row, frame in zip(rows, frames, strict=False)
@@ -115,7 +115,7 @@ def measure(scored: Sequence[Scored]) -> dict[str, npt.NDArray[np.float64]]:
     """Per scene: small targets, those found, all targets, those found, those covered, detections, and the reward
     terms.
 
-    Raises TrainingError where the task model failed on a scene: a scene that nobody saw is none without detections.
+    Raises TrainingError where the task model failed on a scene: it must not count as a scene without detections.
     """
     failed = [each for each in scored if each.failure]
     if failed:
@@ -211,7 +211,7 @@ def evaluate(
 
 
 def report_of(measured: Mapping[str, Measurements], start: str = "start") -> dict[str, Any]:
-    """What each policy reached, and what it gains over the start, as JSON takes it."""
+    """Summarize each policy and its gain over the start, as JSON takes it."""
     report: dict[str, Any] = {
         "scenes": len(next(iter(measured.values()))["small"]) if measured else 0,
         "policies": {name: summarize(each) for name, each in measured.items()},
@@ -226,13 +226,13 @@ def report_of(measured: Mapping[str, Measurements], start: str = "start") -> dic
 
 
 def write_measurements(path: Path, measured: Mapping[str, Measurements]) -> None:
-    """Write what was measured in each scene, so that policies measured apart can be compared."""
+    """Write the measurements of each scene, so that policies measured apart can be compared."""
     values = {name: {column: each.tolist() for column, each in columns.items()} for name, columns in measured.items()}
     path.write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 def read_measurements(path: Path) -> dict[str, Measurements]:
-    """What `write_measurements` wrote."""
+    """Read the file of `write_measurements`."""
     values = json.loads(path.read_text(encoding="utf-8"))
     return {name: {column: np.array(each) for column, each in columns.items()} for name, columns in values.items()}
 
@@ -243,7 +243,7 @@ def engine_settings(directory: str, batch: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the command line, evaluate, and print what each policy reached."""
+    """Read the command line, evaluate, and print the summary of each policy."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", required=True, help="checkpoint of the task model")
     parser.add_argument("--policy", action="append", default=[], metavar="NAME=DIR", help="a checkpoint to evaluate")

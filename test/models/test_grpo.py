@@ -302,7 +302,7 @@ def test_no_answer_holds_a_token_that_stands_for_a_picture(
     assert len(own) == (3 if way == "own loop" else 0)
 
 
-def test_what_a_configuration_says_of_sampling_is_kept_beside_what_is_barred() -> None:
+def test_sampling_settings_of_a_configuration_are_kept_beside_the_barred_tokens() -> None:
     tokens = [20, 21]
     assert picture_tokens.without_pictures(None, tokens, vllm=False) == {"suppress_tokens": [20, 21]}
     given = {"suppress_tokens": [21, 3], "no_repeat_ngram_size": 4}
@@ -330,7 +330,7 @@ def test_what_a_configuration_says_of_sampling_is_kept_beside_what_is_barred() -
         ({"logit_bias": {"car": 1.0}}, True, "logit_bias must map token ids to numbers, got {'car': 1.0}"),
     ],
 )
-def test_a_list_of_tokens_that_is_none_is_one_clear_line(sampling: dict, vllm: bool, message: str) -> None:
+def test_a_wrong_list_of_tokens_is_one_clear_line(sampling: dict, vllm: bool, message: str) -> None:
     with pytest.raises(InvalidInput) as error:
         picture_tokens.without_pictures(sampling, [20], vllm)
     assert str(error.value) == f"grpo: generation_kwargs: {message}"
@@ -343,7 +343,7 @@ def test_a_list_of_tokens_that_is_none_is_one_clear_line(sampling: dict, vllm: b
         ({"temprature": 1.0}, "unknown generation_kwargs key 'temprature'; known are"),
     ],
 )
-def test_settings_of_sampling_that_are_none_are_one_clear_line(
+def test_wrong_sampling_settings_are_one_clear_line(
     model: Path, data: Path, tmp_path: Path, sampling: object, message: str
 ) -> None:
     change = {"grpo": {"generation_kwargs": sampling}}
@@ -352,7 +352,7 @@ def test_settings_of_sampling_that_are_none_are_one_clear_line(
     assert str(error.value).startswith(message)
 
 
-def test_tokens_that_stand_for_pictures_are_those_that_the_model_names() -> None:
+def test_picture_tokens_are_those_that_the_model_names() -> None:
     from tiny_models import tiny_config
 
     assert picture_tokens.picture_tokens(tiny_config("qwen3_vl")) == [151652, 151653, 151655, 151656]
@@ -374,7 +374,7 @@ class GivenAnswers(Scorer):
 
 
 def given_answers(monkeypatch: pytest.MonkeyPatch, task: BrokenTask) -> list[list[float]]:
-    """Training with these answers and a task model; what each answer of a step taught, as steps are taken."""
+    """Train with these answers and a task model; gives the advantages of each step, as steps are taken."""
     import trl
 
     make, generate = grpo.make_scorer, trl.GRPOTrainer._generate_and_score_completions
@@ -510,7 +510,7 @@ def test_speeding_qwen_up_changes_no_number(model: Path) -> None:
     assert torch.equal(fast, slow) and torch.equal(shift, offset)
 
 
-def test_threads_that_ask_together_are_answered_in_one_batch(model: Path) -> None:
+def test_requests_of_several_threads_are_answered_in_one_batch(model: Path) -> None:
     from activeo3_ros.training.rollout_batcher import RolloutBatcher
     from activeo3_ros.vlm.engine import Prompt, Reply, Request
     from activeo3_ros.vlm.families import QWEN2_5_VL

@@ -1,4 +1,4 @@
-"""What a task model that fails means for the answers that it should have judged: no reward, never one of zero."""
+"""Answers on which the task model failed get no task reward, never one of zero."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_answers_without_regions_need_no_task_model() -> None:
     assert [each.failure for each in scored] == ["", ""]
 
 
-def test_what_is_known_is_not_forgotten_while_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache that is full lets the oldest go, which must not look as if nothing had been found there."""
+def test_cached_examinations_stay_while_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full cache drops the oldest, which must not count as an examination without detections."""
     monkeypatch.setattr(scoring, "CACHE_SIZE", 2)
     scorer = scorer_with(lambda view: "")
     scorer.score([answer()] * 2, ROWS[:2])

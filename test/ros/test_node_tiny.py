@@ -36,7 +36,7 @@ def client():
 
 
 def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(client):
-    """Six held-out scenes: the small model misses many lights, but what it finds must lie on real ones."""
+    """Six held-out scenes: the small model misses many lights, but its detections must lie on real ones."""
     found = 0
     for seed in SCENES:
         scene = draw_scene(HELD_OUT_SEED + seed)

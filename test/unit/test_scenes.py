@@ -1,4 +1,4 @@
-"""Drawn road scenes: the same seed gives the same scene, and what they say is true of their pixels."""
+"""Drawn road scenes: the same seed gives the same scene, and boxes and masks fit its pixels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Building training data: what is taken, what is left out and why, and that the result can be read again."""
+"""Training rows of data sets: entries taken, entries left out with their reasons, and reading them again."""
 
 from __future__ import annotations
 
@@ -101,7 +101,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("annotation", "reason"), BAD, ids=[reason for _, reason in BAD])
-def test_what_is_left_out_is_listed_with_its_reason(tmp_path: Path, annotation: dict[str, Any], reason: str) -> None:
+def test_entries_left_out_are_listed_with_their_reasons(
+    tmp_path: Path, annotation: dict[str, Any], reason: str
+) -> None:
     categories = [{"id": 1, "name": "car"}, {"id": 2, "name": " "}, {"id": 3, "name": "van"}]
     annotations, images = write_coco(tmp_path, [{"category_id": 3, "bbox": [1, 1, 5, 5]}, annotation], categories)
     assert build("coco", annotations, images, tmp_path / "out") == (1, 1)
