@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from activeo3_ros.assets import resources
+from activeo3_ros.assets.downloads import fetch_model
 from activeo3_ros.assets.packages import AssetError
 from activeo3_ros.assets.weights import local_model
 
@@ -63,7 +64,9 @@ def test_an_installed_package_says_where_the_tiny_models_come_from(
     monkeypatch.setattr(resources, "MODULE", tmp_path / "site-packages" / "activeo3_ros")
     with pytest.raises(AssetError) as error:
         local_model("tiny/policy")
-    assert str(error.value) == (
+    with pytest.raises(AssetError) as refusal:
+        fetch_model("tiny/policy")
+    assert str(error.value) == str(refusal.value) == (
         "the model 'tiny/policy' comes with the source repository (research/activeo3_tiny/weights), not with an "
         "installed package; run from a source tree, or give the model's directory in a preset of your own"
     )
