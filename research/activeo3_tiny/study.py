@@ -73,6 +73,20 @@ def configuration(base: Mapping[str, Any], run: Run, changes: Mapping[str, Any])
     return {**base, **rest, "data": data, "reward": reward, "grpo": settings, "output": str(run.directory)}
 
 
+def steps_of(run: Run, config: Path, start: str, scenes: int, batch: int) -> list[tuple[Path, list[str]]]:
+    """The steps of one run: the file that each writes last, and the module with its arguments."""
+    return [
+        (run.policy / "model.safetensors", ["activeo3_ros.cli", "train", "grpo", "--config", str(config)]),
+        (
+            run.scenes,
+            [
+                "activeo3_tiny.evaluation", "--task", start, "--policy", f"{run.name}={run.policy}", "--fixed",
+                "--scenes", str(scenes), "--batch", str(batch), "--out", str(run.directory / "evaluation.json"),
+            ],
+        ),
+    ]  # fmt: skip
+
+
 def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
     """Train and evaluate one run, its output in `log.txt` beside its results.
 
@@ -82,18 +96,8 @@ def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
     began = time.monotonic()
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(run.device)} if run.device >= 0 else dict(os.environ)
     run.directory.mkdir(parents=True, exist_ok=True)
-    steps: list[tuple[Path, list[str]]] = [
-        (run.policy / "model.safetensors", ["activeo3_ros.cli.main", "train", "grpo", "--config", str(config)]),
-        (
-            run.scenes,
-            [
-                "activeo3_tiny.evaluation", "--task", start, "--policy", f"{run.name}={run.policy}", "--fixed",
-                "--scenes", str(scenes), "--batch", str(batch), "--out", str(run.directory / "evaluation.json"),
-            ],
-        ),
-    ]  # fmt: skip
     with open(run.directory / "log.txt", "a", encoding="utf-8") as log:
-        for result, command in steps:
+        for result, command in steps_of(run, config, start, scenes, batch):
             if not result.exists():
                 call = [sys.executable, "-m", *command]
                 try:

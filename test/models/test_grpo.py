@@ -39,7 +39,7 @@ from activeo3_ros.training.scoring import Scored, Scorer, TrainingError  # noqa:
 from activeo3_ros.vlm.families import QWEN2_5_VL  # noqa: E402
 from activeo3_tiny import qwen_decoding  # noqa: E402
 from activeo3_tiny.scene_rows import SceneRows  # noqa: E402
-from activeo3_tiny.study import Run, configuration, shorten  # noqa: E402
+from activeo3_tiny.study import Run, configuration, shorten, steps_of  # noqa: E402
 from activeo3_tiny.warm_start import sensing_answer  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
@@ -475,6 +475,14 @@ def test_runs_of_a_study_differ_in_reward_seed_and_scenes(tmp_path: Path) -> Non
     path.write_text(yaml.safe_dump(made[0]))
     shorten(path, 1.0)
     assert load_config(path).max_minutes == 2.0
+
+
+def test_the_steps_of_a_study_are_commands_that_exist(tmp_path: Path) -> None:
+    steps = steps_of(Run("both", 0, tmp_path, -1), tmp_path / "config.yaml", "tiny/start", scenes=3, batch=4)
+    for _, (module, *arguments) in steps:
+        command = [sys.executable, "-m", module, *arguments[:2], "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+        assert done.returncode == 0 and "usage:" in done.stdout, done.stderr[-3000:]
 
 
 def test_the_log_of_repeated_steps_replaces_the_old_one(tmp_path: Path) -> None:
