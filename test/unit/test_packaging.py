@@ -66,7 +66,11 @@ def test_an_installed_package_says_where_the_tiny_models_come_from(
         local_model("tiny/policy")
     with pytest.raises(AssetError) as refusal:
         fetch_model("tiny/policy")
-    assert str(error.value) == str(refusal.value) == (
-        "the model 'tiny/policy' comes with the source repository (research/activeo3_tiny/weights), not with an "
-        "installed package; run from a source tree, or give the model's directory in a preset of your own"
+    assert (
+        str(error.value)
+        == str(refusal.value)
+        == (
+            "the model 'tiny/policy' comes with the source repository (research/activeo3_tiny/weights), not with an "
+            "installed package; run from a source tree, or give the model's directory in a preset of your own"
+        )
     )
