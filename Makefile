@@ -49,7 +49,7 @@ bench: prefetch
 	@$(ACTIVATE)
 	for name in $(BENCHMARKS); do
 		echo "== $$name"
-		python "benchmarks/$$name.py"
+		PYTHONPATH="research:$$PYTHONPATH" python "benchmarks/$$name.py"
 	done
 
 clean:

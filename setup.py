@@ -46,7 +46,7 @@ setup(
     ],
     package_dir={"activeo3_ros.config": "config", "activeo3_ros.interfaces": "msg"},
     package_data={
-        "activeo3_ros": ["py.typed", "models/**/*"],
+        "activeo3_ros": ["py.typed"],
         "activeo3_ros.config": ["**/*"],
         "activeo3_ros.evaluation": ["templates/*"],
         "activeo3_ros.interfaces": ["*.msg"],

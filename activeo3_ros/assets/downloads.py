@@ -19,7 +19,7 @@ from typing import Any
 
 from ..core.optional import has_package, require_package
 from .cache import AssetError, sha256_of
-from .weights import model_directory
+from .weights import TINY_PREFIX, local_model, model_directory
 
 CHECKSUMS = "SHA256SUMS"
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
@@ -50,6 +50,8 @@ def fetch_model(model: str, source: str = "", say: Say = lambda what: None) -> P
     given = Path(model).expanduser()
     if given.is_dir():
         return checked(given)
+    if model.startswith(TINY_PREFIX):
+        return local_model(model)  # never from a hub, where anybody may take the name
     target = model_directory(model)
     if (target / "config.json").is_file():
         return checked(target)

@@ -37,10 +37,17 @@ def message_directory() -> Path:
     return _find("msg", packaged_as="interfaces")
 
 
-def _find(name: str, packaged_as: str) -> Path:
+def source_directory() -> Path | None:
+    """The root of the source tree that the module runs from, as after `colcon build --symlink-install`, if it does."""
     source = MODULE.joinpath("__init__.py").resolve().parent.parent
+    # Else it is a site-packages, whose "config" would be somebody else's.
+    return source if source.joinpath("package.xml").is_file() else None
+
+
+def _find(name: str, packaged_as: str) -> Path:
+    source = source_directory()
     candidates = [MODULE / packaged_as]
-    if source.joinpath("package.xml").is_file():  # else it is a site-packages, whose "config" would be somebody else's
+    if source is not None:
         candidates.append(source / name)
     candidates += [parent / "share" / "activeo3_ros" / name for parent in MODULE.parents]
     for candidate in candidates:

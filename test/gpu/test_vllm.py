@@ -44,12 +44,12 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 from activeo3_ros.core import Frame  # noqa: E402
 from activeo3_ros.core.errors import EngineError  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
-from activeo3_ros.training.scenes import draw_scene  # noqa: E402
 from activeo3_ros.vlm.backends.openai_server import RemoteEngine  # noqa: E402
 from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine  # noqa: E402
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine, _graphs_kept  # noqa: E402
 from activeo3_ros.vlm.engine import Prompt, Request  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_tiny.scenes import draw_scene  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -17,8 +17,8 @@ import torch  # noqa: E402
 from activeo3_ros.detectors.grounding_dino import GroundingDinoTask, _label  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.segmenters.sam import Sam  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
-from activeo3_ros.training.scenes import draw_scene  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_tiny.scenes import draw_scene  # noqa: E402
 
 
 @pytest.fixture(scope="module")

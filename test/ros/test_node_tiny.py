@@ -18,8 +18,8 @@ from waiting import wait_for  # noqa: E402
 from activeo3_ros.assets.resources import config_directory  # noqa: E402
 from activeo3_ros.assets.weights import local_model  # noqa: E402
 from activeo3_ros.core.geometry import iou  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
-from activeo3_ros.training.scenes import draw_scene  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_tiny.scenes import draw_scene  # noqa: E402
 
 SCENES = range(1, 7)
 CAMERAS = ("camera", "rear")
@@ -37,7 +37,7 @@ def client():
 
 
 def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(client):
-    """Six held-out scenes: the small model misses many lights, but what it finds must lie on real ones."""
+    """Six held-out scenes: the small model misses many lights, but its detections must lie on real ones."""
     found = 0
     for seed in SCENES:
         scene = draw_scene(HELD_OUT_SEED + seed)

@@ -98,6 +98,11 @@ def test_no_modules_import_each_other_in_a_circle():
         visit(name, ())
 
 
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_the_package_does_not_import_research(name):
+    assert not {target for target in imports(name) if target.split(".")[0] == "activeo3_tiny"}
+
+
 @pytest.mark.parametrize("name", sorted(n for n in MODULES if folder(n) not in ("node", "demo")))
 def test_only_the_node_and_the_demo_import_ros(name):
     ros = {target for target in imports(name) if target.split(".")[0] in ROS_MODULES or target.startswith(GENERATED)}

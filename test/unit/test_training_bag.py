@@ -1,4 +1,4 @@
-"""Training rows from bags: pictures by their stamps, targets from annotations or from the detections of a run."""
+"""Training rows from bags: pictures by their stamps, targets from annotations or from detections of a run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def problems_of(out: Path) -> list[str]:
     return [json.loads(line)["reason"] for line in (out / "problems.jsonl").read_text().splitlines()]
 
 
-def test_annotated_pictures_of_a_bag_become_rows_and_what_is_wrong_is_listed(tmp_path: Path, capsys) -> None:
+def test_annotated_pictures_of_a_bag_become_rows_and_faults_are_listed(tmp_path: Path, capsys) -> None:
     bag = write_mcap(tmp_path / "a.mcap", raw_messages(4))
     images = [{"id": i, "stamp": START_NS + i * STEP_NS, "width": 64, "height": 48} for i in (0, 1, 2, 99)]
     images[2]["width"] = 65
@@ -60,7 +60,7 @@ def test_annotated_pictures_of_a_bag_become_rows_and_what_is_wrong_is_listed(tmp
     assert "lies outside of the picture" in outside
 
 
-def test_detections_of_a_replay_become_targets_but_not_those_of_a_failed_frame(tmp_path: Path) -> None:
+def test_detections_of_a_replay_become_targets_but_none_of_a_failed_frame(tmp_path: Path) -> None:
     bag = write_mcap(tmp_path / "a.mcap", raw_messages(3))
     found = Detection("car", 0.9, Box(4, 5, 10, 12))
     failed = result(found, status=Status.FAILED, words="out of memory")

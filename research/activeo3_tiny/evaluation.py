@@ -1,11 +1,10 @@
-"""How well a policy chooses regions in drawn scenes that it has never seen, beside policies that do not learn.
+"""Compares policies on drawn scenes that none was trained on, beside policies that do not learn.
 
-    python -m activeo3_ros.training.evaluation --task DIR --policy NAME=DIR … --out FILE
+    PYTHONPATH=research python -m activeo3_tiny.evaluation --task DIR --policy NAME=DIR … --out FILE
 
-Every policy gets the same scenes, the same budget and the same task model. `random` and `grid` choose without looking;
-`taught` draws regions as the answers did that the start learned the form from: what the start does when it is sampled.
-`oracle` knows where the small targets are. Intervals are 95 % by bootstrap over scenes. `training.study` does this for
-many runs.
+Every policy gets the same scenes, the same budget and the same task model. `random` and `grid` choose without the view;
+`taught` draws regions as the supervised start's examples do: a sampled start does the same. `oracle` knows where the
+small targets are. Intervals are 95 % by bootstrap over scenes. `activeo3_tiny.study` does this for many runs.
 """
 
 from __future__ import annotations
@@ -19,19 +18,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..core import Budget, Frame
-from ..core.geometry import share_inside
-from ..core.interfaces import SensingPolicy
-from ..policies.fixed import Grid, Random
-from ..policies.mllm import MllmSensing
-from ..vlm.engine import Engine
-from ..vlm.engines import shared_engine
-from ..vlm.families import Family
-from ..vlm.task import MllmTask
-from .rewards import RewardSettings, match
-from .rows import HELD_OUT_SEED, Row, SceneRows
+from activeo3_ros.core import Budget, Frame
+from activeo3_ros.core.geometry import share_inside
+from activeo3_ros.core.interfaces import SensingPolicy
+from activeo3_ros.policies.fixed import Grid, Random
+from activeo3_ros.policies.mllm import MllmSensing
+from activeo3_ros.training.rewards import RewardSettings, match
+from activeo3_ros.training.rollout_batcher import RolloutBatcher
+from activeo3_ros.training.rows import Row
+from activeo3_ros.training.scoring import Scored, Scorer, TrainingError
+from activeo3_ros.vlm.engine import Engine
+from activeo3_ros.vlm.engines import shared_engine
+from activeo3_ros.vlm.families import Family
+from activeo3_ros.vlm.task import MllmTask
+
+from .scene_rows import HELD_OUT_SEED, SceneRows
 from .scenes import SMALL_AREA_PX
-from .scoring import RolloutBatcher, Scored, Scorer, TrainingError
 from .warm_start import random_regions
 
 TINY_PIXELS = 448 * 252
@@ -53,7 +55,7 @@ def regions_as_text(boxes: npt.ArrayLike) -> str:
 
 
 def fixed_answers(policy: SensingPolicy, scorer: Scorer, rows: Sequence[Row], frames: Sequence[Frame]) -> list[str]:
-    """What a policy that does not write text would have written."""
+    """Write the regions of a policy that is no language model as answers."""
     answers = []
     for row, frame in zip(rows, frames, strict=False):
         view = frame.view(frame.window, scorer.view_size(row))
@@ -101,7 +103,7 @@ def oracle_answers(scorer: Scorer, rows: Sequence[Row]) -> list[str]:
 
 
 def model_answers(sensing: MllmSensing, scorer: Scorer, rows: Sequence[Row], frames: Sequence[Frame]) -> list[str]:
-    """What a policy writes, greedily decoded, in the words of the project's prompt."""
+    """Ask a policy by the project's prompt, with greedy decoding."""
     requests = [
         sensing.request(frame.view(frame.window, scorer.view_size(row)), row.query, scorer.budget)
         for row, frame in zip(rows, frames, strict=False)
@@ -113,13 +115,13 @@ def measure(scored: Sequence[Scored]) -> dict[str, npt.NDArray[np.float64]]:
     """Per scene: small targets, those found, all targets, those found, those covered, detections, and the reward
     terms.
 
-    Raises TrainingError where the task model failed on a scene: a scene that nobody saw is none without detections.
+    Raises TrainingError where the task model failed on a scene: it must not count as a scene without detections.
     """
     failed = [each for each in scored if each.failure]
     if failed:
         raise TrainingError(
             f"the task model failed on {len(failed)} of {len(scored)} scenes, so that nothing can be measured; on "
-            f"{failed[0].row.image}: {failed[0].failure}; mend the task model and run the same command again"
+            f"{failed[0].row.image}: {failed[0].failure}; fix the task model and run the same command again"
         )
     columns: dict[str, list[float]] = {
         name: [] for name in ("small", "small_found", "targets", "found", "covered", "detections")
@@ -189,12 +191,12 @@ def evaluate(
     rows = list(SceneRows(count, first_seed))
     frames = [row.frame() for row in rows]
     by_name = {row.image: frame for row, frame in zip(rows, frames, strict=False)}
-    gathering = RolloutBatcher(shared_engine(task) if isinstance(task, Mapping) else task)
-    family: Family = gathering.family
+    batcher = RolloutBatcher(shared_engine(task) if isinstance(task, Mapping) else task)
+    family: Family = batcher.family
     budget = Budget(max_regions, TINY_PIXELS, TINY_PIXELS, 200)
     settings = RewardSettings(min_purity=0.002)
-    task_model = MllmTask(gathering, keep_aspect=True)
-    scorer = Scorer(settings, family, budget, None, task_model, lambda row: by_name[row.image], gathering)
+    task_model = MllmTask(batcher, keep_aspect=True)
+    scorer = Scorer(settings, family, budget, None, task_model, lambda row: by_name[row.image], batcher)
     for name, engine in policies.items():
         sensing = MllmSensing(engine, reasoning="full", shorter_side=4096)
         yield name, measure(scorer.score(model_answers(sensing, scorer, rows, frames), rows))
@@ -209,7 +211,7 @@ def evaluate(
 
 
 def report_of(measured: Mapping[str, Measurements], start: str = "start") -> dict[str, Any]:
-    """What each policy reached, and what it gains over the start, as JSON takes it."""
+    """Summarize each policy and its gain over the start, as JSON takes it."""
     report: dict[str, Any] = {
         "scenes": len(next(iter(measured.values()))["small"]) if measured else 0,
         "policies": {name: summarize(each) for name, each in measured.items()},
@@ -224,13 +226,13 @@ def report_of(measured: Mapping[str, Measurements], start: str = "start") -> dic
 
 
 def write_measurements(path: Path, measured: Mapping[str, Measurements]) -> None:
-    """Write what was measured in each scene, so that policies measured apart can be compared."""
+    """Write the measurements of each scene, so that policies measured apart can be compared."""
     values = {name: {column: each.tolist() for column, each in columns.items()} for name, columns in measured.items()}
     path.write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 def read_measurements(path: Path) -> dict[str, Measurements]:
-    """What `write_measurements` wrote."""
+    """Read the file of `write_measurements`."""
     values = json.loads(path.read_text(encoding="utf-8"))
     return {name: {column: np.array(each) for column, each in columns.items()} for name, columns in values.items()}
 
@@ -241,7 +243,7 @@ def engine_settings(directory: str, batch: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Read the command line, evaluate, and print what each policy reached."""
+    """Read the command line, evaluate, and print the summary of each policy."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", required=True, help="checkpoint of the task model")
     parser.add_argument("--policy", action="append", default=[], metavar="NAME=DIR", help="a checkpoint to evaluate")

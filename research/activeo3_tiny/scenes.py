@@ -1,12 +1,10 @@
-"""Drawn road scenes with exact boxes and masks: unlimited training and test data that needs no download.
+"""Draws road scenes with exact boxes and masks: unlimited training and test data that needs no download.
 
 A scene is a straight street seen by a camera at 1.5 m: sky, houses, kerbs, poles, a junction with a zebra crossing, the
 horizon. Cars, people, cones, signs with numbers and traffic lights stand where they stand in streets: lights on poles
-at
-the junction, signs on poles along the kerb, people at the crossing and on the pavement, cones along a lane, cars in
-lanes.
-Most of them are far away, hence small and near the junction: a few pixels in a small view, which shows where to look
-closer, not what is there. The same seed always gives the same scene.
+at the junction, signs on poles along the kerb, people at the crossing and on the pavement, cones along a lane, cars in
+lanes. Most of them are far away, hence small and near the junction: a few pixels in a small view, which shows where to
+zoom, not the class. The same seed always gives the same scene.
 
 >>> scene = draw_scene(seed=7)
 >>> scene.image.shape
@@ -25,18 +23,18 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..core.frame import Image
-from ..core.geometry import Box
+from activeo3_ros.core.frame import Image
+from activeo3_ros.core.geometry import Box
 
 LABELS = ("traffic light", "sign", "cone", "person", "car")
 NUMBERS = ("30", "50", "70", "80")
-"""What stands on signs, in km/h."""
+"""Texts of signs, in km/h."""
 FULL_HD = (1920, 1080)
 SQUARE = (1024, 1024)
 SMALL_AREA_PX = 32.0 * 32.0
 """Objects whose box has less are small, as in COCO."""
 MIN_SIDE_PX = 7.0
-"""Smaller objects are not drawn: nobody could say where they end."""
+"""Smaller objects are not drawn: their edges would be undefined."""
 
 _CAMERA_HEIGHT_M = 1.5
 _SHIFT = 4
@@ -271,7 +269,7 @@ def _poles(canvas: _Canvas, rng: np.random.Generator, street: _Street) -> list[_
 
 
 def _objects(canvas: _Canvas, rng: np.random.Generator, street: _Street, poles: list[_Pole]) -> list[SceneObject]:
-    """Put objects where they belong, farthest first; what would overlap another or leave the picture is left out."""
+    """Put objects where they belong, farthest first, unless one would overlap another or leave the picture."""
     wanted: list[tuple[float, str, float, float]] = []  # metres ahead, label, right, up
     for pole in poles:
         if pole.carries:

@@ -1,10 +1,10 @@
-"""The evidence for `activeo3-tiny`: GRPO from one start, several seeds, with either form of the reward and with both.
+"""The study of activeo3-tiny: GRPO from one start, several seeds, with either form of the reward and with both.
 
-    python -m activeo3_ros.training.study --config config/training/tiny.yaml --out out/study
+    PYTHONPATH=research python -m activeo3_tiny.study --config research/tiny.yaml --out out/study
 
 trains each combination by `activeo3 train grpo` in a process of its own, several at a time on each GPU, evaluates the
 start, every policy and those that do not learn on the same held-out scenes, and writes `evaluation.json`,
-`results.md` (tables) and `curves.png`. What is done already is not done again, so that the same command goes on.
+`results.md` (tables) and `curves.png`. Finished runs are not repeated, so the same command goes on.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from ..core.optional import require_package
+from activeo3_ros.core.optional import require_package
+from activeo3_ros.training.config import load_config
+
 from .evaluation import FIXED, Measurements, read_measurements, report_of
-from .grpo import load_config
 
 REWARDS: dict[str, dict[str, float]] = {
     "both": {},
@@ -67,31 +68,36 @@ def configuration(base: Mapping[str, Any], run: Run, changes: Mapping[str, Any])
     settings = {**base.get("grpo", {}), **changes.get("grpo", {}), "seed": run.seed}
     rest = {name: value for name, value in changes.items() if name != "grpo"}
     data = dict(base["data"])
-    if "scenes" in data:
-        data["first_seed"] = data.get("first_seed", 0) + run.seed * data["scenes"]
+    if "count" in data:
+        data["first_seed"] = data.get("first_seed", 0) + run.seed * data["count"]
     return {**base, **rest, "data": data, "reward": reward, "grpo": settings, "output": str(run.directory)}
+
+
+def steps_of(run: Run, config: Path, start: str, scenes: int, batch: int) -> list[tuple[Path, list[str]]]:
+    """The steps of one run: the file that each writes last, and the module with its arguments."""
+    return [
+        (run.policy / "model.safetensors", ["activeo3_ros.cli", "train", "grpo", "--config", str(config)]),
+        (
+            run.scenes,
+            [
+                "activeo3_tiny.evaluation", "--task", start, "--policy", f"{run.name}={run.policy}", "--fixed",
+                "--scenes", str(scenes), "--batch", str(batch), "--out", str(run.directory / "evaluation.json"),
+            ],
+        ),
+    ]  # fmt: skip
 
 
 def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
     """Train and evaluate one run, its output in `log.txt` beside its results.
 
-    What fails, as training may for want of memory while other runs need it too, is tried once more in the time left.
+    A step that fails, as training may for want of memory while other runs need it too, is tried once more in the time
+    left.
     """
     began = time.monotonic()
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(run.device)} if run.device >= 0 else dict(os.environ)
     run.directory.mkdir(parents=True, exist_ok=True)
-    steps: list[tuple[Path, list[str]]] = [
-        (run.policy / "model.safetensors", ["activeo3_ros.cli.main", "train", "grpo", "--config", str(config)]),
-        (
-            run.scenes,
-            [
-                "activeo3_ros.training.evaluation", "--task", start, "--policy", f"{run.name}={run.policy}", "--fixed",
-                "--scenes", str(scenes), "--batch", str(batch), "--out", str(run.directory / "evaluation.json"),
-            ],
-        ),
-    ]  # fmt: skip
     with open(run.directory / "log.txt", "a", encoding="utf-8") as log:
-        for result, command in steps:
+        for result, command in steps_of(run, config, start, scenes, batch):
             if not result.exists():
                 call = [sys.executable, "-m", *command]
                 try:
@@ -102,7 +108,7 @@ def do(run: Run, config: Path, start: str, scenes: int, batch: int) -> None:
 
 
 def shorten(config: Path, minutes: float) -> None:
-    """Take minutes off what the file of a run allows it, where it allows it a number of them."""
+    """Take minutes off the time limit in the configuration of a run, if there is one."""
     values = yaml.safe_load(config.read_text(encoding="utf-8"))
     if values.get("max_minutes"):
         values["max_minutes"] = max(0.1, values["max_minutes"] - minutes)
@@ -116,7 +122,7 @@ def baselines(directory: Path, start: str, scenes: int, batch: int, device: int)
         return
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": str(device)} if device >= 0 else dict(os.environ)
     command = [
-        sys.executable, "-m", "activeo3_ros.training.evaluation", "--task", start, "--policy", f"start={start}",
+        sys.executable, "-m", "activeo3_tiny.evaluation", "--task", start, "--policy", f"start={start}",
         "--scenes", str(scenes), "--batch", str(batch), "--out", str(directory / "baselines.json"),
     ]  # fmt: skip
     with open(directory / "baselines.txt", "a", encoding="utf-8") as log:
@@ -124,7 +130,7 @@ def baselines(directory: Path, start: str, scenes: int, batch: int, device: int)
 
 
 def collect(directory: Path) -> dict[str, Measurements]:
-    """What was measured so far, the baselines first."""
+    """Read all measurements so far, the baselines first."""
     paths = [directory / "baselines.scenes.json", *sorted(directory.glob("*/evaluation.scenes.json"))]
     return {name: each for path in paths if path.exists() for name, each in read_measurements(path).items()}
 
@@ -172,7 +178,7 @@ def draw_curves(logs: Mapping[str, Path], out: Path, smooth: int = 8) -> None:
 
 
 def write_results(directory: Path) -> dict[str, Any]:
-    """Write the report, the tables and the curves of what there is, and give the report."""
+    """Write the report, the tables and the curves of all finished runs, and give the report."""
     report = report_of(collect(directory))
     (directory / "evaluation.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     (directory / "results.md").write_text(table(report), encoding="utf-8")
@@ -189,15 +195,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rewards", nargs="+", choices=list(REWARDS), default=list(REWARDS))
-    parser.add_argument("--start", help="checkpoint to start from and task model (default: what the file says)")
-    parser.add_argument("--max-steps", type=int, help="updates of each run (default: what the file says)")
-    parser.add_argument("--minutes", type=float, help="of each run at most (default: what the file says)")
-    parser.add_argument("--learning-rate", type=float, help="(default: what the file says)")
-    parser.add_argument("--answers", type=int, help="in one update (default: what the file says)")
+    parser.add_argument("--start", help="checkpoint to start from and task model (default: the file's)")
+    parser.add_argument("--max-steps", type=int, help="updates of each run (default: the file's)")
+    parser.add_argument("--minutes", type=float, help="of each run at most (default: the file's)")
+    parser.add_argument("--learning-rate", type=float, help="(default: the file's)")
+    parser.add_argument("--answers", type=int, help="in one update (default: the file's)")
     parser.add_argument("--scenes", type=int, default=500, help="held-out scenes (default: %(default)s)")
     parser.add_argument("--batch", type=int, default=1024, help="views that a model answers at once in the evaluation")
     parser.add_argument("--at-once", type=int, default=9, help="runs at a time, on all GPUs together")
-    parser.add_argument("--only-results", action="store_true", help="of what there is: no training")
+    parser.add_argument("--only-results", action="store_true", help="of finished runs: no training")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if not args.only_results:

@@ -1,11 +1,14 @@
-"""Draws where activeo3-tiny looks before and after GRPO: `python docs/draw_policy.py`, after `make setup EXTRAS=mllm`.
+"""Draws the regions that activeo3-tiny chooses before and after GRPO, and the detections in them.
 
-The scene is one of those that nothing was trained on; regions, boxes and scores are what the start and the policy, each
-with the start as the task model, really make of it.
+    python research/draw_policy.py [--out FILE.jpg]
+
+after `make setup EXTRAS=mllm`. The scene is held out; regions, boxes and scores are those of the start (above) and of
+the policy (below), both with the start as the task model.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import cv2
@@ -16,17 +19,20 @@ from activeo3_ros.codecs.picture import draw
 from activeo3_ros.core import ActivePerception, Frame, Query
 from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.presets import load_preset
-from activeo3_ros.training.rows import HELD_OUT_SEED
-from activeo3_ros.training.scenes import draw_scene
+from activeo3_tiny.scene_rows import HELD_OUT_SEED
+from activeo3_tiny.scenes import draw_scene
 
 SCENE = HELD_OUT_SEED + 3
 QUERY = Query(classes=("traffic light",))
-OUTPUT = Path(__file__).parent / "training" / "where_to_look.jpg"
+OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "results" / "training" / "where_to_look.jpg"
 PANEL_WIDTH = 1100
 
 
 def main() -> int:
     """Write the picture, the start above and the policy below."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=OUTPUT, metavar="FILE", help="(default: %(default)s)")
+    args = parser.parse_args()
     trained = load_preset("tiny").build()
     engine = {"type": "transformers", "model": "tiny/start", "cache": "dynamic"}
     start = ActivePerception(
@@ -40,7 +46,8 @@ def main() -> int:
         picture = draw(scene.image, result)
         size = (PANEL_WIDTH, round(PANEL_WIDTH * picture.shape[0] / picture.shape[1]))
         panels.append(cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
-    write_image(OUTPUT, np.vstack(panels))
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_image(args.out, np.vstack(panels))
     return 0
 
 

@@ -1,11 +1,14 @@
-"""Draws the road of README's picture and lets the presets look at it: `python docs/draw_scene.py`, after `make setup`.
+"""Draws a road with cars and the results of two presets on it: `full_frame` above, `embedded` below.
 
-The demo's photographs come inside a package whose licence is MIT, but who took them is not said there. So the README
-shows a road that this program draws; the regions, boxes and scores on it are what the presets really make of it.
+    python research/draw_road.py [--out FILE.jpg]
+
+after `make setup`. The road is drawn, so nobody else has rights in the picture; regions, boxes and scores are those of
+the presets.
 """
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import cv2
@@ -31,7 +34,7 @@ BODIES = ((40, 40, 190), (205, 205, 210), (62, 58, 52), (165, 95, 40), (228, 228
 """Colours of cars: blue, green, red."""
 SMOOTH = 4
 """Each car is drawn this much larger and shrunk."""
-OUTPUT = Path(__file__).parent / "scene.jpg"
+OUTPUT = Path(__file__).resolve().parents[1] / "docs" / "scene.jpg"
 PANEL_WIDTH = 1100
 
 
@@ -144,12 +147,15 @@ def scene(seed: int = 4) -> tuple[npt.NDArray[np.uint8], int]:
             depth *= rng.uniform(1.45, 2.4)
     for depth, lane, body in sorted(cars):
         park(picture, lane, depth, body)
-    picture = cv2.GaussianBlur(picture, (0, 0), 0.7) + rng.standard_normal(picture.shape) * 2.5
-    return np.clip(picture, 0, 255).astype(np.uint8), len(cars)
+    noisy = cv2.GaussianBlur(picture, (0, 0), 0.7) + rng.standard_normal(picture.shape) * 2.5
+    return np.clip(noisy, 0, 255).astype(np.uint8), len(cars)
 
 
 def main() -> None:
-    """Write the scene as two presets see it, one below the other."""
+    """Write the results of two presets on the scene, one below the other."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=OUTPUT, metavar="FILE", help="(default: %(default)s)")
+    args = parser.parse_args()
     image, cars = scene()
     panels = []
     for preset in ("full_frame", "embedded"):
@@ -162,8 +168,9 @@ def main() -> None:
         panels.append(
             draw(np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8), result)[160:520]
         )
-    write_image(OUTPUT, np.concatenate([panels[0], np.full((8, PANEL_WIDTH, 3), 255, np.uint8), panels[1]]))
-    print(f"{OUTPUT}: {OUTPUT.stat().st_size / 1e3:.0f} kB")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_image(args.out, np.concatenate([panels[0], np.full((8, PANEL_WIDTH, 3), 255, np.uint8), panels[1]]))
+    print(f"{args.out}: {args.out.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Makes Qwen2.5-VL fast for batches of many small pictures, without changing what it computes.
+"""Makes Qwen2.5-VL fast for batches of many small pictures, with the same results.
 
 For each picture of a batch, transformers makes one attention call a layer and works out positions and windows in Python
 loops, and for the patches it runs a 3-D convolution whose stride is its kernel, which is a matrix product.
@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ..core.optional import require_package
+from activeo3_ros.core.optional import require_package
+
 from . import qwen_decoding
 
 logger = logging.getLogger(__name__)
@@ -140,7 +141,7 @@ def speed_up_qwen() -> None:
 
 
 def where_patches_are(tower: Any, grids: Any, device: Any) -> dict[str, Any]:
-    """What the vision tower would work out from the `(n, 3)` grids of its pictures one by one: each size once.
+    """Positions and windows of patches, from the `(n, 3)` grids of pictures; each size is worked out once.
 
     `equal_pictures` is their number if all have as many patches, else 0; it saves each block from asking the GPU.
     """

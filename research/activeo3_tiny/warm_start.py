@@ -1,15 +1,14 @@
-"""The supervised start of `activeo3-tiny`: it learns to see, to answer the task prompt, and the form of a sensing
-answer.
+"""The supervised start of activeo3-tiny: it learns to see, to answer the task prompt, and to write sensing answers.
 
-Where to look is not taught: the regions of its sensing answers are drawn at random, three that hardly overlap, so that
-the reward alone can teach that (`activeo3 train grpo`). Without a dense auxiliary head on the vision tokens, which
+It is not taught which regions to choose: those of its sensing answers are random, three that hardly overlap, so that
+the reward alone can teach it (`activeo3 train grpo`). Without a dense auxiliary head on the vision tokens, which
 names the class and box of the object that is centred in each cell, a model of this size learns no grounding at all; the
 head is not saved.
 
-    python -m activeo3_ros.training.warm_start --tokenizer DIR --out DIR --minutes 6
-    python -m activeo3_ros.training.warm_start --model DIR --out DIR --minutes 4 --rate 6e-4
+    PYTHONPATH=research python -m activeo3_tiny.warm_start --tokenizer DIR --out DIR --minutes 6
+    PYTHONPATH=research python -m activeo3_tiny.warm_start --model DIR --out DIR --minutes 4 --rate 6e-4
 
-The second form goes on from a start, on scenes that it has not seen if `--seed` is new.
+The second command goes on from a start, on scenes that it was not trained on if `--seed` is new.
 """
 
 from __future__ import annotations
@@ -31,16 +30,17 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..core.frame import Frame, View
-from ..core.geometry import Box, areas, as_array, from_corners, intersections, iou
-from ..core.query import Query
-from ..vlm.backends.preprocessing import PixelFormat
-from ..vlm.families import QWEN2_5_VL, conversation
-from ..vlm.prompts import load_prompt, target_of
+from activeo3_ros.core.frame import Frame, View
+from activeo3_ros.core.geometry import Box, areas, as_array, from_corners, intersections, iou
+from activeo3_ros.core.query import Query
+from activeo3_ros.vlm.backends.preprocessing import PixelFormat
+from activeo3_ros.vlm.families import QWEN2_5_VL, conversation
+from activeo3_ros.vlm.prompts import load_prompt, target_of
+
+from .architecture import make_start
 from .qwen_speed import positions_of_one_picture, speed_up_qwen
-from .rows import HELD_OUT_SEED
+from .scene_rows import HELD_OUT_SEED
 from .scenes import FULL_HD, LABELS, SQUARE, Scene, draw_scene
-from .tiny import make_start
 
 VIEW_PIXELS = 448 * 252
 """Of the view of the whole frame and of each crop: 144 tokens."""
@@ -59,12 +59,12 @@ REGION_AREAS = (0.0105, 0.2)
 """Least and greatest share of the view that a region of a sensing answer has: within what its prompt asks for."""
 MAX_REGION_IOU = 0.3
 QUESTIONS = 2
-"""About each view: to look is what costs most."""
+"""About each view: its vision tokens cost most."""
 CROPS_A_SCENE = 8
 WHOLE_SHARE = 0.25
 """Of the batches: those that show whole frames, or most of them."""
 AVERAGING = 0.998
-"""Share of the averaged weights that stays at each step; what is saved are averages over some 500 steps."""
+"""Share of the averaged weights that stays at each step; the weights saved are averages over some 500 steps."""
 THOUGHT = "Small targets may be far away; I zoom into {count} regions."
 
 
@@ -74,7 +74,7 @@ _prompt = lru_cache(load_prompt)
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation: what is asked about which view, the answer, and the objects in the view.
+    """One conversation: a question about a view, the answer, and the objects in the view.
 
     boxes: `(n, 4)` in view pixels, of all objects, for the auxiliary head; labels: their indices in `LABELS`. Examples
     that follow each other may share a view.
@@ -119,7 +119,7 @@ def sensing_answer(boxes: Sequence[Sequence[int]], labels: Sequence[str]) -> str
 
 
 def task_answer(boxes: Sequence[Sequence[int]], labels: Sequence[str]) -> str:
-    """What follows the prefix of the task prompt, which has opened the list already."""
+    """An answer after the prefix of the task prompt, which has opened the list already."""
     return listing(boxes, labels)[1:] + "\n```"
 
 
@@ -319,22 +319,22 @@ def _cells(example: Example) -> npt.NDArray[np.float32]:
     return targets
 
 
-def to_patches(pictures: Any, form: PixelFormat | None = None) -> Any:
+def to_patches(pictures: Any, pixel_format: PixelFormat | None = None) -> Any:
     """`(n, h, w, 3)` uint8 BGR pictures of one size to `(n * patches, values)` for the vision tower."""
     import torch
 
-    form = form or PixelFormat()
-    side, merge = form.patch_px, form.merge
-    mean = torch.tensor(form.mean, device=pictures.device).view(3, 1, 1) * 255
-    std = torch.tensor(form.std, device=pictures.device).view(3, 1, 1) * 255
+    pixel_format = pixel_format or PixelFormat()
+    side, merge = pixel_format.patch_px, pixel_format.merge
+    mean = torch.tensor(pixel_format.mean, device=pictures.device).view(3, 1, 1) * 255
+    std = torch.tensor(pixel_format.std, device=pictures.device).view(3, 1, 1) * 255
     pixels = (pictures.flip(3).permute(0, 3, 1, 2).float() - mean) / std
     count, _, height, width = pixels.shape
     high, wide = height // side, width // side
     tiled = pixels.reshape(count, 3, high // merge, merge, side, wide // merge, merge, side).permute(
         0, 2, 5, 3, 6, 1, 4, 7
     )
-    repeated = tiled.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, form.frames, -1, -1)
-    return repeated.reshape(count * high * wide, 3 * form.frames * side * side)
+    repeated = tiled.unsqueeze(6).expand(-1, -1, -1, -1, -1, -1, pixel_format.frames, -1, -1)
+    return repeated.reshape(count * high * wide, 3 * pixel_format.frames * side * side)
 
 
 def losses(model: Any, head: Any, batch: dict[str, Any]) -> tuple[Any, Any, Any]:
@@ -376,7 +376,7 @@ def _misplaced(boxes: Any, truth: Any) -> Any:
     shared = (opposite - corner).clamp(min=0).prod(-1)
     own, true = ((each[:, 2:] - each[:, :2]).clamp(min=0).prod(-1) for each in (boxes, truth))
     shares = shared / (own + true - shared).clamp(min=1)
-    # Of what covers hardly a cell's corner nobody could say more than where it is.
+    # Of an object that hardly covers a cell's corner no model could say more than its place.
     legible = (true >= MIN_LEGIBLE_PX**2).float()
     return (0.15 * apart + legible * (1 - shares)).sum() / max(1, len(boxes))
 
@@ -402,7 +402,7 @@ def train(
     """Train a model for `minutes`, and save it; a log of losses goes to `out/warm_start.csv`.
 
     make: writes the files of a checkpoint to a directory and gives its model, with float32 weights. rate: the highest
-    learning rate; it falls to nothing. What is saved, every two minutes too, are averaged weights.
+    learning rate; it falls to nothing. Averaged weights are saved, every two minutes too.
     """
     import torch
     from transformers import AutoTokenizer
@@ -481,7 +481,7 @@ def copy_start(source: Path, out: Path) -> Any:
 
 
 def save(model: Any, out: Path) -> None:
-    """Write the weights in half precision, which is what is shipped."""
+    """Write the weights in half precision, as in `weights/`."""
     import copy
 
     import torch

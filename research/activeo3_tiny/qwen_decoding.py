@@ -1,4 +1,4 @@
-"""Lets Qwen2.5-VL decode batches of short answers fast: `generate` of transformers, without what these do not need.
+"""Decodes batches of short answers of Qwen2.5-VL fast: `generate` of transformers, less all that these do not need.
 
 A small model's token costs transformers some milliseconds in Python, whatever the GPU. Here a step is the layers' bare
 arithmetic over a cache of fixed size, which a CUDA graph replays. It knows greedy decoding and plain sampling, with one
@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ..core.optional import require_package
+from activeo3_ros.core.optional import require_package
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ KNOWN_SETTINGS = {
     "num_beams", "num_return_sequences", "pad_token_id", "repetition_penalty", "stop_strings", "suppress_tokens",
     "temperature", "top_k", "top_p", "transformers_version", "use_cache",
 }  # fmt: skip
-"""Of a generation config: those that `decode` follows, those that `fits` looks at, and those that change no answer."""
+"""Of a generation config: those that `decode` follows, those that `fits` checks, and those that change no answer."""
 HIDDEN = -1e9
 """Added to the attention scores of columns that hold nothing yet; with minus infinity a row of them would be NaN."""
 
@@ -77,7 +77,7 @@ def decode(
     stopping_criteria: Sequence[Callable[..., Any]],
     inputs: Mapping[str, Any],
 ) -> Any:
-    """`(batch, tokens)`: the left-padded prompts and what was written, ended rows padded, as `generate` gives them."""
+    """`(batch, tokens)`: the left-padded prompts and the answers, ended rows padded, as `generate` gives them."""
     torch = require_package("torch", "to train", "activeo3_ros[train]")
     from .qwen_speed import positions_of_one_picture
 
@@ -118,7 +118,7 @@ def decode(
         del seen
         done = torch.zeros(batch, dtype=torch.bool, device=input_ids.device)
         for length in range(prompt + 1, prompt + config.max_new_tokens + 1):
-            scores = logits.float().index_fill_(1, barred, -math.inf)  # nobody needs the logits after this
+            scores = logits.float().index_fill_(1, barred, -math.inf)  # the logits are not used again
             for process in logits_processor:
                 scores = process(written[:, : length - 1], scores)
             if config.do_sample:
@@ -173,7 +173,7 @@ class _Step:
         self._rehearse()
 
     def _rehearse(self) -> None:
-        """One step for nothing: it prepares what cannot be prepared while a graph is recorded, and would fail first."""
+        """Warm up by one step: kernels are loaded, which cannot be while a graph is recorded, and errors come here."""
         import torch
 
         with torch.autocast(self.token.device.type, enabled=False):
@@ -187,7 +187,7 @@ class _Step:
         return linear.weight.to(self.type), bias.to(self.type) if bias is not None else None
 
     def __call__(self, token: Any) -> Any:
-        """`(batch, words)` logits of what follows a `(batch,)` token."""
+        """`(batch, words)` logits of the token after a `(batch,)` token."""
         import torch
 
         self.token.copy_(token)

@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ..core.optional import require_package
-from ..vlm.families import CHAT_TEMPLATE
+from activeo3_ros.core.optional import require_package
+from activeo3_ros.vlm.families import CHAT_TEMPLATE
 
 FREQUENT_MERGES = 1500
 SPECIAL_TOKENS = (
@@ -50,7 +50,7 @@ def trim_tokenizer(source: Path, corpus: Iterable[str], target: Path, frequent: 
     keep: set[str] = {first + second for first, second in merges[:frequent]}
 
     plain = json.loads(json.dumps(full))
-    plain["added_tokens"] = special  # what is special only in other models is ordinary text here
+    plain["added_tokens"] = special  # tokens that are special only in other models are ordinary text here
     everything = tokenizers.Tokenizer.from_str(json.dumps(plain))
     waiting = [token for text in corpus for token in everything.encode(text).tokens]
     while waiting:
