@@ -27,7 +27,7 @@ napoleon_numpy_docstring = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
-autodoc_default_options = {"members": True, "show-inheritance": True}
+autodoc_default_options = {"members": True}
 # Neither is needed to read a docstring, and a machine that builds pages has neither.
 autodoc_mock_imports = [
     name
@@ -93,9 +93,7 @@ def write_api_pages(app: Sphinx) -> None:
 
 def mark_code_blocks(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
     """Make blocks that are indented by four spaces after "…:" and an empty line literal, as Markdown has them."""
-    for index in range(len(lines) - 2):
-        line, following = lines[index], lines[index + 2]
-        indent = len(line) - len(line.lstrip())
-        if line.endswith(":") and not line.endswith("::") and not lines[index + 1] and following.strip():
-            if len(following) - len(following.lstrip()) >= indent + 4:
-                lines[index] = line + ":"
+    for index, (line, blank, block) in enumerate(zip(lines, lines[1:], lines[2:], strict=False)):
+        deeper = len(block) - len(block.lstrip()) - (len(line) - len(line.lstrip()))
+        if line.endswith(":") and not line.endswith("::") and not blank and block.strip() and deeper >= 4:
+            lines[index] = line + ":"

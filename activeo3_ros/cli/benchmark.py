@@ -99,7 +99,9 @@ def run(args: argparse.Namespace) -> int:
     """Make the subset, run what is missing, score, report."""
     benchmark = BENCHMARKS[args.name]
     if benchmark.needs_root and args.root is None:
-        raise InvalidInput(f"{args.name} needs --root DIR, where its official files are; docs/evaluation.md says which")
+        raise InvalidInput(
+            f"{args.name} needs --root DIR, where its official files are; docs/reference/benchmarks.md says which"
+        )
     check_out(args.out)
     dataset = benchmark.load(args.root, args)
     regions = args.regions or (None if benchmark.regions is None else [benchmark.regions])

@@ -82,7 +82,8 @@ def _run_once(
         "ROS_DOMAIN_ID": str(own_domain()),
         "PYTHONUNBUFFERED": "1",
     }
-    environment.pop(TRANSPORTS, None)  # processes that start at once find each other more surely without (docs/qos.md)
+    # Processes that start at once find each other more surely without (docs/how-to/transports.md).
+    environment.pop(TRANSPORTS, None)
     names = ", ".join(f"'{name}'" for name in classes)
     with Processes(logs, environment) as processes:
         recorder = processes.start(

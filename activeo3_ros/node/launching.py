@@ -55,7 +55,8 @@ def environment(values: Mapping[str, str], present: Mapping[str, str]) -> dict[s
 
     It is for all that is launched after it: who sends the images, a driver or the bag player, needs it most.
     """
-    # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost (docs/qos.md).
+    # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost
+    # (docs/how-to/transports.md).
     return settings_for_images(present) if values["transport"] == "raw" else {}
 
 

@@ -1,4 +1,7 @@
-"""How raw images of megabytes get through Fast DDS: what the launch files set, and what counts as set. docs/qos.md."""
+"""How raw images of megabytes get through Fast DDS (docs/how-to/transports.md).
+
+What the launch files set, and what counts as set.
+"""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ def random_value(choose: random.Random, default: object) -> object:
 
 
 def test_the_documentation_is_written_from_the_table():
-    written = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
-    assert written == parameters.markdown(), "run: python -m activeo3_ros.node.parameters > docs/parameters.md"
+    written = (ROOT / "docs" / "reference" / "parameters.md").read_text(encoding="utf-8")
+    assert written == parameters.markdown(), "run: python docs/generate.py"
 
 
 def test_defaults_are_allowed():
@@ -151,7 +151,7 @@ def test_each_of_10000_random_values_alone_is_accepted_just_if_it_is_in_its_rang
 
 
 def is_documented(name: str, value: object) -> bool:
-    """Whether `docs/parameters.md` allows this value."""
+    """Whether `docs/reference/parameters.md` allows this value."""
     parameter = PARAMETERS[name]
     if name == "query":
         return len(value) <= 1000
