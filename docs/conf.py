@@ -1,10 +1,7 @@
-"""Sphinx: `make docs` builds into `out/docs`; rosdoc2 runs the same file through its own.
-
-rosdoc2 executes this file from another place, so that nothing here may depend on `__file__`: what needs the source tree
-takes it from Sphinx, in `setup`.
-"""
+"""Sphinx: `make docs` builds into `out/docs`; rosdoc2 builds a copy of this folder, whose conf.py executes this one."""
 
 import importlib.util
+import re
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -12,9 +9,22 @@ from xml.etree import ElementTree
 from sphinx.application import Sphinx
 from sphinx.config import Config
 
+
+def source_tree() -> Path:
+    """Find the root of the repository from this file, or from the path by which rosdoc2's conf.py opens it."""
+    conf = Path(__file__)
+    executed = re.search(r'exec\(open\("(.+?)"', conf.read_text(encoding="utf-8"))
+    return Path(executed[1] if executed and "rosdoc2" in executed.string else conf).resolve().parent.parent
+
+
+ROOT = source_tree()
+if importlib.util.find_spec("activeo3_ros") is None:
+    sys.path.insert(0, str(ROOT))
+
 project = "activeo3_ros"
 author = "The activeo3_ros maintainers"
 copyright = "2026, the activeo3_ros maintainers; Apache-2.0"
+release = version = ElementTree.parse(ROOT / "package.xml").findtext("version") or ""
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns: list[str] = []
@@ -28,13 +38,6 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_default_options = {"members": True}
-# Neither is needed to read a docstring, and a machine that builds pages has neither.
-autodoc_mock_imports = [
-    name
-    for name in ("torch", "transformers", "trl", "datasets", "peft", "vllm", "cv2", "onnxruntime", "rapidocr", "mcap")
-    if importlib.util.find_spec(name) is None
-]
-
 rosdoc2_settings = {"enable_breathe": False, "enable_exhale": False}
 
 API = {
@@ -51,33 +54,32 @@ API = {
 """Folders of the package whose modules have a page below `reference/api/`, and its title. None of them needs ROS."""
 
 
+NOT_NEEDED = ("torch", "transformers", "trl", "datasets", "peft", "vllm", "cv2", "onnxruntime", "rapidocr", "mcap")
+"""Packages that a docstring is readable without, where they are missing."""
+
+
 def setup(app: Sphinx) -> None:
-    """Connect what needs the source tree."""
-    app.connect("config-inited", take_version)
+    """Connect what has to be done while Sphinx runs."""
+    app.connect("config-inited", mock_missing_packages)
     app.connect("builder-inited", write_api_pages)
     app.connect("autodoc-process-docstring", mark_code_blocks)
 
 
-def take_version(app: Sphinx, config: Config) -> None:
-    """Take the version from package.xml, and make the package importable where it is not installed."""
-    root = Path(app.srcdir).parent
-    config.release = config.version = ElementTree.parse(root / "package.xml").findtext("version") or ""
-    if importlib.util.find_spec("activeo3_ros") is None:
-        sys.path.insert(0, str(root))
+def mock_missing_packages(app: Sphinx, config: Config) -> None:
+    """Mock what is not installed, beside what rosdoc2 mocks."""
+    missing = [name for name in NOT_NEEDED if importlib.util.find_spec(name) is None]
+    config.autodoc_mock_imports = [*config.autodoc_mock_imports, *missing]
 
 
 def write_api_pages(app: Sphinx) -> None:
-    """Write one page a folder of the package, with the docstrings of all its modules; git ignores them."""
-    package = Path(app.srcdir).parent / "activeo3_ros"
+    """Write the changelog's page and one page a folder of the package, with all its docstrings; git ignores them."""
     pages = Path(app.srcdir) / "reference" / "api"
     pages.mkdir(exist_ok=True)
-    for page in pages.glob("*.rst"):
-        if page.stem not in API:
-            page.unlink()
+    write(Path(app.srcdir) / "changelog.rst", (ROOT / "CHANGELOG.rst").read_text(encoding="utf-8"))
     for folder, title in API.items():
         modules = sorted(
-            "activeo3_ros." + ".".join(path.relative_to(package).with_suffix("").parts)
-            for path in (package / folder).rglob("*.py")
+            ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            for path in (ROOT / "activeo3_ros" / folder).rglob("*.py")
             if not path.name.startswith("_")
         )
         if folder == "core":
@@ -85,10 +87,13 @@ def write_api_pages(app: Sphinx) -> None:
         lines = [title, "=" * len(title), ""]
         for module in modules:
             lines += [module, "-" * len(module), "", f".. automodule:: {module}", ""]
-        text = "\n".join(lines)
-        page = pages / f"{folder}.rst"
-        if not page.is_file() or page.read_text(encoding="utf-8") != text:
-            page.write_text(text, encoding="utf-8")
+        write(pages / f"{folder}.rst", "\n".join(lines))
+
+
+def write(page: Path, text: str) -> None:
+    """Write a page if it changed, so that Sphinx builds only what did."""
+    if not page.is_file() or page.read_text(encoding="utf-8") != text:
+        page.write_text(text, encoding="utf-8")
 
 
 def mark_code_blocks(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
