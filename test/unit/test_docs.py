@@ -69,24 +69,13 @@ def test_every_page_of_the_documentation_is_in_its_table_of_contents():
     assert pages <= listed
 
 
-def test_pages_are_named_in_code_as_they_are():
-    folders = (
-        "activeo3_ros",
-        "benchmarks",
-        "config",
-        "examples",
-        "launch",
-        "research",
-        "scripts",
-        "test",
-        "msg",
-        "srv",
-    )
+def test_pages_and_results_that_are_named_exist():
+    folders = ("activeo3_ros", "benchmarks", "config", "docs", "examples", "launch", "research", "scripts", "test")
     missing = {
         (str(path.relative_to(ROOT)), mention)
         for folder in folders
         for path in (ROOT / folder).rglob("*")
-        if path.suffix in {".py", ".yaml", ".xml", ".md", ".msg", ".srv"} and path != Path(__file__)
+        if path.suffix in {".py", ".yaml", ".xml", ".md"} and path != Path(__file__)
         for mention in MENTION.findall(path.read_text(encoding="utf-8"))
         if not (ROOT / mention).exists()
     }
