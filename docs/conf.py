@@ -34,10 +34,13 @@ default_role = "code"  # docstrings write `name` as Markdown does
 myst_heading_anchors = 3
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of a dataclass have an entry of their own already
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_default_options = {"members": True}
+suppress_warnings = ["ref.python"]  # the type of an argument that several modules have, as `Found`
+
 rosdoc2_settings = {"enable_breathe": False, "enable_exhale": False}
 
 API = {
@@ -56,13 +59,15 @@ API = {
 
 NOT_NEEDED = ("torch", "transformers", "trl", "datasets", "peft", "vllm", "cv2", "onnxruntime", "rapidocr", "mcap")
 """Packages that a docstring is readable without, where they are missing."""
+LABELLED = re.compile(r"[A-Z][a-z]+(?: [a-z]+)?: ")
+"""The beginning of a line such as "Tried with: …"."""
 
 
 def setup(app: Sphinx) -> None:
     """Connect what has to be done while Sphinx runs."""
     app.connect("config-inited", mock_missing_packages)
     app.connect("builder-inited", write_api_pages)
-    app.connect("autodoc-process-docstring", mark_code_blocks)
+    app.connect("autodoc-process-docstring", translate_docstring)
 
 
 def mock_missing_packages(app: Sphinx, config: Config) -> None:
@@ -96,9 +101,31 @@ def write(page: Path, text: str) -> None:
         page.write_text(text, encoding="utf-8")
 
 
-def mark_code_blocks(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
-    """Make blocks that are indented by four spaces after "…:" and an empty line literal, as Markdown has them."""
-    for index, (line, blank, block) in enumerate(zip(lines, lines[1:], lines[2:], strict=False)):
-        deeper = len(block) - len(block.lstrip()) - (len(line) - len(line.lstrip()))
-        if line.endswith(":") and not line.endswith("::") and not blank and block.strip() and deeper >= 4:
-            lines[index] = line + ":"
+def translate_docstring(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Turn the Markdown habits of docstrings into reStructuredText.
+
+    A block that is indented by four spaces after "…:" and an empty line is code; "`name`s" is code and a letter; lines
+    "Label: text" below each other, with hanging indents, are a list of fields.
+    """
+    for index, line in enumerate(lines):
+        if begins_code(lines, index):
+            line += ":"
+        elif begins_field(lines, index):
+            line = f":{line}"
+        lines[index] = re.sub(r"(?<!`)(`[^`]+`)(?=\w)", r"\1\\ ", line)
+
+
+def begins_code(lines: list[str], index: int) -> bool:
+    """Whether the line announces the indented block below the next, empty line."""
+    line, below = lines[index], lines[index + 1 : index + 3]
+    indent = len(line) - len(line.lstrip())
+    announces = line.endswith(":") and not line.endswith("::")
+    return announces and len(below) == 2 and not below[0] and below[1].startswith(" " * (indent + 4))
+
+
+def begins_field(lines: list[str], index: int) -> bool:
+    """Whether the line is one of several "Label: text"; those above it are fields already."""
+    above = lines[index - 1][:1] if index else ""
+    below = lines[index + 1] if index + 1 < len(lines) else ""
+    first_of_several = not above and bool(LABELLED.match(below) or below.startswith("    "))
+    return bool(LABELLED.match(lines[index])) and (first_of_several or above in (":", " "))
