@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import inspect
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -93,7 +94,7 @@ COMPONENTS_HEAD = """\
 
 The types and settings of `sensing`, `task`, `segmenter` and `engine` in a preset. A sensing policy or a task model of
 type `mllm` has an `engine`. Where both name the same one, it is loaded once. `type: auto` takes the fastest engine
-that runs here, and gives it those settings that it has."""
+that runs here, and gives it those settings that it has. A setting without a default has to be given."""
 
 
 def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
@@ -217,29 +218,27 @@ KINDS = {
     "sensing": ("Sensing policies", "Choose the regions. Key `sensing` of a preset."),
     "task": ("Task models", "Examine the views. Key `task` of a preset."),
     "segmenter": ("Segmenters", "Make masks of detections. Key `segmenter` of a preset."),
-    "engine": ("Engines", "Run a vision-language model. Key `engine` of a component of type `mllm`."),
+    "engine": ("The settings of an engine", "Run a vision-language model. Key `engine` of a component of type `mllm`."),
 }
 
 
 def components() -> str:
     """The page of every component that a preset can name and of its settings."""
     lines = [COMPONENTS_HEAD]
-    kind = ""
-    for component in preset_module.describe_components():
-        if component.kind != kind:
-            kind = component.kind
-            lines += ["", f"## {KINDS[kind][0]}", "", KINDS[kind][1]]
-        source = component.path.partition(":")[0].replace(".", "/") + ".py"
-        lines += ["", f"### {kind} `{component.type}`", "", f"{component.summary} [Source](../../{source}).", ""]
-        rows = [_setting(setting) for setting in component.settings]
-        lines += table(("Setting", "Default", "Allowed", "Meaning"), rows) if rows else ["No settings."]
+    by_kind = {kind: [each for each in preset_module.describe_components() if each.kind == kind] for kind in KINDS}
+    for kind, (title, purpose) in KINDS.items():
+        lines += ["", f"## {title}", "", purpose, ""]
+        for component in by_kind[kind]:
+            source = component.path.partition(":")[0].replace(".", "/") + ".py"
+            lines.append(f"- `{component.type}`: {component.summary} [Source](../../{source}).")
+        rows = [(f"`{each.type}`", *_setting(setting)) for each in by_kind[kind] for setting in each.settings]
+        lines += ["", *table(("Type", "Setting", "Default", "Allowed", "Meaning"), rows)]
     return "\n".join(lines) + "\n"
 
 
 def _setting(setting: Any) -> tuple[str, ...]:
-    default = "required" if setting.default is inspect.Parameter.empty else f"`{setting.default!r}`"
-    allowed = ", ".join(part for part in (setting.kind, setting.allowed) if part)
-    return f"`{setting.name}`", default, allowed, setting.meaning
+    default = "" if setting.default is inspect.Parameter.empty else f"`{json.dumps(setting.default)}`"
+    return f"`{setting.name}`", default, ", ".join(filter(None, (setting.kind, setting.allowed))), setting.meaning
 
 
 # ---- all -------------------------------------------------------------------------------------------------------------
