@@ -3,6 +3,7 @@
 # make test     ruff, mypy and the tests, against what setup built
 # make lint     ruff and mypy alone
 # make bench    the scripts of benchmarks/ that need no GPU and end within minutes (BENCHMARKS=node_soak chooses others)
+# make docs     the pages, into out/docs; a warning is an error
 # make clean    remove what setup and the tools made
 
 # Once there is an environment, its own Python: what PYTHON chose for `make setup` holds for `make demo` too.
@@ -11,7 +12,7 @@ EXTRAS ?=
 BENCHMARKS ?= active_vs_slices core_overhead node_overhead
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prefetch demo test lint bench clean
+.PHONY: help setup prefetch demo test lint bench docs clean
 # One shell for a recipe: it sources the two files that a user sources.
 .ONESHELL:
 SHELL := /bin/sh
@@ -51,6 +52,13 @@ bench: prefetch
 		echo "== $$name"
 		PYTHONPATH="research:$$PYTHONPATH" python "benchmarks/$$name.py"
 	done
+
+docs: override EXTRAS += docs
+docs: setup
+	@$(ACTIVATE)
+	python docs/generate.py
+	sphinx-build -q -W --keep-going -b html -d out/doctrees docs out/docs
+	echo "the pages are in out/docs/index.html"
 
 clean:
 	rm -rf .venv build install log out .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

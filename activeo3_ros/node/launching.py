@@ -57,7 +57,8 @@ def environment(values: Mapping[str, str], present: Mapping[str, str]) -> dict[s
         values: The arguments of the launch file.
         present: The environment so far.
     """
-    # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost (docs/qos.md).
+    # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost
+    # (docs/how-to/transports.md).
     return settings_for_images(present) if values["transport"] == "raw" else {}
 
 

@@ -67,7 +67,7 @@ class LoadablePreset(Protocol):
 
 
 class PerceptionNode(ManagedNode):
-    """A lifecycle node around one `ActivePerception`; docs/lifecycle.md says what each transition does."""
+    """A lifecycle node around one `ActivePerception`; docs/reference/lifecycle.md says what each transition does."""
 
     def __init__(self, load: Callable[[str], LoadablePreset] = load_preset, **arguments: Any) -> None:
         """Declare the parameters and create topics and services.

@@ -157,7 +157,7 @@ def warning_of_silence(topic: str, publishers: Sequence[str], silent_s: float) -
     return (
         f"{', '.join(publishers)} publishes {topic}, but nothing has come for {silent_s:.0f} s. If it does send, its "
         "messages are lost on the way, or the two sides started at the same moment and never connected: start one of "
-        "them again; docs/troubleshooting.md says how to prevent it"
+        "them again; docs/how-to/find-what-is-wrong.md says how to prevent it"
     )
 
 
@@ -173,7 +173,7 @@ def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], m
     if not transports.startswith("LARGE_DATA") or "fastrtps" not in middleware or any(map(environment.get, PROFILES)):
         return ""
     variable, profile_file = profile_for_images(environment)
-    instead = f"Unset it and set {variable}={profile_file}, for every process; docs/qos.md has the figures"
+    instead = f"Unset it and set {variable}={profile_file}, for every process; docs/how-to/transports.md says why"
     if environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() != "LOCALHOST":
         says = "processes that start at the same moment may never find each other"
         return f"with {TRANSPORTS}={transports}, {says}. {instead}"

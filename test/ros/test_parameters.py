@@ -17,7 +17,7 @@ from activeo3_ros.node.parameters import AS_PRESET, PARAMETERS, When
 from activeo3_ros.presets import preset_names
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "parameters.md"
+PAGE = ROOT / "docs" / "reference" / "parameters.md"
 DEFAULTS = {name: parameter.default for name, parameter in PARAMETERS.items()}
 
 
@@ -38,8 +38,7 @@ def random_value(choose: random.Random, default: object) -> object:
 
 def test_the_documentation_is_written_from_the_table():
     written = PAGE.read_text(encoding="utf-8")
-    page = PAGE.relative_to(ROOT)
-    assert written == parameters.markdown(), f"run: python -m activeo3_ros.node.parameters > {page}"
+    assert written == parameters.markdown(), "run: python docs/generate.py"
 
 
 def test_defaults_are_allowed():
@@ -153,7 +152,7 @@ def test_each_of_10000_random_values_alone_is_accepted_just_if_it_is_in_its_rang
 
 
 def is_documented(name: str, value: object) -> bool:
-    """Whether the documentation allows this value."""
+    """Whether `docs/reference/parameters.md` allows this value."""
     parameter = PARAMETERS[name]
     if name == "query":
         return len(value) <= 1000

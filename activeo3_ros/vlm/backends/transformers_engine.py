@@ -54,7 +54,7 @@ class TransformersEngine:
         dtype: "auto" for bfloat16 on CUDA devices that have it, float16 on older ones, float32 on a CPU.
         attention: of the vision tower and the language model; "auto" takes the fastest that is installed.
         cache: "dynamic" grows with the answer; "static" is compiled on CUDA, which makes a token more than twice as
-        fast but takes most of a minute for each new number of views and length of prompt: see docs/performance.md.
+        fast but takes most of a minute for each new number of views and length of prompt: see docs/results/vlm.md.
         max_batch: requests answered at a time, 1 to 1024; more wait.
 
         Raises MissingPackage without torch or transformers, EngineError if the checkpoint is missing or unusable.
