@@ -1,4 +1,7 @@
-"""Settings that let raw images of megabytes through Fast DDS (docs/how-to/transports.md), and ROS domains of our own."""
+"""Settings that let raw images of megabytes through Fast DDS, and ROS domains of our own.
+
+docs/how-to/transports.md says what to do with them.
+"""
 
 from __future__ import annotations
 
