@@ -3,6 +3,7 @@
 # make test     ruff, mypy and the tests, against what setup built
 # make lint     ruff and mypy alone
 # make bench    the scripts of benchmarks/ that need no GPU and end within minutes (BENCHMARKS=node_soak chooses others)
+# make docs     the pages, into out/docs; a warning is an error
 # make clean    remove what setup and the tools made
 
 # Once there is an environment, its own Python: what PYTHON chose for `make setup` holds for `make demo` too.
@@ -11,7 +12,7 @@ EXTRAS ?=
 BENCHMARKS ?= active_vs_slices core_overhead node_overhead
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prefetch demo test lint bench clean
+.PHONY: help setup prefetch demo test lint bench docs clean
 # One shell for a recipe: it sources the two files that a user sources.
 .ONESHELL:
 SHELL := /bin/sh
@@ -42,14 +43,22 @@ lint: setup
 # A file of tests stays with one process, so that its node and its models start once.
 test: lint prefetch
 	@$(ACTIVATE)
-	pytest -n auto --dist loadfile
+	pytest -n auto --dist loadfile --cov --cov-report=html
+	echo "coverage: $$(coverage report --format=total) % of the lines, without child processes; by file: out/coverage/index.html"
 
 bench: prefetch
 	@$(ACTIVATE)
 	for name in $(BENCHMARKS); do
 		echo "== $$name"
-		python "benchmarks/$$name.py"
+		PYTHONPATH="research:$$PYTHONPATH" python "benchmarks/$$name.py"
 	done
 
+docs: override EXTRAS += docs
+docs: setup
+	@$(ACTIVATE)
+	python docs/generate.py
+	sphinx-build -q -W --keep-going -b html -d out/doctrees docs out/docs
+	echo "the pages are in out/docs/index.html"
+
 clean:
-	rm -rf .venv build install log out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv build install log out .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -22,13 +22,13 @@ gpu = [
     "torchvision",
     "transformers>=4.57",
 ]
-evaluation = [
-    "faster-coco-eval>=1.6.5",
-    "matplotlib>=3.8",
+bags = [  # replay, play, and bags as the input of evaluate and train
+    "lz4>=4",
     "mcap>=1.2",
-    "mcap-ros2-support>=0.5",
     "rosbags>=0.10",
+    "zstandard>=0.21",
 ]
+evaluation = [*bags, "faster-coco-eval>=1.6.5", "jinja2>=3.1", "matplotlib>=3.8"]
 train = [*gpu, "datasets>=3", "peft>=0.14", "tensorboard>=2.18", "trl>=1.6"]
 
 setup(
@@ -46,12 +46,21 @@ setup(
     ],
     package_dir={"activeo3_ros.config": "config", "activeo3_ros.interfaces": "msg"},
     package_data={
-        "activeo3_ros": ["py.typed", "models/**/*"],
+        "activeo3_ros": ["py.typed"],
         "activeo3_ros.config": ["**/*"],
+        "activeo3_ros.evaluation": ["templates/*"],
         "activeo3_ros.interfaces": ["*.msg"],
     },
-    install_requires=["numpy>=1.26", "opencv-python-headless>=4.8,<5", "pillow>=10.1", "pyyaml>=6", "tqdm>=4.66"],
+    install_requires=[
+        "msgspec>=0.18.5",
+        "numpy>=1.26",
+        "opencv-python-headless>=4.8,<5",
+        "pillow>=10.1",
+        "pyyaml>=6",
+        "tqdm>=4.66",
+    ],
     extras_require={
+        "bags": bags,
         "deepspeed": [*train, "deepspeed>=0.19"],
         "embedded": embedded,
         "eval": evaluation,

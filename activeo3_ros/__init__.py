@@ -7,4 +7,4 @@ if TYPE_CHECKING:  # made by the build beside this file; the source tree has the
     import activeo3_ros.msg as msg  # noqa: F401
     import activeo3_ros.srv as srv  # noqa: F401
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

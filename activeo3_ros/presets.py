@@ -5,20 +5,21 @@ A preset is one YAML file in `config/`, or any file of that form given by its pa
     description: one line for people
     sensing: {type: NAME, setting: value, …}
     task: {type: NAME, setting: value, …}
-    segmenter: {type: NAME, …}      # optional: who makes masks
+    segmenter: {type: NAME, …}      # optional: makes masks
     examine_view: true              # optional: let the task model see the whole frame too
     budget: {max_regions: 3, …}     # fields of `Budget`; what is absent keeps the default there
-    query: {text: "", classes: []}  # what to look for until somebody asks for something else
+    query: {text: "", classes: []}  # the query until another is set
 
-`NAME` is a key of the tables below; its settings are the keyword arguments of that class.
+`NAME` is a key of the tables below; its settings are the keyword arguments of that class, whose annotations declare
+the values that are allowed (see `settings`). A file is checked when it is loaded, before any model is.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ import yaml
 
 from .assets.resources import config_directory
 from .core import ActivePerception, Budget, InvalidInput, Query
-from .core.settings import check_complete, check_kinds
+from .settings import Setting, check_settings, did_you_mean, named, settings_of
+from .vlm.engine_registry import ENGINE_TYPES
 
 SENSING_TYPES = {
     "detector_proposals": "activeo3_ros.policies.detector_proposals:DetectorProposals",
@@ -45,31 +47,64 @@ SEGMENTER_TYPES = {
     "grabcut": "activeo3_ros.segmenters.grabcut:GrabCut",
     "sam": "activeo3_ros.segmenters.sam:Sam",
 }
+COMPONENT_TYPES = {"sensing": SENSING_TYPES, "task": TASK_TYPES, "segmenter": SEGMENTER_TYPES}
+"""By kind, the key of a preset: the classes by type, each as `module:name`."""
 
 
 @dataclass(frozen=True)
 class Component:
-    """One model or policy as a preset names it: its class and the keyword arguments that it is built with."""
+    """One model or policy as a preset names it.
+
+    Attributes:
+        kind: "sensing", "task" or "segmenter".
+        type: A key of the table of that kind.
+        settings: Keyword arguments of the class.
+        source: The file that says so, for messages; "" for none.
+    """
 
     kind: str
     type: str
     settings: Mapping[str, Any]
+    source: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name in messages, such as "sensing 'grid'"."""
+        return f"{self.kind} {self.type!r}"
+
+    def check(self, types: Mapping[str, str]) -> Callable[..., Any]:
+        """Find the class and compare the settings with what it declares; loads no model.
+
+        Args:
+            types: The classes by type, each as `module:name`.
+
+        Returns:
+            The class.
+
+        Raises:
+            InvalidInput: The type or a setting does not exist, a setting is missing, or a value is not allowed.
+        """
+        if self.type not in types:
+            known = ", ".join(sorted(types))
+            raise InvalidInput(
+                f"unknown {self.kind} type {self.type!r}; known are {known}{did_you_mean(self.type, types)}"
+            )
+        found: Callable[..., Any] = _class_of(types[self.type])
+        check_settings(self.label, found, self.settings)
+        return found
 
     def build(self, types: Mapping[str, str]) -> Any:
-        """An instance. Raises InvalidInput for a type or a setting that does not exist, or a value of a wrong kind."""
-        if self.type not in types:
-            raise InvalidInput(f"unknown {self.kind} type {self.type!r}; known are {', '.join(sorted(types))}")
-        module, _, name = types[self.type].partition(":")
-        cls = getattr(importlib.import_module(module), name)
-        known = list(inspect.signature(cls).parameters)
-        unknown = sorted(set(self.settings) - set(known))
-        if unknown:
-            raise InvalidInput(
-                f"{self.kind} {self.type!r} has no setting {unknown[0]!r}; it has {', '.join(known) or 'none'}"
-            )
-        check_kinds(f"{self.kind} {self.type!r}", cls, self.settings)
-        check_complete(f"{self.kind} {self.type!r}", cls, self.settings)
-        return cls(**self.settings)
+        """Build an instance, which loads its model.
+
+        Args:
+            types: The classes by type, each as `module:name`.
+
+        Raises:
+            InvalidInput: As `check`, or the class refuses a value; the message names the file.
+        """
+        found = self.check(types)
+        with named(self.source), named(self.label):
+            return found(**self.settings)
 
 
 @dataclass(frozen=True)
@@ -86,7 +121,11 @@ class Preset:
     query: Query
 
     def build(self) -> ActivePerception:
-        """Load the models, which may take seconds to minutes, and give the loop that runs them."""
+        """Load the models, which may take seconds to minutes.
+
+        Returns:
+            The loop that runs them.
+        """
         return ActivePerception(
             self.sensing.build(SENSING_TYPES),
             self.task.build(TASK_TYPES),
@@ -96,69 +135,125 @@ class Preset:
         )
 
 
+@dataclass(frozen=True)
+class PresetFile:
+    """The keys of a preset's file, as they stand there.
+
+    Attributes:
+        sensing: The policy that chooses regions: `type` and its settings.
+        task: The model that examines them: `type` and its settings.
+        segmenter: The model that makes masks: `type` and its settings.
+        description: One line for people.
+        examine_view: Let the task model see the whole frame too.
+        budget: What one frame may spend: fields of `Budget`.
+        query: The query until another is set: `text`, `classes`, `masks`.
+    """
+
+    sensing: Mapping[str, Any]
+    task: Mapping[str, Any]
+    segmenter: Mapping[str, Any] | None = None
+    description: str = ""
+    examine_view: bool = True
+    budget: Mapping[str, Any] = field(default_factory=dict)
+    query: Mapping[str, Any] = field(default_factory=dict)
+
+
 def preset_names() -> list[str]:
     """The presets that ship with the package."""
     return sorted(path.stem for path in config_directory().glob("*.yaml"))
 
 
 def load_preset(name_or_path: str) -> Preset:
-    """A shipped preset by name or any by path. Raises InvalidInput, with the file and the key, if it is wrong."""
+    """Read and check a preset; loads no model.
+
+    Args:
+        name_or_path: A shipped preset by name, or any by the path of its .yaml file.
+
+    Raises:
+        InvalidInput: There is none, or it is wrong; the message says the file, the key, the value and what is allowed.
+    """
     path = (
         Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else config_directory() / f"{name_or_path}.yaml"
     )
     if not path.is_file():
+        names = preset_names()
         raise InvalidInput(
-            f"unknown preset {name_or_path!r}; choose one of {', '.join(preset_names())} or give a .yaml file"
+            f"unknown preset {name_or_path!r}; choose one of {', '.join(names)} or give a .yaml file"
+            f"{did_you_mean(name_or_path, names)}"
         )
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InvalidInput(f"{path}: not a readable YAML file: {str(error).splitlines()[0]}") from error
-    try:
-        return _parse(path.stem, values)
-    except InvalidInput as error:
-        raise InvalidInput(f"{path}: {error}") from error
+    with named(str(path)):
+        return _parse(path, values)
 
 
-def _parse(name: str, values: Any) -> Preset:
-    values = _mapping("a preset", values)
-    known = {field.name for field in fields(Preset)} - {"name"}
-    _reject_unknown("preset", values, known)
-    for key in ("sensing", "task"):
-        if key not in values:
-            raise InvalidInput(f"a preset needs {key!r}")
-    budget = _mapping("budget", values.get("budget", {}))
-    _reject_unknown("budget", budget, {field.name for field in fields(Budget)})
-    query = _mapping("query", values.get("query", {}))
-    _reject_unknown("query", query, {"text", "classes", "masks"})
+@dataclass(frozen=True)
+class ComponentDescription:
+    """A component that presets can name, for reference pages.
+
+    Attributes:
+        kind: "sensing", "task", "segmenter" or "engine".
+        type: Its name in presets.
+        path: `module:name` of its class.
+        summary: The first line of the docstring of the class.
+        settings: In the order of the constructor.
+    """
+
+    kind: str
+    type: str
+    path: str
+    summary: str
+    settings: tuple[Setting, ...]
+
+
+def describe_components() -> Iterator[ComponentDescription]:
+    """Describe every component that presets can name, from the declarations that presets are checked against."""
+    for kind, types in {**COMPONENT_TYPES, "engine": ENGINE_TYPES}.items():
+        for type_name, path in types.items():
+            found = _class_of(path)
+            summary = inspect.cleandoc(found.__doc__ or "").partition("\n")[0]
+            yield ComponentDescription(kind, type_name, path, summary, tuple(settings_of(found).values()))
+
+
+def _parse(path: Path, values: Any) -> Preset:
+    file = PresetFile(**_section("preset", PresetFile, values))
+    budget, query = _section("budget", Budget, file.budget), _section("query", Query, file.query, ("revision",))
+    with named("budget"):
+        checked_budget = Budget(**budget)
+    with named("query"):
+        checked_query = Query(**{**query, "classes": tuple(query.get("classes", ()))})
     return Preset(
-        name=name,
-        description=str(values.get("description", "")),
-        sensing=_component("sensing", values["sensing"]),
-        task=_component("task", values["task"]),
-        segmenter=_component("segmenter", values["segmenter"]) if values.get("segmenter") else None,
-        examine_view=bool(values.get("examine_view", True)),
-        budget=Budget(**budget),
-        query=Query(
-            str(query.get("text", "")), tuple(map(str, query.get("classes", ()))), bool(query.get("masks", False))
-        ),
+        name=path.stem,
+        description=file.description,
+        sensing=_component("sensing", file.sensing, str(path)),
+        task=_component("task", file.task, str(path)),
+        segmenter=_component("segmenter", file.segmenter, str(path)) if file.segmenter else None,
+        examine_view=file.examine_view,
+        budget=checked_budget,
+        query=checked_query,
     )
 
 
-def _component(kind: str, values: Any) -> Component:
-    settings = dict(_mapping(kind, values))
+def _component(kind: str, values: Mapping[str, Any], source: str) -> Component:
+    settings = dict(values)
     if "type" not in settings:
         raise InvalidInput(f"{kind!r} needs a 'type'")
-    return Component(kind, str(settings.pop("type")), settings)
+    component = Component(kind, str(settings.pop("type")), settings, source)
+    component.check(COMPONENT_TYPES[kind])
+    return component
 
 
-def _mapping(what: str, values: Any) -> dict[str, Any]:
+def _section(name: str, declared: Callable[..., Any], values: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """The values of one section of the file, checked against the fields of a dataclass."""
     if not isinstance(values, dict):
-        raise InvalidInput(f"{what} must be a mapping of names to values, got {values!r}")
+        raise InvalidInput(f"{name} must be a mapping of names to values, got {values!r}")
+    unknown, missing = f"unknown {name} key {{name!r}}; known are {{known}}", f"a {name} needs {{name!r}}"
+    check_settings("" if declared is PresetFile else name, declared, values, unknown, missing, without)
     return values
 
 
-def _reject_unknown(what: str, values: Mapping[str, Any], known: set[str]) -> None:
-    unknown = sorted(str(key) for key in set(values) - known)
-    if unknown:
-        raise InvalidInput(f"unknown {what} key {unknown[0]!r}; known are {', '.join(sorted(known))}")
+def _class_of(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,9 +1,9 @@
-"""Which share of a frame's time the core spends outside its models.
+"""The share of a frame's time that the core spends outside its models.
 
     python benchmarks/core_overhead.py [--frames 20]
 
 Runs the embedded preset on 1080p frames cut from the demo's motorway picture, and times every call of a model inside.
-The floor is 0: what is left is resizing, choosing windows, suppression and merging.
+The rest is resizing, choosing windows, suppression and merging; its floor is 0.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from activeo3_ros.assets.onnx_session import OnnxSession
 from activeo3_ros.assets.packages import MOTORWAY_PICTURE, require
 from activeo3_ros.core import Budget, Frame, Query
-from activeo3_ros.detectors.onnx_session import OnnxSession
 from activeo3_ros.presets import load_preset
 
 QUERY = Query(classes=("car", "truck", "bus", "motorcycle"))

@@ -1,11 +1,11 @@
-"""How the embedded detector's success depends on the size of an object: the constants of `detector_proposals`.
+"""How the embedded detector's success depends on the size of an object: the constants of `policies`.
 
     python benchmarks/detectability.py PICTURE …
 
-Objects that the detector is sure of at full resolution (score 0.5) are shrunk to 4 to 120 px and looked at again in
+Objects that the detector is sure of at full resolution (score 0.5) are shrunk to 4 to 120 px and detected again in
 crops of four magnifications, at two random places of each crop. A logistic curve in the logarithm of the side, in
-pixels of the detector's input, is fitted to what is found again (score 0.3, IoU 0.4, person or vehicle as before). The
-last line says how often what one place missed is missed at the other place as well: 0 independently, 1 always.
+pixels of the detector's input, is fitted to those found again (score 0.3, IoU 0.4, person or vehicle as before). The
+last line says how often an object missed at one place is missed at the other place as well: 0 independently, 1 always.
 """
 
 from __future__ import annotations

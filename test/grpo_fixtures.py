@@ -17,7 +17,8 @@ import yaml
 
 from activeo3_ros.core import Box, Budget, Finding, Findings, Grounding, Query, View
 
-TINY = Path(__file__).parents[1] / "activeo3_ros" / "models" / "tiny"
+RESEARCH = Path(__file__).parents[1] / "research"
+TINY = RESEARCH / "activeo3_tiny" / "weights"
 
 
 def require_training() -> None:
@@ -33,7 +34,7 @@ def require_training() -> None:
 class BrokenTask:
     """Finds one car in every view, as large as the view, or raises.
 
-    fails: what it says where it raises, "" where it works.
+    fails: gives its message where it raises, "" where it works.
     """
 
     batch_size = 1
@@ -50,7 +51,7 @@ class BrokenTask:
                 raise RuntimeError(said)
         return [Findings((Finding("car", Box(0, 0, view.width, view.height), 0.9),)) for view in views]
 
-    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
+    def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
         return None
 
 
@@ -58,7 +59,7 @@ def make_model(directory: Path) -> Path:
     """The architecture of activeo3-tiny, smaller still, with random weights."""
     from tiny_models import tokenizer_directory
 
-    from activeo3_ros.training.tiny import make_start
+    from activeo3_tiny.architecture import make_start
 
     make_start(
         tokenizer_directory(),
@@ -151,7 +152,8 @@ def write_scenes_config(
     there are gradients.
     """
     change = {
-        "data": {"scenes": 8},
+        "data": {"rows": "activeo3_tiny.scene_rows:SceneRows", "count": 8},
+        "speed_up": "activeo3_tiny.qwen_speed:speed_up_qwen",
         "view_pixels": 112_896,
         "crop_pixels": 112_896,
         "reward": {"weights": {"task": 0.0}, "coverage": "purity", "min_purity": 0.002},
@@ -176,5 +178,5 @@ def log_of(run: Path) -> list[dict[str, str]]:
 
 
 def environment() -> dict[str, str]:
-    """Of a process that trains beside others, and imports what this one does."""
+    """Variables of a process that trains beside others and imports from the same folders."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
 def load_script(path: Path) -> ModuleType:

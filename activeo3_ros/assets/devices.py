@@ -1,4 +1,4 @@
-"""Which device a model of PyTorch runs on."""
+"""Chooses the device that a PyTorch model runs on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ if TYPE_CHECKING:
 
 
 def torch_device(name: str) -> torch.device:
-    """The device of a name: "auto" for the first CUDA device, else the CPU; or one that torch knows, such as "cuda:1".
+    """Find a device by its name.
 
-    Raises InvalidInput for a name that it does not know, EngineError for a CUDA device where there is none.
+    Args:
+        name: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
+
+    Raises:
+        InvalidInput: torch does not know the name.
+        EngineError: It is a CUDA device, and there is none.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Brings the weights of large models to this machine: `activeo3 prefetch`, and nothing else, calls this.
+"""Downloads the weights of large models; only `activeo3 prefetch` calls it.
 
 From a hub, by its own client (ModelScope's, or Hugging Face's for what is not there), which resumes what it fetches; or
 from a directory or a plain web server that holds the files and their `SHA256SUMS` (as `sha256sum * > SHA256SUMS` writes
@@ -7,7 +7,6 @@ it), for robots and fleets that reach no hub. `config.json` comes last: a model 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -19,15 +18,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..core.optional import has_package, require_package
-from .packages import AssetError
-from .weights import model_directory
+from .cache import AssetError, sha256_of
+from .weights import TINY_PREFIX, local_model, model_directory
 
 CHECKSUMS = "SHA256SUMS"
 WANTED = ["*.json", "*.safetensors", "*.txt", "*.jinja", "*.model"]
-"""What of a hub's files is fetched: no code, and no weights in formats that can hold code."""
+"""Files fetched from a hub: no code, and no weights in formats that can hold code."""
 HUBS = {"modelscope": ("ModelScope", "model_id"), "huggingface_hub": ("Hugging Face", "repo_id")}
-"""By the package that is a hub's client, in the order in which they are asked: what people call it, and what it calls
-the name of a model."""
+"""By the package that is a hub's client, in the order of requests: the name of the hub, and the client's keyword for a
+model's name."""
 TIMEOUT_S = 60
 CHUNK_BYTES = 1 << 20
 
@@ -35,14 +34,24 @@ Say = Callable[[str], None]
 
 
 def fetch_model(model: str, source: str = "", say: Say = lambda what: None) -> Path:
-    """The directory of a model, fetched if it is not there yet; an interrupted fetch goes on where it was.
+    """Fetch a model that is not there yet; an interrupted fetch is continued.
 
-    model: a directory, which is only checked, or a hub id. source: "" for a hub, else a directory or an http(s) URL.
-    Raises AssetError if it cannot be had or is not whole.
+    Args:
+        model: A directory, which is only checked, or a hub id.
+        source: "" for a hub, else a directory or an http(s) URL with the files and their `SHA256SUMS`.
+        say: Told each step.
+
+    Returns:
+        The directory of the model.
+
+    Raises:
+        AssetError: The model cannot be had or is not whole.
     """
     given = Path(model).expanduser()
     if given.is_dir():
         return checked(given)
+    if model.startswith(TINY_PREFIX):
+        return local_model(model)  # never from a hub, where anybody may take the name
     target = model_directory(model)
     if (target / "config.json").is_file():
         return checked(target)
@@ -62,9 +71,13 @@ def fetch_model(model: str, source: str = "", say: Say = lambda what: None) -> P
 
 
 def checked(directory: Path) -> Path:
-    """The directory, if it holds a configuration and every file of weights that its index names.
+    """Check that a directory holds a configuration and every file of weights that its index names.
 
-    Raises AssetError with the first that is missing.
+    Returns:
+        The directory.
+
+    Raises:
+        AssetError: A file is missing; the message names the first.
     """
     if not (directory / "config.json").is_file():
         raise AssetError(f"{directory} holds no model: it has no config.json")
@@ -100,8 +113,8 @@ def _from_hub(model: str, target: Path, say: Say) -> None:
         except Exception as error:  # the clients have no common class of error
             reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
             refused.append(f"{hub} did not give {model} ({reason})")
-            # Only what one hub has not is asked of the next: a name may be somebody else's there.
-            if not _has_it_not(error):
+            # The next hub is asked only for a model that this one does not have: a name may be somebody else's there.
+            if not _is_unknown(error):
                 break
         else:
             if package == "huggingface_hub":
@@ -113,14 +126,14 @@ def _from_hub(model: str, target: Path, say: Say) -> None:
     )
 
 
-def _has_it_not(error: Exception) -> bool:
+def _is_unknown(error: Exception) -> bool:
     """Whether a hub says that it knows no such model."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status == 404 or "[404]" in str(error)
 
 
 def _check_against_hub(directory: Path) -> None:
-    """Hold files of weights against the SHA-256 by which Hugging Face keeps them; its client compares lengths alone.
+    """Compare files of weights with the SHA-256 that Hugging Face keeps for them; its client compares lengths alone.
 
     ModelScope's client compares sums itself. Raises AssetError for a file that differs, which is not kept.
     """
@@ -130,7 +143,7 @@ def _check_against_hub(directory: Path) -> None:
         name = note.relative_to(notes).with_suffix("")
         if not re.fullmatch(r"[0-9a-f]{64}", expected) or not (directory / name).is_file():
             continue
-        found = _sha256(directory / name)
+        found = sha256_of(directory / name)
         if found != expected:
             (directory / name).unlink()
             note.unlink()
@@ -138,14 +151,14 @@ def _check_against_hub(directory: Path) -> None:
 
 
 def _from_source(source: str, target: Path, say: Say) -> None:
-    """Copy what `SHA256SUMS` of a source lists; whole files are kept, broken-off ones continued."""
-    place = _Place(source)
+    """Copy the files that `SHA256SUMS` of a source lists; whole files are kept, broken-off ones continued."""
+    place = _Source(source)
     with closing(place.open(CHECKSUMS, 0)[0]) as listing:  # some hundred bytes a file
         wanted = dict(_listed(listing.read(CHUNK_BYTES).decode("utf-8", "replace"), source))
     ordered = sorted(wanted, key=lambda name: (name == "config.json", name))
     for number, name in enumerate(ordered, start=1):
         path = target / name
-        if path.is_file() and _sha256(path) == wanted[name]:
+        if path.is_file() and sha256_of(path) == wanted[name]:
             continue
         say(f"fetching {name} ({number} of {len(ordered)})")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -156,7 +169,7 @@ def _from_source(source: str, target: Path, say: Say) -> None:
             raise AssetError(
                 f"{source}: {name} broke off ({error}); run activeo3 prefetch again, which goes on from there"
             ) from error
-        found = _sha256(partial)
+        found = sha256_of(partial)
         if found != wanted[name]:
             partial.unlink()
             raise AssetError(
@@ -165,7 +178,7 @@ def _from_source(source: str, target: Path, say: Say) -> None:
         partial.replace(path)
 
 
-def _fetch_file(place: _Place, name: str, partial: Path) -> None:
+def _fetch_file(place: _Source, name: str, partial: Path) -> None:
     have = partial.stat().st_size if partial.is_file() else 0
     stream, resumed, length = place.open(name, have)
     with closing(stream), partial.open("ab" if resumed else "wb") as out:
@@ -188,8 +201,8 @@ def _listed(text: str, source: str) -> Iterator[tuple[str, str]]:
             yield str(name), match[1]
 
 
-class _Place:
-    """A directory or a web address with files."""
+class _Source:
+    """A directory or a web server with files."""
 
     def __init__(self, source: str) -> None:
         self._source = source.rstrip("/")
@@ -212,7 +225,7 @@ class _Place:
         try:
             response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # there is nothing after what we have, which is then not what it should be
+            if error.code == 416:  # nothing follows the part on disk, which is then not a part of this file
                 return self.open(name, 0)
             raise AssetError(f"{self._source}/{name}: HTTP {error.code}") from error
         except (OSError, ValueError) as error:
@@ -220,11 +233,3 @@ class _Place:
         resumed = response.status == 206
         length = response.headers.get("Content-Length")
         return response, resumed, (int(length) + (start if resumed else 0)) if length else None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy.typing as npt
 
-from ..core.errors import InvalidInput, PerceptionError
+from ..core.errors import PerceptionError
 from ..core.optional import require_package
+from ..settings import validated, within
 
 Array = npt.NDArray[Any]
 
-MAX_THREADS = 64
+Threads = Annotated[int, within(1, 64)] | None
+"""CPU threads for one run of a model; None for `default_threads`."""
 
 
 class ModelError(PerceptionError):
@@ -26,26 +28,24 @@ def default_threads() -> int:
     return min(4, len(os.sched_getaffinity(0)))
 
 
-def checked_threads(threads: int | None) -> int:
-    """The number of threads to use, None for the default. Raises InvalidInput if it is not 1 to 64."""
-    if threads is None:
-        return default_threads()
-    if not 1 <= threads <= MAX_THREADS:
-        raise InvalidInput(f"threads must be 1 to {MAX_THREADS}, got {threads}")
-    return threads
-
-
 class OnnxSession:
     """A loaded model. `run` may be called from several threads."""
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
-        """path: the .onnx file. threads: CPU threads for one run, 1 to 64, see `default_threads`.
+    @validated
+    def __init__(self, path: Path, threads: Threads = None) -> None:
+        """Load a model.
 
-        Raises MissingPackageError without onnxruntime, ModelError for a file that is not a model.
+        Args:
+            path: The .onnx file.
+            threads: CPU threads for one run; None for `default_threads`.
+
+        Raises:
+            MissingPackageError: onnxruntime is not installed.
+            ModelError: The file is not a model.
         """
         runtime = require_package("onnxruntime", "to run models on the CPU")
         options = runtime.SessionOptions()
-        options.intra_op_num_threads = checked_threads(threads)
+        options.intra_op_num_threads = threads or default_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors only
         # Threads that spin between runs take the CPU from whatever else a robot does.
@@ -59,7 +59,18 @@ class OnnxSession:
         self.outputs: tuple[str, ...] = tuple(node.name for node in self._session.get_outputs())
 
     def run(self, feeds: Mapping[str, Array], outputs: Sequence[str] | None = None) -> list[Array]:
-        """The outputs named, all if None, for one array for each input. Raises ModelError if the model refuses them."""
+        """Run the model once.
+
+        Args:
+            feeds: One array for each input, by name.
+            outputs: Names of the outputs to compute; None for all.
+
+        Returns:
+            The outputs, in that order.
+
+        Raises:
+            ModelError: The model refuses the input.
+        """
         try:
             results: list[Array] = self._session.run(None if outputs is None else list(outputs), dict(feeds))
         except Exception as error:

@@ -12,7 +12,11 @@ from .weights import local_model
 
 
 def load_pretrained(model: str, auto_class: str, device: Any, purpose: str) -> tuple[Any, Any]:
-    """The processor, and the model on `device`, ready to run; arguments and errors as in `load_model`."""
+    """Load a model with its processor; arguments and errors as in `load_model`.
+
+    Returns:
+        The processor, and the model on `device`, ready to run.
+    """
     transformers = require_package("transformers", purpose, "activeo3_ros[gpu]")
     directory = local_model(model)
     processor = _loaded(directory, lambda: transformers.AutoProcessor.from_pretrained(directory, local_files_only=True))
@@ -20,11 +24,21 @@ def load_pretrained(model: str, auto_class: str, device: Any, purpose: str) -> t
 
 
 def load_model(model: str, auto_class: str, device: Any, purpose: str) -> Any:
-    """The model on `device`, ready to run.
+    """Load a model.
 
-    model: see `local_model`. auto_class: the class of transformers that finds the right one, by name. purpose: what the
-    model is for, where transformers is missing. Raises MissingPackageError, AssetError, or EngineError for weights that
-    cannot be loaded.
+    Args:
+        model: A directory or a hub id, see `local_model`.
+        auto_class: Name of the class of transformers that finds the right one.
+        device: A `torch.device`.
+        purpose: Completes "is needed …" in the message where transformers is missing.
+
+    Returns:
+        The model on `device`, ready to run.
+
+    Raises:
+        MissingPackageError: transformers is not installed.
+        AssetError: The weights are not on this machine.
+        EngineError: They cannot be loaded.
     """
     transformers = require_package("transformers", purpose, "activeo3_ros[gpu]")
     directory = local_model(model)

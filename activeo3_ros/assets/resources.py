@@ -1,4 +1,4 @@
-"""Where the files are that come with the module: presets and tables of `config/`, message definitions of `msg/`.
+"""Finds the files that come with the module: presets and tables of `config/`, message definitions of `msg/`.
 
 They lie in different places: beside the module in the source tree, which the links of a colcon build with
 `--symlink-install` lead back to; in `share/activeo3_ros/` of a colcon installation; inside the module where pip
@@ -19,20 +19,35 @@ class MissingFiles(PerceptionError):
 
 
 def config_directory() -> Path:
-    """The directory of presets, `*.yaml`, and of what they refer to. Raises MissingFiles."""
+    """The directory of presets, `*.yaml`, and of the files that they refer to.
+
+    Raises:
+        MissingFiles: It was not installed.
+    """
     return _find("config", packaged_as="config")
 
 
 def message_directory() -> Path:
-    """The directory of the message definitions, `*.msg`. Raises MissingFiles."""
+    """The directory of the message definitions, `*.msg`.
+
+    Raises:
+        MissingFiles: It was not installed.
+    """
     # A wheel cannot name it msg: `import activeo3_ros.msg` would then find an empty package instead of failing.
     return _find("msg", packaged_as="interfaces")
 
 
-def _find(name: str, packaged_as: str) -> Path:
+def source_directory() -> Path | None:
+    """The root of the source tree that the module runs from, as after `colcon build --symlink-install`, if it does."""
     source = MODULE.joinpath("__init__.py").resolve().parent.parent
+    # Else it is a site-packages, whose "config" would be somebody else's.
+    return source if source.joinpath("package.xml").is_file() else None
+
+
+def _find(name: str, packaged_as: str) -> Path:
+    source = source_directory()
     candidates = [MODULE / packaged_as]
-    if source.joinpath("package.xml").is_file():  # else it is a site-packages, whose "config" would be somebody else's
+    if source is not None:
         candidates.append(source / name)
     candidates += [parent / "share" / "activeo3_ros" / name for parent in MODULE.parents]
     for candidate in candidates:

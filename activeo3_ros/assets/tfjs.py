@@ -1,4 +1,4 @@
-"""A TensorFlow.js graph model (JSON topology, binary weights) to ONNX; needs numpy and onnx, no TensorFlow.
+"""Converts a TensorFlow.js graph model (JSON topology, binary weights) to ONNX; needs numpy and onnx, no TensorFlow.
 
 `tfjs_graph` holds both graphs, `tfjs_ops` one function for each operation that can be converted.
 """
@@ -33,12 +33,20 @@ RESTORED_TYPES = {"float32": np.float32, "int32": np.int64, "bool": np.bool_}
 def convert(
     model_json: Path, outputs: Sequence[str] | None = None, metadata: Mapping[str, str] | None = None
 ) -> onnx.ModelProto:
-    """The graph model at `model_json`, its weight files beside it, as an ONNX model.
+    """Convert a graph model. The same files give the same bytes with the same versions of this module and of onnx.
 
-    outputs: names of the results to keep, all of the model's signature if None; what only others need is left out.
-    metadata: strings to store in the model.
-    The same files give the same bytes with the same versions of this module and of onnx.
-    Raises UnsupportedModelError for an operation, data type or setting not known here, ValueError for damaged files.
+    Args:
+        model_json: The topology; the weight files are beside it.
+        outputs: Names of the results to keep, all of the model's signature if None; operations that only others need
+            are left out.
+        metadata: Strings to store in the model.
+
+    Returns:
+        The checked ONNX model.
+
+    Raises:
+        UnsupportedModelError: An operation, data type or setting is not known here.
+        ValueError: The files are damaged.
     """
     try:
         model = json.loads(model_json.read_bytes())
@@ -64,7 +72,19 @@ def convert(
 
 
 def read_weights(manifest: Sequence[Mapping[str, Any]], directory: Path) -> dict[str, Array]:
-    """Every weight of a `weightsManifest` by name: float32, int64 or bool, quantised ones restored."""
+    """Read the weight files.
+
+    Args:
+        manifest: The `weightsManifest` of the topology.
+        directory: Where the weight files are.
+
+    Returns:
+        Every weight by name: float32, int64 or bool, quantised ones restored.
+
+    Raises:
+        UnsupportedModelError: A weight has an unknown type.
+        ValueError: A file is too short.
+    """
     weights = {}
     for group in manifest:
         raw = b"".join((directory / path).read_bytes() for path in group["paths"])
@@ -96,7 +116,11 @@ def _restored(array: Array, entry: Mapping[str, Any]) -> Array:
 
 
 def in_order(nodes: Iterable[Node], outputs: Iterable[str]) -> list[Node]:
-    """The nodes that the outputs need, each after those that it reads."""
+    """The nodes that the outputs need, each after those that it reads.
+
+    Raises:
+        ValueError: A node reads one that is not there.
+    """
     by_name = {node.name: node for node in nodes}
     sorter: graphlib.TopologicalSorter[str] = graphlib.TopologicalSorter()
     seen: set[str] = set()

@@ -29,7 +29,7 @@ CHANNELS_LAST = (0, 2, 3, 1)
 
 
 class UnsupportedModelError(ValueError):
-    """The model uses something that this converter does not know; the message names it."""
+    """The model uses an operation, type or setting that this converter does not know; the message names it."""
 
 
 def reference(name: str) -> Reference:
@@ -97,16 +97,18 @@ class Node:
         return str(self.attributes.get(key, {}).get("type", "DT_FLOAT"))
 
     def unsupported(self, what: str) -> UnsupportedModelError:
-        """The error that says which node asks for what is not supported."""
+        """The error for a setting of this node that is not supported."""
         return UnsupportedModelError(f"{self.op} {self.name!r}: {what} is not supported")
 
 
 @dataclass(frozen=True)
 class Value:
-    """A result as it stands in the ONNX graph.
+    """A result in the ONNX graph.
 
-    name: of an ONNX value; channels_first: whether its axes are in that order;
-    factor: what it has still to be multiplied with.
+    Attributes:
+        name: Of an ONNX value.
+        channels_first: Whether its axes are in that order.
+        factor: It has still to be multiplied with this.
     """
 
     name: str
@@ -127,7 +129,10 @@ class Step:
 class Graph:
     """The ONNX graph while it is being built.
 
-    steps: its operations in order; numbers: its constants by name; inputs: what the model is fed.
+    Attributes:
+        steps: Its operations in order.
+        numbers: Its constants by name.
+        inputs: Inputs of the model.
     """
 
     def __init__(self, weights: Mapping[str, Array]) -> None:
@@ -140,15 +145,19 @@ class Graph:
         self._shifted: dict[Reference, tuple[Reference, float]] = {}
         self._rearranged: dict[Value, str] = {}
 
-    # What the TensorFlow nodes give.
+    # Results of TensorFlow nodes.
 
     def add_input(self, tensor: Tensor) -> None:
-        """Let the model be fed a tensor."""
+        """Add an input to the model."""
         self.inputs.append(tensor)
         self._values[tensor.name, 0] = Value(tensor.name)
 
     def add_constant(self, node: Node) -> None:
-        """Take the numbers of a Const node from the weights."""
+        """Take the numbers of a Const node from the weights.
+
+        Raises:
+            ValueError: The weights lack it.
+        """
         if node.name not in self._weights:
             raise ValueError(f"the weights lack the constant {node.name!r}")
         self._constants[node.name, 0] = self._weights[node.name]
@@ -170,14 +179,18 @@ class Graph:
         """Remember that a node adds a number to another result."""
         self._shifted[node.name, 0] = source, addend
 
-    # What they read.
+    # Their inputs.
 
     def shift(self, source: Reference) -> tuple[Reference, float] | None:
         """The result and the number whose sum `source` is, None if it came about otherwise."""
         return self._shifted.get(source)
 
     def constant(self, node: Node, index: int) -> Array:
-        """Input `index` of a node as numbers, for what ONNX wants to know beforehand."""
+        """Input `index` of a node as numbers, where ONNX needs a constant.
+
+        Raises:
+            UnsupportedModelError: The input is computed.
+        """
         try:
             return self._constants[node.inputs[index]]
         except KeyError:
@@ -220,7 +233,7 @@ class Graph:
             self._rearranged[key] = self.emit("Transpose", [value.name], perm=order)
         return self._rearranged[key], value.factor
 
-    # What is written.
+    # Operations of the ONNX graph.
 
     def store(self, array: npt.ArrayLike) -> str:
         """Put numbers into the ONNX graph; returns their name."""
@@ -236,7 +249,7 @@ class Graph:
         return first
 
     def finish(self, outputs: Sequence[str]) -> None:
-        """Name the model's outputs as their nodes are named and drop what does not lead to them."""
+        """Name the model's outputs as their nodes are named and drop operations that do not lead to them."""
         for name in outputs:
             self.steps.append(Step("Identity", [self.read((name, 0))], [name], {}))
         read, kept = set(outputs), []

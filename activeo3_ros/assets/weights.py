@@ -1,4 +1,4 @@
-"""Where the weights of large models lie on this machine. Nothing here ever downloads; `activeo3 prefetch` does."""
+"""Finds the weights of large models on this machine. Never downloads: `activeo3 prefetch` does (see `downloads`)."""
 
 from __future__ import annotations
 
@@ -7,33 +7,48 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .packages import AssetError, cache_directory
+from .cache import AssetError, cache_directory
+from .resources import source_directory
 
-SHIPPED_MODELS = Path(__file__).parent.parent / "models"
-"""The small models that come with the module."""
+TINY_PREFIX = "tiny/"
+TINY_WEIGHTS = "research/activeo3_tiny/weights"
+"""Where the source tree has the models tiny/policy and tiny/start, which are not installed."""
 
 
 def model_directory(model_id: str) -> Path:
-    """Where `activeo3 prefetch` puts the model with a hub id such as "zzzmmz/ACTIVE-o3"."""
+    """The directory into which `activeo3 prefetch` puts the model with a hub id such as "zzzmmz/ACTIVE-o3"."""
     return cache_directory() / "models" / model_id.replace("/", "--")
 
 
 def local_model(model: str) -> Path:
-    """The directory of a model: a path, the name of one in `activeo3_ros/models/`, or the hub id of a prefetched one.
+    """Find a model on this machine.
 
-    Raises AssetError, with the command that gets it, if there is none.
+    Args:
+        model: A directory; the hub id of a prefetched model; or "tiny/policy" or "tiny/start", of a source tree.
+
+    Returns:
+        The directory of the model.
+
+    Raises:
+        AssetError: It is not here; the message says how to get it.
     """
     if not model:
         raise AssetError(
             "no model is named: give a directory, or the hub id of one that `activeo3 prefetch` brought here"
         )
     path = Path(model).expanduser()
-    candidates = [path, SHIPPED_MODELS / model, model_directory(model)]
-    for candidate in candidates:
+    source = source_directory() if model.startswith(TINY_PREFIX) else None
+    research = [source / TINY_WEIGHTS / model.removeprefix(TINY_PREFIX)] if source else []
+    for candidate in (path, *research, model_directory(model)):
         if (candidate / "config.json").is_file():
             return candidate
     if path.is_dir():
         raise AssetError(f"{path} holds no model: it has no config.json")
+    if model.startswith(TINY_PREFIX):
+        raise AssetError(
+            f"the model {model!r} comes with the source repository ({TINY_WEIGHTS}), not with an installed package; "
+            "run from a source tree, or give the model's directory in a preset of your own"
+        )
     raise AssetError(
         f"the model {model!r} is neither a directory nor in {cache_directory() / 'models'}; "
         f"run: activeo3 prefetch active_o3 --model {model}"
@@ -49,7 +64,11 @@ def model_of(settings: Mapping[str, Any]) -> str:
 
 
 def model_type(directory: Path) -> str:
-    """What a checkpoint's config.json says that it is. Raises AssetError if that cannot be read."""
+    """The `model_type` in a checkpoint's config.json, "" if there is none.
+
+    Raises:
+        AssetError: The file cannot be read.
+    """
     path = directory / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))

@@ -8,30 +8,31 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from ..codecs.result_cdr import RESULT_TYPE, canonical_cdr, from_cdr, result_message, to_cdr
 from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Status
-from .reading import Bag, DamagedMessage, Entry, entries_between
-from .result_message import deserialize_result, serialize_result, without_times
-from .writing import (
-    IMAGE_TYPES,
-    RESULT_TYPE,
-    BagWriter,
-    camera_of,
-    frame_from_message,
-    image_message,
-    stamp_ns,
-    topic_type,
-)
+from .mcap_file import McapFile
+from .messages import IMAGE_TYPES, camera_of, frame_from_message, image_message, stamp_ns
+from .reading import Bag, DamagedMessage, Entry, topic_type
+from .writing import BagWriter
 
 SETTINGS = "activeo3_replay"
-"""The metadata record in the file of results that says what they were made from."""
+"""The name of the metadata record of a file of results: the settings of its run."""
 RESULT_TOPIC = "/activeo3/{camera}/result"
 """Where the node publishes: a replay writes to the same topic."""
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which frames: the image topics, from and for how many seconds of the stamps, and every how many of each topic."""
+    """The frames to replay.
+
+    Attributes:
+        topics: The image topics.
+        start_s: Seconds after the first stamp of all, from which on frames are taken.
+        duration_s: Seconds of the stamps for which frames are taken; None: to the end.
+        every: Every how many frames of each topic one is taken.
+    """
 
     topics: tuple[str, ...] = ()
     start_s: float = 0.0
@@ -41,9 +42,18 @@ class Selection:
 
 @dataclass
 class ReplayOutcome:
-    """What became of the selected frames, and where the time went, in seconds.
+    """The selected frames by their outcome, and where the time went.
 
-    reasons: why frames are unreadable. sha256: of the results without times.
+    Attributes:
+        processed: Frames that have a result.
+        failed: Those of them whose result says that perception failed.
+        unreadable: Frames without a result.
+        reasons: Why frames are unreadable.
+        resumed: Frames whose result is from the earlier run.
+        reading_s: Seconds spent on reading and decoding.
+        perceiving_s: Seconds spent in the core.
+        writing_s: Seconds spent on serializing and writing results.
+        digest: Of the results without times.
     """
 
     processed: int = 0
@@ -58,16 +68,21 @@ class ReplayOutcome:
 
     @property
     def sha256(self) -> str:
+        """The digest in hexadecimal."""
         return self.digest.hexdigest()
 
 
 def image_topics(bag: Bag) -> list[str]:
-    """The topics of a bag that hold pictures."""
+    """The image topics of a bag."""
     return [topic.name for topic in bag.topics.values() if topic.type in IMAGE_TYPES]
 
 
 def choose_topics(bag: Bag, wanted: Sequence[str]) -> tuple[str, ...]:
-    """The wanted topics, or the only image topic. Raises InvalidInput where that is not clear or not an image topic."""
+    """The wanted topics, or the only image topic.
+
+    Raises:
+        InvalidInput: A wanted topic is missing or holds no images, or none is wanted and the bag has not exactly one.
+    """
     available = image_topics(bag)
     for topic in wanted:
         kind = topic_type(bag, topic)
@@ -88,8 +103,25 @@ def choose_topics(bag: Bag, wanted: Sequence[str]) -> tuple[str, ...]:
 
 
 def select(entries: Sequence[Entry], selection: Selection) -> list[Entry]:
-    """The messages of a selection, in the order of their stamps."""
-    return list(entries_between(entries, selection.start_s, selection.duration_s, selection.every))
+    """The messages of a selection.
+
+    Args:
+        entries: Messages in the order of their stamps.
+        selection: Its topics are not regarded: `entries` are of these.
+    """
+    if not entries:
+        return []
+    begin_ns = entries[0].stamp_ns + round(selection.start_s * 1e9)
+    end_ns = None if selection.duration_s is None else begin_ns + round(selection.duration_s * 1e9)
+    by_topic: dict[str, int] = {}
+    selected = []
+    for entry in entries:
+        if entry.stamp_ns < begin_ns or (end_ns is not None and entry.stamp_ns >= end_ns):
+            continue
+        number = by_topic[entry.topic] = by_topic.get(entry.topic, -1) + 1
+        if number % selection.every == 0:
+            selected.append(entry)
+    return selected
 
 
 def replay(
@@ -105,44 +137,54 @@ def replay(
 ) -> ReplayOutcome:
     """Perceive each message and write the results.
 
-    recorded: results of an earlier run, which are not computed again. goes_on: called with the number of messages done;
-    where it says False, the replay ends after that message.
+    Args:
+        bag: The bag that has the messages.
+        entries: Messages of image topics, in the order in which they are perceived.
+        perception: Perceives a frame.
+        query: The objects to find.
+        budget: The limits for a frame.
+        writer: Takes the results, each with the time of recording of its image.
+        recorded: Results of an earlier run in CDR, which are not computed again.
+        with_images: Whether the images are written beside their results.
+        goes_on: Called with the number of messages done before each; where it says False, the replay ends.
     """
     outcome = ReplayOutcome()
     for topic in dict.fromkeys(entry.topic for entry in entries):
         writer.add_topic(RESULT_TOPIC.format(camera=camera_of(topic)), RESULT_TYPE)
         if with_images:
             writer.add_topic(topic, bag.topics[topic].type)
-    old: dict[tuple[str, int], deque[bytes]] = {}
+    earlier: dict[tuple[str, int], deque[bytes]] = {}
     for cdr in recorded:
-        message = deserialize_result(cdr)
-        old.setdefault((message.camera, stamp_ns(message)), deque()).append(cdr)
+        message = from_cdr(cdr)
+        earlier.setdefault((message.camera, stamp_ns(message)), deque()).append(cdr)
     for number, entry in enumerate(entries):
         if not goes_on(number, outcome):
             break
         start = time.perf_counter()
-        earlier = old.get((camera_of(entry.topic), entry.stamp_ns))
+        known = earlier.get((camera_of(entry.topic), entry.stamp_ns))
         try:
-            image = bag.read(entry) if with_images or not earlier else b""
+            image = bag.read(entry) if with_images or not known else b""
         except DamagedMessage as error:
             outcome.unreadable += 1
             outcome.reasons.append(str(error))
             continue
         outcome.reading_s += time.perf_counter() - start
-        if earlier:
-            result: bytes | None = earlier.popleft()
+        if known:
+            cdr = known.popleft()
+            result = from_cdr(cdr)
             outcome.resumed += 1
         else:
             result = _perceive(image, bag.topics[entry.topic].type, entry, perception, query, budget, outcome)
-        if result is None:
-            continue
+            if result is None:
+                continue
+            cdr = b""
         start = time.perf_counter()
         outcome.processed += 1
-        outcome.failed += deserialize_result(result).status == Status.FAILED
-        outcome.digest.update(without_times(result))
+        outcome.failed += result.status == Status.FAILED
+        outcome.digest.update(canonical_cdr(result))
         if with_images:
             writer.write(entry.topic, entry.log_time_ns, image)
-        writer.write(RESULT_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, result)
+        writer.write(RESULT_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, cdr or to_cdr(result))
         outcome.writing_s += time.perf_counter() - start
     return outcome
 
@@ -155,8 +197,8 @@ def _perceive(
     query: Query,
     budget: Budget,
     outcome: ReplayOutcome,
-) -> bytes | None:
-    """The serialized result for one image message; None if not even its header can be read."""
+) -> Any:
+    """The `PerceptionResult` for one image message; None if not even its header can be read."""
     camera = camera_of(entry.topic)
     start = time.perf_counter()
     try:
@@ -176,18 +218,24 @@ def _perceive(
         outcome.reading_s += decoded - start
         result = perception.perceive(frame, query, budget)
         outcome.perceiving_s += time.perf_counter() - decoded
-    return serialize_result(result, camera, stamp_ns(message), message.header.frame_id)
+    return result_message(result, camera, stamp_ns(message), message.header.frame_id)
 
 
 def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:
-    """The results of an earlier run that was cut short, in the order of their stamps; none if there is no file.
+    """The results of an earlier run that was cut short.
 
-    Raises InvalidInput if the file is not from a run with the same settings.
+    Args:
+        path: The file of that run.
+        settings: The settings of this run.
+
+    Returns:
+        The results in CDR, in the order of their stamps; none if there is no file.
+
+    Raises:
+        InvalidInput: The file is not from a run with the same settings.
     """
     if not path.exists():
         return []
-    from .mcap_storage import McapFile
-
     file = McapFile(path)
     found = file.metadata(SETTINGS)
     file.close()
@@ -204,7 +252,7 @@ def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:
 
 
 def _readable(bag: Bag, entries: Sequence[Entry]) -> Iterator[bytes]:
-    """The messages that are not damaged; what was computed from the others is computed again."""
+    """The messages that are not damaged; the results that were in the others are computed again."""
     for entry in entries:
         try:
             yield bag.read(entry)

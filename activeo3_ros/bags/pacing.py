@@ -1,4 +1,4 @@
-"""When to publish which message of a bag: the recorded time runs at a rate, stands still and goes on."""
+"""The time of a bag that is played: it runs at a rate, stands still and goes on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ class Pacer:
     """Maps a steady clock to the time of a bag."""
 
     def __init__(self, rate: float, is_paused: bool = False, now_s: Callable[[], float] = time.monotonic) -> None:
-        """rate: seconds of the bag in a second. now_s: a clock in seconds that never goes back."""
+        """Start at the time 0 of the bag.
+
+        Args:
+            rate: Seconds of the bag in a second.
+            is_paused: Whether the bag's time stands still.
+            now_s: A clock in seconds that never goes back.
+        """
         self._rate = rate
         self._now_s = now_s
         self._bag_ns = 0
@@ -18,11 +24,11 @@ class Pacer:
         self.is_paused = is_paused
 
     def start_at(self, bag_ns: int) -> None:
-        """Let the bag's time be this one now."""
+        """Set the bag's time, nanoseconds."""
         self._bag_ns, self._since_s = bag_ns, self._now_s()
 
     def pause(self, wanted: bool) -> None:
-        """Stand still, or go on from where it stood."""
+        """Let the bag's time stand still, or go on."""
         self.start_at(self.bag_time_ns())
         self.is_paused = wanted
 

@@ -1,51 +1,59 @@
-"""Bags as they lie on the disk, read so that a damaged one loses only what is damaged, and says how much.
+"""The door to a bag: its topics, its messages in the order of their stamps, and its losses.
 
 A bag is a file (`.mcap`, `.db3`) or a directory of such files, as ROS 2 splits them, with a `metadata.yaml` that may be
-missing. Reading has two steps: `Bag.index` finds where each message of a topic lies and what time its header has,
-`Bag.read` gives its bytes. So messages can be taken in the order of their stamps, whatever order they were recorded in,
-without holding more than one chunk in memory.
+missing. Well-kept libraries read the files: `mcap`, SQLite, `zstandard`. Our own code does only what they cannot:
+
+- the order of the stamps, whatever the order of recording, with one chunk in memory: `Bag.index` finds place and stamp
+  of each message of a topic, `Bag.read` gives the bytes of one, in any order;
+- salvage of damaged files, with exact counts of the losses (`salvage_mcap`, `sqlite_file`).
 
 Nothing that fails a checksum is ever delivered. MCAP has one checksum a chunk: a flipped bit costs the messages of its
-chunk. SQLite has none: what it can still read is delivered. Damage in a part that `index` need not read shows when a
-message there is read.
+chunk. SQLite has none: every message that it can still read is delivered. Damage in a part that `index` need not read
+shows when a message there is read.
 
 Files and messages that rosbag2 compressed are read too; a compressed file is unpacked into a temporary directory.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Protocol, TypeAlias
+from typing import Any
 
-import yaml
+from ..codecs.result_cdr import typestore
+from ..core import Frame, InvalidInput
+from .compression import SUFFIX as COMPRESSED_SUFFIX
+from .compression import decompress_file, decompress_message
+from .mcap_file import McapFile
+from .messages import camera_of, frame_from_cdr
+from .metadata import Metadata, read_metadata
+from .sqlite_file import SqliteFile
+from .storage import BagFile, DamagedMessage, Topic, header_stamp_ns
 
-from ..core import InvalidInput
-from .compression import FORMAT, DamagedFrame, decompress_file, decompress_message
-from .compression import SUFFIX as PACKED_SUFFIX
+__all__ = ["Bag", "Damage", "DamagedMessage", "Entry", "Topic", "read_frames", "read_messages", "read_serialized"]
 
-SUFFIXES = (".mcap", ".db3")
-METADATA = "metadata.yaml"
-CDR_HEAD_BYTES = 12
-"""Encapsulation (4 bytes), then seconds and nanoseconds of a `std_msgs/Header`."""
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Topic:
-    """A topic of a bag. definition: the text of its type as the bag has it, "" if it has none."""
-
-    name: str
-    type: str
-    definition: str = ""
+STORAGES: dict[str, type[McapFile] | type[SqliteFile]] = {".mcap": McapFile, ".db3": SqliteFile}
+"""The reader of each kind of file, by the end of its name."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One message that was found. stamp_ns: of its header; log_time_ns: when it was recorded. place: for its file."""
+    """One message that was found.
+
+    Attributes:
+        topic: Name of its topic.
+        stamp_ns: The stamp in its header, nanoseconds.
+        log_time_ns: Time of its recording, nanoseconds.
+        file: Number of its file in the bag.
+        place: Where it lies in its file.
+    """
 
     topic: str
     stamp_ns: int
@@ -56,7 +64,13 @@ class Entry:
 
 @dataclass
 class Damage:
-    """What could not be read. lost: messages of each topic; is_exact: whether more may be missing than is known."""
+    """The losses of a bag.
+
+    Attributes:
+        lost: Number of lost messages of each topic.
+        is_exact: Whether no more can be missing than is known.
+        reasons: The faults of the bag in words.
+    """
 
     lost: dict[str, int] = field(default_factory=dict)
     is_exact: bool = True
@@ -78,61 +92,26 @@ class Damage:
         return f"{at_least}{self.count} messages are lost{f' ({topics})' if topics else ''}{f': {why}' if why else ''}"
 
 
-Found: TypeAlias = tuple[str, int, bytes, tuple[int, ...]]
-"""Topic, log time, first bytes and place of a message."""
+class Bag:
+    """A bag opened for reading; a context manager.
 
-
-@dataclass
-class FileIndex:
-    """What one file says about the topics that were asked for.
-
-    found: the messages, in the order of their places. expected: how many messages of each topic the file
-    says it has, None if it does not say or cannot be believed. lost: messages that are known to be damaged.
+    Attributes:
+        path: The bag.
+        files: Its files, in their order.
+        topics: Its topics by their names, sorted.
     """
 
-    found: list[Found] = field(default_factory=list)
-    expected: dict[str, int] | None = None
-    lost: dict[str, int] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
-
-    def counts(self, topics: Collection[str]) -> dict[str, int]:
-        """How many messages of each topic were found or are known to be lost."""
-        counts = {name: self.lost.get(name, 0) for name in topics}
-        for name, *_ in self.found:
-            counts[name] += 1
-        return counts
-
-
-class BagFile(Protocol):
-    """One file of a bag."""
-
-    def topics(self) -> list[Topic]:
-        """The topics of which the file knows; never raises for damage."""
-
-    def index(self, topics: Collection[str]) -> FileIndex:
-        """Where the messages of some topics lie; never raises for damage."""
-
-    def read(self, place: tuple[int, ...]) -> bytes:
-        """The bytes of one message. Raises DamagedMessage."""
-
-    def close(self) -> None:
-        """Close the file."""
-
-
-class DamagedMessage(Exception):
-    """A message that was found cannot be read."""
-
-
-class Bag:
-    """A bag opened for reading; a context manager."""
-
     def __init__(self, path: Path) -> None:
-        """Raises InvalidInput if there is no bag."""
+        """Open the files of a bag.
+
+        Raises:
+            InvalidInput: There is no bag, or it cannot be opened. Damage is no error.
+        """
         self.path = path
-        self._notes: list[str] = []
-        self._metadata = self._read_metadata()
+        self._metadata = read_metadata(path) if path.is_dir() else Metadata()
+        self._notes = [self._metadata.problem] if self._metadata.problem else []
         self.files = self._find_files()
-        self._unpacked = TemporaryDirectory(prefix="activeo3-") if any(map(is_packed, self.files)) else None
+        self._unpacked = TemporaryDirectory(prefix="activeo3-") if any(map(_is_compressed, self.files)) else None
         self._open_files: list[BagFile] = []
         try:
             for file in self.files:
@@ -149,170 +128,161 @@ class Bag:
         self.close()
 
     def close(self) -> None:
-        """Close the files, and remove what was unpacked."""
+        """Close the files, and remove unpacked ones."""
         for file in self._open_files:
             file.close()
         if self._unpacked is not None:
             self._unpacked.cleanup()
 
     def index(self, topics: Sequence[str], by_header: bool = True) -> tuple[list[Entry], Damage]:
-        """Every readable message of some topics in the order of their stamps, and what is lost of them.
+        """Find every readable message of some topics.
 
-        by_header: the stamp is that of the message's header, and a message that has none is damaged; else it is the
-        time of recording, and messages need no header.
+        Args:
+            topics: Names of the topics.
+            by_header: Whether the stamp is that of the message's header, and a message that has none is damaged; else
+                it is the time of recording, and messages need no header.
+
+        Returns:
+            The messages in the order of their stamps, and the losses of these topics.
         """
         damage = Damage(dict.fromkeys(topics, 0), reasons=list(self._notes))
         entries: list[Entry] = []
-        expected: dict[str, int] | None = dict.fromkeys(topics, 0)
-        known_lost = dict.fromkeys(topics, 0)
-        for number, file in enumerate(self._open_files):
+        known_lost = Counter[str]()
+        expected: Counter[str] | None = Counter()
+        for number, (path, file) in enumerate(zip(self.files, self._open_files, strict=True)):
             part = file.index(topics)
-            damage.reasons += [f"{self.files[number].name}: {reason}" for reason in part.reasons]
+            damage.reasons += [f"{path.name}: {reason}" for reason in part.reasons]
+            known_lost.update(part.lost)
             for topic, log_time, head, place in part.found:
                 stamp = header_stamp_ns(head) if by_header else log_time
                 if stamp is None:
                     known_lost[topic] += 1
-                    damage.reasons.append(f"{self.files[number].name}: a message has no header that can be read")
+                    damage.reasons.append(f"{path.name}: a message has no header that can be read")
                 else:
                     entries.append(Entry(topic, stamp, log_time, number, place))
-            for topic, count in part.lost.items():
-                known_lost[topic] += count
             if part.expected is None:
                 expected = None
             elif expected is not None:
-                for topic in topics:
-                    expected[topic] += part.expected.get(topic, 0)
-        expected = self._expected_by_metadata(topics) or expected
+                expected.update(part.expected)
+        all_expected = self._metadata.expected(topics) or expected
+        found = Counter(entry.topic for entry in entries)
         for topic in topics:
-            found = sum(entry.topic == topic for entry in entries)
-            if expected is None or expected[topic] < found:
+            if all_expected is None or all_expected[topic] < found[topic]:
                 damage.is_exact = False
                 damage.lost[topic] = known_lost[topic]
             else:
-                damage.lost[topic] = expected[topic] - found
+                damage.lost[topic] = all_expected[topic] - found[topic]
         entries.sort(key=lambda entry: (entry.stamp_ns, entry.topic, entry.log_time_ns, entry.file, entry.place))
         return entries, damage
 
     def read(self, entry: Entry) -> bytes:
-        """The CDR bytes of a message. Raises DamagedMessage."""
-        try:
-            return decompress_message(self._open_files[entry.file].read(entry.place))
-        except DamagedFrame as error:
-            raise DamagedMessage(str(error)) from error
+        """The CDR bytes of a message.
+
+        Raises:
+            DamagedMessage: It fails a checksum, or cannot be read.
+        """
+        return decompress_message(self._open_files[entry.file].read(entry.place))
 
     def _unpack(self, file: Path) -> Path:
-        if self._unpacked is None or not is_packed(file):
+        if self._unpacked is None or not _is_compressed(file):
             return file
         unpacked, damage = decompress_file(file, Path(self._unpacked.name))
         self._notes += [f"{file.name} {damage}"] if damage else []
         return unpacked
-
-    def _read_metadata(self) -> dict[str, Any]:
-        path = self.path / METADATA
-        if not self.path.is_dir():
-            return {}
-        if not path.is_file():
-            self._notes.append(f"{METADATA} is missing")
-            return {}
-        try:
-            information = yaml.safe_load(path.read_text(encoding="utf-8"))["rosbag2_bagfile_information"]
-            compression = str(information.get("compression_format") or FORMAT)
-            if compression != FORMAT:
-                raise InvalidInput(
-                    f"{self.path}: is compressed as {compression!r}, only {FORMAT!r} is read; write it anew with: "
-                    "ros2 bag convert"
-                )
-            return dict(information)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-            if isinstance(error, InvalidInput):
-                raise
-            self._notes.append(f"{METADATA} cannot be read")
-            return {}
 
     def _find_files(self) -> list[Path]:
         if self.path.is_file():
             return [self.path]
         if not self.path.is_dir():
             raise InvalidInput(f"{self.path}: no such bag")
-        named = [self.path / Path(str(name)).name for name in self._metadata.get("relative_file_paths") or []]
-        missing = [file.name for file in named if not file.is_file()]
-        self._notes += [f"{name} is missing" for name in missing]
-        lying = sorted((f for f in self.path.iterdir() if _storage_suffix(f) in SUFFIXES and f.is_file()), key=_natural)
-        lying = [f for f in lying if not (is_packed(f) and f.with_suffix("") in lying)]  # unpacked beside it
+        named = [self.path / name for name in self._metadata.files]
+        self._notes += [f"{file.name} is missing" for file in named if not file.is_file()]
+        lying = sorted((f for f in self.path.iterdir() if _storage_suffix(f) in STORAGES and f.is_file()), key=_natural)
+        lying = [f for f in lying if not (_is_compressed(f) and f.with_suffix("") in lying)]  # unpacked beside it
         files = [file for file in named if file.is_file()] or lying
         if not files:
             raise InvalidInput(
-                f"{self.path}: no bag in this directory (looked for {' '.join('*' + s for s in SUFFIXES)})"
+                f"{self.path}: no bag in this directory (looked for {' '.join('*' + s for s in STORAGES)})"
             )
         return files
 
-    def _expected_by_metadata(self, topics: Sequence[str]) -> dict[str, int] | None:
-        counts = dict.fromkeys(topics, 0)
-        try:
-            for row in self._metadata["topics_with_message_count"]:
-                if row["topic_metadata"]["name"] in counts:
-                    counts[row["topic_metadata"]["name"]] = int(row["message_count"])
-        except (KeyError, TypeError, ValueError):
-            return None
-        return counts
-
     def _merge_topics(self) -> dict[str, Topic]:
-        topics = {topic.name: topic for file in self._open_files for topic in file.topics()}
-        try:
-            for row in self._metadata.get("topics_with_message_count") or []:
-                name, kind = str(row["topic_metadata"]["name"]), str(row["topic_metadata"]["type"])
-                topics.setdefault(name, Topic(name, kind))
-        except (KeyError, TypeError):
-            self._notes.append(f"{METADATA} is not as ROS 2 writes it")
-        return dict(sorted(topics.items()))
+        types = {topic.name: topic.type for file in self._open_files for topic in file.topics()}
+        for name, kind in self._metadata.types.items():
+            types[name] = types.get(name) or kind  # MCAP allows channels that do not say their type
+        return {name: Topic(name, kind) for name, kind in sorted(types.items())}
 
 
-def header_stamp_ns(head: bytes) -> int | None:
-    """The stamp of a message that begins with a `std_msgs/Header`, from its first bytes of CDR; None if it has none."""
-    if len(head) < CDR_HEAD_BYTES or head[0] != 0 or head[1] > 1:
-        return None
-    seconds, nanoseconds = struct.unpack("<iI" if head[1] == 1 else ">iI", head[4:CDR_HEAD_BYTES])
-    return int(seconds) * 1_000_000_000 + int(nanoseconds) if nanoseconds < 1_000_000_000 else None
+def read_serialized(path: Path, topic: str) -> Iterator[tuple[int, str, bytes]]:
+    """The messages of a topic in the order of recording. Damaged ones are left out, with a warning.
+
+    Yields:
+        Time of recording in nanoseconds, type and CDR bytes of each message.
+
+    Raises:
+        InvalidInput: There is no bag, or it has no such topic; then the message names its topics.
+    """
+    with Bag(path) as bag:
+        message_type = topic_type(bag, topic)
+        entries, damage = bag.index([topic], by_header=False)
+        if damage:
+            logger.warning("%s: %s", path, damage.describe())
+        for entry in entries:
+            try:
+                cdr = bag.read(entry)
+            except DamagedMessage as error:
+                logger.warning("%s: a message is lost: %s", path, error)
+                continue
+            yield entry.log_time_ns, message_type, cdr
+
+
+def read_messages(path: Path, topic: str) -> Iterator[tuple[int, Any]]:
+    """Time of recording in nanoseconds and message of each message of a topic. Otherwise as `read_serialized`."""
+    for time_ns, message_type, cdr in read_serialized(path, topic):
+        yield time_ns, typestore().deserialize_cdr(cdr, message_type)
+
+
+def read_frames(path: Path, topic: str) -> Iterator[Frame]:
+    """The frames of an image topic in the order of recording; the camera is named as its topic begins.
+
+    Raises:
+        InvalidInput: As for `read_serialized`, and for an image that cannot be decoded.
+    """
+    for _, message_type, cdr in read_serialized(path, topic):
+        yield frame_from_cdr(cdr, message_type, camera_of(topic))
+
+
+def topic_type(bag: Bag, topic: str) -> str:
+    """The type of a topic of a bag.
+
+    Raises:
+        InvalidInput: The bag has no such topic; the message names its topics.
+    """
+    if not bag.topics:
+        raise InvalidInput(f"{bag.path}: cannot be read as a bag: it is none, or nothing of its topics is left")
+    if topic not in bag.topics:
+        raise InvalidInput(f"{bag.path}: has no topic {topic!r}; it has {', '.join(bag.topics)}")
+    return bag.topics[topic].type
 
 
 def _open_file(path: Path) -> BagFile:
-    # Imported here because each brings its own libraries with it.
-    from .mcap_storage import McapFile
-    from .sqlite_storage import SqliteFile
-
-    kinds: dict[str, type[McapFile] | type[SqliteFile]] = {".mcap": McapFile, ".db3": SqliteFile}
-    if path.suffix in kinds:
-        try:
-            return kinds[path.suffix](path)
-        except OSError as error:
-            raise InvalidInput(f"{path}: cannot be opened: {error.strerror or error}") from error
-    raise InvalidInput(f"{path}: not a bag; a bag is a directory or a file that ends with {' or '.join(SUFFIXES)}")
+    if path.suffix not in STORAGES:
+        raise InvalidInput(f"{path}: not a bag; a bag is a directory or a file that ends with {' or '.join(STORAGES)}")
+    try:
+        return STORAGES[path.suffix](path)
+    except OSError as error:
+        raise InvalidInput(f"{path}: cannot be opened: {error.strerror or error}") from error
 
 
-def is_packed(path: Path) -> bool:
+def _is_compressed(path: Path) -> bool:
     """Whether it is a file that rosbag2 compressed as a whole."""
-    return path.suffix == PACKED_SUFFIX and Path(path.stem).suffix in SUFFIXES
+    return path.suffix == COMPRESSED_SUFFIX and Path(path.stem).suffix in STORAGES
 
 
 def _storage_suffix(path: Path) -> str:
-    return Path(path.stem).suffix if is_packed(path) else path.suffix
+    return Path(path.stem).suffix if _is_compressed(path) else path.suffix
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Sorts `bag_2` before `bag_10`, as ROS 2 numbers the files of a split bag."""
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", path.name)]
-
-
-def entries_between(entries: Sequence[Entry], start_s: float, duration_s: float | None, every: int) -> Iterator[Entry]:
-    """Every `every`-th message of each topic, from `start_s` seconds after the first stamp of all, for `duration_s`."""
-    if not entries:
-        return
-    begin = entries[0].stamp_ns + round(start_s * 1e9)
-    end = None if duration_s is None else begin + round(duration_s * 1e9)
-    seen: dict[str, int] = {}
-    for entry in entries:
-        if entry.stamp_ns < begin or (end is not None and entry.stamp_ns >= end):
-            continue
-        count = seen[entry.topic] = seen.get(entry.topic, 0) + 1
-        if (count - 1) % every == 0:
-            yield entry

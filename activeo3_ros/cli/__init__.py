@@ -1,4 +1,4 @@
-"""The command `activeo3`, one file a subcommand; the table in `cli.main` lists them.
+"""The command `activeo3`, one file a subcommand; `cli.main` has the table of them.
 
-Here: arguments, messages, exit codes. Not here: anything that a program would want to call.
+Here: arguments, messages, exit codes. Not here: functions that a program would want to call.
 """

@@ -1,45 +1,54 @@
-"""`activeo3 benchmark`: the benchmarks of the paper, and one that needs no data set."""
+"""`activeo3 benchmark`: the benchmarks of ACTIVE-o3 (arXiv 2505.21457), and one that needs no download."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..core import InvalidInput
 from ..evaluation import official_datasets as official
-from ..evaluation.benchmark import check_out, run_benchmark
-from ..evaluation.composite import composite
+from ..evaluation.benchmark import SMALL_OBJECTS, make_results_directory, run_benchmark
+from ..evaluation.composite_dataset import composite
 from ..evaluation.datasets import Dataset
-from ..evaluation.interactive import ZOOMS
+from ..evaluation.interactive_segmentation import ZOOMS
 from ..evaluation.methods import choose_methods
 from ..evaluation.published import ROWS
-from ..evaluation.scoring import CORRECTED
-from .evaluate import add_run_arguments
-from .main import FAILURE, SUCCESS, whole_number
+from ..evaluation.scoring import ACCURACY, CORRECTED_IOU
+from .argument_types import whole_number
+from .evaluate import PROGRESS_LINES
+from .main import FAILURE, SUCCESS
+from .options import add_run_arguments, run_settings
+from .progress import progress
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A benchmark by its name. load: from the root directory and the arguments. compared: metric of the differences.
+    """One benchmark.
 
-    columns: published metrics, each with ours that stands under it.
-    presets, regions: what is run unless the user says so.
+    Attributes:
+        load: Makes the data set from the root directory and the arguments.
+        question: Title of the report.
+        compared: Metric of the paired differences.
+        needs_root: Whether the user has to give the directory of the official files.
+        columns: Published metrics, each with ours that stands under it.
+        presets: Presets to run unless the user chooses others.
+        regions: Number of regions unless the user chooses others; None for the presets' own.
     """
 
     load: Callable[[Path, argparse.Namespace], Dataset]
     question: str
     compared: str = "AR small"
     needs_root: bool = True
-    columns: Sequence[tuple[str, str]] = (("APs", "AP small"), ("ARs", "AR small"))
+    columns: Sequence[tuple[str, str]] = SMALL_OBJECTS
     presets: tuple[str, ...] = ("embedded",)
     regions: int | None = None
 
 
 AT_LOW_OVERLAP = (("APs", "AP10 small"), ("ARs", "AR10 small"))
-"""The paper judges SODA at an IoU of 0.1."""
+"""The paper evaluates SODA at an IoU of 0.1."""
 
 BENCHMARKS: dict[str, Benchmark] = {
     "composite": Benchmark(
@@ -66,25 +75,25 @@ BENCHMARKS: dict[str, Benchmark] = {
     "thinobjects": Benchmark(
         lambda root, args: official.thinobjects(root, args.samples, args.seed),
         "Who sees where a mask is wrong?",
-        compared=f"{CORRECTED} {ZOOMS}",
-        columns=tuple((f"mIoU {zooms}", f"{CORRECTED} {zooms}") for zooms in range(ZOOMS + 1)),
-        presets=("centre_crop",),  # the embedded policy knows no such question
+        compared=f"{CORRECTED_IOU} {ZOOMS}",
+        columns=tuple((f"mIoU {zooms}", f"{CORRECTED_IOU} {zooms}") for zooms in range(ZOOMS + 1)),
+        presets=("centre_crop",),  # the embedded policy does not understand the question
         regions=ZOOMS,
     ),
     "vstar": Benchmark(
         lambda root, args: official.vstar(root, args.samples, args.seed, args.with_choices),
         "Who answers the questions of V*Bench?",
-        compared="accuracy",
+        compared=ACCURACY,
     ),
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the user may choose."""
+    """Add the options of the subcommand."""
     parser.add_argument("name", choices=BENCHMARKS, metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--root", type=Path, metavar="DIR", help="where the official files are")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="directory of the official files")
     parser.add_argument(
-        "--samples", type=whole_number(1, 100_000), metavar="N", help="how many (default: the benchmark's own number)"
+        "--samples", type=whole_number(1, 100_000), metavar="N", help="number of samples (default: the benchmark's own)"
     )
     parser.add_argument(
         "--with-choices", action="store_true", help="vstar: ask with the lettered options, as language models need it"
@@ -96,20 +105,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Make the subset, run what is missing, score, report."""
+    """Make the subset, compute the missing items, score, report."""
     benchmark = BENCHMARKS[args.name]
     if benchmark.needs_root and args.root is None:
-        raise InvalidInput(f"{args.name} needs --root DIR, where its official files are; docs/evaluation.md says which")
-    check_out(args.out)
+        raise InvalidInput(
+            f"{args.name} needs --root DIR, where its official files are; docs/reference/benchmarks.md says which"
+        )
+    make_results_directory(args.out)
     dataset = benchmark.load(args.root, args)
     regions = args.regions or (None if benchmark.regions is None else [benchmark.regions])
     methods = choose_methods(args.preset or benchmark.presets, regions, args.baselines)
     complete = run_benchmark(
-        args,
+        run_settings(args, benchmark.question),
         dataset,
         methods,
-        benchmark.question,
-        sys.argv[1:],
+        partial(progress, lines=PROGRESS_LINES),
         ROWS.get(args.name, ()),
         benchmark.compared,
         benchmark.columns,

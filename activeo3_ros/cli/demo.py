@@ -1,4 +1,4 @@
-"""`activeo3 demo`: the whole way once, on real pictures, through separate ROS 2 processes."""
+"""`activeo3 demo`: camera frames through separate ROS 2 processes, on real pictures, compared with baselines."""
 
 from __future__ import annotations
 
@@ -6,34 +6,31 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ..assets.packages import MOTORWAY_PICTURE, TERRAIN_PICTURE, require
-from ..bags.writing import read_frames
+from ..bags.reading import read_frames
 from ..codecs.image_files import Picture, read_image
 from ..core import Frame, Query, Result, Status
 from ..demo import report, ros_run
 from ..demo.camera_path import film
-from ..demo.comparison import METHODS, compare, outcome
+from ..demo.comparison import METHODS, compare, summarize
 from ..demo.processes import ProcessDied
-from .main import FAILURE, SUCCESS, whole_number
+from .argument_types import whole_number
+from .main import FAILURE, SUCCESS
 from .prefetch import prefetch_with_progress
+from .progress import progress
 
 PICTURES = (MOTORWAY_PICTURE, TERRAIN_PICTURE)
 FRAME_SIZE = (1920, 1080)
 """Width and height in pixels."""
 PRESET = "embedded"
 QUERY = Query(classes=("car", "truck", "bus", "motorcycle"))
-LINES_OF_PROGRESS = 4
-"""For a step, where there is no terminal for a bar."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the user may choose."""
+    """Add the options of the subcommand."""
     parser.add_argument(
         "--out",
         type=Path,
@@ -47,32 +44,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Film, play to a node, record, compare, report."""
+    """Film the pictures, play the film to a node, record its results, compare with baselines, report."""
     out: Path = args.out
     bag, recording = out / "camera.mcap", out / "results.mcap"
     ros_run.node_executable()
     prefetch_with_progress("demo")
     _clear(out)
 
-    with _progress("film the pictures", args.frames) as show:
+    with progress("film the pictures", args.frames) as show:
         stamps = ros_run.write_bag(bag, _film(args.frames, show))
     try:
-        with _progress("play, perceive, record", args.frames) as show:
+        with progress("play, perceive, record", args.frames) as show:
             ros_run.run(bag, recording, out / "logs", PRESET, QUERY.classes, show)
     except ProcessDied as error:
         return _fail(error)
     published = ros_run.read_results(recording)
     counts = ros_run.count_frames(stamps, published)
     if not counts.processed:
-        return _fail(_why_nothing(published, out / "logs"))
+        return _fail(_reason_for_no_frame(published, out / "logs"))
 
     def frames() -> Iterator[Frame]:
         return read_frames(bag, ros_run.IMAGE_TOPIC)
 
-    with _progress("compare with a whole view and a grid", args.frames * len(METHODS)) as show:
+    with progress("compare with a whole view and a grid", args.frames * len(METHODS)) as show:
         results = compare(frames, QUERY, show)
-    outcomes = {name: outcome(found) for name, found in results.items()}
-    with _progress("draw", args.frames) as show:
+    outcomes = {name: summarize(found) for name, found in results.items()}
+    with progress("draw", args.frames) as show:
         report.write_pictures(out / "frames", frames(), published, show)
     first = next(frames())
     report.write_comparison(out / "comparison.jpg", first, [found[0] for found in results.values()])
@@ -85,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _film(count: int, show: Callable[[int], None]) -> Iterator[Picture]:
-    """`count` frames, shared out among the pictures."""
+    """`count` frames, divided among the pictures."""
     done = 0
     for index, picture in enumerate(PICTURES):
         share = (count + index) // len(PICTURES)
@@ -96,20 +93,20 @@ def _film(count: int, show: Callable[[int], None]) -> Iterator[Picture]:
 
 
 def _node_figures(published: dict[int, Result], stamps: list[int], by_core: list[Result]) -> dict[str, object]:
-    """How the node did, and in how many frames it published exactly what the core finds outside of ROS."""
+    """The outcome of the node, and the number of frames in which its result equals that of the core without ROS."""
     processed = [r for r in published.values() if r.status is not Status.FAILED]
     pairs = [(published[stamp], result) for stamp, result in zip(stamps, by_core, strict=True) if stamp in published]
     return {
         "query_classes": list(QUERY.classes),
         "node": {
             "preset": PRESET,
-            **asdict(outcome(processed)),
+            **asdict(summarize(processed)),
             "frames_as_the_core_has_them": sum(report.agree(a, b) for a, b in pairs),
         },
     }
 
 
-def _why_nothing(published: dict[int, Result], logs: Path) -> str:
+def _reason_for_no_frame(published: dict[int, Result], logs: Path) -> str:
     reasons = sorted({result.status_message for result in published.values()})
     return f"no frame was processed: {'; '.join(reasons) or 'no result came'}; the logs are in {logs}"
 
@@ -120,25 +117,9 @@ def _fail(reason: object) -> int:
 
 
 def _clear(out: Path) -> None:
-    """Remove what an earlier demo left, and nothing else."""
+    """Remove the files of an earlier demo, and nothing else."""
     out.mkdir(parents=True, exist_ok=True)
     for name in ("frames", "logs"):
         shutil.rmtree(out / name, ignore_errors=True)
     for name in ("camera.mcap", "results.mcap", "summary.json", "comparison.jpg"):
         (out / name).unlink(missing_ok=True)
-
-
-@contextmanager
-def _progress(step: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, a line now and then elsewhere; gives what to call with the number of things done."""
-    with tqdm(total=total, desc=step, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        shown = 0
-
-        def show(done: int) -> None:
-            nonlocal shown
-            bar.update(done - bar.n) if not bar.disable else None
-            if bar.disable and (done - shown) * LINES_OF_PROGRESS >= total:
-                print(f"{step}: {done} of {total}", file=sys.stderr, flush=True)
-                shown = done
-
-        yield show

@@ -1,4 +1,4 @@
-"""`activeo3 doctor`: say what this machine can run, what is missing, and the command that mends it."""
+"""`activeo3 doctor`: report which presets this machine can run, what is missing, and the command that brings it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from .. import __version__, presets
 from ..assets import packages as assets
+from ..assets.cache import CACHE_VARIABLE, cache_directory
 from ..assets.weights import local_model, model_of
 from ..core import PerceptionError
 from ..core.optional import installed_version
@@ -36,20 +37,26 @@ PIP_GPU = "pip install '.[gpu]'"
 class Check:
     """One thing that a machine has or lacks.
 
-    needed_for: who cares. mend: the command that brings it, "" if it is there. optional: most people need it not.
+    Attributes:
+        name: Of the thing.
+        ok: Whether the machine has it.
+        found: Its version or place, or the reason why it is missing.
+        needed_for: What uses it.
+        fix: The command that brings it, "" if it is there or no command does.
+        optional: Whether most people do without it.
     """
 
     name: str
     ok: bool
     found: str
     needed_for: str
-    mend: str = ""
+    fix: str = ""
     optional: bool = False
 
 
 @dataclass(frozen=True)
 class PresetCheck:
-    """Whether a preset can run; reasons and commands if not."""
+    """Whether a preset can run; reasons and commands in `because` if not."""
 
     name: str
     description: str
@@ -65,12 +72,12 @@ NEEDED_BY_TYPE: dict[str, tuple[str, ...]] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the user may choose."""
+    """Add the options of the command."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Check everything and print it; what is missing is not a failure of this command."""
+    """Check everything and print it; something missing is no failure of this command."""
     groups = {title: check() for title, check in GROUPS.items()}
     checks = {check.name: check for group in groups.values() for check in group}
     preset_checks = [check_preset(name, checks) for name in presets.preset_names()]
@@ -82,7 +89,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check_preset(name: str, checks: dict[str, Check]) -> PresetCheck:
-    """Whether a preset can run with what the checks found."""
+    """Check whether a preset can run.
+
+    Args:
+        name: Of the preset.
+        checks: The checks of this machine, by name.
+    """
     try:
         preset = presets.load_preset(name)
     except PerceptionError as error:
@@ -93,8 +105,12 @@ def check_preset(name: str, checks: dict[str, Check]) -> PresetCheck:
     models = dict.fromkeys(model for part in components if (model := model_of(part.settings)))
     if models:
         missing += [checks["torch"], checks["transformers"], *(_large_model(model, name) for model in models)]
-    because = tuple(f"{check.name}: {check.found}; run: {check.mend}" for check in missing if not check.ok)
+    because = tuple(f"{check.name}: {check.found}{_command(check)}" for check in missing if not check.ok)
     return PresetCheck(name, preset.description, not because, because)
+
+
+def _command(check: Check) -> str:
+    return f"; run: {check.fix}" if check.fix else ""
 
 
 def _large_model(model: str, preset: str) -> Check:
@@ -102,7 +118,8 @@ def _large_model(model: str, preset: str) -> Check:
     try:
         return Check(model, True, str(local_model(model)), preset)
     except PerceptionError as error:
-        return Check(model, False, str(error).partition(";")[0], preset, f"activeo3 prefetch {preset}")
+        found, can_be_fetched, _ = str(error).partition("; run: ")
+        return Check(model, False, found, preset, f"activeo3 prefetch {preset}" if can_be_fetched else "")
 
 
 def _machine() -> list[Check]:
@@ -115,12 +132,12 @@ def _machine() -> list[Check]:
         "" if PYTHONS[0] <= version <= PYTHONS[1] else f"make setup PYTHON=python{PYTHONS[1][0]}.{PYTHONS[1][1]}",
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cache = assets.cache_directory()
+    cache = cache_directory()
     return [
         python,
         Check("processor", True, f"{cores} cores, {platform.machine()}", "everything"),
         Check("memory", True, _memory(), "everything"),
-        _disk("disk for models", cache, f"export {assets.CACHE_VARIABLE}=DIRECTORY with more room"),
+        _disk("disk for models", cache, f"export {CACHE_VARIABLE}=DIRECTORY with more room"),
         _disk("disk here", Path.cwd(), "free some space here"),
     ]
 
@@ -140,7 +157,7 @@ def _ros() -> list[Check]:
 
 
 def _middleware() -> Check:
-    """Which DDS carries the frames; Fast DDS needs a setting for frames of megabytes."""
+    """The DDS that carries the frames; Fast DDS needs a setting for frames of megabytes."""
     needed_for = "frames of megabytes without loss"
     if importlib.util.find_spec("rclpy") is None:
         return Check("middleware", False, "rclpy is missing", needed_for, SOURCE_ROS)
@@ -157,17 +174,18 @@ def _middleware() -> Check:
 
 
 def _shared_memory() -> Check:
-    """What killed processes left in /dev/shm, where images of the same machine travel."""
+    """Segments that killed processes left in /dev/shm, through which images travel on one machine."""
     left = left_segments()
     megabytes = sum(left.values()) / 1e6
     found = f"killed processes left {megabytes:.0f} MB in {len(left)} segments" if left else "nothing is left over"
-    mend = "" if megabytes < MAX_LEFT_MB else "fastdds shm clean"
-    return Check("clean shared memory", not mend, found, "room for frames of megabytes", mend, optional=True)
+    fix = "" if megabytes < MAX_LEFT_MB else "fastdds shm clean"
+    return Check("clean shared memory", not fix, found, "room for frames of megabytes", fix, optional=True)
 
 
 def _cpu_packages() -> list[Check]:
     return [
         _package("numpy", "everything", "pip install numpy", load=True),
+        _package("msgspec", "everything", "pip install msgspec"),
         _opencv(),
         _package("PIL", "pictures in files, drawing", "pip install pillow", distribution="pillow"),
         _package("onnxruntime", "the embedded preset", "pip install onnxruntime", load=True),
@@ -193,7 +211,7 @@ def _gpu_packages() -> list[Check]:
 
 
 def _engine(needed_for: str) -> Check:
-    """Which engine `type: auto` takes here, and why."""
+    """The engine that `type: auto` takes here, and why."""
     from ..vlm.engine_registry import choose
 
     name, reason = choose()
@@ -216,7 +234,7 @@ GROUPS: dict[str, Callable[[], list[Check]]] = {
 def _package(
     module: str,
     needed_for: str,
-    mend: str,
+    fix: str,
     load: bool = False,
     distribution: str = "",
     version: str = "",
@@ -228,21 +246,21 @@ def _package(
         if there and load:
             importlib.import_module(module)
     except Exception as error:
-        return Check(module, False, f"cannot be imported: {_first_line(error)}", needed_for, mend, optional)
+        return Check(module, False, f"cannot be imported: {_first_line(error)}", needed_for, fix, optional)
     if not there:
-        return Check(module, False, "not installed", needed_for, mend, optional)
+        return Check(module, False, "not installed", needed_for, fix, optional)
     found = version or installed_version(distribution or module) or "there"
     return Check(module, True, found, needed_for, optional=optional)
 
 
 def _opencv() -> Check:
-    needed_for, mend = "everything", "pip install 'opencv-python-headless<5'"
+    needed_for, fix = "everything", "pip install 'opencv-python-headless<5'"
     try:
         import cv2
     except Exception as error:
-        return Check("opencv", False, f"cannot be imported: {_first_line(error)}", needed_for, mend)
+        return Check("opencv", False, f"cannot be imported: {_first_line(error)}", needed_for, fix)
     old_enough = int(cv2.__version__.split(".")[0]) < 5
-    return Check("opencv", old_enough, cv2.__version__, needed_for, "" if old_enough else mend)
+    return Check("opencv", old_enough, cv2.__version__, needed_for, "" if old_enough else fix)
 
 
 def _cuda(needed_for: str) -> Check:
@@ -268,16 +286,16 @@ def _asset(asset: assets.Asset) -> Check:
     try:
         path = assets.require(asset)
     except PerceptionError as error:
-        found, _, mend = str(error).partition("; run: ")
-        return Check(name, False, found, "embedded, demo", mend or "activeo3 prefetch demo")
+        found, _, fix = str(error).partition("; run: ")
+        return Check(name, False, found, "embedded, demo", fix or "activeo3 prefetch demo")
     return Check(name, True, f"{path} (checksum right)", "embedded, demo")
 
 
-def _disk(name: str, directory: Path, mend: str) -> Check:
+def _disk(name: str, directory: Path, fix: str) -> Check:
     existing = next(parent for parent in (directory, *directory.parents) if parent.exists())
     free = shutil.disk_usage(existing).free / 1e9
     enough = free >= LEAST_DISK_GB
-    return Check(name, enough, f"{free:.1f} GB free at {directory}", "models, bags", "" if enough else mend)
+    return Check(name, enough, f"{free:.1f} GB free at {directory}", "models, bags", "" if enough else fix)
 
 
 def _memory() -> str:
@@ -294,9 +312,16 @@ def _first_line(error: BaseException) -> str:
 def _as_dict(groups: dict[str, list[Check]], preset_checks: list[PresetCheck]) -> dict[str, object]:
     return {
         "version": __version__,
-        "checks": {title: [asdict(check) for check in checks] for title, checks in groups.items()},
+        "checks": {title: [_entry(check) for check in checks] for title, checks in groups.items()},
         "presets": [asdict(check) for check in preset_checks],
     }
+
+
+def _entry(check: Check) -> dict[str, object]:
+    """A check in JSON, whose keys are those of version 0.1."""
+    entry = asdict(check)
+    entry["mend"] = entry.pop("fix")
+    return entry
 
 
 def _as_text(groups: dict[str, list[Check]], preset_checks: list[PresetCheck]) -> str:
@@ -307,7 +332,7 @@ def _as_text(groups: dict[str, list[Check]], preset_checks: list[PresetCheck]) -
             word = "ok" if check.ok else "absent" if check.optional else "MISSING"
             lines.append(f"  {word:7}  {check.name}: {check.found}")
             if not check.ok:
-                lines.append(f"           for {check.needed_for}; run: {check.mend}")
+                lines.append(f"           for {check.needed_for}{_command(check)}")
     lines += ["", "presets"]
     for preset in preset_checks:
         lines.append(f"  {'can run   ' if preset.ok else 'cannot run'}  {preset.name}: {preset.description}")

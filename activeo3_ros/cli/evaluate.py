@@ -1,4 +1,4 @@
-"""`activeo3 evaluate`: compare presets and budgets with a ground truth."""
+"""`activeo3 evaluate`: compare presets and budgets on the user's own ground truth."""
 
 from __future__ import annotations
 
@@ -6,91 +6,52 @@ import argparse
 import sys
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..bags.offline import choose_topics
 from ..bags.reading import Bag
 from ..core import InvalidInput, Query
-from ..core.budget import MAX_REGIONS
-from ..evaluation.benchmark import check_out, run_benchmark
+from ..evaluation.benchmark import make_results_directory, run_benchmark
 from ..evaluation.datasets import Dataset, coco_of_bag, coco_of_images
 from ..evaluation.methods import choose_methods
-from ..presets import preset_names
-from .main import FAILURE, SUCCESS, whole_number
-from .options import names
+from .argument_types import class_names, renamed_label
+from .main import FAILURE, SUCCESS
+from .options import add_run_arguments, run_settings
+from .progress import progress
+
+PROGRESS_LINES = 20
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the user may choose."""
-    parser.add_argument("--coco", type=Path, required=True, metavar="FILE", help="the truth, as COCO annotations")
-    parser.add_argument("--images", type=Path, metavar="DIR", help="where the pictures are that the truth names")
-    parser.add_argument("--bag", type=Path, metavar="BAG", help="a bag whose frames the truth names by their stamps")
+    """Add the options of the subcommand."""
+    parser.add_argument(
+        "--coco", type=Path, required=True, metavar="FILE", help="the ground truth, as COCO annotations"
+    )
+    parser.add_argument("--images", type=Path, metavar="DIR", help="directory of the annotated pictures")
+    parser.add_argument(
+        "--bag", type=Path, metavar="BAG", help="bag of the annotated frames, which the annotations name by stamp"
+    )
     parser.add_argument("--topic", action="append", default=[], metavar="T", help="a topic of the bag with pictures")
-    parser.add_argument("--query", help="what to ask instead of the names of all categories")
-    parser.add_argument("--classes", type=names, help="what to detect instead of all categories, separated by commas")
+    parser.add_argument("--query", help="the query, instead of the names of all categories")
+    parser.add_argument(
+        "--classes", type=class_names, help="classes to detect instead of all categories, separated by commas"
+    )
     parser.add_argument(
         "--count-as",
-        type=_renaming,
+        type=renamed_label,
         action="append",
         default=[],
         metavar="LABEL=CATEGORY",
-        help="let a label of the model count as a category of the truth, for example truck=vehicle",
+        help="count a label of the model as a category of the ground truth, for example truck=vehicle",
     )
-    parser.add_argument("--masks", action="store_true", help="also make masks and judge them")
+    parser.add_argument("--masks", action="store_true", help="also make masks and score them")
     add_run_arguments(parser)
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """What all benchmarks have in common: methods, budgets, how to compute."""
-    parser.add_argument(
-        "--preset",
-        action="append",
-        metavar="P",
-        help=f"{', '.join(preset_names())}, or a .yaml file; may be given several times (default: embedded)",
-    )
-    parser.add_argument(
-        "--regions",
-        type=_counts,
-        metavar="K,…",
-        help="numbers of regions to try, such as 0,1,2,3 (default: the preset's)",
-    )
-    parser.add_argument(
-        "--baselines",
-        action="store_true",
-        help="also run the fixed policies, and the oracle, with the first preset's models",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="what is there already is not computed again"
-    )
-    parser.add_argument(
-        "--workers",
-        type=whole_number(1, 512),
-        default=1,
-        metavar="N",
-        help="processes, each with a GPU where there are some",
-    )
-    parser.add_argument(
-        "--bootstrap",
-        type=whole_number(10, 100_000),
-        default=500,
-        metavar="N",
-        help="replicates (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
-    )
-    parser.add_argument(
-        "--max-dets",
-        type=whole_number(1, 10_000),
-        default=100,
-        metavar="N",
-        help="detections that count (default: %(default)s)",
-    )
-
-
 def run(args: argparse.Namespace) -> int:
-    """Load the truth, run what is missing, score, report."""
-    check_out(args.out)
+    """Load the ground truth, compute the missing items, score, report."""
+    make_results_directory(args.out)
     with ExitStack() as stack:
         dataset = _dataset(args, stack)
         if args.masks:
@@ -98,7 +59,9 @@ def run(args: argparse.Namespace) -> int:
             dataset = replace(dataset, samples=samples, facts={**dataset.facts, "masks": True})
         methods = choose_methods(args.preset or ["embedded"], args.regions, args.baselines)
         question = f"Which of {len(methods)} methods finds most in {dataset.name}, and what does it cost?"
-        complete = run_benchmark(args, dataset, methods, question, sys.argv[1:])
+        complete = run_benchmark(
+            run_settings(args, question), dataset, methods, partial(progress, lines=PROGRESS_LINES)
+        )
     return SUCCESS if complete else FAILURE
 
 
@@ -117,15 +80,3 @@ def _dataset(args: argparse.Namespace, stack: ExitStack) -> Dataset:
             file=sys.stderr,
         )
     return dataset
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    parse = whole_number(0, MAX_REGIONS)
-    return tuple(parse(part) for part in text.split(","))
-
-
-def _renaming(text: str) -> tuple[str, str]:
-    label, equals, category = text.partition("=")
-    if not (label.strip() and equals and category.strip()):
-        raise argparse.ArgumentTypeError(f"must be LABEL=CATEGORY, got {text!r}")
-    return label.strip(), category.strip()

@@ -1,4 +1,4 @@
-"""The command `activeo3`: finds the subcommand, runs it, turns errors into one line and an exit code.
+"""The command `activeo3`: the table of its subcommands, and how errors become one line and an exit code.
 
 Exit codes: 0 success, 2 bad usage or bad input, 1 a failure of ours, 130 interrupted.
 """
@@ -11,24 +11,24 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import NoReturn
 
 from .. import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("doctor", "say what this machine can run and what is missing"),
-    "prefetch": ("prefetch", "fetch all that a preset needs, so that nothing is fetched at run time"),
-    "demo": ("demo", "show the whole way once: a bag, a node, its results, pictures"),
-    "perceive": ("perceive", "look at pictures and say what is in them"),
+    "doctor": ("doctor", "report what this machine can run and what is missing"),
+    "prefetch": ("prefetch", "fetch the files that a preset needs, so that nothing is fetched at run time"),
+    "demo": ("demo", "run a bag through a node on real pictures and compare with baselines"),
+    "perceive": ("perceive", "run the loop on pictures and print the results"),
     "replay": ("replay", "run a bag through the loop and write the results as a bag"),
     "play": ("play", "publish a bag on its topics, where there is no ros2 bag"),
     "evaluate": ("evaluate", "compare presets and budgets with a ground truth"),
     "benchmark": ("benchmark", "run a benchmark of the paper, or the one that needs no data set"),
-    "train": ("train", "teach a policy where to look, and prepare the data for it"),
+    "train": ("train", "train a policy, and make its training data"),
 }
-"""Subcommand: its module in `activeo3_ros.cli`, which is imported only when it is used, and its one line of help.
+"""Subcommand: its module in `activeo3_ros.cli`, imported only when the subcommand is used, and its one line of help.
 
 A module has `add_arguments(parser)` and `run(args) -> int`, which returns the exit code."""
 
@@ -37,7 +37,7 @@ INTERRUPTED = 128 + signal.SIGINT
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line instead of a page of usage."""
+    """Reports a mistake in one line instead of a page of usage."""
 
     def error(self, message: str) -> NoReturn:
         print(f"{self.prog}: {message}; see {self.prog} --help", file=sys.stderr)
@@ -45,7 +45,14 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one subcommand and give its exit code."""
+    """Run one subcommand.
+
+    Args:
+        argv: Its name and arguments; None takes those of this process.
+
+    Returns:
+        The exit code.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
@@ -57,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("activeo3: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has left; Python would complain once more when it flushes at exit.
+        # The reader of our output has left; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except ModuleNotFoundError as error:
@@ -77,23 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILURE
 
 
-def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """An argument type: a whole number from `low` to `high`."""
-
-    def parse(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
-        if not low <= value <= high:
-            raise argparse.ArgumentTypeError(f"must be {low} to {high}, got {value}")
-        return value
-
-    return parse
-
-
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = _Parser(prog="activeo3", description="Active perception: look, choose where to look closer, look again.")
+    parser = _Parser(
+        prog="activeo3",
+        description="Active perception: choose regions in a small view, examine them at full resolution.",
+    )
     parser.add_argument("--version", action="version", version=f"activeo3 {__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for name, (module_name, summary) in COMMANDS.items():

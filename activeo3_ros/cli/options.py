@@ -1,27 +1,30 @@
-"""Options that several subcommands share: what to look for, with which preset, within which budget."""
+"""Options that several subcommands share: the query, the preset and its budget, how a benchmark runs."""
 
 from __future__ import annotations
 
 import argparse
-import math
-from collections.abc import Callable
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 from ..core import Budget, Query
 from ..core.budget import MAX_REGIONS
+from ..evaluation.settings import RunSettings
 from ..presets import Preset, preset_names
-from .main import whole_number
+from .argument_types import class_names, whole_number, whole_numbers
 
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to look for."""
+    """Add the query: a question, class names, whether to make masks."""
     parser.add_argument("--query", help='what to find or to read, for example "the number on the police car"')
-    parser.add_argument("--classes", type=names, help="what to detect, separated by commas, for example car,person")
+    parser.add_argument(
+        "--classes", type=class_names, help="what to detect, separated by commas, for example car,person"
+    )
     parser.add_argument("--masks", action="store_true", help="also give the pixels of each object")
 
 
 def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which models, and how many regions."""
+    """Add the preset and the number of regions."""
     parser.add_argument(
         "--preset", default="embedded", help=f"{', '.join(preset_names())}, or a .yaml file (default: %(default)s)"
     )
@@ -29,12 +32,80 @@ def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-regions",
         type=whole_number(0, MAX_REGIONS),
         metavar="K",
-        help=f"regions to look closer at, 0 to {MAX_REGIONS} (default: the preset's)",
+        help=f"regions to examine closer, 0 to {MAX_REGIONS} (default: the preset's)",
     )
 
 
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of all benchmarks: methods, budgets, processes, scoring."""
+    parser.add_argument(
+        "--preset",
+        action="append",
+        metavar="P",
+        help=f"{', '.join(preset_names())}, or a .yaml file; may be given several times (default: embedded)",
+    )
+    parser.add_argument(
+        "--regions",
+        type=whole_numbers(0, MAX_REGIONS),
+        metavar="K,…",
+        help="numbers of regions to try, such as 0,1,2,3 (default: the preset's)",
+    )
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also run the fixed policies, and the oracle, with the first preset's models",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory of the results; those that are there already are not computed again",
+    )
+    parser.add_argument(
+        "--workers",
+        type=whole_number(1, 512),
+        default=1,
+        metavar="N",
+        help="processes, each with a GPU if there are any",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        type=whole_number(10, 100_000),
+        default=500,
+        metavar="N",
+        help="replicates (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--max-dets",
+        type=whole_number(1, 10_000),
+        default=100,
+        metavar="N",
+        help="detections that count (default: %(default)s)",
+    )
+
+
+def run_settings(args: argparse.Namespace, question: str) -> RunSettings:
+    """The settings of a benchmark run.
+
+    Args:
+        args: With the arguments of `add_run_arguments`, and perhaps `sam`.
+        question: Title of the report.
+
+    Returns:
+        Settings that repeat the command of this process.
+    """
+    return RunSettings(
+        args.out, question, sys.argv[1:], args.seed, args.workers, args.bootstrap, args.max_dets,
+        getattr(args, "sam", ""),
+    )  # fmt: skip
+
+
 def query_of(args: argparse.Namespace, preset: Preset) -> Query:
-    """What the user asks for; what the preset asks for by itself if they ask for nothing."""
+    """The user's query; the preset's own query if the user gives none."""
     masks = args.masks or preset.query.masks
     if args.query is None and args.classes is None:
         return replace(preset.query, masks=masks)
@@ -42,29 +113,5 @@ def query_of(args: argparse.Namespace, preset: Preset) -> Query:
 
 
 def budget_of(args: argparse.Namespace, preset: Preset) -> Budget:
-    """The preset's budget with the number of regions that the user asks for."""
+    """The preset's budget with the user's number of regions."""
     return preset.budget if args.max_regions is None else replace(preset.budget, max_regions=args.max_regions)
-
-
-def names(text: str) -> tuple[str, ...]:
-    """An argument type: names separated by commas."""
-    found = tuple(name.strip() for name in text.split(",") if name.strip())
-    if not found:
-        raise argparse.ArgumentTypeError("must name at least one class, for example car,person")
-    return found
-
-
-def number(low: float, high: float = math.inf) -> Callable[[str], float]:
-    """An argument type: a number from `low` to `high`."""
-
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
-        if not low <= value <= high or math.isinf(value):
-            limit = f"{low:g} to {high:g}" if high < math.inf else f"a number from {low:g} on"
-            raise argparse.ArgumentTypeError(f"must be {limit}, got {text}")
-        return value
-
-    return parse

@@ -1,4 +1,4 @@
-"""`activeo3 perceive`: look at pictures and say what is in them."""
+"""`activeo3 perceive`: run the loop on pictures and print its results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from ..codecs.image_files import Picture, find_images, read_image, write_image
 from ..codecs.picture import caption, draw
-from ..codecs.result_json import result_to_dict
+from ..codecs.result_json import to_json
 from ..core import Box, Frame, InvalidInput, Result, Status
 from ..presets import load_preset
 from .main import BAD_INPUT, FAILURE, SUCCESS
@@ -20,7 +20,7 @@ from .options import add_preset_arguments, add_query_arguments, budget_of, query
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the user may choose."""
+    """Add the options of the subcommand."""
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, or a directory of pictures")
     add_query_arguments(parser)
     add_preset_arguments(parser)
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Findings at each picture in turn; one that cannot be read does not stop the others."""
+    """Perceive each picture in turn; a picture that cannot be read does not stop the others."""
     preset = load_preset(args.preset)
     query, budget = query_of(args, preset), budget_of(args, preset)
     if args.out is not None and args.out.exists() and not args.out.is_dir():
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         return code
 
     perception = preset.build()
-    perception.prepare(query)
+    perception.load(query)
     stems = _unique_stems(paths)
     for path in tqdm(paths, unit="picture", leave=False, disable=len(paths) == 1 or not sys.stderr.isatty()):
         try:
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             continue
         result = perception.perceive(Frame(image), query, budget)
         if args.json:
-            tqdm.write(json.dumps(result_to_dict(result, str(path)), ensure_ascii=False))
+            tqdm.write(json.dumps(to_json(result, str(path)), ensure_ascii=False))
         else:
             tqdm.write(describe(path, result))
         if result.status is Status.FAILED:
@@ -67,7 +67,15 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(path: Path, result: Result) -> str:
-    """A result in a few lines for people."""
+    """Describe a result in a few lines.
+
+    Args:
+        path: The picture.
+        result: Its result, in source pixels.
+
+    Returns:
+        Text: size, status and cost; then the regions, the objects by class, the groundings, the answer, a note.
+    """
     size, status = f"{result.width} x {result.height} px", result.status.name.lower()
     lines = [f"{path}: {size}, {status}, {result.cost.views} view(s), {result.timings_ms.get('total', 0.0):.0f} ms"]
     for number, region in enumerate(result.regions, start=1):
@@ -92,7 +100,7 @@ def _place(box: Box) -> str:
 
 
 def _unique_stems(paths: list[Path]) -> dict[Path, str]:
-    """A name for the output of each picture; pictures that would share one get a number."""
+    """A distinct name for the output of each picture: the stem of its file, with a number where others have it too."""
     stems: dict[Path, str] = {}
     for path in paths:
         stem, number = path.stem, 1

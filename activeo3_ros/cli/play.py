@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, NoReturn
 from tqdm import tqdm
 
 from ..bags.pacing import Pacer
-from ..bags.reading import Bag, Entry
-from ..bags.writing import topic_type
+from ..bags.reading import Bag, Entry, topic_type
 from ..core import InvalidInput
+from .argument_types import number
 from .main import SUCCESS
-from .options import number
 
 if TYPE_CHECKING:
     from ..node.bag_publisher import BagPublisher
@@ -24,7 +23,7 @@ CLOCK_HZ = 40.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the user may choose."""
+    """Add the options of the command."""
     parser.add_argument("bag", type=Path, metavar="BAG", help="a directory of ROS 2, an .mcap or a .db3 file")
     parser.add_argument(
         "--topic", action="append", default=[], metavar="T", help="publish only this one (may be repeated)"
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
             for topic, kind in node.left_out.items():
                 print(f"activeo3 play: {topic} is left out: {kind} is not installed", file=sys.stderr)
             entries = [entry for entry in entries if entry.topic in node.topics]
-            if args.wait and not node.wait_for_listeners(args.wait):
+            if args.wait and not node.wait_for_subscribers(args.wait):
                 raise InvalidInput(f"not every topic has a subscriber after {args.wait:g} s: {', '.join(node.topics)}")
             if args.paused:
                 print(f"paused; press Enter, or call /{bag_publisher.NODE_NAME}/pause with false", file=sys.stderr)

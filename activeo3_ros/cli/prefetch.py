@@ -9,7 +9,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..assets.downloads import fetch_model
-from ..assets.packages import NEEDED_BY, prefetch
+from ..assets.fetching import prefetch
+from ..assets.packages import NEEDED_BY
 from ..assets.weights import model_of
 from ..core import InvalidInput
 from ..presets import Preset, load_preset
@@ -17,14 +18,19 @@ from .main import SUCCESS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the user may choose."""
+    """Add the arguments of the command."""
     parser.add_argument("preset", metavar="PRESET", help=f"{', '.join(NEEDED_BY)}, or a preset with a large model")
     parser.add_argument("--model", help="for a large model: another hub id, or a directory, than the preset names")
     parser.add_argument("--source", default="", help="for a large model: a directory or URL with its SHA256SUMS")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Fetch what is missing and print where everything lies."""
+    """Fetch whatever is missing and print where everything lies.
+
+    Raises:
+        InvalidInput: The preset does not exist, or has no large model that `--model` and `--source` could name.
+        AssetError: Something cannot be had.
+    """
     models = [args.model] if args.model else []
     if args.preset not in NEEDED_BY:
         models = models or models_of(load_preset(args.preset))
@@ -45,7 +51,14 @@ def models_of(preset: Preset) -> list[str]:
 
 
 def prefetch_with_progress(preset: str) -> list[Path]:
-    """Fetch what is not there yet, saying on stderr what is being done; says nothing when all is there."""
+    """Fetch the packages of a preset that are not there yet, with a bar or lines of progress on stderr.
+
+    Args:
+        preset: A key of `NEEDED_BY`.
+
+    Returns:
+        Where each asset lies.
+    """
     with tqdm(file=sys.stderr, unit="step", leave=False, disable=not sys.stderr.isatty()) as bar:
 
         def show(what: str, done: int, total: int) -> None:

@@ -23,8 +23,9 @@ from ..bags.reading import Bag, Damage, Entry
 from ..bags.writing import BagWriter
 from ..core import Budget, InvalidInput, Query
 from ..presets import Preset, load_preset
-from .main import FAILURE, SUCCESS, whole_number
-from .options import add_preset_arguments, add_query_arguments, budget_of, number, query_of
+from .argument_types import number, whole_number
+from .main import FAILURE, SUCCESS
+from .options import add_preset_arguments, add_query_arguments, budget_of, query_of
 
 EACH_MESSAGE = 1
 """Bytes of a chunk of the results: each result is on its way to the disk before the next frame begins."""
@@ -33,7 +34,7 @@ LINES_OF_PROGRESS = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What the user may choose."""
+    """Add the options of the command."""
     parser.add_argument("bag", type=Path, metavar="BAG", help="a directory of ROS 2, an .mcap or a .db3 file")
     parser.add_argument(
         "--topic",
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         if damage:
             print(f"activeo3 replay: {args.bag}: {damage.describe()}", file=sys.stderr)
         if not chosen:
-            raise InvalidInput(f"{args.bag}: no frame to replay; {_what_there_is(entries)}")
+            raise InvalidInput(f"{args.bag}: no frame to replay; {_describe_span(entries)}")
         settings = _settings(args, preset, query, budget, chosen, selection)
         recorded = read_recorded(args.out, settings) if args.resume else []
         perception = preset.build()
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     return FAILURE if outcome.failed and outcome.failed == outcome.processed else SUCCESS
 
 
-def _what_there_is(entries: Sequence[Entry]) -> str:
+def _describe_span(entries: Sequence[Entry]) -> str:
     if not entries:
         return "none of its messages can be read"
     seconds = (entries[-1].stamp_ns - entries[0].stamp_ns) / 1e9
@@ -116,7 +117,7 @@ def _settings(
     chosen: Sequence[Entry],
     selection: Selection,
 ) -> dict[str, str]:
-    """What the results depend on, for whoever finds the file, and for `--resume`."""
+    """The settings that the results depend on: notes in their file, and compared by `--resume`."""
     frames = hashlib.sha256("\n".join(f"{e.topic} {e.stamp_ns}" for e in chosen).encode()).hexdigest()
     components = {
         "sensing": [preset.sensing.type, dict(preset.sensing.settings)],

@@ -1,4 +1,4 @@
-"""`activeo3 train`: teach a policy where to look, and prepare the data for it."""
+"""`activeo3 train`: trains a policy that chooses regions, and builds the training rows for it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from pathlib import Path
 
 from ..core import InvalidInput
 from ..training.builders import BAG, KINDS, build
-from .main import SUCCESS, whole_number
+from .argument_types import whole_number
+from .main import SUCCESS
 
 MAX_ROWS = 10_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to train or to prepare."""
+    """Add the subcommands `grpo` and `data` with their options."""
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     grpo = kinds.add_parser("grpo", help="train a policy by its rewards alone")
     grpo.add_argument("--config", type=Path, required=True, metavar="FILE", help="see config/training/")
@@ -38,13 +39,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do it, and give the exit code."""
+    """Train or build rows, and give the exit code."""
     return int(args.run_what(args))
 
 
 def _grpo(args: argparse.Namespace) -> int:
-    # Imported here: `activeo3 train data` needs none of what the trainer needs.
-    from ..training.grpo import load_config, train
+    # Imported here: `activeo3 train data` needs none of the trainer's packages.
+    from ..training.config import load_config
+    from ..training.grpo import train
 
     policy = train(load_config(args.config, args.out), resume=not args.afresh)
     print(policy)

@@ -1,5 +1,5 @@
-"""A result and what it becomes: message, JSON, run-length encoded mask, picture; and pictures as they come in.
+"""Codecs: a `Result` to a message, CDR, JSON or a drawing, masks to run lengths, image messages and files to arrays.
 
-Here: pure functions, the way out and the way back in one file each. Not here: topics and publishers (`node`), files of
+Here: pure functions, both directions of a format in one file. Not here: topics and publishers (`node`), files of
 messages (`bags`).
 """

@@ -1,4 +1,4 @@
-"""Pictures in files: read into the frames that the core takes, found in directories, written.
+"""Image files: read into the arrays that the core takes, found in directories, written.
 
 Whatever a file holds becomes `(h, w, 3)` uint8 BGR: grey is repeated over the channels, 16 bits are scaled to 8, a
 transparent picture is laid on black, and an EXIF orientation is applied, so that boxes are in the pixels of the upright
@@ -23,12 +23,19 @@ Picture = npt.NDArray[np.uint8]
 MAX_IMAGE_PIXELS = 200_000_000
 """A larger picture is refused before it is decoded: it would take more than 600 MB."""
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
-"""What counts as a picture in a directory; a file that is named outright may have any name."""
+"""Suffixes of the pictures that a directory is searched for; a file that is named outright may have any name."""
 JPEG_QUALITY = 92
 
 
 def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
-    """The picture files named by paths, directories opened (not what lies deeper), and a line for each useless path."""
+    """Find picture files.
+
+    Args:
+        paths: Files, or directories that are searched for pictures, without their subdirectories.
+
+    Returns:
+        The files, and one line for each path that is of no use.
+    """
     found: list[Path] = []
     errors: list[str] = []
     for path in map(Path, paths):
@@ -45,9 +52,13 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
 
 
 def read_image(path: str | Path) -> Picture:
-    """The picture in a file, `(h, w, 3)` uint8 BGR, upright.
+    """Read a picture.
 
-    Raises InvalidInput if there is none, if it is cut short or damaged, or has more than `MAX_IMAGE_PIXELS`.
+    Returns:
+        `(h, w, 3)` uint8 BGR, upright.
+
+    Raises:
+        InvalidInput: The file is no picture, is cut short or damaged, or has more than `MAX_IMAGE_PIXELS`.
     """
     try:
         with warnings.catch_warnings():
@@ -73,7 +84,15 @@ def read_image(path: str | Path) -> Picture:
 
 
 def write_image(path: Path, image: Picture) -> None:
-    """Write `(h, w, 3)` uint8 BGR in the format of the suffix, creating the directory."""
+    """Write a picture.
+
+    Args:
+        path: Its suffix says the format; its directory is created.
+        image: `(h, w, 3)` uint8 BGR.
+
+    Raises:
+        InvalidInput: The format cannot hold the picture.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY] if path.suffix in (".jpg", ".jpeg") else []
     done, encoded = cv2.imencode(path.suffix, image, quality)

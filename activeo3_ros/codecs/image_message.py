@@ -1,7 +1,7 @@
 """Image messages to the arrays that the core takes: `(height, width, 3)` uint8, BGR.
 
 Pure functions of the messages' fields; no node, no clock. 16-bit values are scaled from 0..65535 to 0..255, as
-cv_bridge does it. What a message says about itself is checked before a byte of it is used: nothing is guessed.
+cv_bridge does it. A message's fields are checked against each other before a pixel is read: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -80,9 +80,17 @@ ENCODINGS: dict[str, Encoding] = {
 
 
 def image_to_bgr(message: ImageMessage, max_pixels: int) -> BgrImage:
-    """`(height, width, 3)` uint8 BGR of a raw image; may share the message's memory.
+    """Decode a raw image.
 
-    Raises InvalidInput for an unsupported encoding, for fields that contradict each other, or for too many pixels.
+    Args:
+        message: A `sensor_msgs/Image`, of whichever library.
+        max_pixels: A larger image is refused before it is decoded.
+
+    Returns:
+        `(height, width, 3)` uint8 BGR; it may share the message's memory.
+
+    Raises:
+        InvalidInput: The encoding is not supported, the fields contradict each other, or there are too many pixels.
     """
     encoding = ENCODINGS.get(message.encoding)
     if encoding is None:
@@ -102,9 +110,17 @@ def image_to_bgr(message: ImageMessage, max_pixels: int) -> BgrImage:
 
 
 def compressed_to_bgr(message: CompressedImageMessage, max_pixels: int) -> BgrImage:
-    """`(height, width, 3)` uint8 BGR of a JPEG or PNG, upright as the sensor delivered it.
+    """Decode a JPEG or PNG.
 
-    Raises InvalidInput if it is neither, is cut off or damaged, holds depth, or has too many pixels.
+    Args:
+        message: A `sensor_msgs/CompressedImage`, of whichever library.
+        max_pixels: A larger image is refused before it is decoded.
+
+    Returns:
+        `(height, width, 3)` uint8 BGR, as the sensor delivered it: an orientation tag is not applied.
+
+    Raises:
+        InvalidInput: It is neither, is cut off or damaged, holds depth, or has too many pixels.
     """
     data = bytes(message.data)
     if "compressedDepth" in message.format:
@@ -128,7 +144,7 @@ def compressed_to_bgr(message: CompressedImageMessage, max_pixels: int) -> BgrIm
 
 
 def grey(height: int, width: int) -> BgrImage:
-    """A picture with nothing on it."""
+    """A plain grey `(height, width, 3)` uint8 image."""
     return np.full((height, width, 3), 127, np.uint8)
 
 

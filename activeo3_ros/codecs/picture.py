@@ -1,4 +1,4 @@
-"""A picture of a result: what was found and where the policy looked closer, drawn over the frame."""
+"""The drawing of a result: regions, masks, boxes and labels over the frame."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COMMON_LABELS = ("car", "person", "truck", "bus", "motorcycle", "bicycle", "traf
 
 MASK_OPACITY = 0.45
 SHADE_OPACITY = 0.35
-"""How much what no region covers is darkened, so that the eye finds where the policy looked."""
+"""How much the picture is darkened outside the regions."""
 TEXT_SHARE = 1 / 60
 """Height of the text as a share of the shorter side, from `MIN_TEXT_PX` up."""
 MIN_TEXT_PX = 12
@@ -48,11 +48,18 @@ MAX_BANNER_LENGTH = 300
 
 
 def draw(image: Picture, result: Result) -> Picture:
-    """A copy of `image`, `(h, w, 3)` uint8 BGR, with regions, masks, boxes, labels, scores and the status drawn in.
+    """Draw a result over its frame.
 
-    The image is the frame that the result is about, in any size: coordinates are scaled from the result's frame.
     Line width and text follow the size of the image. A label that finds no room beside its box is left out, the box
-    never is. An object without a score shows none.
+    never is. An object without a score shows none. A detection that a grounding is linked to is drawn once, with the
+    grounding's label.
+
+    Args:
+        image: `(h, w, 3)` uint8 BGR, the frame of the result in any size; coordinates are scaled to it.
+        result: Boxes in pixels of the source frame.
+
+    Returns:
+        A copy of the image with regions, masks, boxes, labels, scores and the status drawn in.
     """
     height, width = image.shape[:2]
     canvas = np.ascontiguousarray(image).copy()
@@ -67,11 +74,11 @@ def draw(image: Picture, result: Result) -> Picture:
         _tint(canvas, mask, scale)
     for corners in regions:
         _dashed_rectangle(canvas, corners, REGION_COLOUR, line)
-    grounded = {grounding.box.as_tuple() for grounding in result.groundings}
+    grounded = {grounding.detection for grounding in result.groundings}
     boxes = [
         (_corners(d.box, scale), _colour(d.label), caption(d.label, d.score))
-        for d in result.detections
-        if d.box.as_tuple() not in grounded
+        for index, d in enumerate(result.detections)
+        if index not in grounded
     ]
     boxes += [
         (_corners(g.box, scale), _colour(g.phrase), caption(f"“{g.text}”" if g.text else g.phrase, g.score))

@@ -1,98 +1,205 @@
-"""The core's results as messages, whichever library makes the messages: the node's rclpy, or rosbags without ROS.
+"""A `Result` to a `PerceptionResult` message and back, whichever library makes the message classes.
 
-Boxes stay in source pixels, a score that does not exist stays NaN.
+The node gives rclpy's `activeo3_ros.msg`; bags give the classes that rosbags makes without ROS (`codecs.result_cdr`).
+Boxes stay in source pixels; a score that does not exist stays NaN.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ..core import Box, Detection, Grounding, InstanceMask, Region, Result
-from . import rle as masks
+from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status
+from ..core.query import MAX_TEXT_LENGTH
+from ..core.results import NO_DETECTION
+from . import rle
 
 MAX_TEXT = 16_384
-"""Characters of an answer or of reasoning that a message carries."""
+"""Characters of a text that a message carries."""
+ARRAY_TYPES = {
+    "detections": "DetectionArray",
+    "groundings": "GroundingBoxArray",
+    "masks": "InstanceMaskArray",
+    "regions": "ZoomRegionArray",
+}
+"""The lists of a result that are messages of their own, by their field, which is also the name of their topic."""
 
 
-class ResultMessages:
-    """Makes the messages of `activeo3_ros/msg`."""
+@dataclass(frozen=True)
+class MessageLibrary:
+    """The message classes of `activeo3_ros/msg` as one library makes them.
 
-    def __init__(self, types: Any, as_bytes: Callable[[bytes], Any]) -> None:
-        """types: has the message classes as attributes. as_bytes: what that library wants in a field `uint8[]`."""
-        self._types = types
-        self._as_bytes = as_bytes
+    Attributes:
+        types: Has the classes as attributes: `types.PerceptionResult`, `types.Detection`, ...
+        as_bytes: Turns bytes into the kind of sequence that the library wants in a field `uint8[]`.
+    """
 
-    def result(self, camera: str, header: Any, result: Result, completed: Any) -> Any:
-        """Everything about one frame in a `PerceptionResult`. completed: a `builtin_interfaces/Time`."""
-        return self._types.PerceptionResult(
-            header=header,
-            camera=camera,
-            status=int(result.status),
-            status_message=clean(result.status_message),
-            query=clean(result.query.text or ", ".join(result.query.classes)),
-            query_revision=result.query.revision,
-            image_width=result.width,
-            image_height=result.height,
-            regions=self.regions(result.regions),
-            detections=[self._detection(found) for found in result.detections],
-            groundings=[self._grounding(found) for found in result.groundings],
-            masks=[self._mask(found) for found in result.masks],
-            answer=clean(result.answer or ""),
-            reasoning=clean(result.reasoning),
-            timings=[
-                self._types.StageTiming(stage=stage, milliseconds=float(ms)) for stage, ms in result.timings_ms.items()
-            ],
-            views=result.cost.views,
-            pixels=result.cost.pixels,
-            tokens=result.cost.tokens,
-            completed=completed,
-        )
+    types: Any
+    as_bytes: Callable[[bytes], Any]
 
-    def regions(self, regions: Sequence[Region]) -> list[Any]:
-        """`ZoomRegion` messages, numbered in their order."""
-        return [
-            self._types.ZoomRegion(
-                index=index, box=self._box(r.box), label=clean(r.label), score=float(r.score), zoom=float(r.zoom)
+
+def to_message(result: Result, library: MessageLibrary, camera: str, header: Any, completed: Any) -> Any:
+    """A `PerceptionResult` of everything known about one frame.
+
+    Coordinates and scores become float32. The query becomes one text: the phrase, or the names of the classes. Texts
+    are cleaned (see `clean`). The status message holds the notes; `Result.notes` itself is not carried.
+
+    Args:
+        result: The result of the frame.
+        library: Makes the message.
+        camera: The name of the camera.
+        header: The `std_msgs/Header` of the image.
+        completed: A `builtin_interfaces/Time`: when the work on the frame ended.
+
+    Returns:
+        The message. Its lists may be shared by the messages that `array_message` makes of it.
+    """
+    return library.types.PerceptionResult(
+        header=header,
+        camera=camera,
+        status=int(result.status),
+        status_message=clean(result.status_message),
+        query=clean(result.query.text or ", ".join(result.query.classes)),
+        query_revision=result.query.revision,
+        image_width=result.width,
+        image_height=result.height,
+        regions=region_messages(result.regions, library),
+        regions_age_ms=float(result.regions_age_ms),
+        detections=[_detection_message(found, library.types) for found in result.detections],
+        groundings=[_grounding_message(found, library.types) for found in result.groundings],
+        masks=[_mask_message(found, library) for found in result.masks],
+        answer=clean(result.answer or ""),
+        reasoning=clean(result.reasoning),
+        timings=[
+            library.types.StageTiming(stage=clean(stage), milliseconds=float(ms))
+            for stage, ms in result.timings_ms.items()
+        ],
+        views=result.cost.views,
+        pixels=result.cost.pixels,
+        tokens=result.cost.tokens,
+        completed=completed,
+    )
+
+
+def from_message(message: Any) -> Result:
+    """The `Result` in a `PerceptionResult`, whichever library made it.
+
+    Fields that version 0.1 did not have may be missing from the message. The result's query has the text that was
+    asked, cut to the length that a query may have, and no classes; its cost has no calls.
+
+    Raises:
+        ValueError: A mask or an index is damaged, or the status is unknown.
+    """
+    return Result(
+        message.image_width,
+        message.image_height,
+        Query(message.query[:MAX_TEXT_LENGTH], revision=message.query_revision),
+        Status(message.status),
+        message.status_message,
+        regions=tuple(Region(_box(r.box), r.label, r.score, r.zoom) for r in message.regions),
+        detections=tuple(
+            Detection(
+                d.label,
+                d.score,
+                _box(d.box),
+                d.region,
+                d.track_id,
+                existence=getattr(d, "existence", math.nan),
+                carried=getattr(d, "carried", False),
             )
-            for index, r in enumerate(regions)
-        ]
+            for d in message.detections
+        ),
+        groundings=tuple(
+            Grounding(g.phrase, g.score, _box(g.box), g.region, g.text, getattr(g, "detection", NO_DETECTION))
+            for g in message.groundings
+        ),
+        masks=tuple(
+            InstanceMask(m.label, m.score, _box(m.box), rle.decode(m), m.region, getattr(m, "detection", NO_DETECTION))
+            for m in message.masks
+        ),
+        answer=message.answer or None,
+        reasoning=message.reasoning,
+        timings_ms={timing.stage: timing.milliseconds for timing in message.timings},
+        cost=Cost(message.views, message.pixels, message.tokens),
+        regions_age_ms=getattr(message, "regions_age_ms", 0.0),
+    )
 
-    def _box(self, box: Box) -> Any:
-        return self._types.BoundingBox(x=float(box.x), y=float(box.y), width=float(box.width), height=float(box.height))
 
-    def _detection(self, found: Detection) -> Any:
-        return self._types.Detection(
-            label=clean(found.label),
-            score=float(found.score),
-            box=self._box(found.box),
-            region=found.region,
-            track_id=clean(found.track_id),
+def array_message(name: str, result_message: Any, library: MessageLibrary) -> Any:
+    """One list of a `PerceptionResult` as a message of its own; nothing is converted again.
+
+    Args:
+        name: The list, a key of `ARRAY_TYPES`.
+        result_message: The message that has the list.
+        library: Makes the message, the same as for the result.
+
+    Returns:
+        A `DetectionArray`, `GroundingBoxArray`, `InstanceMaskArray` or `ZoomRegionArray` with the result's header.
+    """
+    array_type = getattr(library.types, ARRAY_TYPES[name])
+    return array_type(header=result_message.header, **{name: getattr(result_message, name)})
+
+
+def region_messages(regions: Sequence[Region], library: MessageLibrary) -> list[Any]:
+    """`ZoomRegion` messages of regions in source pixels, numbered in their order."""
+    return [
+        library.types.ZoomRegion(
+            index=index,
+            box=_box_message(region.box, library.types),
+            label=clean(region.label),
+            score=float(region.score),
+            zoom=float(region.zoom),
         )
-
-    def _grounding(self, found: Grounding) -> Any:
-        return self._types.GroundingBox(
-            phrase=clean(found.phrase),
-            score=float(found.score),
-            box=self._box(found.box),
-            region=found.region,
-            text=clean(found.text),
-        )
-
-    def _mask(self, found: InstanceMask) -> Any:
-        height, width = found.mask.shape
-        return self._types.InstanceMask(
-            label=clean(found.label),
-            score=float(found.score),
-            box=self._box(found.box),
-            region=found.region,
-            height=height,
-            width=width,
-            encoding=masks.ENCODING_RLE,
-            data=self._as_bytes(masks.encode_rle(found.mask)),
-        )
+        for index, region in enumerate(regions)
+    ]
 
 
 def clean(text: str) -> str:
     """Text that every middleware can carry: valid UTF-8 without NUL, at most `MAX_TEXT` characters."""
     return text[:MAX_TEXT].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+def _detection_message(found: Detection, types: Any) -> Any:
+    return types.Detection(
+        **_common_fields(found, types),
+        label=clean(found.label),
+        existence=float(found.existence),
+        carried=found.carried,
+        track_id=clean(found.track_id),
+    )
+
+
+def _grounding_message(found: Grounding, types: Any) -> Any:
+    return types.GroundingBox(
+        **_common_fields(found, types),
+        phrase=clean(found.phrase),
+        detection=found.detection,
+        text=clean(found.text),
+    )
+
+
+def _mask_message(found: InstanceMask, library: MessageLibrary) -> Any:
+    height, width = found.mask.shape
+    return library.types.InstanceMask(
+        **_common_fields(found, library.types),
+        label=clean(found.label),
+        detection=found.detection,
+        height=height,
+        width=width,
+        encoding=rle.ENCODING_RLE,
+        data=library.as_bytes(rle.encode_rle(found.mask)),
+    )
+
+
+def _common_fields(found: Detection | Grounding | InstanceMask, types: Any) -> dict[str, Any]:
+    return {"score": float(found.score), "box": _box_message(found.box, types), "region": found.region}
+
+
+def _box_message(box: Box, types: Any) -> Any:
+    return types.BoundingBox(x=float(box.x), y=float(box.y), width=float(box.width), height=float(box.height))
+
+
+def _box(message: Any) -> Box:
+    return Box(message.x, message.y, message.width, message.height)

@@ -1,4 +1,4 @@
-"""Masks as bytes and back, for whoever reads or writes `InstanceMask`. Needs NumPy and nothing else.
+"""Masks to bytes and back, as in `InstanceMask`. Needs NumPy and nothing else.
 
 >>> import numpy as np
 >>> mask = np.array([[0, 1, 1], [0, 1, 0]], bool)
@@ -30,7 +30,7 @@ MAX_MASK_PIXELS = 100_000_000
 
 
 class MaskMessage(Protocol):
-    """The fields of `InstanceMask` that say what its pixels are."""
+    """The fields of `InstanceMask` that hold its pixels."""
 
     height: int
     width: int
@@ -39,7 +39,14 @@ class MaskMessage(Protocol):
 
 
 def decode(message: MaskMessage) -> Mask:
-    """`(height, width)` bool mask of an `InstanceMask`, which covers its box. Raises ValueError if it is damaged."""
+    """The mask of an `InstanceMask` message.
+
+    Returns:
+        `(height, width)` bool, which covers the message's box.
+
+    Raises:
+        ValueError: The data are damaged, or the encoding is unknown.
+    """
     data = bytes(message.data)
     if message.encoding == ENCODING_RLE:
         return decode_rle(data, message.height, message.width)
@@ -49,7 +56,7 @@ def decode(message: MaskMessage) -> Mask:
 
 
 def encode_rle(mask: npt.ArrayLike) -> bytes:
-    """COCO compressed RLE of an `(h, w)` mask; what is not zero counts as inside."""
+    """COCO compressed RLE of an `(h, w)` mask; pixels other than zero are inside."""
     flat = np.asarray(mask, bool).ravel(order="F")
     changes = np.flatnonzero(np.diff(flat)) + 1
     runs = np.diff(np.concatenate([[0], changes, [flat.size]])).tolist() if flat.size else []
@@ -62,7 +69,11 @@ def encode_rle(mask: npt.ArrayLike) -> bytes:
 
 
 def decode_rle(data: bytes, height: int, width: int) -> Mask:
-    """`(height, width)` bool mask of COCO compressed RLE. Raises ValueError unless its runs fill the mask exactly."""
+    """The `(height, width)` bool mask of COCO compressed RLE.
+
+    Raises:
+        ValueError: The data are damaged, or the runs do not fill the mask exactly.
+    """
     _check_size(height, width)
     runs: list[int] = []
     for number in _numbers(data):
@@ -81,7 +92,11 @@ def encode_bits(mask: npt.ArrayLike) -> bytes:
 
 
 def decode_bits(data: bytes, height: int, width: int) -> Mask:
-    """`(height, width)` bool mask of packed rows. Raises ValueError if the length is wrong."""
+    """The `(height, width)` bool mask of packed rows.
+
+    Raises:
+        ValueError: The length is wrong.
+    """
     _check_size(height, width)
     row = -(-width // 8)
     if len(data) != height * row:

@@ -1,38 +1,66 @@
-"""The core: a frame goes in, a policy says where to look closer, what was found comes out. Imports no ROS.
+"""The core: a frame goes in, a policy says where to zoom, the zoomed crops are examined, one `Result` comes out.
 
->>> from activeo3_ros.core import Budget, Frame, Query
->>> from activeo3_ros.presets import load_preset
->>> perception = load_preset("embedded").build()                       # doctest: +SKIP
->>> result = perception.perceive(Frame(image), Query(classes=("car",)))  # doctest: +SKIP
+Here: the loop (`ActivePerception`), the values that go in (`Frame`, `Query`, `Budget`) and come out (`Result`), boxes
+and their arithmetic, the merging of views, the interfaces that models implement, the errors. NumPy and OpenCV only.
+Not here: models, presets, files, messages, ROS.
+
+>>> from activeo3_ros.core import ActivePerception, Budget, Frame, Query
+>>> perception = ActivePerception(policy, task_model, Budget(max_regions=3))  # doctest: +SKIP
+>>> result = perception.perceive(Frame(image), Query(classes=("car",)))       # doctest: +SKIP
+>>> [(found.label, found.score, found.box) for found in result.detections]    # doctest: +SKIP
+
+`presets.load_preset("embedded").build()` gives an `ActivePerception` with models that are ready to use.
 """
 
 from .budget import Budget, Cost
-from .errors import Cancelled, InvalidInput, PerceptionError, UnsupportedQuery
-from .frame import Frame, View
+from .errors import Cancelled, EngineError, InvalidInput, OutOfMemory, PerceptionError, UnsupportedQuery
+from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
+from .interfaces import Detector, Segmenter, SensingPolicy, TaskModel
 from .loop import ActivePerception
 from .query import Query
-from .results import Detection, Finding, Findings, Grounding, InstanceMask, Proposal, Region, Result, Status
+from .results import (
+    NO_DETECTION,
+    DetectedBoxes,
+    Detection,
+    Finding,
+    Findings,
+    Grounding,
+    InstanceMask,
+    Proposal,
+    Region,
+    Result,
+    Status,
+)
 
 __all__ = [
+    "GLOBAL_VIEW",
+    "NO_DETECTION",
     "ActivePerception",
     "Box",
     "Budget",
     "Cancelled",
     "Cost",
+    "DetectedBoxes",
     "Detection",
+    "Detector",
+    "EngineError",
     "Finding",
     "Findings",
     "Frame",
     "Grounding",
     "InstanceMask",
     "InvalidInput",
+    "OutOfMemory",
     "PerceptionError",
     "Proposal",
     "Query",
     "Region",
     "Result",
+    "Segmenter",
+    "SensingPolicy",
     "Status",
+    "TaskModel",
     "UnsupportedQuery",
     "View",
 ]

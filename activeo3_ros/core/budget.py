@@ -1,4 +1,4 @@
-"""What a frame may spend, and what it spent. Budgets are how methods are compared."""
+"""Budget and cost of one frame. Methods are compared at equal budgets."""
 
 from __future__ import annotations
 
@@ -12,13 +12,17 @@ MAX_VIEW_PIXELS = 64_000_000
 
 @dataclass(frozen=True)
 class Budget:
-    """What one frame may spend.
+    """The most that one frame may spend.
 
-    max_regions: regions to look closer at, 0 to 64; 0 keeps to the view of the whole frame.
-    view_pixels: pixels of the view of the whole frame.
-    crop_pixels: pixels of each zoomed crop.
-    max_tokens: tokens that a language model may write for one view.
-    deadline_ms: milliseconds for the whole frame; 0 sets no deadline.
+    Attributes:
+        max_regions: Regions to zoom into, 0 to 64; 0 keeps to the view of the whole frame.
+        view_pixels: Pixels of the view of the whole frame.
+        crop_pixels: Pixels of each zoomed crop.
+        max_tokens: Tokens that a language model may write for one view.
+        deadline_ms: Milliseconds for the whole frame; 0 sets no deadline.
+
+    Raises:
+        InvalidInput: A value is outside its range in `LIMITS`.
     """
 
     max_regions: int = 3
@@ -49,7 +53,14 @@ LIMITS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """What one frame spent: views looked at, their pixels, tokens written, calls of a model."""
+    """The cost of one frame.
+
+    Attributes:
+        views: Views that a model was given.
+        pixels: Their pixels.
+        tokens: Tokens that language models wrote.
+        calls: Calls of a model.
+    """
 
     views: int = 0
     pixels: int = 0

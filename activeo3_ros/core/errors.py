@@ -1,4 +1,4 @@
-"""What can go wrong in the core. Every message says what was wrong, with which value, and what to do."""
+"""The errors of the package. Every message says what was wrong, with which value, and what to do."""
 
 
 class PerceptionError(Exception):
@@ -6,11 +6,11 @@ class PerceptionError(Exception):
 
 
 class InvalidInput(PerceptionError, ValueError):
-    """A caller gave a value outside what is documented: an image, a box, a setting."""
+    """A caller gave a value outside its documented range: an image, a box, a setting."""
 
 
 class UnsupportedQuery(PerceptionError):
-    """The models of this preset cannot serve what was asked; the message lists what they can serve."""
+    """The models of this preset cannot serve the query; the message lists the queries that they can serve."""
 
 
 class Cancelled(PerceptionError):

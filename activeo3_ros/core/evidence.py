@@ -1,8 +1,8 @@
-"""From what was seen in several overlapping views to one list of objects.
+"""Merging: the findings of several overlapping views of one frame become one list of objects.
 
-Three rules. A box that a crop's border cut gives way to a fuller box of the same object. Sightings of one object in
+Three rules. A box that a crop's border cuts gives way to a fuller box of the same object. Observations of one object in
 several views become one, with the best-supported box and that box's own score. Two objects that one view shows apart
-stay two, however close they are: no object takes two sightings from one view.
+stay two, however close they are: no object takes two observations from one view.
 """
 
 from __future__ import annotations
@@ -36,7 +36,13 @@ LEGIBLE_SIDE_PX = 32.0
 
 @dataclass(frozen=True)
 class Observation:
-    """One finding, with its box in source pixels and the view that showed it."""
+    """One finding with its place in the frame.
+
+    Attributes:
+        finding: The model's output, its box in view pixels.
+        view: The view that shows it.
+        box: The box in source pixels, clipped to the frame.
+    """
 
     finding: Finding
     view: View
@@ -44,7 +50,7 @@ class Observation:
 
     @cached_property
     def support(self) -> float:
-        """How much this sighting's vote for a box weighs: its score, less where the object was only a few pixels."""
+        """Weight of this observation's vote for a box: its score, less where the object was only a few pixels."""
         score = 1.0 if math.isnan(self.finding.score) else self.finding.score
         return score * min(1.0, math.sqrt(max(self.finding.box.area, 1e-6)) / LEGIBLE_SIDE_PX)
 
@@ -63,30 +69,45 @@ class Observation:
 
 
 def to_source_detections(findings: Sequence[Finding], view: View) -> list[Observation]:
-    """Findings of one view, mapped to source pixels and clipped to the frame; empty boxes are left out.
+    """Map the findings of one view to source pixels and clip them to the frame.
 
-    Raises PerceptionError for a box that is not finite: to leave it out would make a broken model's road look empty.
+    Args:
+        findings: A model's output for the view, boxes in view pixels.
+        view: The view.
+
+    Returns:
+        The findings in their order, those without any pixel inside the frame left out.
+
+    Raises:
+        PerceptionError: A box is not finite; to leave it out would make a broken model's road look empty.
     """
     mapped = view.to_source(as_array(finding.box for finding in findings))
     if not np.isfinite(mapped).all():
         raise PerceptionError("the model gave a box whose coordinates are not finite numbers")
-    sightings = []
+    observations = []
     for finding, row in zip(findings, mapped, strict=True):
         box = Box(*row.tolist()).clipped(*view.source_size)
         if box.width > 0 and box.height > 0:
-            sightings.append(Observation(finding, view, box))
-    return sightings
+            observations.append(Observation(finding, view, box))
+    return observations
 
 
-def merge(sightings: Sequence[Observation]) -> list[Observation]:
-    """One sighting for each object, best score first, with the text that was read where it was magnified most."""
-    whole = sorted((s for s in sightings if not s.is_cut), key=lambda s: (-s.support, s.box.as_tuple()))
+def merge(observations: Sequence[Observation]) -> list[Observation]:
+    """Merge the observations of all views of one frame.
+
+    Args:
+        observations: Of any view, in any order.
+
+    Returns:
+        One observation for each object, best score first, with the text that was read where it was magnified most.
+    """
+    whole = sorted((o for o in observations if not o.is_cut), key=lambda o: (-o.support, o.box.as_tuple()))
     objects: list[list[Observation]] = []
-    for sighting in whole:
-        _join_or_found(objects, sighting)
-    for sighting in _explain(objects, [s for s in sightings if s.is_cut]):
-        _join_or_found(objects, sighting)
-    return sorted(map(_represent, objects), key=lambda s: (-_finite(s.finding.score), s.box.as_tuple()))
+    for observation in whole:
+        _join_or_found(objects, observation)
+    for observation in _explain(objects, [o for o in observations if o.is_cut]):
+        _join_or_found(objects, observation)
+    return sorted(map(_represent, objects), key=lambda o: (-_finite(o.finding.score), o.box.as_tuple()))
 
 
 def _finite(score: float) -> float:
@@ -101,50 +122,52 @@ def _clip(boxes: Boxes, window: Box) -> Boxes:
     return np.concatenate([low, high - low], axis=1)
 
 
-def _join_or_found(objects: list[list[Observation]], sighting: Observation) -> None:
-    """Add a sighting to the object that it overlaps most, or let it be a new one."""
+def _join_or_found(objects: list[list[Observation]], observation: Observation) -> None:
+    """Add an observation to the object that it overlaps most, or let it be a new one."""
     if objects:
-        overlaps = _overlaps(sighting, [members[0] for members in objects])
+        overlaps = _overlaps(observation, [members[0] for members in objects])
         for index in np.argsort(-overlaps, kind="stable"):
             if overlaps[index] < MIN_MATCH_IOU:
                 break
             members = objects[index]
-            if overlaps[index] >= _match_threshold(sighting, members[0]) and not _has_view(members, sighting.view):
-                members.append(sighting)
+            if overlaps[index] >= _match_threshold(observation, members[0]) and not _has_view(
+                members, observation.view
+            ):
+                members.append(observation)
                 return
-    objects.append([sighting])
+    objects.append([observation])
 
 
 def _explain(objects: Sequence[list[Observation]], cut: Sequence[Observation]) -> list[Observation]:
-    """Give each cut sighting to the object that it is a part of, best fits first; return those that are left.
+    """Give each cut observation to the object that it is a part of, best fits first; return those that are left.
 
-    An object takes one sighting from a view at most: the view that shows a second one shows a second object.
+    An object takes one observation from a view at most: the view that shows a second one shows a second object.
     """
     pairs = [
         (overlap, index, members)
-        for index, sighting in enumerate(cut)
+        for index, observation in enumerate(cut)
         if objects
-        for overlap, members in zip(_overlaps(sighting, [o[0] for o in objects]), objects, strict=True)
-        if overlap >= _label_threshold(sighting, members[0])
+        for overlap, members in zip(_overlaps(observation, [o[0] for o in objects]), objects, strict=True)
+        if overlap >= _label_threshold(observation, members[0])
     ]
     explained: set[int] = set()
     for _, index, members in sorted(pairs, key=lambda pair: -pair[0]):
         if index not in explained and not _has_view(members, cut[index].view):
             members.append(cut[index])
             explained.add(index)
-    left = [sighting for index, sighting in enumerate(cut) if index not in explained]
-    return sorted(left, key=lambda s: (-s.box.area, s.box.as_tuple()))
+    left = [observation for index, observation in enumerate(cut) if index not in explained]
+    return sorted(left, key=lambda o: (-o.box.area, o.box.as_tuple()))
 
 
 def _has_view(members: Sequence[Observation], view: View) -> bool:
     return any(member.view is view for member in members)
 
 
-def _overlaps(sighting: Observation, others: Sequence[Observation]) -> npt.NDArray[np.float64]:
-    """`(n,)` IoU of a sighting with others; a cut one is compared with the part of them that its window shows."""
+def _overlaps(observation: Observation, others: Sequence[Observation]) -> npt.NDArray[np.float64]:
+    """`(n,)` IoU of an observation with others; a cut one is compared with the part of them that its window shows."""
     boxes = as_array(other.box for other in others)
     return np.asarray(
-        iou([sighting.box.as_tuple()], _clip(boxes, sighting.view.window) if sighting.is_cut else boxes)[0]
+        iou([observation.box.as_tuple()], _clip(boxes, observation.view.window) if observation.is_cut else boxes)[0]
     )
 
 
@@ -153,7 +176,7 @@ def _label_threshold(a: Observation, b: Observation) -> float:
 
 
 def _match_threshold(a: Observation, b: Observation) -> float:
-    """The overlap from which two boxes are one object: what the jitter of its edges leaves of a perfect one."""
+    """The overlap from which two boxes are one object: the part that jittering edges leave of a perfect overlap."""
     if a.finding.label != b.finding.label:
         return OTHER_LABEL_IOU
     side = math.sqrt(min(a.box.area, b.box.area))
@@ -163,13 +186,13 @@ def _match_threshold(a: Observation, b: Observation) -> float:
 
 
 def _represent(members: Sequence[Observation]) -> Observation:
-    """The sighting whose box the others support most, whole if there is one, with the text of the closest look."""
+    """The observation whose box the others support most, whole if any is, with the text of the most magnified one."""
     if len(members) == 1:
         return members[0]
-    voters = [s for s in members if not s.is_cut] or list(members)
-    boxes, support = as_array(s.box for s in voters), np.array([s.support for s in voters])
+    voters = [o for o in members if not o.is_cut] or list(members)
+    boxes, support = as_array(o.box for o in voters), np.array([o.support for o in voters])
     chosen = voters[int(np.argmax((iou(boxes, boxes) @ support) * support))]
-    readings = [s.finding for s in sorted(members, key=lambda s: -s.view.zoom) if s.finding.text]
+    readings = [o.finding for o in sorted(members, key=lambda o: -o.view.zoom) if o.finding.text]
     if not readings or readings[0] is chosen.finding:
         return chosen
     finding = replace(chosen.finding, text=readings[0].text, text_score=readings[0].text_score)

@@ -1,4 +1,4 @@
-"""The image of one camera at one moment, and the views of it that models get to see."""
+"""The image of one camera at one moment, and the views of it that models are given."""
 
 from __future__ import annotations
 
@@ -16,11 +16,19 @@ from .geometry import Box, Boxes
 Image = npt.NDArray[np.uint8]
 
 GLOBAL_VIEW = -1
-"""The `region` of what was found in the view of the whole frame rather than in a zoomed region."""
+"""The `region` of a finding from the view of the whole frame rather than from a zoomed region."""
 
 
 def check_image(image: object, who_needs: str) -> None:
-    """Raise InvalidInput, which begins with `who_needs`, for all but `(h, w, 3)` uint8 arrays; they may be empty."""
+    """Check that a value is a `(h, w, 3)` uint8 array; it may be empty.
+
+    Args:
+        image: The value.
+        who_needs: Begins the message of the error, such as "a frame needs a".
+
+    Raises:
+        InvalidInput: It is anything else.
+    """
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InvalidInput(f"{who_needs} (height, width, 3) uint8 BGR image, got {got}; convert it first")
@@ -28,12 +36,13 @@ def check_image(image: object, who_needs: str) -> None:
 
 @dataclass(frozen=True, eq=False)  # holds an array: compared and hashed by identity
 class View:
-    """What a model looks at: a window of the frame, resampled once.
+    """A model's input: a window of the frame, resampled once.
 
-    image: `(h, w, 3)` uint8, BGR.
-    window: the part of the source frame that it shows, in whole source pixels.
-    region: index of the region that asked for it, or `GLOBAL_VIEW`.
-    source_size: width and height of the frame that it was taken from, in pixels.
+    Attributes:
+        image: `(h, w, 3)` uint8, BGR.
+        window: The part of the source frame that it shows, in whole source pixels.
+        region: Index of the region that asked for it, or `GLOBAL_VIEW`.
+        source_size: Width and height of the frame that it was taken from, in pixels.
     """
 
     image: Image
@@ -43,14 +52,17 @@ class View:
 
     @property
     def width(self) -> int:
+        """Pixels."""
         return int(self.image.shape[1])
 
     @property
     def height(self) -> int:
+        """Pixels."""
         return int(self.image.shape[0])
 
     @property
     def pixels(self) -> int:
+        """Width times height."""
         return self.width * self.height
 
     @cached_property
@@ -82,8 +94,14 @@ class View:
 class Frame:
     """One image of one camera.
 
-    image: `(h, w, 3)` uint8, BGR as OpenCV has it.
-    stamp_ns: time of capture in nanoseconds; frame_id: its optical frame; camera: the name that it goes by.
+    Attributes:
+        image: `(h, w, 3)` uint8, BGR as OpenCV has it.
+        stamp_ns: Time of capture in nanoseconds.
+        frame_id: The camera's optical frame, as in the image's header.
+        camera: The camera's name.
+
+    Raises:
+        InvalidInput: The image is not such an array, or has no pixels.
     """
 
     image: Image
@@ -98,10 +116,12 @@ class Frame:
 
     @property
     def width(self) -> int:
+        """Pixels."""
         return int(self.image.shape[1])
 
     @property
     def height(self) -> int:
+        """Pixels."""
         return int(self.image.shape[0])
 
     @property
@@ -110,7 +130,13 @@ class Frame:
         return Box(0.0, 0.0, float(self.width), float(self.height))
 
     def view(self, window: Box, size: tuple[int, int], region: int = GLOBAL_VIEW) -> View:
-        """Show `window` (source pixels, grown to whole pixels) at `size` (width, height in view pixels)."""
+        """Resample a window of the frame.
+
+        Args:
+            window: In source pixels; it is grown to whole pixels.
+            size: Width and height of the view, pixels.
+            region: Index of the region that asks for it, or `GLOBAL_VIEW`.
+        """
         window = window.snapped(self.width, self.height)
         patch = self.image[window.slices()]
         return View(np.ascontiguousarray(_resample(patch, size)), window, region, (self.width, self.height))
@@ -138,7 +164,17 @@ def _resample(image: Image, size: tuple[int, int]) -> Image:
 
 
 def fit_within(width: float, height: float, max_pixels: int, max_side: int | None = None) -> tuple[int, int]:
-    """The largest size of the same aspect within `max_pixels` pixels and `max_side` pixels a side; at least 1 x 1."""
+    """The largest size of the same aspect that keeps to a limit.
+
+    Args:
+        width: Of the original, pixels.
+        height: Of the original, pixels.
+        max_pixels: Most pixels of the result.
+        max_side: Most pixels of its longer side; None sets no limit.
+
+    Returns:
+        Width and height in whole pixels, at least 1 x 1.
+    """
     scale = math.sqrt(max_pixels / (width * height))
     if max_side is not None:
         scale = min(scale, max_side / max(width, height))

@@ -20,7 +20,14 @@ Boxes = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Box:
-    """One box, in pixels: top-left corner, width and height (never negative)."""
+    """One box.
+
+    Attributes:
+        x: Left edge, pixels.
+        y: Top edge, pixels.
+        width: Pixels, never negative.
+        height: Pixels, never negative.
+    """
 
     x: float
     y: float
@@ -29,18 +36,22 @@ class Box:
 
     @property
     def right(self) -> float:
+        """Right edge, pixels."""
         return self.x + self.width
 
     @property
     def bottom(self) -> float:
+        """Bottom edge, pixels."""
         return self.y + self.height
 
     @property
     def area(self) -> float:
+        """Square pixels."""
         return self.width * self.height
 
     @property
     def center(self) -> tuple[float, float]:
+        """The centre as x, y in pixels."""
         return self.x + self.width / 2, self.y + self.height / 2
 
     def clipped(self, width: float, height: float) -> Box:
@@ -62,6 +73,7 @@ class Box:
         return slice(int(self.y), int(self.bottom)), slice(int(self.x), int(self.right))
 
     def as_tuple(self) -> tuple[float, float, float, float]:
+        """x, y, width, height."""
         return self.x, self.y, self.width, self.height
 
 
@@ -118,7 +130,15 @@ def mask_of(boxes: npt.ArrayLike, width: int, height: int) -> npt.NDArray[np.boo
 
 
 def purity(box: npt.ArrayLike, mask: npt.NDArray[np.bool_]) -> float:
-    """Share of the pixels of a box, 0 to 1, that belong to an `(h, w)` mask; 0 for a box without pixels."""
+    """Share of the pixels of a box that belong to a mask.
+
+    Args:
+        box: `(4,)` x, y, width, height in pixels of the mask.
+        mask: `(h, w)` bool.
+
+    Returns:
+        0 to 1; 0 for a box without pixels.
+    """
     inside = mask[_pixels(box)]
     return float(inside.mean()) if inside.size else 0.0
 
@@ -130,9 +150,15 @@ def _pixels(box: npt.ArrayLike) -> tuple[slice, slice]:
 
 
 def non_maximum_suppression(boxes: npt.ArrayLike, scores: npt.ArrayLike, max_iou: float) -> npt.NDArray[np.intp]:
-    """Indices of the boxes to keep, best score first: greedily, each box whose IoU with every kept one is <= `max_iou`.
+    """Keep the best of each group of overlapping boxes, greedily.
 
-    `boxes` `(n, 4)`, `scores` `(n,)`; equal scores keep their order, so that the outcome is deterministic.
+    Args:
+        boxes: `(n, 4)` x, y, width, height.
+        scores: `(n,)`; boxes of equal score keep their order, so that the result is deterministic.
+        max_iou: A box is kept if its IoU with every box kept before is at most this.
+
+    Returns:
+        Indices of the boxes to keep, best score first.
     """
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
     overlaps = iou(boxes, boxes) > max_iou

@@ -1,6 +1,10 @@
-"""What plugs into the loop: a policy that chooses regions, a task model that examines views, a segmenter.
+"""The interfaces that plug into the loop: `SensingPolicy`, `TaskModel`, `Segmenter`; and `Detector`, which serves them.
 
-The implementations are in `policies`, `detectors`, `segmenters` and `vlm`, or in anybody's own package.
+The implementations are in `policies`, `detectors`, `segmenters` and `vlm`, or in anybody's own package: a class that
+has these methods fits, without inheriting from anything here.
+
+One instance serves one thread. A class with the attribute `concurrent = True` may be called by several threads at once,
+and may answer them together.
 """
 
 from __future__ import annotations
@@ -9,51 +13,128 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from .budget import Budget
-from .frame import Frame, View
+from .frame import Frame, Image, View
 from .query import Query
-from .results import Detection, Findings, Grounding, InstanceMask, Proposal
+from .results import DetectedBoxes, Detection, Findings, Grounding, InstanceMask, Proposal
 
 
 class SensingPolicy(Protocol):
-    """Chooses where to look closer. One instance serves one thread, unless it says that it is `concurrent`.
-
-    `concurrent = True`, where a class has it: several threads may call at once, and it may answer them together.
-    """
+    """Chooses where to zoom."""
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
-        """Width and height at which this policy wants to see a frame of `width` x `height` pixels."""
+        """The size at which this policy wants to see a frame.
+
+        Args:
+            width: Of the frame, source pixels.
+            height: Of the frame, source pixels.
+            max_pixels: Most pixels that the view may have.
+
+        Returns:
+            Width and height of the view, pixels.
+        """
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
-        """Up to `budget.max_regions` regions in view pixels, best first.
+        """Propose regions to zoom into.
 
-        Raises UnsupportedQuery if the policy does not understand what is asked.
+        Args:
+            view: The whole frame at the size that `view_size` gave.
+            query: The phrase, question or classes to find.
+            budget: The most that the frame may spend.
+
+        Returns:
+            Up to `budget.max_regions` regions in view pixels, best first.
+
+        Raises:
+            UnsupportedQuery: The policy does not understand the query.
         """
 
 
 class TaskModel(Protocol):
-    """Examines views. One instance serves one thread, unless it says that it is `concurrent`.
-
-    `concurrent = True`, where a class has it: several threads may call at once, and it may answer them together.
-    """
+    """Examines views."""
 
     batch_size: int
     """Views that one call examines together; under a deadline the loop decides anew before every call."""
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
-        """Width and height at which this model wants to see a window of `width` x `height` source pixels."""
+        """The size at which this model wants to see a window of the frame.
 
-    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
-        """A `Findings` a view, its boxes in the pixels of that view. No views at all: only prepare for the query.
+        Args:
+            width: Of the window, source pixels.
+            height: Of the window, source pixels.
+            max_pixels: Most pixels that the view may have.
 
-        Raises UnsupportedQuery if the model does not understand what is asked.
+        Returns:
+            Width and height of the view, pixels.
         """
 
-    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
-        """The answer to the query from all that was seen, None if it asks for none or none was found."""
+    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
+        """Find the query's objects in each view.
+
+        Args:
+            views: The views to examine; none at all only loads the models that the query needs.
+            query: The phrase, question or classes to find.
+            budget: The most that the frame may spend.
+
+        Returns:
+            One `Findings` for each view, in the same order, its boxes in pixels of that view.
+
+        Raises:
+            UnsupportedQuery: The model does not understand the query.
+        """
+
+    def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
+        """Answer the query from the findings of all views.
+
+        Args:
+            query: The phrase, question or classes to find.
+            findings: The findings of each view, as `examine` and the policy gave them.
+            groundings: The merged groundings, boxes in source pixels.
+
+        Returns:
+            The answer; None if the query asks for none or none was found.
+        """
 
 
 class Segmenter(Protocol):
-    """Turns detections into instance masks. One instance serves one thread, unless it says that it is `concurrent`."""
+    """Turns detections into instance masks."""
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
-        """One mask for each detection, in the same order; a detection that cannot be separated has none."""
+        """Separate each detected object from its background.
+
+        Args:
+            frame: The source frame at full resolution.
+            detections: The objects, boxes in source pixels.
+
+        Returns:
+            One mask for each detection, in the same order, those that cannot be separated left out.
+            `InstanceMask.detection` is the index into `detections`.
+        """
+
+
+class Detector(Protocol):
+    """Finds objects of known classes in images. Knows no views, queries or budgets: policies and task models do.
+
+    `detectors.centernet.CenterNet` is one.
+    """
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Name of each class id."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Whether several threads may call `detect` at once."""
+
+    def detect(self, images: Sequence[Image], threshold: float, /) -> list[DetectedBoxes]:
+        """Detect objects in a batch of images.
+
+        Args:
+            images: Each `(h, w, 3)` uint8 BGR, of any size.
+            threshold: Only detections with a score above it, 0 to 1.
+
+        Returns:
+            One `DetectedBoxes` for each image, in the same order, boxes in pixels of that image.
+
+        Raises:
+            InvalidInput: An array is not such an image.
+        """

@@ -1,4 +1,4 @@
-"""The loop: look at a small view, choose where to look closer, look closer, merge.
+"""The loop: view the whole frame, propose regions, zoom into them, merge the findings of all views.
 
 The method is ACTIVE-o3's (arXiv 2505.21457): one step proposes all regions at once, the next examines them.
 """
@@ -10,18 +10,15 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from .budget import Budget, Cost
 from .errors import Cancelled, UnsupportedQuery
 from .evidence import Observation, merge, to_source_detections
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
+from .interfaces import Segmenter, SensingPolicy, TaskModel
 from .query import Query
 from .results import Detection, Findings, Grounding, InstanceMask, Proposal, Region, Result, Status
-
-if TYPE_CHECKING:
-    from .interfaces import Segmenter, SensingPolicy, TaskModel
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +31,15 @@ Observer = Callable[[str, Sequence[Region]], None]
 
 
 class ActivePerception:
-    """Perceives one frame at a time within a budget. One instance serves one thread."""
+    """Perceives one frame at a time within a budget. One instance serves one thread.
+
+    Attributes:
+        sensing: The policy that proposes regions.
+        task: The model that examines views.
+        budget: What a frame may spend unless `perceive` is told otherwise.
+        segmenter: Makes the masks; None if the query's wish for masks cannot be met.
+        examine_view: Whether the task model examines the whole frame too, where the policy only chooses regions.
+    """
 
     def __init__(
         self,
@@ -44,21 +49,20 @@ class ActivePerception:
         segmenter: Segmenter | None = None,
         examine_view: bool = True,
     ) -> None:
-        """examine_view: let the task model see the whole frame too, where the policy only chooses regions."""
         self.sensing = sensing
         self.task = task
         self.budget = budget
         self.segmenter = segmenter
         self.examine_view = examine_view
-        self._pace = LatencyEstimator()
-        self._closing = LatencyEstimator()
-        """What comes after the last view, merging and masks, for a frame that has a deadline to keep."""
+        self._examine_latency = LatencyEstimator()
+        self._closing_latency = LatencyEstimator()
+        """Of the stages after the last view, merging and masks; a deadline leaves time for them."""
 
     @property
     def concurrent(self) -> bool:
         """Whether frames of several cameras gain from being perceived at the same time, each in a thread of its own.
 
-        So it is where each model may be called by several threads at once, which it then answers together.
+        True where each model may be called by several threads at once, which it then answers together.
         """
         models = [self.sensing, self.task, *([] if self.segmenter is None else [self.segmenter])]
         return all(getattr(model, "concurrent", False) for model in models)
@@ -67,88 +71,104 @@ class ActivePerception:
         """The same models for one more thread; only where they are `concurrent`."""
         return ActivePerception(self.sensing, self.task, self.budget, self.segmenter, self.examine_view)
 
-    def prepare(self, query: Query) -> None:
-        """Load what a query needs beyond the models that every query needs, so that its first frame need not wait.
+    def load(self, query: Query) -> None:
+        """Load the models that this query alone needs, so that its first frame need not wait for them.
 
-        Raises UnsupportedQuery, with what can be asked for, if the models cannot serve it.
+        Args:
+            query: The query of the coming frames.
+
+        Raises:
+            UnsupportedQuery: The models cannot serve it; the message lists the queries that they can serve.
         """
         self.task.examine((), query, self.budget)
 
     def perceive(
         self, frame: Frame, query: Query = Query(), budget: Budget | None = None, observer: Observer | None = None
     ) -> Result:
-        """What is in the frame. Never raises for what a model does: then the result's status is FAILED and says why.
+        """Perceive one frame.
 
-        Raises Cancelled if the observer does.
+        Args:
+            frame: The image of one camera at full resolution.
+            query: What to find; the default asks for everything that the models know.
+            budget: What this frame may spend, `self.budget` if None.
+            observer: Called before each step with its name ("sense", "examine", "merge", "segment") and the regions
+                chosen so far, in source pixels.
+
+        Returns:
+            The objects, regions, masks and answer in source pixels. An error of a model is never raised: then the
+            status is `FAILED` and `status_message` holds the reason.
+
+        Raises:
+            Cancelled: The observer raised it.
         """
-        spending = CostTracker(budget or self.budget)
+        costs = CostTracker(budget or self.budget)
         try:
-            return self._perceive(frame, query, spending, observer or _ignore)
+            return self._perceive(frame, query, costs, observer or _ignore)
         except Cancelled:
             raise
         except UnsupportedQuery as error:
-            return Result.failed(frame, query, str(error), spending.timings_ms(), spending.cost)
+            return Result.failed(frame, query, str(error), costs.timings_ms(), costs.cost)
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             _log_failure(frame, message)
-            return Result.failed(frame, query, message, spending.timings_ms(), spending.cost)
+            return Result.failed(frame, query, message, costs.timings_ms(), costs.cost)
 
-    def _perceive(self, frame: Frame, query: Query, spending: CostTracker, observe: Observer) -> Result:
-        budget = spending.budget
+    def _perceive(self, frame: Frame, query: Query, costs: CostTracker, observe: Observer) -> Result:
+        budget = costs.budget
         observe("sense", ())
-        with spending.stage("view"):
+        with costs.stage("view"):
             size = self.sensing.view_size(frame.width, frame.height, budget.view_pixels)
             view = frame.view(frame.window, size)
-        with spending.stage("sense"):
+        with costs.stage("sense"):
             proposal = self.sensing.propose(view, query, budget)
         if proposal.used_view:
-            spending.count_view(view, proposal.tokens)
+            costs.count_view(view, proposal.tokens)
 
-        with spending.stage("crop"):
+        with costs.stage("crop"):
             crops = [
                 self._crop(frame, view.box_to_source(region.box), budget.crop_pixels, index)
                 for index, region in enumerate(proposal.regions[: budget.max_regions])
             ]
-            waiting = list(crops)
+            pending = list(crops)
             if proposal.findings is None and (self.examine_view or not crops):
-                waiting.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
-        looks = [(view, proposal.findings)] if proposal.findings is not None else []
-        looks += self._examine(view, waiting, proposal, query, spending, observe, may_stop=bool(looks))
-        examined = [view for view, _ in looks if view.region != GLOBAL_VIEW]
-        regions = _regions(proposal, view, examined)
+                pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
+        examined = [(view, proposal.findings)] if proposal.findings is not None else []
+        examined += self._examine(view, pending, proposal, query, costs, observe, may_stop=bool(examined))
+        zoomed = [view for view, _ in examined if view.region != GLOBAL_VIEW]
+        regions = _regions(proposal, view, zoomed)
 
-        examined_ms = spending.elapsed_ms()
+        examined_ms = costs.elapsed_ms()
         observe("merge", regions)
-        with spending.stage("merge"):
-            objects = merge([sighting for seen, look in looks for sighting in to_source_detections(look.objects, seen)])
+        with costs.stage("merge"):
+            objects = merge([seen for view, found in examined for seen in to_source_detections(found.objects, view)])
             detections = tuple(map(_detection, objects))
-            groundings = tuple(_grounding(o) for o in objects if o.finding.phrase)
-            answer = self.task.answer(query, [look for _, look in looks], groundings)
+            groundings = tuple(_grounding(o, index) for index, o in enumerate(objects) if o.finding.phrase)
+            answer = self.task.answer(query, [found for _, found in examined], groundings)
         masks: tuple[InstanceMask, ...] = ()
         if query.masks and self.segmenter is not None:
             observe("segment", regions)
-            with spending.stage("segment"):
+            with costs.stage("segment"):
                 masks = tuple(self.segmenter.segment(frame, detections))
-        self._closing.update(1, spending.elapsed_ms() - examined_ms)
+        self._closing_latency.update(1, costs.elapsed_ms() - examined_ms)
 
-        skipped = len(crops) - len(examined)
+        skipped = len(crops) - len(zoomed)
         result = Result(
             frame.width,
             frame.height,
             query,
             status=Status.COARSE if skipped else Status.COMPLETE,
-            status_message=spending.explain(len(examined), len(crops)) if skipped else "",
+            status_message=costs.explain(len(zoomed), len(crops)) if skipped else "",
             regions=regions,
             detections=detections,
             groundings=groundings,
             masks=masks,
             answer=answer,
             reasoning=proposal.reasoning,
-            timings_ms=spending.timings_ms(),
-            cost=spending.cost,
+            timings_ms=costs.timings_ms(),
+            cost=costs.cost,
         )
         missing = ("this preset makes no masks",) if query.masks and self.segmenter is None else ()
-        return result.with_notes([*proposal.notes, *(note for _, look in looks for note in look.notes), *missing])
+        return result.with_notes([*proposal.notes, *(note for _, found in examined for note in found.notes), *missing])
 
     def _crop(self, frame: Frame, window: Box, max_pixels: int, region: int) -> View:
         """The full-resolution pixels of a window, at the size that the task model wants to see."""
@@ -158,29 +178,29 @@ class ActivePerception:
     def _examine(
         self,
         global_view: View,
-        waiting: Sequence[View],
+        pending: Sequence[View],
         proposal: Proposal,
         query: Query,
-        spending: CostTracker,
+        costs: CostTracker,
         observe: Observer,
         may_stop: bool,
     ) -> list[tuple[View, Findings]]:
-        """Findings at the views in their order, as many as the deadline allows, and at least one unless `may_stop`."""
-        looks: list[tuple[View, Findings]] = []
-        step = self.task.batch_size if spending.budget.deadline_ms else max(1, len(waiting))
-        for start in range(0, len(waiting), step):
-            batch = waiting[start : start + step]
-            estimate_ms = self._pace.estimate_ms(len(batch)) + self._closing.estimate_ms(1)
-            if (looks or may_stop) and not spending.affords(estimate_ms):
+        """Views with their findings, in order, as many as the deadline allows, and at least one unless `may_stop`."""
+        examined: list[tuple[View, Findings]] = []
+        step = self.task.batch_size if costs.budget.deadline_ms else max(1, len(pending))
+        for start in range(0, len(pending), step):
+            batch = pending[start : start + step]
+            estimate_ms = self._examine_latency.estimate_ms(len(batch)) + self._closing_latency.estimate_ms(1)
+            if (examined or may_stop) and not costs.affords(estimate_ms):
                 break
             observe("examine", _regions(proposal, global_view, [view for view in batch if view.region != GLOBAL_VIEW]))
-            with spending.stage("examine") as took:
-                seen = self.task.examine(batch, query, spending.budget)
-            self._pace.update(len(batch), took[0])
-            for view, look in zip(batch, seen, strict=True):
-                looks.append((view, look))
-                spending.count_view(view, look.tokens)
-        return looks
+            with costs.stage("examine") as took:
+                findings = self.task.examine(batch, query, costs.budget)
+            self._examine_latency.update(len(batch), took[0])
+            for view, found in zip(batch, findings, strict=True):
+                examined.append((view, found))
+                costs.count_view(view, found.tokens)
+        return examined
 
 
 def _regions(proposal: Proposal, view: View, crops: Sequence[View]) -> tuple[Region, ...]:
@@ -190,7 +210,7 @@ def _regions(proposal: Proposal, view: View, crops: Sequence[View]) -> tuple[Reg
 
 
 class CostTracker:
-    """The running account of one frame."""
+    """The running account of one frame: time by stage, views, pixels, tokens."""
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
@@ -210,24 +230,29 @@ class CostTracker:
             self._stages[name] = self._stages.get(name, 0.0) + took[0]
 
     def count_view(self, view: View, tokens: int) -> None:
+        """Add one view that a model was given, and the tokens that it wrote for it."""
         self.cost += Cost(views=1, pixels=view.pixels, tokens=tokens, calls=1)
 
     def elapsed_ms(self) -> float:
+        """Milliseconds since the frame began."""
         return (time.perf_counter() - self._start) * 1e3
 
     def affords(self, estimate_ms: float) -> bool:
+        """Whether the deadline leaves so many milliseconds; always without a deadline."""
         deadline = self.budget.deadline_ms
         return not deadline or self.elapsed_ms() + estimate_ms <= deadline
 
     def explain(self, examined: int, planned: int) -> str:
+        """The status message of a frame whose deadline stopped the zooming."""
         return f"the deadline of {self.budget.deadline_ms:g} ms left time for {examined} of {planned} regions"
 
     def timings_ms(self) -> dict[str, float]:
+        """Milliseconds by stage, in the order in which they ran, and in total."""
         return {**self._stages, "total": self.elapsed_ms()}
 
 
 class LatencyEstimator:
-    """What one more view costs, from what recent ones cost."""
+    """Estimates the latency of the next call: a moving average per view."""
 
     SHARE_OF_NEWEST = 0.3
 
@@ -235,24 +260,26 @@ class LatencyEstimator:
         self._per_view_ms = 0.0
 
     def update(self, views: int, milliseconds: float) -> None:
+        """Take in the latency of a call with so many views."""
         per_view = milliseconds / views
         share = self.SHARE_OF_NEWEST if self._per_view_ms else 1.0
         self._per_view_ms += share * (per_view - self._per_view_ms)
 
     def estimate_ms(self, views: int) -> float:
+        """Milliseconds that a call with so many views will take; 0 before the first one."""
         return self._per_view_ms * views
 
 
 def _ignore(stage: str, regions: Sequence[Region]) -> None:
-    """The observer of a caller who does not want to know."""
+    """The observer of a caller that wants none."""
 
 
 def _detection(seen: Observation) -> Detection:
     return Detection(seen.finding.label, seen.finding.score, seen.box, seen.view.region)
 
 
-def _grounding(seen: Observation) -> Grounding:
-    return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.view.region, seen.finding.text)
+def _grounding(seen: Observation, detection: int) -> Grounding:
+    return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.view.region, seen.finding.text, detection)
 
 
 def _log_failure(frame: Frame, message: str) -> None:

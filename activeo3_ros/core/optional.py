@@ -1,4 +1,4 @@
-"""Packages that only some presets need: imported when they are used, with a clear error when they are missing."""
+"""Optional packages: imported when they are used, with a clear error when they are missing."""
 
 from __future__ import annotations
 
@@ -15,9 +15,18 @@ class MissingPackageError(PerceptionError, ImportError):
 
 
 def require_package(module: str, purpose: str, requirement: str = "") -> Any:
-    """The imported module. Raises MissingPackageError, saying what needs it and what to install, if that fails.
+    """Import a module that only some presets or commands need.
 
-    purpose: completes "is needed …"; requirement: what to give to pip where that is not the module's name.
+    Args:
+        module: Its dotted name.
+        purpose: Completes "is needed …" in the message of the error.
+        requirement: The requirement to give to pip where that is not the module's name.
+
+    Returns:
+        The module.
+
+    Raises:
+        MissingPackageError: It cannot be imported; the message says what needs it and what to install.
     """
     try:
         return importlib.import_module(module)
@@ -36,7 +45,7 @@ def has_package(name: str) -> bool:
 
 
 def installed_version(distribution: str) -> str:
-    """The version of what was installed under this name, without importing it; "" where no installation tells."""
+    """The version of an installed distribution, without importing it; "" if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

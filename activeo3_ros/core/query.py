@@ -1,4 +1,4 @@
-"""What the user wants to know about a frame."""
+"""The query: what the user wants to know about a frame."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ MAX_CLASS_LENGTH = 100
 
 @dataclass(frozen=True)
 class Query:
-    """What to look for.
+    """What the user wants to know.
 
-    text: a phrase or question ("the number on the police car"); "" when only classes are asked for.
-    classes: names to detect; empty together with an empty text asks for everything that the preset knows.
-    masks: whether each detection should come with an instance mask.
-    revision: counts changes of the query, echoed in every result.
+    Attributes:
+        text: A phrase or question ("the number on the police car"); "" when only classes are asked for.
+        classes: Names to detect; empty together with an empty text asks for everything that the preset knows.
+        masks: Whether each detection should come with an instance mask.
+        revision: Counts changes of the query, echoed in every result.
+
+    Raises:
+        InvalidInput: The text, a name or the list of names is too long.
     """
 
     text: str = ""

@@ -1,7 +1,10 @@
-"""What the loop and its models say about a frame.
+"""The records of a frame: what models find in views, what policies propose, and the `Result` of it all.
 
-Inside the loop, what a model finds is a `Finding` in the pixels of the view that it looked at. Everything in a `Result`
-is in the pixels of the source frame. A score that a model does not give is NaN; none is ever invented.
+Inside the loop a model's `Finding` is in the pixels of the view that was examined. Everything in a `Result` is in
+pixels of the source frame. A score that a model does not give is NaN; none is ever invented.
+
+One object is one `Detection`. A `Grounding` or an `InstanceMask` of the same object holds its index in
+`Result.detections`; nothing is joined by comparing boxes.
 """
 
 from __future__ import annotations
@@ -10,34 +13,60 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .budget import Cost
+from .errors import InvalidInput
 from .frame import GLOBAL_VIEW, Frame
-from .geometry import Box
+from .geometry import Box, Boxes
 from .query import Query
 
 NO_SCORE = math.nan
+NO_DETECTION = -1
+"""The `detection` of a grounding or mask that belongs to no detection."""
 
 
 class Status(IntEnum):
     """How far a frame got; the values are those of `PerceptionResult.status`."""
 
     COMPLETE = 0
+    """Every stage ran."""
     COARSE = 1
-    """The deadline stopped the zooming: what was seen is right, small things may be missing."""
+    """The deadline stopped the zooming: what was found is right, small things may be missing."""
     FAILED = 2
     """Nothing in this result means "clear"."""
 
 
+class DetectedBoxes(NamedTuple):
+    """Raw output of a `Detector` for one image, best score first.
+
+    Attributes:
+        boxes: `(n, 4)` float64 x, y, width, height in pixels of that image, inside it.
+        scores: `(n,)` float32, 0 to 1.
+        class_ids: `(n,)` indices into the detector's `names`.
+        masks: `(n, h, w)` bool, each over the whole image; None from a detector without masks.
+    """
+
+    boxes: Boxes
+    scores: npt.NDArray[np.float32]
+    class_ids: npt.NDArray[np.intp]
+    masks: npt.NDArray[np.bool_] | None = None
+
+
 @dataclass(frozen=True)
 class Finding:
-    """One thing that a model saw in one view.
+    """One thing that a model found in one view.
 
-    box: in pixels of that view. score: the model's own, NaN if it gives none. text: what was read inside the box.
-    phrase: the words of the query that it answers, "" for a plain detection.
+    Attributes:
+        label: Class name.
+        box: In pixels of that view.
+        score: The model's own, 0 to 1; NaN if it gives none.
+        phrase: The words of the query that it answers, "" for a plain detection.
+        text: Text read inside the box, "" if none.
+        text_score: The reader's confidence in `text`, 0 to 1; NaN if none.
     """
 
     label: str
@@ -50,21 +79,30 @@ class Finding:
 
 @dataclass(frozen=True)
 class Findings:
-    """What a model says after looking at one view."""
+    """A model's output for one view.
+
+    Attributes:
+        objects: The things it found, in pixels of that view.
+        answer: Its answer to the query, None if it gives none.
+        tokens: Tokens that a language model wrote for it.
+        notes: Facts that the user should know about this output, such as a repaired answer.
+    """
 
     objects: tuple[Finding, ...] = ()
     answer: str | None = None
     tokens: int = 0
     notes: tuple[str, ...] = ()
-    """What the user should know about this look, such as an answer that had to be repaired."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """Where to look closer. box: in view pixels when a policy proposes it, in source pixels in a `Result`.
+    """A window to zoom into.
 
-    score: expected gain as the policy rates it, NaN if it gives none. label: the policy's reason in a word or two.
-    zoom: linear magnification of the crop that was examined against the view of the whole frame.
+    Attributes:
+        box: In view pixels when a policy proposes it, in source pixels in a `Result`.
+        label: The policy's reason in a word or two.
+        score: Expected gain as the policy rates it, NaN if it gives none.
+        zoom: Linear magnification of the crop that was examined against the view of the whole frame.
     """
 
     box: Box
@@ -75,10 +113,16 @@ class Region:
 
 @dataclass(frozen=True)
 class Proposal:
-    """What a sensing policy says after looking at the view of the whole frame.
+    """A sensing policy's output for the view of the whole frame.
 
-    regions: in view pixels, best first. findings: what it saw there by itself; None when the policy only chooses
-    regions, so that the task model has to examine the view as well. used_view: whether it used the pixels of the view.
+    Attributes:
+        regions: In view pixels, best first.
+        findings: What the policy itself found in the view; None when it only chooses regions, so that the task model
+            has to examine the view as well.
+        used_view: Whether it used the pixels of the view.
+        reasoning: Its own account of the choice, "" if none.
+        tokens: Tokens that a language model wrote for it.
+        notes: Facts that the user should know, as in `Findings`.
     """
 
     regions: tuple[Region, ...] = ()
@@ -91,40 +135,94 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Detection:
-    """One object: class, the model's score (NaN if none), box in source pixels, region that it was seen best in."""
+    """One object.
+
+    Attributes:
+        label: Class name.
+        score: The model's own, 0 to 1; NaN if it gives none.
+        box: In source pixels.
+        region: Index of the region whose crop the box comes from, or `GLOBAL_VIEW`.
+        track_id: Identity over frames, "" if none. Not filled yet.
+        existence: How sure it is from all views that the object is there, 0 to 1; NaN where only one view tells. Not
+            filled yet.
+        carried: Whether no view of this frame shows it and it is kept from earlier frames. Not filled yet.
+    """
 
     label: str
     score: float
     box: Box
     region: int = GLOBAL_VIEW
     track_id: str = ""
+    existence: float = NO_SCORE
+    carried: bool = False
 
 
 @dataclass(frozen=True)
 class Grounding:
-    """One thing that a phrase of the query points to, with the text read there ("" if nothing was)."""
+    """One thing that a phrase of the query points to.
+
+    Attributes:
+        phrase: The words of the query.
+        score: The model's own, 0 to 1; NaN if it gives none.
+        box: In source pixels.
+        region: Index of the region whose crop the box comes from, or `GLOBAL_VIEW`.
+        text: Text read there, "" if none.
+        detection: Index of the same object in `Result.detections`, or `NO_DETECTION`.
+    """
 
     phrase: str
     score: float
     box: Box
     region: int = GLOBAL_VIEW
     text: str = ""
+    detection: int = NO_DETECTION
 
 
 @dataclass(frozen=True, eq=False)  # holds an array: compared and hashed by identity
 class InstanceMask:
-    """The pixels of one object. mask: `(h, w)` bool that covers `box`, a box of whole source pixels."""
+    """The pixels of one object.
+
+    Attributes:
+        label: Class name.
+        score: The detection's.
+        box: The extent of the mask, whole source pixels.
+        mask: `(h, w)` bool that covers `box`.
+        region: Index of the region whose crop the detection's box comes from, or `GLOBAL_VIEW`.
+        detection: Index of the same object in `Result.detections`, or `NO_DETECTION`.
+    """
 
     label: str
     score: float
     box: Box
     mask: npt.NDArray[np.bool_]
     region: int = GLOBAL_VIEW
+    detection: int = NO_DETECTION
 
 
 @dataclass(frozen=True)
 class Result:
-    """Everything known about one frame, in source pixels. timings_ms: milliseconds by stage, in the order they ran."""
+    """Everything known about one frame, in source pixels.
+
+    Attributes:
+        width: Of the source frame, pixels.
+        height: Of the source frame, pixels.
+        query: The query that the frame was asked.
+        status: How far the frame got; with `Status.FAILED` an empty list says nothing about the scene.
+        status_message: Why the status is not `COMPLETE`, and the notes; "" if there is nothing to say.
+        regions: The crops that were examined, in the policy's order.
+        detections: The objects, best score first.
+        groundings: Places that the query's phrase points to; each holds the index of its detection.
+        masks: Masks, where the query wants them; each holds the index of its detection.
+        answer: Answer to the query, None if there is none.
+        reasoning: The policy's own account of its choice, "" if none.
+        timings_ms: Milliseconds by stage, in the order in which the stages ran.
+        cost: What the frame spent.
+        regions_age_ms: How much older the frame is that the regions were chosen in, in milliseconds; 0: this frame.
+        notes: What was repaired or left out, each once; `status_message` holds them too.
+
+    Raises:
+        InvalidInput: A grounding or mask holds an index that is not in `detections`.
+    """
 
     width: int
     height: int
@@ -139,17 +237,37 @@ class Result:
     reasoning: str = ""
     timings_ms: dict[str, float] = field(default_factory=dict)
     cost: Cost = Cost()
+    regions_age_ms: float = 0.0
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        parts: list[Grounding | InstanceMask] = [*self.groundings, *self.masks]
+        for part in parts:
+            if not NO_DETECTION <= part.detection < len(self.detections):
+                raise InvalidInput(
+                    f"{type(part).__name__}.detection must be -1 (none) or an index into the "
+                    f"{len(self.detections)} detections of the result, got {part.detection}"
+                )
 
     @staticmethod
     def failed(
         frame: Frame, query: Query, message: str, timings_ms: dict[str, float] | None = None, cost: Cost = Cost()
     ) -> Result:
-        """A result that says why there is none."""
+        """An empty result of status `FAILED`.
+
+        Args:
+            frame: The frame that could not be perceived.
+            query: The query that it was asked.
+            message: The reason.
+            timings_ms: Milliseconds by stage, as far as the frame got.
+            cost: What it spent.
+        """
         return Result(
             frame.width, frame.height, query, Status.FAILED, message, timings_ms=dict(timings_ms or {}), cost=cost
         )
 
     def with_notes(self, notes: Sequence[str]) -> Result:
-        """The same result with notes added to its status message, each once."""
-        parts = [part for part in (self.status_message, *dict.fromkeys(notes)) if part]
-        return replace(self, status_message="; ".join(parts))
+        """The same result with notes added, each once, also to the status message."""
+        new = tuple(dict.fromkeys(note for note in notes if note))
+        message = "; ".join(part for part in (self.status_message, *new) if part)
+        return replace(self, status_message=message, notes=(*self.notes, *new))

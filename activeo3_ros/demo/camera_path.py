@@ -1,4 +1,4 @@
-"""A camera that moves over a still picture: frames of a video where there is only a photograph."""
+"""A camera that moves over a photograph: the frames of a video."""
 
 from __future__ import annotations
 
@@ -12,20 +12,39 @@ from ..codecs.image_files import Picture
 from ..core import Box
 
 ZOOM = 1.5
-"""How much closer the camera gets half-way than it is at both ends."""
+"""Magnification half-way, against both ends."""
 SWAY = 0.35
-"""How far it looks to the left and right, as a share of the room that there is."""
+"""Amplitude of the pan to the left and right, as a share of the room in the picture."""
 
 
 def film(picture: Picture, count: int, size: tuple[int, int]) -> Iterator[Picture]:
-    """`count` frames of `size` (width, height) that pan over a picture and zoom in and out, smoothly, below a pixel."""
+    """Pan over a picture and zoom in and out, smoothly, in steps below a pixel.
+
+    Args:
+        picture: `(h, w, 3)` BGR photograph.
+        count: Number of frames.
+        size: Width and height of a frame in pixels.
+
+    Yields:
+        `(height, width, 3)` BGR frames.
+    """
     for index in range(count):
         window = camera_window(picture.shape[1], picture.shape[0], index / max(1, count - 1), size[0] / size[1])
-        yield show(picture, window, size)
+        yield render_window(picture, window, size)
 
 
 def camera_window(width: int, height: int, time: float, aspect: float) -> Box:
-    """What the camera sees at a time, 0 to 1, of a picture of `width` x `height` pixels; aspect: width over height."""
+    """The part of a picture in the camera's view.
+
+    Args:
+        width: Width of the picture in pixels.
+        height: Height of the picture in pixels.
+        time: 0 to 1, from the first frame to the last.
+        aspect: Width over height of the view.
+
+    Returns:
+        A box inside the picture, in fractions of its pixels.
+    """
     widest = min(width, height * aspect)
     closeness = (1 - math.cos(2 * math.pi * time)) / 2
     wide = widest / (1 + (ZOOM - 1) * closeness)
@@ -34,8 +53,17 @@ def camera_window(width: int, height: int, time: float, aspect: float) -> Box:
     return Box((width - wide) * across, (height - high) / 2, wide, high)
 
 
-def show(picture: Picture, window: Box, size: tuple[int, int]) -> Picture:
-    """A window of a picture, in fractions of its pixels, at `size` (width, height)."""
+def render_window(picture: Picture, window: Box, size: tuple[int, int]) -> Picture:
+    """Resample a window of a picture.
+
+    Args:
+        picture: `(h, w, 3)` BGR.
+        window: Box in fractions of the picture's pixels.
+        size: Width and height of the result in pixels.
+
+    Returns:
+        `(height, width, 3)` BGR.
+    """
     scale_x, scale_y = window.width / size[0], window.height / size[1]
     # Pixel i covers i to i + 1, so its centre lies at i + 0.5 on both sides.
     to_picture = np.array(

@@ -1,4 +1,4 @@
-"""What three ways to spend a budget find in the same frames, through the same core that the node runs."""
+"""Three policies on the same frames, through the same core that the node runs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,21 @@ METHODS = {
     "embedded": "the active loop",
     "grid": "a grid of slices",
 }
-"""Preset: what it is called in the table."""
+"""Presets, and their names in the table."""
 
 
 @dataclass(frozen=True)
 class MethodOutcome:
-    """What one preset made of all frames: totals over the frames, means over the frames, the median time of one."""
+    """The sums of one preset over all frames.
+
+    Attributes:
+        objects: Detections in all frames; nothing says whether they are right.
+        objects_per_frame: Mean.
+        views_per_frame: Mean number of views that the models were given.
+        pixels_per_frame: Mean number of pixels that the models were given.
+        milliseconds_per_frame: Median.
+        failed: Frames that failed.
+    """
 
     objects: int
     objects_per_frame: float
@@ -32,9 +41,15 @@ class MethodOutcome:
 def compare(
     frames: Callable[[], Iterable[Frame]], query: Query, show: Callable[[int], None]
 ) -> dict[str, list[Result]]:
-    """The results of each of `METHODS` for each frame.
+    """Run each of `METHODS` on the same frames.
 
-    frames: gives the frames anew each time it is called. show: called with the number of results so far.
+    Args:
+        frames: Gives the frames, anew each time it is called.
+        query: The query of every frame.
+        show: Called with the number of results so far.
+
+    Returns:
+        One result a frame, in their order, by preset.
     """
     results: dict[str, list[Result]] = {name: [] for name in METHODS}
     for name, found in results.items():
@@ -47,8 +62,8 @@ def compare(
     return results
 
 
-def outcome(results: Sequence[Result]) -> MethodOutcome:
-    """The sum of one preset's results."""
+def summarize(results: Sequence[Result]) -> MethodOutcome:
+    """Sum up the results of one preset; there must be at least one."""
     counts = [len(result.detections) for result in results]
     return MethodOutcome(
         objects=sum(counts),

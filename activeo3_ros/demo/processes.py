@@ -1,4 +1,4 @@
-"""Child processes that do not outlive us, and whose last words are kept."""
+"""Child processes that end with their parent, with their output and logs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LAST_LINES = 8
 
 
 class ProcessDied(PerceptionError):
-    """A child ended before its time; the message has its last lines."""
+    """A child process ended too early; the message has its last lines."""
 
 
 @contextmanager
@@ -39,8 +39,8 @@ def _interrupted_later() -> Iterator[None]:
             signal.raise_signal(held_back)
 
 
-class Child:
-    """One process: its errors go to a log file, its output is kept line by line."""
+class ChildProcess:
+    """One process: stderr goes to a log file, stdout is kept line by line in `lines`."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
         self.name = name
@@ -67,7 +67,7 @@ class Child:
         return self._process.poll()
 
     def stop(self) -> None:
-        """Ask it to end, insist after `STOP_PATIENCE_S`."""
+        """End it with SIGINT, after `STOP_PATIENCE_S` with SIGTERM, then with SIGKILL."""
         for request in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
             if self.exit_code is None:
                 self._process.send_signal(request)
@@ -78,8 +78,8 @@ class Child:
                 continue
         self._reader.join(STOP_PATIENCE_S)
 
-    def last_words(self) -> str:
-        """The end of what it wrote."""
+    def last_lines(self) -> str:
+        """The last lines of its log, or of its output if the log is empty."""
         lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines() or self.lines
         return "\n".join(f"  {self.name}: {line}" for line in lines[-LAST_LINES:]) or f"  {self.name}: (said nothing)"
 
@@ -90,12 +90,12 @@ class Child:
 
 
 class Processes:
-    """Children of one run; a context manager that leaves none behind, whatever happens inside it."""
+    """The child processes of one run; the context manager ends all of them, whatever happens inside it."""
 
     def __init__(self, log_directory: Path, environment: Mapping[str, str]) -> None:
         self._log_directory = log_directory
         self._environment = environment
-        self._children: list[Child] = []
+        self._children: list[ChildProcess] = []
 
     def __enter__(self) -> Processes:
         self._log_directory.mkdir(parents=True, exist_ok=True)
@@ -105,19 +105,35 @@ class Processes:
         for child in reversed(self._children):
             child.stop()
 
-    def start(self, name: str, command: Sequence[str], settings: Mapping[str, str] | None = None) -> Child:
-        """settings: variables of this child's environment beside those of all."""
+    def start(self, name: str, command: Sequence[str], settings: Mapping[str, str] | None = None) -> ChildProcess:
+        """Start a child process.
+
+        Args:
+            name: Names it in messages and its log file.
+            command: Program and arguments.
+            settings: Further environment variables of this process.
+
+        Returns:
+            The running process.
+        """
         environment = {**self._environment, **(settings or {})}
-        with _interrupted_later():  # an interruption in here would leave a child that nobody knows of
-            child = Child(name, command, self._log_directory / f"{name}.log", environment)
+        with _interrupted_later():  # an interruption in here would leave an unknown child behind
+            child = ChildProcess(name, command, self._log_directory / f"{name}.log", environment)
             self._children.append(child)
         return child
 
-    def check(self, may_end: Child | None = None) -> None:
-        """Raises ProcessDied if any child has ended; `may_end` may, but only with success."""
+    def check(self, may_end: ChildProcess | None = None) -> None:
+        """Check that all child processes run.
+
+        Args:
+            may_end: A process that may have ended, with success.
+
+        Raises:
+            ProcessDied: Another process has ended, or this one has failed.
+        """
         for child in self._children:
             code = child.exit_code
             if code is not None and not (child is may_end and code == 0):
                 raise ProcessDied(
-                    f"the process {child.name} ended with code {code}; its last lines:\n{child.last_words()}"
+                    f"the process {child.name} ended with code {code}; its last lines:\n{child.last_lines()}"
                 )

@@ -1,4 +1,4 @@
-"""The part of the demo that goes through ROS 2: a player, the node and a recorder, each a process of its own."""
+"""The ROS 2 part of the demo: a player, the node and a recorder, each a process of its own."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..bags.result_message import result_from_message
-from ..bags.writing import IMAGE_TYPE, RESULT_TYPE, BagWriter, read_messages, serialize_image, stamp_ns
+from ..bags.messages import IMAGE_TYPE, serialize_image, stamp_ns
+from ..bags.reading import read_messages
+from ..bags.writing import BagWriter
 from ..codecs.image_files import Picture
+from ..codecs.result_cdr import RESULT_TYPE
+from ..codecs.result_message import from_message
 from ..core import InvalidInput, Result, Status
 from ..node.transports import TRANSPORTS, own_domain, settings_for_images
-from .processes import Child, Processes
+from .processes import ChildProcess, Processes
 
 CAMERA = "camera"
 IMAGE_TOPIC = f"/{CAMERA}/image_raw"
@@ -33,8 +36,8 @@ LAST_RESULT_PATIENCE_S = 2.0
 
 
 @dataclass(frozen=True)
-class Frames:
-    """What became of the frames: `sent` is the sum of the others."""
+class FrameCounts:
+    """Counts of the frames by their disposition; `sent` is the sum of the others."""
 
     sent: int
     processed: int
@@ -43,7 +46,15 @@ class Frames:
 
 
 def write_bag(path: Path, frames: Iterable[Picture]) -> list[int]:
-    """Write frames to a bag at `FRAME_RATE_HZ`, from now on; gives their stamps in nanoseconds."""
+    """Write frames to a bag at `FRAME_RATE_HZ`, stamped from now on.
+
+    Args:
+        path: The bag.
+        frames: `(h, w, 3)` BGR pictures.
+
+    Returns:
+        Their stamps in nanoseconds.
+    """
     start = time.time_ns()
     stamps = []
     with BagWriter(path) as writer:
@@ -55,10 +66,20 @@ def write_bag(path: Path, frames: Iterable[Picture]) -> list[int]:
 
 
 def run(bag: Path, results: Path, logs: Path, preset: str, classes: Sequence[str], show: Callable[[int], None]) -> None:
-    """Play a bag to a node and record its results. show: called with the number of frames played so far.
+    """Play a bag to a node and record its results.
 
-    On a busy machine it happens that processes that start at once do not find each other, or exchange nothing; then all
-    of them start again. Raises ProcessDied if one of the three ended before its time.
+    On a busy machine, processes that start at once sometimes do not discover each other; then all of them start again.
+
+    Args:
+        bag: The bag to play.
+        results: The bag to write.
+        logs: Directory of the processes' logs.
+        preset: Preset of the node.
+        classes: Classes that the node detects.
+        show: Called with the number of frames played so far.
+
+    Raises:
+        ProcessDied: One of the three processes ended too early.
     """
     for attempt in range(1, ATTEMPTS + 1):
         results.unlink(missing_ok=True)
@@ -76,13 +97,14 @@ def _run_once(
     show: Callable[[int], None],
     give_up: bool,
 ) -> bool:
-    """Whether the bag was played to its end; not, where `give_up`, if the processes do not hear each other."""
+    """Whether the bag was played to its end. give_up: stop as soon as the processes do not hear each other."""
     environment = {
         **os.environ,
         "ROS_DOMAIN_ID": str(own_domain()),
         "PYTHONUNBUFFERED": "1",
     }
-    environment.pop(TRANSPORTS, None)  # processes that start at once find each other more surely without (docs/qos.md)
+    # Processes that start at once find each other more surely without (docs/how-to/transports.md).
+    environment.pop(TRANSPORTS, None)
     names = ", ".join(f"'{name}'" for name in classes)
     with Processes(logs, environment) as processes:
         recorder = processes.start(
@@ -113,24 +135,38 @@ def _run_once(
         processes.check(may_end=player)
         show(len(player.lines))
         check = functools.partial(processes.check, may_end=player)
-        _await_lines(recorder, 1 + len(player.lines), LAST_RESULT_PATIENCE_S, check)  # it said before that it listens
+        _await_lines(
+            recorder, 1 + len(player.lines), LAST_RESULT_PATIENCE_S, check
+        )  # its first line says that it listens
     return True
 
 
 def read_results(path: Path) -> dict[int, Result]:
-    """The recorded results by the stamp of their frame, in nanoseconds."""
-    return {stamp_ns(message): result_from_message(message) for _, message in read_messages(path, RESULT_TOPIC)}
+    """Read the recorded results, by the stamp of their frame in nanoseconds."""
+    return {stamp_ns(message): from_message(message) for _, message in read_messages(path, RESULT_TOPIC)}
 
 
-def count_frames(sent: Sequence[int], results: dict[int, Result]) -> Frames:
-    """What became of the frames with these stamps."""
+def count_frames(sent: Sequence[int], results: dict[int, Result]) -> FrameCounts:
+    """Count the frames by their disposition.
+
+    Args:
+        sent: Stamps of all frames in nanoseconds.
+        results: Results by the stamp of their frame.
+
+    Returns:
+        The counts; a frame without a result counts as dropped.
+    """
     failed = sum(1 for stamp in sent if stamp in results and results[stamp].status is Status.FAILED)
     dropped = sum(1 for stamp in sent if stamp not in results)
-    return Frames(len(sent), len(sent) - failed - dropped, dropped, failed)
+    return FrameCounts(len(sent), len(sent) - failed - dropped, dropped, failed)
 
 
 def node_executable() -> Path:
-    """`perception_node` as installed. Raises InvalidInput where ROS or our package is not set up."""
+    """The path of the installed `perception_node`.
+
+    Raises:
+        InvalidInput: ROS or this package is not set up in this shell.
+    """
     try:
         from ament_index_python.packages import PackageNotFoundError, get_package_prefix
     except ImportError:
@@ -148,8 +184,8 @@ def _module(name: str, *arguments: str) -> list[str]:
     return [sys.executable, "-m", f"activeo3_ros.node.{name}", *arguments]
 
 
-def _await_lines(child: Child, lines: int, patience_s: float, check: Callable[[], None]) -> bool:
-    """Whether it wrote so many lines in all within that time; `check` is called meanwhile, and once at the end."""
+def _await_lines(child: ChildProcess, lines: int, patience_s: float, check: Callable[[], None]) -> bool:
+    """Whether the process wrote so many lines within that time; `check` is called meanwhile, and once at the end."""
     deadline = time.monotonic() + patience_s
     while len(child.lines) < lines and time.monotonic() < deadline:
         check()

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..assets.onnx_session import OnnxSession
+from ..assets.onnx_session import OnnxSession, Threads
 from ..assets.packages import CENTERNET, require
 from ..core.errors import InvalidInput
 from ..core.frame import Image, check_image
-from ..core.geometry import Boxes, from_corners
+from ..core.geometry import from_corners
+from ..core.results import DetectedBoxes
 
 INPUT_SIDE_PX = 512
-"""Side of the square canvas that the model looks at."""
+"""Side of the square canvas that is the model's input."""
 PADDING_GREY = 114
-"""What stands where an image that is not square leaves the canvas empty."""
+"""Grey level of the canvas where an image that is not square leaves it empty."""
 INPUT_NAME = "tower_0/images"
 OUTPUT_NAME = "tower_0/detections"
 
@@ -38,35 +38,40 @@ COCO_CLASSES = (
 """Name of each class id."""
 
 
-class DetectedBoxes(NamedTuple):
-    """What the model found in one image, best score first.
-
-    boxes: `(n, 4)` x, y, width, height in pixels of that image, inside it; scores: `(n,)` float32, 0 to 1;
-    class_ids: `(n,)` indices into `COCO_CLASSES`.
-    """
-
-    boxes: Boxes
-    scores: npt.NDArray[np.float32]
-    class_ids: npt.NDArray[np.intp]
-
-
 class CenterNet:
-    """The loaded detector; `detect` may be called from several threads."""
+    """The loaded model, a `core.interfaces.Detector`."""
 
-    def __init__(self, model: Path | None = None, threads: int | None = None) -> None:
-        """model: the converted .onnx file, the prefetched one if None. threads: see `OnnxSession`.
+    names = COCO_CLASSES
+    concurrent = True
 
-        Raises AssetError if the model was not prefetched, MissingPackageError without onnxruntime.
+    def __init__(self, model: Path | None = None, threads: Threads = None) -> None:
+        """Load the model.
+
+        Args:
+            model: The converted .onnx file; None for the prefetched one.
+            threads: CPU threads for one run; None for `onnx_session.default_threads`.
+
+        Raises:
+            AssetError: The model was not prefetched.
+            MissingPackageError: onnxruntime is not installed.
         """
         self._session = OnnxSession(model or require(CENTERNET), threads)
 
     def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
-        """What is seen in each `(h, w, 3)` uint8 BGR image with a score above `threshold` (0 to 1), at most 100 each.
+        """Detect objects in images, one after the other: a batch takes the CPU as long as its images do.
 
         An image is scaled so that its longer side is 512 px; one of that size is not resampled. The model has no
         non-maximum suppression: one object can have several boxes.
-        Images run one after the other, for a batch takes the CPU as long as its images do.
-        Raises InvalidInput for an array that is not such an image.
+
+        Args:
+            images: Each `(h, w, 3)` uint8 BGR, of any size.
+            threshold: Only boxes with a score above it, 0 to 1.
+
+        Returns:
+            At most 100 boxes for each image, in pixels of that image.
+
+        Raises:
+            InvalidInput: An array is not such an image.
         """
         return [self._detect(image, threshold) for image in images]
 
@@ -78,7 +83,17 @@ class CenterNet:
 
 
 def letterbox(image: Image) -> tuple[Image, tuple[float, float]]:
-    """The image on the model's square canvas, in its top-left corner, and canvas pixels per image pixel for x and y."""
+    """Scale an image onto the model's square canvas, into its top-left corner.
+
+    Args:
+        image: `(h, w, 3)` uint8 BGR.
+
+    Returns:
+        The `(512, 512, 3)` uint8 canvas, and canvas pixels per image pixel for x and y.
+
+    Raises:
+        InvalidInput: The array is not such an image.
+    """
     check_image(image, "the detector needs a")
     height, width = image.shape[:2]
     if height < 1 or width < 1:
@@ -95,10 +110,16 @@ def letterbox(image: Image) -> tuple[Image, tuple[float, float]]:
 def read_rows(
     rows: npt.NDArray[np.float32], threshold: float, scale: tuple[float, float], size: tuple[int, int]
 ) -> DetectedBoxes:
-    """The model's `(n, 6)` rows (x1, y1, x2, y2 in canvas pixels, score, class id) as boxes in the image.
+    """Read the model's output; rows that are not finite, empty after clipping, or of no known class are left out.
 
-    scale: canvas pixels per image pixel for x and y. size: width and height of the image in pixels, to which boxes are
-    clipped. Rows that are not finite, empty after clipping, or of no known class are left out.
+    Args:
+        rows: `(n, 6)` x1, y1, x2, y2 in canvas pixels, score, class id.
+        threshold: Only rows with a score above it.
+        scale: Canvas pixels per image pixel for x and y.
+        size: Width and height of the image in pixels, to which boxes are clipped.
+
+    Returns:
+        Boxes in pixels of the image.
     """
     finite = rows[np.isfinite(rows).all(axis=1)]
     rows = finite[finite[:, 4] > threshold]

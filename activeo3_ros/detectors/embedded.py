@@ -1,4 +1,4 @@
-"""The task model of the embedded preset: a COCO detector, and a text reader inside what it finds. Runs on a CPU."""
+"""The task model of the embedded preset, on a CPU: a COCO detector and a text reader on the objects that it finds."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 from weakref import WeakValueDictionary
 
 import numpy as np
 
 from ..core.budget import Budget
-from ..core.errors import InvalidInput
 from ..core.frame import GLOBAL_VIEW, Image, View, fit_within
 from ..core.geometry import Box, non_maximum_suppression
 from ..core.query import Query
-from ..core.results import Finding, Findings, Grounding
-from .centernet import COCO_CLASSES, CenterNet, DetectedBoxes
+from ..core.results import DetectedBoxes, Finding, Findings, Grounding
+from ..settings import validated, within
+from .centernet import COCO_CLASSES, CenterNet
 from .text_reader import TextLine, TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
 
@@ -28,13 +29,13 @@ SAME_OBJECT_IOU = 0.5
 SAME_OBJECT_ANY_CLASS_IOU = 0.7
 """The same for boxes of different classes: one object cannot be a car and a truck."""
 READING_MARGIN = 0.1
-"""What is read around a box, as a share of its side: its border often cuts letters."""
+"""Margin that is read around a box, as a share of its side: its border often cuts letters."""
 
 _detectors: WeakValueDictionary[str, CenterNet] = WeakValueDictionary()
 
 
 def shared_detector() -> CenterNet:
-    """The one detector of this process, loaded at first use and freed with the last model that holds it."""
+    """The detector that this process shares, loaded at first use and freed with the last model that holds it."""
     detector = _detectors.get("centernet")
     if detector is None:
         detector = _detectors["centernet"] = CenterNet()
@@ -42,32 +43,32 @@ def shared_detector() -> CenterNet:
 
 
 class EmbeddedTask:
-    """Detects classes in views and reads text in what was detected."""
+    """Detects classes in views and reads text on the detected objects."""
 
     batch_size = 1
 
+    @validated
     def __init__(
         self,
-        threshold: float = 0.3,
-        max_readings: int = 4,
+        threshold: Annotated[float, within(0.01, 1)] = 0.3,
+        max_readings: Annotated[int, within(1, 100)] = 4,
         detector: CenterNet | None = None,
         reader: TextReader | None = None,
     ) -> None:
-        """threshold: the score from which a detection is reported, 0.01 to 1.
+        """Load the detector; the text reader is loaded when the first query asks to read.
 
-        max_readings: objects read in one view, the best-scored first, 1 to 100.
-        detector, reader: models to use instead of the shared ones.
+        Args:
+            threshold: Score from which a detection is reported.
+            max_readings: Objects read in one view, the best-scored first.
+            detector: Used instead of the one that this process shares.
+            reader: Used instead of one of its own.
         """
-        if not 0.01 <= threshold <= 1:
-            raise InvalidInput(f"threshold must be 0.01 to 1, got {threshold}")
-        if not 1 <= max_readings <= 100:
-            raise InvalidInput(f"max_readings must be 1 to 100, got {max_readings}")
         self.threshold = threshold
         self.max_readings = max_readings
         self.vocabulary = load_vocabulary(COCO_CLASSES)
         self._detector = detector or shared_detector()
         self._reader = reader
-        self._loading = threading.Lock()  # several threads may prepare for queries
+        self._loading = threading.Lock()  # several threads may load for queries
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         return fit_within(width, height, max_pixels, INPUT_SIDE_PX)
@@ -78,53 +79,69 @@ class EmbeddedTask:
             self._text_reader()
         return [self._examine(view, target) for view in views]
 
-    def find(self, view: View, target: Target, threshold: float) -> list[Finding]:
-        """What the target asks for, from `threshold` on, in view pixels, best score first; each object once."""
-        return self.findings(self.see(view, threshold), target)
+    def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
+        """Answer with the text that was read, each text once, from top to bottom.
 
-    def see(self, view: View, threshold: float) -> DetectedBoxes:
-        """All that is seen in a view, of any class, from `threshold` on; one object can have several boxes."""
-        return self._detector.detect([view.image], threshold)[0]
-
-    def findings(self, seen: DetectedBoxes, target: Target) -> list[Finding]:
-        """What of it the target asks for, in view pixels, best score first; each object once."""
-        boxes, scores, class_ids = seen
-        kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
-        findings = []
-        for name in target.classes:
-            members = kept[class_ids[kept] == COCO_CLASSES.index(name)]
-            for index in members[non_maximum_suppression(boxes[members], scores[members], SAME_OBJECT_IOU)]:
-                findings.append(
-                    Finding(name, Box(*boxes[index].astype(float).tolist()), float(scores[index]), target.phrase)
-                )
-        return sorted(findings, key=lambda finding: -finding.score)
-
-    def find_text(self, view: View, target: Target) -> list[Finding]:
-        """Where text seems to be in a view, also where it is too small to read."""
-        return [
-            Finding(TEXT, Box(*line.box), line.score, target.phrase) for line in self._text_reader().locate(view.image)
-        ]
-
-    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
-        """What was read, each text once, from top to bottom; None if the query does not ask to read or nothing was."""
+        Returns:
+            None if the query does not ask to read or nothing was read.
+        """
         if not self.vocabulary.resolve(query).reading:
             return None
         read = sorted((g for g in groundings if g.text), key=lambda g: (g.box.center[1], g.box.center[0]))
         return ", ".join(dict.fromkeys(grounding.text for grounding in read)) or None
 
+    def detect(self, view: View, threshold: float) -> DetectedBoxes:
+        """Run the detector on a view.
+
+        Args:
+            view: At the size that `view_size` gives.
+            threshold: Only boxes with a score above it, 0 to 1.
+
+        Returns:
+            Boxes of any class in view pixels; one object can have several.
+        """
+        return self._detector.detect([view.image], threshold)[0]
+
+    def select(self, detected: DetectedBoxes, target: Target) -> list[Finding]:
+        """Keep the detections of the classes that a query asks for, each object once.
+
+        Args:
+            detected: Boxes of any class in view pixels.
+            target: What the query asks for.
+
+        Returns:
+            In view pixels, best score first.
+        """
+        boxes, scores, class_ids = detected.boxes, detected.scores, detected.class_ids
+        kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
+        findings = []
+        for name in target.classes:
+            members = kept[class_ids[kept] == COCO_CLASSES.index(name)]
+            for index in members[non_maximum_suppression(boxes[members], scores[members], SAME_OBJECT_IOU)]:
+                box = Box(*boxes[index].astype(float).tolist())
+                findings.append(Finding(name, box, float(scores[index]), target.phrase))
+        return sorted(findings, key=lambda finding: -finding.score)
+
+    def locate_text(self, view: View, target: Target) -> list[Finding]:
+        """Find where text seems to be in a view, also where it is too small to read.
+
+        Returns:
+            Findings without a text, in view pixels.
+        """
+        lines = self._text_reader().locate(view.image)
+        return [Finding(TEXT, Box(*line.box), line.score, target.phrase) for line in lines]
+
     def _examine(self, view: View, target: Target) -> Findings:
-        findings = self.find(view, target, self.threshold)
+        findings = self.select(self.detect(view, self.threshold), target)
         if target.reading and view.region != GLOBAL_VIEW:
-            findings = [
-                self._read_in(view, finding, target) if rank < self.max_readings else finding
-                for rank, finding in enumerate(findings)
-            ]
+            best, rest = findings[: self.max_readings], findings[self.max_readings :]
+            findings = [*(self._with_text(view, finding, target) for finding in best), *rest]
             if target.free_text:
                 findings += self._free_text(view, target)
         return Findings(tuple(findings), notes=target.notes)
 
-    def _read_in(self, view: View, finding: Finding, target: Target) -> Finding:
-        """The finding with what is written inside its box."""
+    def _with_text(self, view: View, finding: Finding, target: Target) -> Finding:
+        """The finding with the text inside its box."""
         box = finding.box
         margin = READING_MARGIN * math.sqrt(box.area)
         around = Box(box.x - margin, box.y - margin, box.width + 2 * margin, box.height + 2 * margin)
@@ -133,7 +150,7 @@ class EmbeddedTask:
         if not lines:
             return finding
         text = " ".join(line.text for line in lines)
-        return Finding(finding.label, box, finding.score, finding.phrase, text, min(line.score for line in lines))
+        return replace(finding, text=text, text_score=min(line.score for line in lines))
 
     def _free_text(self, view: View, target: Target) -> list[Finding]:
         """Every piece of text in a view, wherever it is."""

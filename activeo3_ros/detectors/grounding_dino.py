@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Sequence
+from typing import Annotated
 
 import numpy as np
 
 from ..assets.devices import torch_device
 from ..assets.pretrained import load_pretrained
 from ..core.budget import Budget
-from ..core.errors import InvalidInput, UnsupportedQuery
+from ..core.errors import UnsupportedQuery
 from ..core.frame import View, fit_within
 from ..core.geometry import Box, from_corners, non_maximum_suppression
 from ..core.optional import require_package
 from ..core.query import Query
 from ..core.results import Finding, Findings, Grounding
+from ..settings import validated, within
 from ..vlm.prompts import is_question
 
 SAME_OBJECT_IOU = 0.7
@@ -30,26 +32,29 @@ class GroundingDinoTask:
     batch_size = 4
     concurrent = True
 
+    @validated
     def __init__(
         self,
         model: str = "IDEA-Research/grounding-dino-tiny",
-        threshold: float = 0.3,
-        text_threshold: float = 0.25,
-        max_side: int = 1024,
+        threshold: Annotated[float, within(0.01, 1)] = 0.3,
+        text_threshold: Annotated[float, within(0.01, 1)] = 0.25,
+        max_side: Annotated[int, within(64, 4096, "pixels")] = 1024,
         device: str = "auto",
     ) -> None:
-        """model: a directory, or the hub id of a model that `activeo3 prefetch` brought here.
+        """Load the model.
 
-        threshold, text_threshold: scores from which a box, and a word for it, count, 0.01 to 1.
-        max_side: pixels of a view's longer side, 64 to 4096. device: as in `assets.devices`.
+        Args:
+            model: A directory, or the hub id of a model that `activeo3 prefetch` brought here.
+            threshold: Score from which a box counts.
+            text_threshold: Score from which a word counts for a box.
+            max_side: A view's longer side as the model sees it.
+            device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
+
+        Raises:
+            MissingPackageError: torch or transformers is not installed.
+            AssetError: The weights are not on this machine.
+            EngineError: They cannot be loaded.
         """
-        for name, value, low, high in (
-            ("threshold", threshold, 0.01, 1),
-            ("text_threshold", text_threshold, 0.01, 1),
-            ("max_side", max_side, 64, 4096),
-        ):
-            if not low <= value <= high:
-                raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
         self._torch = require_package("torch", "to run GroundingDINO", "activeo3_ros[gpu]")
         self.threshold, self.text_threshold, self.max_side = threshold, text_threshold, max_side
         self.device = torch_device(device)
@@ -62,20 +67,24 @@ class GroundingDinoTask:
         return fit_within(width, height, max_pixels, self.max_side)
 
     def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
-        """Raises UnsupportedQuery for a question: this model finds things, it answers nothing."""
+        """Find the classes of the query, or what its phrase names, in each view.
+
+        Raises:
+            UnsupportedQuery: The query is a question: this model finds objects and answers nothing.
+        """
         if is_question(query):
             raise UnsupportedQuery(
                 f"cannot serve {query.text!r}: GroundingDINO finds what a phrase names but answers no questions; "
                 "ask for the thing itself"
             )
         names = self._names(query)
-        looks: list[Findings] = []
+        findings: list[Findings] = []
         for start in range(0, len(views), self.batch_size):
             with self._one_at_a_time:
-                looks += self._examine(views[start : start + self.batch_size], names, query)
-        return looks
+                findings += self._examine(views[start : start + self.batch_size], names, query)
+        return findings
 
-    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
+    def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
         return None
 
     def _names(self, query: Query) -> tuple[str, ...]:
@@ -114,7 +123,7 @@ class GroundingDinoTask:
 def _label(words: str, names: Sequence[str]) -> str:
     """The name that the model's words stand for, "" if they stand for none.
 
-    It gives the words of the text that lit up for a box: a part of one name, or parts of several.
+    It gives the words of the prompt that match a box: a part of one name, or parts of several.
     """
     spoken = _words(words)
     shares = [len(spoken & _words(name)) / max(1, len(_words(name))) for name in names]

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import cv2
 import numpy as np
 
-from ..assets.onnx_session import ModelError, checked_threads
+from ..assets.onnx_session import ModelError, Threads, default_threads
 from ..assets.packages import TEXT_DETECTOR, TEXT_RECOGNISER, require
-from ..core.errors import InvalidInput
 from ..core.frame import Image, check_image
 from ..core.optional import require_package
+from ..settings import validated, within
 
 MIN_SIDE_PX = 4
 """Nothing can be read in an image that is smaller than this."""
 MAX_SIDE_PX = 2000
-"""A larger image is shrunk to this before text is looked for."""
+"""A larger image is shrunk to this before text is searched in it."""
 MAX_ASPECT = 8
 """A longer strip is padded to this, for the text detector enlarges the short side and with it the long one."""
 
 
 @dataclass(frozen=True)
 class TextLine:
-    """One line of text. score: 0 to 1; box: x, y, width, height in pixels of the image that was read."""
+    """One line of text.
+
+    Attributes:
+        text: The text; "" if it was only located.
+        score: The recogniser's confidence, 0 to 1; that of the text detector if it was only located.
+        box: x, y, width, height in pixels of the image that was read.
+    """
 
     text: str
     score: float
@@ -33,24 +39,30 @@ class TextLine:
 
 
 class TextReader:
-    """The loaded models; one image is read at a time, also when several threads ask."""
+    """The loaded models; one image is read at a time, also when several threads call."""
 
-    def __init__(self, min_side: int = 320, threads: int | None = None) -> None:
-        """min_side: pixels to which the shorter side of a smaller image is enlarged before text is looked for, 32 to
-        2000; more finds smaller text and takes longer. threads: CPU threads, see `OnnxSession`.
+    @validated
+    def __init__(
+        self, min_side: Annotated[int, within(32, MAX_SIDE_PX, "pixels")] = 320, threads: Threads = None
+    ) -> None:
+        """Load the models, which were prefetched or are part of rapidocr: nothing is ever downloaded.
 
-        Nothing is ever downloaded. Raises MissingPackageError without rapidocr, AssetError if its models are not those
-        that belong to it.
+        Args:
+            min_side: A smaller image is enlarged until its shorter side has this length before text is searched in it;
+                more finds smaller text and takes longer.
+            threads: CPU threads; None for `onnx_session.default_threads`.
+
+        Raises:
+            MissingPackageError: rapidocr is not installed.
+            AssetError: Its models are not those that belong to it.
         """
-        if not 32 <= min_side <= MAX_SIDE_PX:
-            raise InvalidInput(f"min_side must be 32 to {MAX_SIDE_PX} pixels, got {min_side}")
         rapidocr = require_package("rapidocr", "to read text", TEXT_DETECTOR.requirement)
         self._read = rapidocr.RapidOCR(
             params={
                 "Global.log_level": "critical",
                 "Global.use_cls": False,
                 "Global.use_preprocess_img": False,
-                "EngineConfig.onnxruntime.intra_op_num_threads": checked_threads(threads),
+                "EngineConfig.onnxruntime.intra_op_num_threads": threads or default_threads(),
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
                 "Det.limit_side_len": min_side,
                 # With a path rapidocr neither looks for its models nor downloads them.
@@ -62,10 +74,18 @@ class TextReader:
         self.read(np.zeros((min_side, min_side, 3), np.uint8))  # the text detector is loaded at first use
 
     def read(self, image: Image) -> list[TextLine]:
-        """The lines of text in an `(h, w, 3)` uint8 BGR image, from top to bottom; those of one height left to right.
+        """Read the text in an image.
 
-        Lines that the recogniser is less sure of than 0.5 are left out, as are images under 4 px a side.
-        Raises InvalidInput for an array that is not such an image, ModelError if rapidocr fails.
+        Args:
+            image: `(h, w, 3)` uint8 BGR.
+
+        Returns:
+            Its lines from top to bottom, those of one height left to right. Lines with a confidence under 0.5 are left
+            out; an image under 4 px a side has none.
+
+        Raises:
+            InvalidInput: The array is not such an image.
+            ModelError: rapidocr fails.
         """
         output, scale = self._run(image, recognise=True)
         if output is None or output.boxes is None:
@@ -77,8 +97,18 @@ class TextReader:
         ]
 
     def locate(self, image: Image) -> list[TextLine]:
-        """Where text seems to be, also where it is too small to read: lines with an empty text and the score of the
-        text detector. The rest is as for `read`."""
+        """Find where text seems to be, also where it is too small to read.
+
+        Args:
+            image: `(h, w, 3)` uint8 BGR.
+
+        Returns:
+            Lines with an empty text and the score of the text detector, in the order of `read`.
+
+        Raises:
+            InvalidInput: The array is not such an image.
+            ModelError: rapidocr fails.
+        """
         output, scale = self._run(image, recognise=False)
         if output is None or output.boxes is None:
             return []

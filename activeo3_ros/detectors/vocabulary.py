@@ -1,7 +1,7 @@
-"""What a query asks of a detector with a fixed list of classes: which of them, and whether to read.
+"""Maps a query to the classes of a detector with a fixed list of them, and tells whether it asks to read.
 
-It never guesses: a word that it does not know makes the whole query unsupported, for "the red car" answered with every
-car would be wrong.
+Nothing is guessed: an unknown word makes the whole query unsupported, for "the red car" answered with every car would
+be wrong.
 """
 
 from __future__ import annotations
@@ -26,10 +26,14 @@ Reading = Literal["", "text", "number"]
 
 @dataclass(frozen=True)
 class Target:
-    """What to look for. classes: of the detector. free_text: text itself, wherever it is. reading: "" for none.
+    """A query in the terms of the detector.
 
-    phrase: the words of the query that the findings answer, "" if only classes were asked for.
-    notes: what the user should know about how the query was understood.
+    Attributes:
+        classes: Classes to detect.
+        free_text: Whether text itself is asked for, wherever it is.
+        reading: What to read on the objects, "" for nothing.
+        phrase: The words of the query that the findings answer, "" if only classes were asked for.
+        notes: Facts that the user should know about how the query was understood.
     """
 
     classes: tuple[str, ...]
@@ -43,7 +47,15 @@ class Vocabulary:
     """Maps queries to the classes of a detector by a table of synonyms."""
 
     def __init__(self, classes: Sequence[str], table: Mapping[str, Any]) -> None:
-        """classes: the detector's. table: as in `config/vocabulary/coco.yaml`."""
+        """Read the table.
+
+        Args:
+            classes: The detector's.
+            table: As in `config/vocabulary/coco.yaml`.
+
+        Raises:
+            InvalidInput: The table names a class that the detector does not have.
+        """
         self.classes = tuple(classes)
         self._meanings = _meanings(self.classes, table)
         self._narrower = set(table.get("narrower", ()))
@@ -55,7 +67,11 @@ class Vocabulary:
 
     @lru_cache(maxsize=256)  # noqa: B019 - a vocabulary lives as long as its models, and a query is asked every frame
     def resolve(self, query: Query) -> Target:
-        """What a query asks for. Raises UnsupportedQuery, with what can be served, if any part of it is unknown."""
+        """Translate a query.
+
+        Raises:
+            UnsupportedQuery: A part of it is unknown; the message says what can be served.
+        """
         if not query.text:
             return Target(self._resolve_classes(query.classes) if query.classes else self.classes)
         target = self._resolve_text(query.text)
@@ -159,6 +175,11 @@ def _meanings(classes: Sequence[str], table: Mapping[str, Any]) -> dict[str, tup
 
 
 def load_vocabulary(classes: Sequence[str], name: str = "coco") -> Vocabulary:
-    """The vocabulary in `config/vocabulary/NAME.yaml` for a detector with these classes."""
+    """Load a vocabulary that comes with the package.
+
+    Args:
+        classes: The detector's.
+        name: Of the file in `config/vocabulary/`, without its ending.
+    """
     path = config_directory() / "vocabulary" / f"{name}.yaml"
     return Vocabulary(classes, yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -1,4 +1,11 @@
-"""Judging presets: data sets, protocols, metrics with confidence intervals, the report.
+"""Evaluation of presets: data sets, protocols, metrics with confidence intervals, the report.
+
+Data sets:  `datasets`, `official_datasets`, `composite_dataset`, `ground_truth_masks`
+Methods:    `methods`, `oracle`
+Protocols:  `protocols`, `interactive_segmentation`, `multiple_choice`
+Metrics:    `metrics`, `region_quality`, `scoring`, `differences`, `published`
+Runs:       `benchmark`, `settings`, `sharding`, `item_files`
+Report:     `report`, `templates/`, `plots`, `summary`, `metrics_files`, `environment`
 
 Here: everything that compares results with a ground truth. Not here: rewards (`training`).
 """

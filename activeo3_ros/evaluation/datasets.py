@@ -1,4 +1,4 @@
-"""What methods are judged on: frames, what is asked of each, and the truth as COCO annotations."""
+"""Data sets: frames, a query for each, and the ground truth as COCO annotations."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..bags.messages import camera_of, frame_from_cdr
 from ..bags.reading import Bag, DamagedMessage, Entry
-from ..bags.writing import camera_of, frame_from_cdr
 from ..codecs.image_files import read_image
 from ..core import Frame, InvalidInput, Query
 from ..core.geometry import Boxes
@@ -20,9 +20,14 @@ from ..core.geometry import Boxes
 
 @dataclass(frozen=True)
 class Sample:
-    """One item of work: a frame and what is asked about it. id: its image in the truth, and the name of its results.
+    """A frame and a query.
 
-    load: decodes the frame when it is needed. choices: for a question, the answers to choose from, the right one first.
+    Attributes:
+        id: Its image in the ground truth, and the name of its file of results.
+        name: For people.
+        query: The query.
+        load: Decodes the frame; raises InvalidInput if it cannot be read.
+        choices: For multiple choice, the options, the right one first.
     """
 
     id: int
@@ -34,11 +39,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Samples with their truth.
+    """Samples with their ground truth.
 
-    truth: COCO annotations (`images`, `annotations`, `categories`); every sample has an image of its id there.
-    interactive: judged by correcting masks (`interactive`) instead of by what is found.
-    label_ids: the category that a label of a result means. facts: how the data set was made, for manifest and report.
+    Attributes:
+        name: Name of the data set.
+        samples: Sorted by id.
+        truth: COCO annotations (`images`, `annotations`, `categories`); every sample has an image of its id there.
+        label_ids: Category of each label of a result, in lower case.
+        facts: Origin and rules of the data set, for manifest and report.
+        interactive: Whether methods are judged by interactive segmentation instead of detection.
     """
 
     name: str
@@ -53,22 +62,29 @@ class Dataset:
 
     @cached_property
     def annotations(self) -> dict[int, list[dict[str, Any]]]:
-        """The annotations of each image that has some."""
+        """The annotations of each image that has some, by the id of the image."""
         found: dict[int, list[dict[str, Any]]] = {}
         for annotation in self.truth["annotations"]:
             found.setdefault(annotation["image_id"], []).append(annotation)
         return found
 
     def boxes(self, sample_id: int) -> Boxes:
-        """`(n, 4)` true boxes of a sample in source pixels, without crowds."""
+        """`(n, 4)` true boxes `x, y, width, height` of a sample in source pixels, without crowds."""
         rows = [row["bbox"] for row in self.annotations.get(sample_id, []) if not row.get("iscrowd")]
         return np.array(rows, np.float64).reshape(-1, 4)
 
 
 def read_coco(path: Path) -> dict[str, Any]:
-    """COCO annotations from a file, checked. Raises InvalidInput with the file, the entry and what is wrong with it.
+    """Read and check a file of COCO annotations.
 
-    `area` is set from the box and `iscrowd` to 0 where they are missing.
+    Args:
+        path: The JSON file.
+
+    Returns:
+        Its images, annotations and categories; `area` is set from the box and `iscrowd` to 0 where they are missing.
+
+    Raises:
+        InvalidInput: The file cannot be read, or an entry is wrong; names the file and the entry.
     """
     data = read_json(path)
     if not isinstance(data, dict):
@@ -109,9 +125,19 @@ def read_coco(path: Path) -> dict[str, Any]:
 
 
 def coco_of_images(path: Path, images: Path, query: Query | None, renamed: Mapping[str, str]) -> Dataset:
-    """The pictures in a directory that COCO annotations name by `file_name`. query: instead of all categories.
+    """Make a data set of the pictures that COCO annotations name by `file_name`.
 
-    Raises InvalidInput if the annotations are wrong or a picture is missing.
+    Args:
+        path: File of the annotations.
+        images: Directory of the pictures.
+        query: Query of every sample; None asks for all categories.
+        renamed: Category that a further label counts as.
+
+    Returns:
+        The data set.
+
+    Raises:
+        InvalidInput: The annotations are wrong, or a picture is missing.
     """
     truth = read_coco(path)
     asked = query or Query(classes=tuple(row["name"] for row in truth["categories"]))
@@ -122,7 +148,7 @@ def coco_of_images(path: Path, images: Path, query: Query | None, renamed: Mappi
         file = images / row["file_name"]
         if not file.is_file():
             raise InvalidInput(f"{file} is missing, which {path} names")
-        samples.append(Sample(int(row["id"]), row["file_name"], asked, _image_loader(file)))
+        samples.append(Sample(int(row["id"]), row["file_name"], asked, image_loader(file)))
     facts = {"truth": path.name, "images": str(images.name), "query": asked.text or list(asked.classes)}
     return Dataset(path.stem, samples, truth, label_ids(truth, renamed), facts)
 
@@ -130,9 +156,20 @@ def coco_of_images(path: Path, images: Path, query: Query | None, renamed: Mappi
 def coco_of_bag(
     path: Path, bag: Bag, topics: Sequence[str], query: Query | None, renamed: Mapping[str, str]
 ) -> tuple[Dataset, int]:
-    """The frames of a bag whose stamps in nanoseconds COCO annotations name by `stamp`, and how many were not found.
+    """Make a data set of the frames of a bag that COCO annotations name by `stamp`.
 
-    An image of the annotations may also name its `topic`, where several are read.
+    Args:
+        path: File of the annotations. Its images have a `stamp` in nanoseconds and may have a `topic`.
+        bag: The open bag; it stays open as long as the data set is used.
+        topics: Topics with pictures.
+        query: Query of every sample; None asks for all categories.
+        renamed: Category that a further label counts as.
+
+    Returns:
+        The data set, and the number of annotated images that are not in the bag.
+
+    Raises:
+        InvalidInput: The annotations are wrong, or none of their stamps is in the bag.
     """
     truth = read_coco(path)
     asked = query or Query(classes=tuple(row["name"] for row in truth["categories"]))
@@ -168,7 +205,18 @@ def coco_of_bag(
 
 
 def label_ids(truth: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, int]:
-    """The category of each label: its own name, without regard to case, or what `renamed` says."""
+    """Map labels to categories.
+
+    Args:
+        truth: COCO annotations.
+        renamed: Name of the category that a further label counts as.
+
+    Returns:
+        Id of the category of each label, in lower case: of the categories' own names, and of the renamed labels.
+
+    Raises:
+        InvalidInput: A label is to count as a category that does not exist.
+    """
     by_name = {str(row["name"]).lower(): int(row["id"]) for row in truth["categories"]}
     for label, name in renamed.items():
         if name.lower() not in by_name:
@@ -177,7 +225,11 @@ def label_ids(truth: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str,
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises InvalidInput."""
+    """Read a JSON file.
+
+    Raises:
+        InvalidInput: It does not exist, or cannot be read as JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -192,7 +244,8 @@ def _unique(path: Path, kind: str, ids: Sequence[int]) -> set[int]:
     return set(ids)
 
 
-def _image_loader(file: Path) -> Callable[[], Frame]:
+def image_loader(file: Path) -> Callable[[], Frame]:
+    """Make the `load` of a sample that is a picture in a file."""
     return lambda: Frame(read_image(file))
 
 

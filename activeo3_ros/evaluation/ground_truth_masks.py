@@ -1,4 +1,4 @@
-"""Masks as annotations have them."""
+"""Ground truth masks of COCO annotations."""
 
 from __future__ import annotations
 
@@ -6,12 +6,24 @@ from typing import Any
 
 import numpy as np
 
-from ..codecs import rle as masks
+from ..codecs.rle import Mask
 from ..core.optional import require_package
 
 
-def true_mask(segmentation: Any, height: int, width: int) -> masks.Mask | None:
-    """`(height, width)` mask of a COCO segmentation: polygons, or run lengths, compressed or not; None for none."""
+def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask | None:
+    """Decode a COCO segmentation.
+
+    Args:
+        segmentation: Polygons, or run lengths, compressed or not; empty or None if there is none.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Returns:
+        `(height, width)` bool mask; None if there is no segmentation or no pixel.
+
+    Raises:
+        MissingPackageError: faster-coco-eval is not installed.
+    """
     if not segmentation or not height * width:
         return None
     coder = require_package("faster_coco_eval.core.mask", "to read masks", "faster-coco-eval")

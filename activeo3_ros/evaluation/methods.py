@@ -1,4 +1,4 @@
-"""What is compared: a preset, or the oracle with a preset's task model, looking at a given number of regions."""
+"""The methods under comparison: a preset, or the oracle with a preset's task model, at a number of regions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ ORACLE = "oracle"
 
 @dataclass(frozen=True)
 class Method:
-    """name: for people; methods of one name differ in their regions. oracle: its regions come from the truth."""
+    """A preset at a number of regions.
+
+    Attributes:
+        name: For people; methods of one name differ in their number of regions.
+        preset: Its models and its budget.
+        regions: Number of regions, instead of that of the preset's budget.
+        oracle: Whether the regions come from the ground truth.
+    """
 
     name: str
     preset: Preset
@@ -25,15 +32,16 @@ class Method:
 
     @property
     def id(self) -> str:
-        """Names its directory of results."""
+        """Name and number of regions, which name the directory of its results."""
         return f"{self.name}-{self.regions}"
 
     @property
     def budget(self) -> Budget:
+        """The preset's budget with this number of regions."""
         return replace(self.preset.budget, max_regions=self.regions)
 
     def facts(self) -> dict[str, Any]:
-        """All that its results depend on, besides the frame and the query."""
+        """Everything that its results depend on, besides the frame and the query."""
         preset = self.preset
         return {
             "name": self.name,
@@ -46,10 +54,21 @@ class Method:
 
 
 def choose_methods(presets: Sequence[str], regions: Sequence[int] | None, baselines: bool) -> list[Method]:
-    """Every preset at every number of regions; with `baselines` also the fixed policies and the oracle.
+    """Combine every preset with every number of regions.
 
-    regions: None takes each preset's own. A policy that never zooms is run once. The baselines and the oracle keep the
-    task model, segmenter and budget of the first preset, so that only the choice of regions differs.
+    A policy that never zooms runs once. The baselines and the oracle keep the task model, segmenter and budget of the
+    first preset, so that only the choice of regions differs.
+
+    Args:
+        presets: Names or files of presets.
+        regions: Numbers of regions; None takes each preset's own.
+        baselines: Whether to add the fixed policies and the oracle.
+
+    Returns:
+        The methods, those of the first preset first.
+
+    Raises:
+        InvalidInput: There is no such preset, or it is wrong.
     """
     loaded = [load_preset(name) for name in presets]
     first = loaded[0]
@@ -71,8 +90,8 @@ def choose_methods(presets: Sequence[str], regions: Sequence[int] | None, baseli
     return methods
 
 
-def same_models(method: Method) -> str:
-    """Equal for methods that one `Runner` can serve."""
+def models_key(method: Method) -> str:
+    """A key that is equal for methods that one `Runner` can serve."""
     facts = method.facts()
     facts["budget"] = None
     return json.dumps(facts, sort_keys=True, default=str)

@@ -1,6 +1,6 @@
-"""Average precision and recall as COCO defines them, computed by faster-coco-eval, and resampled over images.
+"""COCO average precision and recall, computed by faster-coco-eval, with a bootstrap over images.
 
-Every number is 0 to 1, NaN where the truth has no object to judge by.
+Every number is 0 to 1, NaN where the ground truth has no object to judge by.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ..core.optional import require_package
 
 IOUS = (0.1, *(round(0.5 + 0.05 * step, 2) for step in range(10)))
-"""0.1 is what SODA is judged at; the others are COCO's."""
+"""IoU thresholds: 0.1 is that of SODA; the others are COCO's."""
 COCO_IOUS = IOUS[1:]
 AREAS: dict[str, tuple[float, float]] = {
     "all": (0.0, 1e10),
@@ -25,16 +25,22 @@ AREAS: dict[str, tuple[float, float]] = {
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, 1e10),
 }
-"""Square pixels of the source image: COCO's bounds, and "tiny", which LVIS-small selects by."""
+"""Square pixels of the source image: COCO's bounds, and "tiny", the bound of LVIS-small."""
 MAX_DETECTIONS = (1, 10, 100)
 RECALLS = 101
 NO_SCORE_RANK = -1.0
-"""Detections without a score come after all that have one, in the order in which the model gave them."""
+"""Detections without a score rank after all others, in the order of the model."""
 
 
 @dataclass(frozen=True)
 class MetricName:
-    """One number: AP or AR, its overlap thresholds, the size of the objects. Printed as `AP50 small`."""
+    """The name of one metric, printed as `AP50 small`.
+
+    Attributes:
+        kind: `AP` or `AR`.
+        ious: IoU thresholds over which it is averaged.
+        area: Size of the objects, a key of `AREAS`.
+    """
 
     kind: str
     ious: tuple[float, ...] = COCO_IOUS
@@ -65,9 +71,18 @@ class DetectionScores:
         ious: Sequence[float] = IOUS,
         areas: Mapping[str, tuple[float, float]] = AREAS,
     ) -> None:
-        """truth: COCO annotations. predictions: COCO results, with `image_id`, `category_id`, `bbox` and `score`.
+        """Match predictions with the ground truth.
 
-        max_detections: of one category in one image that count; the last one is what `value` reports.
+        Args:
+            truth: COCO annotations.
+            predictions: COCO results, with `image_id`, `category_id`, `bbox` and `score`.
+            max_detections: Numbers of detections of one category in one image that count; `value` reports the last.
+            iou_type: `bbox` or `segm`.
+            ious: IoU thresholds.
+            areas: Bounds of the sizes of objects in square pixels, by name.
+
+        Raises:
+            MissingPackageError: faster-coco-eval is not installed.
         """
         package = require_package("faster_coco_eval", "to compute AP and AR", "faster-coco-eval")
         self._cpp = require_package("faster_coco_eval.faster_eval_api_cpp", "to compute AP and AR", "faster-coco-eval")
@@ -90,22 +105,30 @@ class DetectionScores:
 
     @property
     def images(self) -> int:
-        """How many images there are, with objects or without."""
+        """The number of images, with objects or without."""
         return self._images
 
     def value(self, name: MetricName, max_detections: int = -1) -> float:
-        """One number. max_detections: an index into those of the constructor."""
+        """The value of a metric. max_detections: an index into those of the constructor."""
         return self._summarise(self._precision, self._recall, name, max_detections)
 
     def by_category(self, name: MetricName) -> dict[str, float]:
-        """One number for each category."""
+        """The value of a metric for each category, by its name."""
         return {
             label: self._summarise(self._precision[:, :, [k]], self._recall[:, [k]], name, -1)
             for k, label in enumerate(self.categories[number] for number in sorted(self.categories))
         }
 
     def resampled(self, names: Sequence[MetricName], draws: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-        """`(replicates, names)` numbers for images drawn with replacement; draws `(replicates, images)` of indices."""
+        """Compute metrics on bootstrap samples of the images.
+
+        Args:
+            names: The metrics.
+            draws: `(replicates, images)` indices of the drawn images, as `draw_images` gives them.
+
+        Returns:
+            `(replicates, names)` values.
+        """
         matches = self._evaluation._evalImgs_cpp
         groups = [matches[start : start + self._images] for start in range(0, len(matches), self._images)]
         values = np.empty((len(draws), len(names)))
@@ -145,12 +168,21 @@ class DetectionScores:
 
 
 def draw_images(count: int, replicates: int, seed: int) -> npt.NDArray[np.intp]:
-    """`(replicates, count)` indices of images drawn with replacement; the same for every method, so that they pair."""
+    """Draw images with replacement; the same draws for every method make their differences paired.
+
+    Args:
+        count: Number of images.
+        replicates: Number of bootstrap replicates.
+        seed: Seed of the draws.
+
+    Returns:
+        `(replicates, count)` indices.
+    """
     return np.random.default_rng(seed).integers(0, count, (replicates, count), np.intp)
 
 
 def interval(values: npt.NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of bootstrap replicates; NaN where there are none."""
+    """The percentile interval `(low, high)` of bootstrap replicates; NaN where there are none."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return float("nan"), float("nan")

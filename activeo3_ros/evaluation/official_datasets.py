@@ -1,7 +1,10 @@
-"""The paper's data sets from their official files, and the subsets that it tests on.
+"""The data sets of ACTIVE-o3 (arXiv 2505.21457), read from their official files, and its test subsets.
 
-Its lists of images were never released. The rules below are those that it states; where it leaves something open the
-choice is said at the function, goes into the manifest, and makes the numbers comparable to its own only in magnitude.
+Its lists of images were never released. The rules here are those that the paper states. Where it leaves a choice open,
+the function states ours, the manifest records it, and the numbers are comparable to the paper's only in magnitude.
+
+Every loader takes the directory of the official files (`root`), the number of samples (`count`, None for the paper's
+number or all) and the seed of the draw, and raises InvalidInput where a file is missing or not as the data set has it.
 """
 
 from __future__ import annotations
@@ -17,11 +20,12 @@ import numpy as np
 
 from ..codecs.image_files import read_image
 from ..codecs.rle import Mask, encode_rle
-from ..core import Frame, InvalidInput, Query
-from .datasets import Dataset, Sample, label_ids, read_coco, read_json
+from ..core import InvalidInput, Query
+from .datasets import Dataset, Sample, image_loader, label_ids, read_coco, read_json
+from .multiple_choice import lettered_question
 
 LVIS_TEST_SAMPLES = 1200
-MOST_OF_ONE_CLASS = 3
+MAX_SAMPLES_OF_CLASS = 3
 SMALL_AREA_PX2 = 100.0
 """LVIS-small: an instance below this area, in square pixels of the image."""
 DENSE_INSTANCES = 15
@@ -37,14 +41,21 @@ SODA_CLASSES = (
     "swimming pool",
     "windmill",
 )
-"""SODA-A by `category_id`; what comes after them there is "other", which is to be ignored."""
-LETTERS = "ABCDEFGH"
+"""SODA-A by `category_id`; higher ids there are "other", which is to be ignored."""
 
 
 def lvis_small(root: Path, count: int | None, seed: int) -> Dataset:
-    """One category in one image at a time, where an instance of it has less than 100 px of area.
+    """LVIS-small: one category in one image at a time, where an instance of it has less than 100 px of area.
 
-    Our choice: all instances of the category are the truth, and sizes are told apart when scoring.
+    Our choice: the ground truth holds all instances of the category, and scoring separates the sizes.
+
+    Args:
+        root: Directory with `lvis_v1_val.json` and the COCO pictures.
+        count: Number of samples, None for 1200.
+        seed: Seed of the draw.
+
+    Returns:
+        The data set.
     """
     return _lvis(
         root,
@@ -57,9 +68,17 @@ def lvis_small(root: Path, count: int | None, seed: int) -> Dataset:
 
 
 def lvis_dense(root: Path, count: int | None, seed: int) -> Dataset:
-    """One category in one image at a time, of which the image has more than 15 instances.
+    """LVIS-dense: one category in one image at a time, of which the image has more than 15 instances.
 
-    Our choice: the instances are counted by category, for it is a category that is asked for.
+    Our choice: instances are counted by category, because a sample asks for one category.
+
+    Args:
+        root: As for `lvis_small`.
+        count: As for `lvis_small`.
+        seed: As for `lvis_small`.
+
+    Returns:
+        The data set.
     """
     return _lvis(
         root,
@@ -72,7 +91,16 @@ def lvis_dense(root: Path, count: int | None, seed: int) -> Dataset:
 
 
 def soda_a(root: Path, count: int | None, seed: int) -> Dataset:
-    """SODA-A's test split: a JSON file an image, polygons turned into the boxes that enclose them."""
+    """SODA-A's test split: one JSON file an image; each polygon becomes the box that encloses it.
+
+    Args:
+        root: Directory with `Annotations` and `Images`.
+        count: Number of samples, None for all.
+        seed: Seed of the draw.
+
+    Returns:
+        The data set; it asks for all categories in each image.
+    """
     folder = _first_directory(root, "Annotations/test", "test/Annotations", "rawData/test/Annotations")
     images, annotations = [], []
     for number, path in enumerate(sorted(folder.glob("*.json")), start=1):
@@ -87,7 +115,7 @@ def soda_a(root: Path, count: int | None, seed: int) -> Dataset:
             except (KeyError, TypeError, ValueError) as error:
                 raise InvalidInput(f"{path}: an annotation has no polygon of a category: {error}") from error
             box = [*low.tolist(), *(high - low).tolist()]
-            # A crowd takes what is found there out of the count, for every category that it stands for.
+            # A crowd takes the detections on it out of the count, for every category that it stands for.
             for label in [category] if category < len(SODA_CLASSES) else range(len(SODA_CLASSES)):
                 annotations.append(_annotation(number, label + 1, box, crowd=category >= len(SODA_CLASSES)))
     if not images:
@@ -97,7 +125,16 @@ def soda_a(root: Path, count: int | None, seed: int) -> Dataset:
 
 
 def soda_d(root: Path, count: int | None, seed: int) -> Dataset:
-    """SODA-D's test split: COCO annotations; what is marked to be ignored counts neither way, for no category."""
+    """SODA-D's test split: COCO annotations; ignored areas count neither way, for no category.
+
+    Args:
+        root: Directory with `Annotations/test.json` and `Images`.
+        count: Number of samples, None for all.
+        seed: Seed of the draw.
+
+    Returns:
+        The data set; it asks for all categories in each image.
+    """
     path = _first_file(root, "Annotations/test.json", "annotations/test.json", "test.json")
     truth = read_coco(path)
     ignored = {row["id"] for row in truth["categories"] if str(row["name"]).lower() == "ignore"}
@@ -116,7 +153,16 @@ def soda_d(root: Path, count: int | None, seed: int) -> Dataset:
 
 
 def thinobjects(root: Path, count: int | None, seed: int) -> Dataset:
-    """ThinObject-5K's test split: `images/`, `masks/` and `list/test.txt`; the truth of an image is one mask."""
+    """ThinObject-5K's test split: one mask an image.
+
+    Args:
+        root: Directory with `images/`, `masks/` and `list/test.txt`.
+        count: Number of samples, None for all.
+        seed: Seed of the draw.
+
+    Returns:
+        The data set, for the protocol of interactive segmentation.
+    """
     listed = _first_file(root, "list/test.txt")
     names = [Path(line.strip()).stem for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
     names = _draw(names, count, seed)
@@ -132,16 +178,23 @@ def thinobjects(root: Path, count: int | None, seed: int) -> Dataset:
         row["segmentation"] = {"size": list(mask.shape), "counts": encode_rle(mask).decode("ascii")}
         annotations.append(row)
         images.append({"id": number, "file_name": picture.name, "height": mask.shape[0], "width": mask.shape[1]})
-        samples.append(Sample(number, name, Query(), _loader(picture)))
+        samples.append(Sample(number, name, Query(), image_loader(picture)))
     truth = _truth(images, annotations, [{"id": 1, "name": "object"}])
     facts = _facts("list/test.txt", count, seed, len(samples))
     return Dataset("thinobjects", samples, truth, {"object": 1}, facts, interactive=True)
 
 
 def vstar(root: Path, count: int | None, seed: int, with_choices: bool = False) -> Dataset:
-    """V*Bench: a JSON file beside each picture, with a question, its options, the right one first, and where to look.
+    """V*Bench: one JSON file beside each picture, with a question, its options (the right one first) and target boxes.
 
-    with_choices: ask with the options, lettered in an order that follows from the seed, as a language model needs it.
+    Args:
+        root: Directory with `direct_attributes/` and `relative_position/`.
+        count: Number of questions, None for all.
+        seed: Seed of the draw and of the order of the options.
+        with_choices: Ask with the lettered options, as language models need it.
+
+    Returns:
+        The data set, for the protocol of multiple choice.
     """
     files = sorted(path for kind in ("direct_attributes", "relative_position") for path in (root / kind).glob("*.json"))
     if not files:
@@ -161,28 +214,15 @@ def vstar(root: Path, count: int | None, seed: int, with_choices: bool = False) 
         picture = _find_image(root, f"{path.stem}.jpg", path.parent.name)
         name = f"{path.parent.name}/{path.stem}"
         images.append({"id": number, "file_name": f"{name}.jpg"})
-        text = lettered(question, choices, seed, name) if with_choices else question
-        samples.append(Sample(number, name, Query(text), _loader(picture), choices))
+        text = lettered_question(question, choices, seed, name) if with_choices else question
+        samples.append(Sample(number, name, Query(text), image_loader(picture), choices))
     truth = _truth(images, annotations, [{"id": 1, "name": "target"}])
     facts = {**_facts("all questions", count, seed, len(samples)), "asked with choices": with_choices}
     return Dataset("vstar", samples, truth, {"target": 1}, facts)
 
 
-def lettered(question: str, choices: Sequence[str], seed: int, name: str) -> str:
-    """A question with its options in the order in which they are lettered."""
-    lines = [
-        f"({LETTERS[place]}) {choices[index]}" for place, index in enumerate(letter_order(len(choices), seed, name))
-    ]
-    return "\n".join([question, *lines, "Answer with the letter of the right option."])
-
-
-def letter_order(count: int, seed: int, name: str) -> list[int]:
-    """Which choice gets the first letter, the second, and so on; the same for a seed and a question."""
-    return random.Random(f"{seed} {name}").sample(range(count), count)
-
-
 def read_mask(path: Path) -> Mask:
-    """`(h, w)` bool mask of a grey picture: what is brighter than half."""
+    """Read a grey picture as a `(h, w)` bool mask: pixels brighter than half."""
     return np.asarray(cv2.cvtColor(read_image(path), cv2.COLOR_BGR2GRAY) > 127)
 
 
@@ -194,7 +234,7 @@ def _lvis(
     count: int | None,
     seed: int,
 ) -> Dataset:
-    """Samples of one category in one image; an image once, a class at most 3 times, only where all are annotated."""
+    """Samples of one category in one image: an image once, a class at most 3 times, all exhaustively annotated."""
     truth = read_coco(_first_file(root, "lvis_v1_val.json", "annotations/lvis_v1_val.json"))
     rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in truth["annotations"]:
@@ -211,7 +251,11 @@ def _lvis(
     used: set[int] = set()
     chosen: list[tuple[int, int]] = []
     for image, category in candidates:
-        if image not in used and of_class[category] < MOST_OF_ONE_CLASS and len(chosen) < (count or LVIS_TEST_SAMPLES):
+        if (
+            image not in used
+            and of_class[category] < MAX_SAMPLES_OF_CLASS
+            and len(chosen) < (count or LVIS_TEST_SAMPLES)
+        ):
             chosen.append((image, category))
             used.add(image)
             of_class[category] += 1
@@ -223,12 +267,12 @@ def _lvis(
         images.append({"id": number, "file_name": str(file.relative_to(root)), "lvis_image_id": image})
         annotations += [_annotation(number, category, row["bbox"], area=row["area"]) for row in rows[image, category]]
         samples.append(
-            Sample(number, f"{file.stem} {names[category]}", Query(classes=(names[category],)), _loader(file))
+            Sample(number, f"{file.stem} {names[category]}", Query(classes=(names[category],)), image_loader(file))
         )
     categories = [{"id": number, "name": names[number]} for number in sorted(of_class)]
     facts = {
         **_facts("lvis_v1_val.json", count, seed, len(samples)),
-        "rule": f"{rule}; an image once, a class at most {MOST_OF_ONE_CLASS} times, exhaustively annotated",
+        "rule": f"{rule}; an image once, a class at most {MAX_SAMPLES_OF_CLASS} times, exhaustively annotated",
         "candidates": len(candidates),
     }
     made = _truth(images, annotations, categories)
@@ -249,7 +293,7 @@ def _whole_images(
     kept = {row["id"] for row in chosen}
     query = Query(classes=tuple(str(row["name"]) for row in categories))
     truth = _truth(chosen, [row for row in annotations if row["image_id"] in kept], categories)
-    samples = [Sample(row["id"], row["file_name"], query, _loader(root / row["file_name"])) for row in chosen]
+    samples = [Sample(row["id"], row["file_name"], query, image_loader(root / row["file_name"])) for row in chosen]
     return Dataset(name, samples, truth, label_ids(truth, {}), _facts("test split", count, seed, len(samples)))
 
 
@@ -279,16 +323,12 @@ def _truth(
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
-def _loader(path: Path) -> Callable[[], Frame]:
-    return lambda: Frame(read_image(path))
-
-
 def _find_image(root: Path, name: str, *folders: str) -> Path:
     for folder in folders:
         if (root / folder / name).is_file():
             return root / folder / name
-    looked = ", ".join(str(root / folder / name) for folder in folders)
-    raise InvalidInput(f"a picture is missing; looked for {looked}")
+    places = ", ".join(str(root / folder / name) for folder in folders)
+    raise InvalidInput(f"a picture is missing; looked for {places}")
 
 
 def _first_file(root: Path, *names: str) -> Path:

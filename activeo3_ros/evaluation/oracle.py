@@ -1,4 +1,4 @@
-"""The oracle: chooses regions knowing where the objects are. What no policy can be expected to beat by much."""
+"""The oracle chooses regions from the ground truth: an upper bound for policies, in practice."""
 
 from __future__ import annotations
 
@@ -11,27 +11,28 @@ from ..core.query import Query
 from ..core.results import Proposal, Region
 
 LEGIBLE_SIDE_PX = 32.0
-"""From this side on in a crop, half the objects count as seen; a logistic curve in doublings around it."""
+"""Side in a crop at which an object counts half as legible; legibility is logistic in the logarithm of the side."""
 SLOPE = 2.0
+"""Of that curve, a doubling of the side."""
 MARGIN_SHARE = 0.2
-"""What a region should show around an object, as a share of the object's side."""
+"""Margin of a region around an object, as a share of the object's side."""
 SHARES = (1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 8, 1 / 12, 1 / 16)
-"""Widths of the regions it chooses from, as shares of the longer side of the view."""
+"""Sides of the candidate regions, as shares of the longer side of the view."""
 MIN_GAIN = 1e-3
 
 
 class Oracle:
-    """Greedily takes the square region that makes the most objects legible that are not yet. Sees no pixels."""
+    """Greedily takes the square region that adds most legibility over all objects. Uses no pixels."""
 
     def __init__(self) -> None:
-        self.truth: Boxes = np.empty((0, 4))
-        """`(n, 4)` true boxes of the frame that comes next, in source pixels."""
+        self.true_boxes: Boxes = np.empty((0, 4))
+        """`(n, 4)` true boxes of the next frame, in source pixels."""
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         return fit_within(width, height, max_pixels)
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
-        boxes = view.from_source(self.truth)
+        boxes = view.from_source(self.true_boxes)
         if not len(boxes) or not budget.max_regions:
             return Proposal(used_view=False)
         sides = np.sqrt(boxes[:, 2] * boxes[:, 3])

@@ -1,4 +1,4 @@
-"""The figures of a report, as SVG text that stands in an HTML page."""
+"""The figures of a report, as SVG elements for an HTML page."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..core.optional import require_package
 # Okabe and Ito's colours, which stay apart for colour-blind eyes.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 DASHED = ("oracle",)
-"""Drawn dashed: not a method that anyone could use."""
+"""Drawn dashed: methods that need the ground truth."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One method at one budget."""
+    """One method at one budget: its cost `x`, its quality `y`, the bounds of the 95 % interval."""
 
     x: float
     y: float
@@ -29,7 +29,16 @@ class Point:
 
 
 def curve(lines: Mapping[str, Sequence[Point]], x_label: str, y_label: str) -> str:
-    """Quality against what was spent, one line for each method with its 95 % intervals."""
+    """Plot quality against cost, one line for each method with its 95 % intervals.
+
+    Args:
+        lines: Points by the name of the method.
+        x_label: Label of the cost.
+        y_label: Label of the quality.
+
+    Returns:
+        An `<svg>` element.
+    """
     figure, axes = _figure()
     for colour, (name, points) in zip(_colours(len(lines)), lines.items(), strict=True):
         ordered = sorted(points, key=lambda point: point.x)
@@ -50,7 +59,14 @@ def curve(lines: Mapping[str, Sequence[Point]], x_label: str, y_label: str) -> s
 
 
 def distribution(times_ms: Mapping[str, Sequence[float]]) -> str:
-    """How long frames took: for each method the share of frames that took at most so long."""
+    """Plot the cumulative distribution of latency, one line for each method.
+
+    Args:
+        times_ms: Milliseconds of each frame, by method.
+
+    Returns:
+        An `<svg>` element.
+    """
     figure, axes = _figure()
     for colour, (name, values) in zip(_colours(len(times_ms)), times_ms.items(), strict=True):
         ordered = np.sort(np.asarray(values, float))
@@ -82,7 +98,7 @@ def _figure() -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
-    """The `<svg>` element, the same bytes for the same figure, its text as text."""
+    """The `<svg>` element: the same bytes for the same figure, text as text."""
     matplotlib = require_package("matplotlib", "to draw the curves of a report")
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "activeo3", "svg.fonttype": "none"}):

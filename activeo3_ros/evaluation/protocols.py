@@ -1,16 +1,16 @@
-"""How a method is run on a sample: through the loop, or through the protocol of interactive segmentation."""
+"""Protocols: how a method runs on a sample, through the loop or through interactive segmentation."""
 
 from __future__ import annotations
 
 import time
 from typing import Any, Protocol
 
-from ..codecs.result_json import result_to_dict
-from ..core import Box, Budget, Cost, Frame, InvalidInput, Query, Result, Status
+from ..core import Box, Budget, Cost, Frame, InvalidInput, Query, Result
 from ..presets import SENSING_TYPES
 from .datasets import Dataset, Sample
-from .ground_truth_masks import true_mask
-from .interactive import Corrector, ErrorOracle, GrabCutCorrector, SamCorrector, interact
+from .ground_truth_masks import decode_segmentation
+from .interactive_segmentation import Corrector, ErrorOracle, GrabCutCorrector, SamCorrector, interact
+from .item_files import result_to_item
 from .methods import Method
 from .oracle import Oracle
 
@@ -19,21 +19,44 @@ class Runner(Protocol):
     """The loaded models of methods that differ in their budget only."""
 
     def check(self, query: Query, budget: Budget) -> None:
-        """Raises UnsupportedQuery if the models do not understand the query."""
+        """Check that the models understand a query.
+
+        Raises:
+            UnsupportedQuery: They do not.
+        """
 
     def run(self, frame: Frame, sample: Sample, dataset: Dataset, budget: Budget) -> dict[str, Any]:
-        """What goes into the file of results of a sample."""
+        """Run the models on a sample.
+
+        Args:
+            frame: The decoded frame of the sample.
+            sample: Its query and id.
+            dataset: The ground truth, for oracles alone.
+            budget: The budget of the method.
+
+        Returns:
+            The item of the sample, as `result_to_item` makes it.
+        """
 
 
-def make_runner(method: Method, dataset: Dataset, sam: str) -> Runner:
-    """Load the models of a method. sam: directory of SAM's weights for interactive segmentation, "" for GrabCut."""
+def make_runner(method: Method, dataset: Dataset, sam_weights: str) -> Runner:
+    """Load the models of a method.
+
+    Args:
+        method: Its preset is built; its budget is not used.
+        dataset: Chooses the protocol.
+        sam_weights: Directory of SAM's weights for interactive segmentation, "" for GrabCut.
+
+    Returns:
+        A runner for all methods with the same models.
+    """
     if dataset.interactive:
-        return InteractiveRunner(method, SamCorrector(sam) if sam else GrabCutCorrector())
+        return InteractiveRunner(method, SamCorrector(sam_weights) if sam_weights else GrabCutCorrector())
     return PerceptionRunner(method)
 
 
 class PerceptionRunner:
-    """Runs the loop; only the oracle gets to see the truth."""
+    """Runs the loop; only the oracle gets the ground truth."""
 
     def __init__(self, method: Method) -> None:
         self._perception = method.preset.build()
@@ -46,23 +69,23 @@ class PerceptionRunner:
 
     def run(self, frame: Frame, sample: Sample, dataset: Dataset, budget: Budget) -> dict[str, Any]:
         if self._oracle is not None:
-            self._oracle.truth = dataset.boxes(sample.id)
-        return item_of(sample, self._perception.perceive(frame, sample.query, budget))
+            self._oracle.true_boxes = dataset.boxes(sample.id)
+        return result_to_item(sample, self._perception.perceive(frame, sample.query, budget))
 
 
 class InteractiveRunner:
-    """Runs a policy alone: what it marks is corrected by clicks."""
+    """Runs a policy alone: clicks correct the mask in the regions that it marks."""
 
     def __init__(self, method: Method, corrector: Corrector) -> None:
         self._policy = ErrorOracle() if method.oracle else method.preset.sensing.build(SENSING_TYPES)
         self._corrector = corrector
 
     def check(self, query: Query, budget: Budget) -> None:
-        """Whether a policy understands the question shows with the first picture."""
+        """Check nothing: a policy that does not understand the question raises with the first frame."""
 
     def run(self, frame: Frame, sample: Sample, dataset: Dataset, budget: Budget) -> dict[str, Any]:
         row = dataset.annotations[sample.id][0]
-        truth = true_mask(row["segmentation"], frame.height, frame.width)
+        truth = decode_segmentation(row["segmentation"], frame.height, frame.width)
         if truth is None:
             raise InvalidInput(f"{sample.name}: has no mask")
         start = time.perf_counter()
@@ -70,16 +93,4 @@ class InteractiveRunner:
         timings = {"total": (time.perf_counter() - start) * 1e3}
         cost = Cost(views=1 + len(regions), pixels=frame.width * frame.height)
         result = Result(frame.width, frame.height, sample.query, regions=tuple(regions), timings_ms=timings, cost=cost)
-        return {**item_of(sample, result), "ious": ious}
-
-
-def item_of(sample: Sample, result: Result) -> dict[str, Any]:
-    """The content of a file of results."""
-    found = {"sample": sample.id, **result_to_dict(result, sample.name), "message": result.status_message}
-    found["cost"]["calls"] = result.cost.calls
-    return found
-
-
-def failed_item(sample: Sample, error: Exception) -> dict[str, Any]:
-    """For a frame that cannot be read."""
-    return item_of(sample, Result(0, 0, sample.query, Status.FAILED, str(error)))
+        return {**result_to_item(sample, result), "ious": ious}

@@ -1,10 +1,13 @@
-"""What the paper reports (ACTIVE-o3, arXiv 2505.21457), to stand beside what is measured here. Never mixed with it."""
+"""Published numbers of ACTIVE-o3 (arXiv 2505.21457), shown beside ours and never mixed with them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from .scoring import Estimate, MethodScores
 
 PUBLISHED = "published (arXiv 2505.21457)"
 MEASURED = "measured here"
@@ -12,7 +15,7 @@ MEASURED = "measured here"
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One line of a table: a method's numbers as they are printed, and who measured them."""
+    """One line of the table: a method, its numbers as they are printed, and their origin."""
 
     method: str
     numbers: Mapping[str, str]
@@ -20,9 +23,11 @@ class PublishedRow:
 
     @property
     def is_published(self) -> bool:
+        """Whether the numbers are the paper's."""
         return self.origin == PUBLISHED
 
     def to_json(self) -> dict[str, Any]:
+        """The line as an object for JSON."""
         return {"method": self.method, **self.numbers, "origin": self.origin}
 
 
@@ -43,3 +48,29 @@ ROWS: dict[str, tuple[PublishedRow, ...]] = {
     ),
 }
 """By benchmark; APs and ARs in percent, mIoU by zoom budget. The paper has no row for the others."""
+
+
+def beside_published(
+    scores: Sequence[MethodScores], published: Sequence[PublishedRow], columns: Sequence[tuple[str, str]]
+) -> list[PublishedRow]:
+    """Append our rows to the published ones.
+
+    Args:
+        scores: Our scores.
+        published: Rows of the paper.
+        columns: Published metrics, each with ours that stands under it.
+
+    Returns:
+        All rows, each with its origin; none if nothing was published.
+    """
+    if not published:
+        return []
+    numbers = [{theirs: as_printed(theirs, s.quality[ours]) for theirs, ours in columns} for s in scores]
+    return [*published, *(PublishedRow(s.method.id, row, MEASURED) for s, row in zip(scores, numbers, strict=True))]
+
+
+def as_printed(metric: str, value: Estimate) -> str:
+    """Format a number as the paper prints it: APs and ARs in percent, IoUs as they are."""
+    if not math.isfinite(value.value):
+        return "n/a"
+    return f"{100 * value.value:.1f}" if metric.startswith("A") else f"{value.value:.3f}"

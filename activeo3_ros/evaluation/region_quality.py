@@ -1,4 +1,4 @@
-"""How good the regions are that a policy chooses, whatever the task model then makes of them."""
+"""Quality of a policy's regions, independent of the task model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ import numpy.typing as npt
 from ..core.geometry import Boxes, iou, mask_of, share_inside
 
 COVERED_SHARE = 0.5
-"""An object is covered when at least this share of its box lies in one region."""
+"""An object is covered if at least this share of its box lies in one region."""
 
 
 @dataclass(frozen=True)
 class RegionQuality:
-    """Of one frame. covered of objects: how many lie in a region. purity: share of the regions' pixels on objects.
+    """Quality of the regions of one frame, NaN where there is nothing to measure.
 
-    overlap: mean IoU of two regions. NaN where there is nothing to measure.
+    Attributes:
+        covered: Number of objects that lie in a region.
+        objects: Number of objects.
+        purity: Share of the regions' pixels that lie on objects.
+        overlap: Mean IoU of two regions.
     """
 
     covered: int
@@ -28,7 +32,15 @@ class RegionQuality:
 
 
 def region_quality(regions: npt.ArrayLike, objects: npt.ArrayLike) -> RegionQuality:
-    """`regions` `(k, 4)` and `objects` `(n, 4)` in source pixels."""
+    """Measure the regions of one frame.
+
+    Args:
+        regions: `(k, 4)` boxes `x, y, width, height` in source pixels.
+        objects: `(n, 4)` true boxes in source pixels.
+
+    Returns:
+        Their coverage, purity and overlap.
+    """
     regions = np.asarray(regions, np.float64).reshape(-1, 4)
     objects = np.asarray(objects, np.float64).reshape(-1, 4)
     inside = share_inside(objects, regions)

@@ -1,4 +1,4 @@
-"""From the files of a run to its numbers: quality, regions and cost of each method, with intervals, and differences."""
+"""Scores of each method from the items of a run: quality, quality of the regions, cost, with confidence intervals."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..codecs import rle as masks
+from ..codecs.rle import Mask, decode_rle
 from ..core.geometry import Boxes, iou
 from .datasets import Dataset
-from .ground_truth_masks import true_mask
-from .interactive import ZOOMS
+from .ground_truth_masks import decode_segmentation
+from .interactive_segmentation import ZOOMS
+from .item_files import read_items
 from .methods import Method
 from .metrics import (
     AREAS,
@@ -28,39 +29,52 @@ from .metrics import (
     draw_images,
     interval,
 )
-from .multiple_choice import chosen_option
-from .official_datasets import letter_order
+from .multiple_choice import chosen_option, letter_order
 from .region_quality import region_quality
-from .work import read_items
 
 Items = list[dict[str, Any]]
 RESAMPLED_AREAS = {name: AREAS[name] for name in ("all", "tiny", "small")}
 """The sizes of objects whose numbers get an interval."""
 
 ACCURACY = "accuracy"
-"""The metric of questions: the share that was answered right."""
-CORRECTED = "mIoU at zoom budget"
-"""The metrics of interactive segmentation, with the number of zooms behind."""
+"""The metric of multiple choice: the share of right answers."""
+CORRECTED_IOU = "mIoU at zoom budget"
+"""The metrics of interactive segmentation; the number of zooms follows."""
+MASK_IOU = "mask mIoU"
+"""The metric of masks beside detections."""
+FOUND_IOU = 0.5
+"""An object counts as found in a frame from this overlap on."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and its 95 % bootstrap interval; NaN where there is nothing to judge by."""
+    """A number and its 95 % bootstrap interval; NaN where the ground truth has no object to judge by."""
 
     value: float
     low: float = math.nan
     high: float = math.nan
 
     def to_json(self) -> list[float | None]:
-        """`[value, low, high]`, None for what does not exist."""
+        """`[value, low, high]`, None for a number that does not exist."""
         return [None if not math.isfinite(x) else round(x, 9) for x in (self.value, self.low, self.high)]
 
 
 @dataclass(frozen=True)
 class MethodScores:
-    """All about one method. replicates: bootstrap values by metric, to be paired with those of other methods.
+    """The scores of one method.
 
-    frame_recall: share of the objects of each sample that were found at IoU 0.5, NaN where there are none.
+    Attributes:
+        method: The method.
+        quality: Metrics by name.
+        by_category: Value of each category, by metric.
+        regions: `coverage`, `purity` and `overlap` of the regions.
+        cost: Means a frame (`views`, `pixels`, `tokens`, `calls`), and `ms_p50` and `ms_p95`, milliseconds a frame.
+        failed: Number of failed frames.
+        coarse: Number of frames whose deadline stopped the zooming.
+        unscored: Number of detections without a score.
+        unknown_labels: How often each label occurs that is no category.
+        replicates: Bootstrap values by metric, paired with those of the other methods.
+        frame_recall: Share of the objects of each sample that were found at IoU 0.5, NaN where there are none.
     """
 
     method: Method
@@ -76,21 +90,6 @@ class MethodScores:
     frame_recall: list[float]
 
 
-@dataclass(frozen=True)
-class Difference:
-    """How much better `a` is than `b` in one metric, over the same resampled images."""
-
-    a: str
-    b: str
-    metric: str
-    estimate: Estimate
-
-    @property
-    def is_clear(self) -> bool:
-        """Whether the interval excludes zero."""
-        return self.estimate.low > 0 or self.estimate.high < 0
-
-
 def score(
     out: Path,
     dataset: Dataset,
@@ -99,7 +98,22 @@ def score(
     seed: int,
     max_detections: int = MAX_DETECTIONS[-1],
 ) -> list[MethodScores]:
-    """The numbers of every method, from the files of a complete run."""
+    """Score the items of a complete run.
+
+    Args:
+        out: Directory of the results.
+        dataset: The data set of the run.
+        methods: Methods to score.
+        replicates: Number of bootstrap replicates.
+        seed: Seed of the bootstrap.
+        max_detections: Detections that count, of one category in one image.
+
+    Returns:
+        The scores in the order of the methods.
+
+    Raises:
+        InvalidInput: An item is missing or damaged.
+    """
     draws = draw_images(len(dataset.truth["images"]), replicates, seed)
     return [_score_method(read_items(out, dataset, m), dataset, m, draws, max_detections) for m in methods]
 
@@ -123,7 +137,7 @@ def _score_method(
         quality[name] = Estimate(quality[name].value, *interval(drawn))
     mask_ious = _mask_ious(items, dataset)
     if mask_ious is not None:
-        quality["mask mIoU"], resampled["mask mIoU"] = _mean(mask_ious, draws)
+        quality[MASK_IOU], resampled[MASK_IOU] = _mean(mask_ious, draws)
     by_category = {str(name): scores.by_category(name) for name in (MetricName("AP"), MetricName("AR"))}
     return MethodScores(
         method=method,
@@ -141,7 +155,7 @@ def _score_method(
 
 
 def _score_answers(items: Items, dataset: Dataset, method: Method, draws: npt.NDArray[np.intp]) -> MethodScores:
-    """How often the right choice was meant; no answer, and one that fits several choices, count as wrong."""
+    """The share of right answers; no answer, and an answer that fits several choices, count as wrong."""
     right = []
     for item, sample in zip(items, dataset.samples, strict=True):
         order = letter_order(len(sample.choices), int(dataset.facts["subset_seed"]), sample.name)
@@ -160,11 +174,11 @@ def _score_answers(items: Items, dataset: Dataset, method: Method, draws: npt.ND
 
 
 def _score_corrections(items: Items, dataset: Dataset, method: Method, draws: npt.NDArray[np.intp]) -> MethodScores:
-    """The mean IoU of the masks after 0 to 3 zooms; a picture that failed has none, which is 0."""
+    """The mean IoU of the masks after 0 to 3 zooms; 0 for a frame that failed."""
     quality, replicates = {}, {}
     for zooms in range(ZOOMS + 1):
         values = np.array([item["ious"][zooms] if item["status"] != "failed" else 0.0 for item in items])
-        name = f"{CORRECTED} {zooms}"
+        name = f"{CORRECTED_IOU} {zooms}"
         quality[name], replicates[name] = _mean(values, draws)
     last = [item["ious"][-1] if item["status"] != "failed" else 0.0 for item in items]
     return _without_detections(items, dataset, method, draws, quality, replicates, last)
@@ -194,19 +208,18 @@ def _without_detections(
     )
 
 
-def compare(a: MethodScores, b: MethodScores, metric: str) -> Difference:
-    """The paired difference a - b: both are resampled over the same images."""
-    change = Estimate(
-        a.quality[metric].value - b.quality[metric].value, *interval(a.replicates[metric] - b.replicates[metric])
-    )
-    return Difference(a.method.id, b.method.id, metric, change)
-
-
 def predictions_of(items: Items, label_ids: Mapping[str, int]) -> tuple[list[dict[str, Any]], int, dict[str, int]]:
-    """COCO results; how many have no score of their own; how often each label occurs that is no category.
+    """Convert items to COCO results.
 
-    A result that failed has found nothing, whatever else it holds. A score that does not exist is not invented: such
+    A failed item has no detections, whatever else it holds. A score that does not exist is not invented: such
     detections rank after those that have one.
+
+    Args:
+        items: The items of a method.
+        label_ids: The category of each label, in lower case.
+
+    Returns:
+        COCO results; how many have no score of their own; how often each label occurs that is no category.
     """
     rows: list[dict[str, Any]] = []
     unscored, unknown = 0, Counter[str]()
@@ -229,7 +242,7 @@ def predictions_of(items: Items, label_ids: Mapping[str, int]) -> tuple[list[dic
 
 
 def boxes_of(found: Sequence[Mapping[str, float]]) -> Boxes:
-    """`(n, 4)` boxes of the regions or detections of an item."""
+    """`(n, 4)` boxes `x, y, width, height` of the regions or detections of an item, in source pixels."""
     return np.array([[row["x"], row["y"], row["width"], row["height"]] for row in found], np.float64).reshape(-1, 4)
 
 
@@ -258,7 +271,7 @@ def _mean(values: npt.NDArray[np.float64], draws: npt.NDArray[np.intp]) -> tuple
 
 
 def _cost(items: Items) -> dict[str, float]:
-    """Means a frame, and how long a frame took, in milliseconds."""
+    """Means a frame, and percentiles of the time of a frame in milliseconds."""
     times = [item["timings_ms"]["total"] for item in items if "total" in item["timings_ms"]]
     mean = {
         name: float(np.mean([item["cost"][name] for item in items])) for name in ("views", "pixels", "tokens", "calls")
@@ -270,7 +283,7 @@ def _cost(items: Items) -> dict[str, float]:
 def _mask_ious(items: Items, dataset: Dataset) -> npt.NDArray[np.float64] | None:
     """For each image the mean over its true masks of the IoU with the best found one of that category.
 
-    None where the truth has no masks, or was asked for none.
+    None where the results have no masks.
     """
     if not any(item["masks"] for item in items):
         return None
@@ -278,7 +291,8 @@ def _mask_ious(items: Items, dataset: Dataset) -> npt.NDArray[np.float64] | None
     for item in items:
         ious = []
         for row in dataset.annotations.get(item["sample"], []):
-            true = None if row.get("iscrowd") else true_mask(row.get("segmentation"), item["height"], item["width"])
+            segmentation = None if row.get("iscrowd") else row.get("segmentation")
+            true = decode_segmentation(segmentation, item["height"], item["width"])
             if true is None:
                 continue
             candidates = [m for m in item["masks"] if dataset.label_ids.get(m["label"].lower()) == row["category_id"]]
@@ -287,9 +301,9 @@ def _mask_ious(items: Items, dataset: Dataset) -> npt.NDArray[np.float64] | None
     return np.array(means)
 
 
-def _mask_iou(true: masks.Mask, found: Mapping[str, Any]) -> float:
-    """Of a mask of the whole image with one that covers a box of whole pixels."""
-    part = masks.decode_rle(found["counts"].encode("ascii"), *found["size"])
+def _mask_iou(true: Mask, found: Mapping[str, Any]) -> float:
+    """IoU of a mask of the whole image with a mask that covers a box of whole pixels."""
+    part = decode_rle(found["counts"].encode("ascii"), *found["size"])
     x, y = round(found["x"]), round(found["y"])
     under = true[y : y + part.shape[0], x : x + part.shape[1]]
     shared = int((under & part[: under.shape[0], : under.shape[1]]).sum())
@@ -298,7 +312,7 @@ def _mask_iou(true: masks.Mask, found: Mapping[str, Any]) -> float:
 
 
 def _recall_by_frame(items: Items, dataset: Dataset) -> list[float]:
-    """Which frames are worst and best; a found object is one with a box of its category at IoU 0.5."""
+    """The share of the objects of each frame that have a detection of their category at IoU 0.5."""
     recalls = []
     for item in items:
         rows = [row for row in dataset.annotations.get(item["sample"], []) if not row.get("iscrowd")]
@@ -307,6 +321,6 @@ def _recall_by_frame(items: Items, dataset: Dataset) -> list[float]:
         for row in rows:
             same = [f for f in found if dataset.label_ids.get(f["label"].lower()) == row["category_id"]]
             overlaps = iou([row["bbox"]], boxes_of(same))
-            hits += bool(overlaps.size and overlaps.max() >= 0.5)
+            hits += bool(overlaps.size and overlaps.max() >= FOUND_IOU)
         recalls.append(hits / len(rows) if rows else math.nan)
     return recalls

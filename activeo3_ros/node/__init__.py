@@ -1,5 +1,17 @@
-"""The ROS 2 node: lifecycle, cameras, parameters, messages and diagnostics around the core loop.
+"""The ROS 2 side: lifecycle node, cameras, scheduling, parameters, messages, diagnostics; bag player and recorder.
 
-`perception_node` wires topics and publishes; `worker` and `accounting` know no ROS; `conversions` and `messages` turn
-ROS messages into what the core takes and back; `parameters` is the one table of every parameter.
+The way of a frame in eight hops, each in a module of its name and none back into the node:
+
+    camera_input      CameraInput        receives the serialized image and passes it on
+    scheduler         Scheduler          counts it, or drops it while the gate is closed
+    frame_queue       LatestFrameQueue   holds it until its camera's turn; a later frame replaces it
+    model_pool        WorkerThread       takes it, in a thread that has the models
+    frame_processor   FrameProcessor     calls the three that follow, then counts how the frame ended
+    frame_decoder     FrameDecoder       message to frame (`codecs.image_message`)
+    core.loop         ActivePerception   frame to result
+    result_publisher  ResultPublisher    result to messages on the camera's topics (`codecs.result_message`)
+
+`perception_node` declares the `parameters`, connects these parts and publishes `diagnostics`. The steps from
+`scheduler` to `frame_processor`, with `jobs`, `query_loader` and `frame_counters`, import no ROS and are tested without
+it. What needs no ROS and is no scheduling belongs into a lower folder.
 """

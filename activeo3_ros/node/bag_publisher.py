@@ -1,4 +1,4 @@
-"""Publishes a bag on its topics in the rhythm of its recording, for where there is no `ros2 bag`."""
+"""Publishes a bag on its topics in the rhythm of its recording, where there is no `ros2 bag`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .message_types import message_class
 
 NODE_NAME = "activeo3_player"
 STEP_S = 0.05
-"""How long it sleeps at most before it looks again whether it was paused or interrupted."""
+"""Seconds after which a wait checks again for a pause or an interruption."""
 DEPTH = 10
 
 
@@ -32,7 +32,17 @@ class BagPublisher(Node):
     """Publishes messages as they are in the bag, on topics of their names; `~/pause` stops and goes on."""
 
     def __init__(self, bag: Bag, topics: Sequence[str], pacer: Pacer, clock_hz: float) -> None:
-        """clock_hz: how often to publish `/clock`, 0 for never. Raises InvalidInput if no type is installed."""
+        """Create the publishers.
+
+        Args:
+            bag: The bag that has the messages.
+            topics: The topics to publish.
+            pacer: The bag's time.
+            clock_hz: Rate of `/clock`, 0 for never.
+
+        Raises:
+            InvalidInput: None of the topics' types is installed.
+        """
         super().__init__(NODE_NAME)
         self._bag = bag
         self._pacer = pacer
@@ -42,7 +52,7 @@ class BagPublisher(Node):
         for topic in topics:
             kind = bag.topics[topic].type
             try:
-                self._outputs[topic] = self.create_publisher(message_class(kind), topic, _quality(topic))
+                self._outputs[topic] = self.create_publisher(message_class(kind), topic, _qos(topic))
             except (ImportError, AttributeError, ValueError):
                 self.left_out[topic] = kind or "an unknown type"
         if not self._outputs:
@@ -53,11 +63,11 @@ class BagPublisher(Node):
 
     @property
     def topics(self) -> list[str]:
-        """What is published."""
+        """The topics that are published."""
         return list(self._outputs)
 
-    def wait_for_listeners(self, timeout_s: float) -> bool:
-        """Whether every topic had a subscriber within the time."""
+    def wait_for_subscribers(self, timeout_s: float) -> bool:
+        """Whether every topic had a subscriber within `timeout_s` seconds."""
         waiting = threading.Event()
         for _ in range(max(1, round(timeout_s / STEP_S))):
             if all(output.get_subscription_count() for output in self._outputs.values()):
@@ -66,25 +76,33 @@ class BagPublisher(Node):
         return False
 
     def publish(self, entries: Sequence[Entry], show: Callable[[int], None]) -> int:
-        """Publish all messages once, each at its time; how many could not be read. show: called with the number out."""
+        """Publish all messages once, each at its time.
+
+        Args:
+            entries: Messages in the order of their times; at least one.
+            show: Called with the number of messages done after each.
+
+        Returns:
+            How many could not be read.
+        """
         damaged = 0
         waiting = threading.Event()
         self._pacer.start_at(entries[0].log_time_ns)
         for number, entry in enumerate(entries, start=1):
             while rclpy.ok() and (wait_s := self._pacer.wait_s(entry.log_time_ns)) > 0:
                 waiting.wait(min(wait_s, STEP_S, self._clock_step_s))
-                self._tell_time()
+                self._publish_clock()
             if not rclpy.ok():
                 break
             try:
                 self._outputs[entry.topic].publish(self._bag.read(entry))
             except DamagedMessage:
                 damaged += 1
-            self._tell_time()
+            self._publish_clock()
             show(number)
         return damaged
 
-    def _tell_time(self) -> None:
+    def _publish_clock(self) -> None:
         if self._clock is not None:
             seconds, nanoseconds = divmod(self._pacer.bag_time_ns(), 1_000_000_000)
             self._clock.publish(Clock(clock=Time(sec=int(seconds), nanosec=int(nanoseconds))))
@@ -107,11 +125,17 @@ def ros_context() -> Iterator[None]:
 
 
 def run(node: BagPublisher, play: Callable[[], None], toggle: Callable[[], None] | None) -> None:
-    """Play while services are answered; toggle: called for each line that a person enters on a terminal."""
+    """Play while services are answered.
+
+    Args:
+        node: Answers the services.
+        play: Publishes the bag; ROS is shut down when it returns.
+        toggle: Called for each line that a person enters on a terminal.
+    """
     spinning = threading.Thread(target=_spin, args=(node,), daemon=True)
     spinning.start()
     if toggle is not None and sys.stdin.isatty():
-        threading.Thread(target=_listen, args=(toggle,), daemon=True).start()
+        threading.Thread(target=_read_terminal, args=(toggle,), daemon=True).start()
     try:
         play()
     finally:
@@ -126,12 +150,12 @@ def _spin(node: Node) -> None:
         pass
 
 
-def _listen(toggle: Callable[[], None]) -> None:
+def _read_terminal(toggle: Callable[[], None]) -> None:
     for _ in sys.stdin:
         toggle()
 
 
-def _quality(topic: str) -> QoSProfile:
-    """Reliable, which serves every subscriber; what is published once must reach those who come later too."""
+def _qos(topic: str) -> QoSProfile:
+    """Reliable, which serves every subscriber; static messages reach later subscribers too."""
     durability = DurabilityPolicy.TRANSIENT_LOCAL if topic.endswith("_static") else DurabilityPolicy.VOLATILE
     return QoSProfile(depth=DEPTH, durability=durability)

@@ -1,7 +1,7 @@
-"""What `/diagnostics` says: one status for the node and one for each camera.
+"""Builds the statuses of `/diagnostics`: one for the node and one for each camera.
 
-OK: frames are looked at. WARN: results come, but not as they should. ERROR: nothing that comes out, or nothing coming
-out, can be relied on. STALE: nothing is looked at because the node is not active, or a model is still loading.
+OK: frames are perceived. WARN: results come, with faults. ERROR: no usable result comes. STALE: no frame is perceived,
+because the node is not active or a model is still loading.
 """
 
 from __future__ import annotations
@@ -25,14 +25,28 @@ OK, WARN, ERROR, STALE = (
 )
 
 SILENT_S = 3.0
-"""A camera that sent nothing for this long is reported."""
+"""Seconds without an image after which a camera is reported."""
 FUTURE_S = 0.1
-"""Stamps further ahead of the node's clock than this mean that two clocks disagree."""
+"""Seconds that a stamp may be ahead of the node's clock before two clocks count as disagreeing."""
 
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What the node's status is made of. error: why models could not be loaded, "" if they could."""
+    """The values behind the node's status.
+
+    Attributes:
+        state: Label of the lifecycle state.
+        enabled: Whether `~/enable` lets frames in.
+        loading_s: Seconds since models began to load, 0 while none do.
+        error: Why models could not be loaded, "" if they could.
+        facts: Further keys and values: preset, models, device, query, memory.
+        counts: Frames of all cameras since the node started.
+        before: The counts at the last report, `seconds` ago.
+        seconds: Time since the last report.
+        latencies: Milliseconds of each stage.
+        hung_threads: Sets of models that hang and still hold their memory.
+        last_error: Why the last frame or transition failed.
+    """
 
     state: str
     enabled: bool
@@ -49,12 +63,20 @@ class NodeReport:
 
 @dataclass(frozen=True)
 class CameraReport:
-    """What a camera's status is made of. before: the counts at the last report, `seconds` ago.
+    """The values behind a camera's status.
 
-    lost: messages that the middleware says it lost. missing: those that were sent and never received, None where nobody
-    knows. publishers: the nodes whose messages should come in. silent_s: seconds since its newest message, NaN before
-    the first. ahead_s: seconds that its newest stamp is ahead of the node's clock, negative for an age, NaN without a
-    stamp.
+    Attributes:
+        camera: Name of the camera.
+        topic: Full name of its image topic.
+        working: Whether the node is active and enabled.
+        counts: Its frames since the node started.
+        before: The counts at the last report, `seconds` ago.
+        seconds: Time since the last report.
+        lost: Messages that the middleware reported as lost.
+        missing: Messages that were sent and never received, None where that is unknown.
+        publishers: Full names of the nodes that publish compatibly on the topic.
+        silent_s: Seconds since its newest message, NaN before the first.
+        ahead_s: Seconds that its newest stamp is ahead of the node's clock, negative for an age, NaN without a stamp.
     """
 
     camera: str
@@ -71,7 +93,13 @@ class CameraReport:
 
 
 def node_status(name: str, hardware_id: str, report: NodeReport) -> DiagnosticStatus:
-    """The status of the node: its models, its query, its counts and latencies."""
+    """Build the status of the node: its models, query, counts and latencies.
+
+    Args:
+        name: Full name of the node without the leading slash.
+        hardware_id: Identifies the machine.
+        report: The values.
+    """
     level, message = _node_level(report)
     values = {
         "state": report.state,
@@ -87,7 +115,13 @@ def node_status(name: str, hardware_id: str, report: NodeReport) -> DiagnosticSt
 
 
 def camera_status(name: str, hardware_id: str, report: CameraReport) -> DiagnosticStatus:
-    """The status of one camera: whether it comes in, and what becomes of it."""
+    """Build the status of one camera: its images, counts and rates.
+
+    Args:
+        name: Full name of the node without the leading slash.
+        hardware_id: Identifies the machine.
+        report: The values.
+    """
     level, message = _camera_level(report)
     received = report.counts.received - report.before.received
     values = {
@@ -105,7 +139,7 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
 
 
 def model_facts(perception: ActivePerception) -> dict[str, str]:
-    """Which models run, and where: each on the `device` that it, or its `engine`, names, else on the CPU."""
+    """The models by role and their devices: the `device` that a model, or its `engine`, names, else the CPU."""
     models: dict[str, object] = {"sensing": perception.sensing, "task": perception.task}
     if perception.segmenter is not None:
         models["segmenter"] = perception.segmenter
@@ -164,9 +198,9 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     if not report.working:
         return STALE, "not looked at"
     if math.isnan(report.silent_s):
-        return WARN, f"nothing has come on {report.topic} yet{_who_is_silent(report)}"
+        return WARN, f"nothing has come on {report.topic} yet{_silent_publishers(report)}"
     if report.silent_s > SILENT_S:
-        return WARN, f"nothing has come on {report.topic} for {report.silent_s:.1f} s{_who_is_silent(report)}"
+        return WARN, f"nothing has come on {report.topic} for {report.silent_s:.1f} s{_silent_publishers(report)}"
     done = _steps(report.counts, report.before, "processed")
     rejected, failed = (
         _steps(report.counts, report.before, "rejected"),
@@ -185,7 +219,7 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     return OK, f"{_rate(done, report.seconds)} frames a second"
 
 
-def _who_is_silent(report: CameraReport) -> str:
+def _silent_publishers(report: CameraReport) -> str:
     if not report.publishers:
         return "; nobody is known to publish it"
     return f"; {', '.join(report.publishers)} publishes it"

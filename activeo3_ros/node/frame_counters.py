@@ -1,4 +1,4 @@
-"""What became of every frame, and how long things took. Knows no ROS."""
+"""Counts the disposition of every frame, lost messages, and the latency of each stage. Knows no ROS."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from enum import Enum
 import numpy as np
 
 WINDOW = 200
-"""Samples that a distribution of latency is taken over."""
+"""Number of the newest samples in a distribution of latencies."""
 
 
 class FrameDisposition(Enum):
-    """What a frame that was received ended as. Every received frame ends as exactly one of these."""
+    """How a received frame ended. Every received frame ends as exactly one of these."""
 
     PROCESSED = "processed"
     """Perceived, completely or coarsely, and published."""
     REPLACED = "replaced"
-    """Never taken up: a newer frame of the same camera came while it waited."""
+    """Not perceived: a newer frame of the same camera came while it waited."""
     STALE = "stale"
-    """Never taken up: older than `max_frame_age`, or still waiting when the gate was closed."""
+    """Not perceived: older than `max_frame_age`, or still waiting when the gate was closed."""
     FAILED = "failed"
-    """Taken up, but perception failed, hung or was stopped."""
+    """Perception failed, hung or was stopped, or the result could not be published."""
     REJECTED = "rejected"
     """The message was malformed or of an encoding or size that is not supported."""
 
@@ -64,14 +64,15 @@ class FrameCounters:
         self._counts = {camera: Counts() for camera in cameras}
 
     def receive(self, camera: str) -> None:
-        """A frame came in and waits for its turn."""
+        """Count a frame that waits for its turn."""
         self._add(camera, received=1, pending=1)
 
-    def settle(self, camera: str, fate: FrameDisposition) -> None:
-        """A pending frame met its fate."""
-        self._add(camera, pending=-1, **{fate.value: 1})
+    def settle(self, camera: str, disposition: FrameDisposition) -> None:
+        """Count how a pending frame ended."""
+        self._add(camera, pending=-1, **{disposition.value: 1})
 
     def counts(self, camera: str) -> Counts:
+        """The counts of one camera."""
         with self._lock:
             return self._counts[camera]
 
@@ -82,25 +83,32 @@ class FrameCounters:
 
 
 class Gaps:
-    """Messages that were sent and never received, from the numbers that their senders gave them.
+    """Counts messages that were sent and never received, by the sequence numbers of their publishers.
 
-    Lost on the way, or overwritten in a queue before anybody took them out: nobody tells the receiver of the latter.
+    They were lost on the way, or overwritten in the queue of the middleware, which does not report that.
+
+    Attributes:
+        missing: Their number; None as long as no message came with a sequence number.
     """
 
     MAX_SENDERS = 16
 
     def __init__(self) -> None:
         self.missing: int | None = None
-        """None as long as no message came with a number."""
         self._newest: dict[Hashable, int] = {}
 
     def note(self, sender: Hashable, number: int | None) -> None:
-        """A message came. number: its place in what this sender sent, None where the middleware does not number."""
+        """Note a received message.
+
+        Args:
+            sender: Identifies the publisher.
+            number: Its sequence number, None where the middleware gives none.
+        """
         if number is None:
             return
         newest = self._newest.pop(sender, None)
-        # A sender's first message begins its count: what it sent before anybody listened is not lost. A number that
-        # goes backwards is a sender that started again under the same name.
+        # A publisher's first received message begins its count: earlier ones are not lost. A number that goes backwards
+        # is a publisher that started again under the same name.
         skipped = number - newest - 1 if newest is not None and number > newest else 0
         self.missing = (self.missing or 0) + skipped
         self._newest[sender] = number
@@ -110,7 +118,7 @@ class Gaps:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Of the newest samples, in milliseconds; NaN where there are none."""
+    """Median, 95th percentile and maximum of the newest samples, milliseconds; NaN where there are none."""
 
     p50: float = math.nan
     p95: float = math.nan
@@ -125,7 +133,11 @@ class Latencies:
         self._samples: dict[str, deque[float]] = {}
 
     def add(self, milliseconds: Mapping[str, float]) -> None:
-        """One sample for each stage of one frame; values that are not finite are left out."""
+        """Add one frame.
+
+        Args:
+            milliseconds: Its time in each stage; values that are not finite are left out.
+        """
         with self._lock:
             for stage, value in milliseconds.items():
                 if math.isfinite(value):

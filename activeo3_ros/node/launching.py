@@ -1,4 +1,4 @@
-"""What the launch files declare and pass on. Needs no `launch`: tests read the same table."""
+"""Arguments of the launch files and how they reach the node. Needs no `launch`: tests read the same table."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of a launch file. choices: the only values, none: any."""
+    """One argument of a launch file. choices: the allowed values; empty allows any."""
 
     name: str
     default: str
@@ -51,16 +51,19 @@ def arguments() -> list[Argument]:
 
 
 def environment(values: Mapping[str, str], present: Mapping[str, str]) -> dict[str, str]:
-    """What `present`, an environment, lacks for the arguments `values`.
+    """Variables to set for all processes that are launched afterwards: the sender of images needs them most.
 
-    It is for all that is launched after it: who sends the images, a driver or the bag player, needs it most.
+    Args:
+        values: The arguments of the launch file.
+        present: The environment so far.
     """
-    # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost (docs/qos.md).
+    # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost
+    # (docs/how-to/transports.md).
     return settings_for_images(present) if values["transport"] == "raw" else {}
 
 
 def node_parameters(values: Mapping[str, str]) -> list[dict[str, Value] | str]:
-    """What goes to the node's `parameters=` for these arguments, by name: values first, then the file that wins."""
+    """The node's `parameters=` for these arguments of the launch file: values first, then the file that wins."""
     parameters: dict[str, Value] = {
         "preset": values["preset"],
         "cameras": [name.strip() for name in values["cameras"].split(",") if name.strip()],

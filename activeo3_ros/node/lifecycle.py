@@ -1,4 +1,4 @@
-"""What rclpy's lifecycle node lacks on a robot.
+"""A lifecycle node with what rclpy's lacks on a robot.
 
 Exceptions in a transition's callback are logged instead of vanishing. `get_state` answers while a transition is under
 way. `shutdown` is possible while `configure` still loads: ROS has no such transition, so loading is stopped first.
@@ -37,7 +37,7 @@ REQUESTABLE = {
     Transition.TRANSITION_DEACTIVATE: "deactivate",
 }
 SHUTDOWN_WAIT_S = 2.0
-"""How long a shutdown waits for another transition to end."""
+"""Seconds that a shutdown waits for another transition to end."""
 
 NodeT = TypeVar("NodeT", bound="ManagedNode")
 Callback = Callable[[NodeT, Any], TransitionCallbackReturn]
@@ -67,7 +67,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         LifecycleNodeMixin.__init__(self, callback_group=ReentrantCallbackGroup())
         self.last_error = ""
         self.ending = threading.Event()
-        """Set while a shutdown waits: what loads or looks should stop."""
+        """Set while a shutdown waits: loading and perception should stop."""
         self._transition = threading.Lock()
         self._change_state = self._service_change_state.callback
         self._service_change_state.callback = self._on_change_state
@@ -78,7 +78,7 @@ class ManagedNode(LifecycleNodeMixin, Node):
         return str(self._state_machine.current_state[1])
 
     def destroy_node(self) -> None:
-        """As rclpy does it, and the state machine too: as long as it lives, so does all that the middleware holds."""
+        """Destroy the node and the state machine, which otherwise keeps all resources of the middleware."""
         super().destroy_node()
         self._state_machine.destroy_when_not_in_use()
 
@@ -89,7 +89,11 @@ class ManagedNode(LifecycleNodeMixin, Node):
                 self.trigger_activate()
 
     def end(self) -> bool:
-        """Shut down from whatever state this is in. False where that was not possible."""
+        """Shut down from any state.
+
+        Returns:
+            False where that was not possible.
+        """
         self.ending.set()
         if not self._transition.acquire(timeout=SHUTDOWN_WAIT_S):
             self.get_logger().error(f"shutdown: another transition did not end within {SHUTDOWN_WAIT_S:g} s")

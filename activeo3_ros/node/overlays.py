@@ -1,4 +1,4 @@
-"""What people look at: the annotated picture, RViz markers, and boxes for tools that know `vision_msgs`."""
+"""Results for other tools: the annotated picture, RViz markers, and boxes of `vision_msgs`."""
 
 from __future__ import annotations
 
@@ -23,14 +23,23 @@ REGION_COLOUR = (0, 200, 255)
 DETECTION_COLOUR = (80, 220, 60)
 GROUNDING_COLOUR = (255, 120, 40)
 MAX_WIDTH = 1280
-"""Wider pictures are shrunk to this many pixels before they are drawn on."""
+"""Pixels: wider pictures are shrunk to this width before they are drawn on."""
 JPEG_QUALITY = 80
 MARKER_LIFETIME_S = 2
-"""After this long without a new result RViz lets markers go, so that old boxes do not look like new ones."""
+"""Seconds without a new result after which RViz removes markers, so that old boxes do not look like new ones."""
 
 
 def annotated(image: npt.NDArray[np.uint8], header: Header, result: Result) -> CompressedImage:
-    """The frame with what was found drawn in, as JPEG of at most `MAX_WIDTH` pixels width."""
+    """Draw a result into its frame.
+
+    Args:
+        image: The frame, `(height, width, 3)` uint8 BGR.
+        header: The header of its message.
+        result: The result, in source pixels.
+
+    Returns:
+        A JPEG of at most `MAX_WIDTH` pixels width.
+    """
     scale = min(1.0, MAX_WIDTH / image.shape[1])
     size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
     shrunk = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -40,15 +49,24 @@ def annotated(image: npt.NDArray[np.uint8], header: Header, result: Result) -> C
 
 
 def markers(result: msg.PerceptionResult, info: CameraInfo, distance_m: float) -> MarkerArray:
-    """Boxes as outlines in the camera's optical frame, `distance_m` in front of it, by the pinhole of `camera_info`.
+    """Draw boxes as outlines in the camera's optical frame, on a plane in front of it.
 
     The lens's distortion is not undone: on a picture that is not rectified boxes near the edges are off by as much.
+
+    Args:
+        result: The result, in source pixels.
+        info: The camera's pinhole model.
+        distance_m: Distance of the plane, metres.
     """
     clear = Marker(header=result.header, action=Marker.DELETEALL)
     if not (info.k[0] > 0 and info.k[4] > 0 and result.image_width and info.width):
         return MarkerArray(markers=[clear])
     boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
-    boxes += [("detections", d.box, caption(d.label, d.score), DETECTION_COLOUR) for d in result.detections]
+    grounded = {g.detection for g in result.groundings}  # one label an object
+    boxes += [
+        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), DETECTION_COLOUR)
+        for index, d in enumerate(result.detections)
+    ]
     boxes += [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
     drawn = []
     for index, (namespace, box, text, colour) in enumerate(boxes):
@@ -63,16 +81,17 @@ def markers(result: msg.PerceptionResult, info: CameraInfo, distance_m: float) -
                 points=[*corners, corners[0]],
             )
         )
-        text = _marker(
-            result.header,
-            namespace,
-            len(boxes) + index,
-            Marker.TEXT_VIEW_FACING,
-            colour,
-            text=text,
-        )
-        text.pose.position = corners[0]
-        drawn.append(text)
+        if text:
+            label = _marker(
+                result.header,
+                namespace,
+                len(boxes) + index,
+                Marker.TEXT_VIEW_FACING,
+                colour,
+                text=text,
+            )
+            label.pose.position = corners[0]
+            drawn.append(label)
     return MarkerArray(markers=[clear, *drawn])
 
 

@@ -1,7 +1,7 @@
 """Every parameter of the node, once.
 
-Declaration, descriptors, validation, the defaults of the launch files and `docs/parameters.md` (written by
-`python -m activeo3_ros.node.parameters`) all come from `PARAMETERS`.
+Declaration, descriptors, validation, the defaults of the launch files and `docs/reference/parameters.md` (written by
+`python docs/generate.py`) all come from `PARAMETERS`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Value = Any
 """bool, int, float, str or a list of str, as the default of the parameter is."""
 
 AS_PRESET = -1
-"""The value of a budget's parameter that leaves it as the preset has it."""
+"""The value of a budget's parameter that keeps the preset's."""
 MAX_CAMERAS = 16
 CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 
@@ -45,7 +45,18 @@ class When(Enum):
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter. low, high: its range, both ends included. choices: the only texts allowed."""
+    """One parameter.
+
+    Attributes:
+        name: Its name.
+        default: The default, which also decides the type.
+        description: One sentence for descriptor and documentation.
+        when: When it may change.
+        unit: Unit of the value.
+        low: Smallest value allowed, None without a range.
+        high: Largest value allowed, None without a range.
+        choices: The only texts allowed; empty allows any.
+    """
 
     name: str
     default: Value
@@ -58,13 +69,13 @@ class Parameter:
 
     @property
     def type(self) -> RosParameter.Type:
-        """ROS's name for what kind of value this is."""
+        """The ROS type of the value."""
         if isinstance(self.default, list):
             return RosParameter.Type.STRING_ARRAY
         return RosParameter.Type.from_parameter_value(self.default)
 
     def descriptor(self) -> ParameterDescriptor:
-        """What `ros2 param describe` shows."""
+        """The descriptor that `ros2 param describe` shows."""
         descriptor = ParameterDescriptor(
             name=self.name,
             type=self.type.value,
@@ -180,7 +191,11 @@ PARAMETERS: dict[str, Parameter] = {
 
 
 def declare(node: Node) -> None:
-    """Declare every parameter; a value from outside that is not allowed raises rclpy's InvalidParameter… exceptions."""
+    """Declare every parameter on a node.
+
+    Raises:
+        ParameterException: A value from the command line or a file is not allowed.
+    """
     for parameter in PARAMETERS.values():
         node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
 
@@ -190,7 +205,7 @@ QUERY = frozenset({"query", "classes", "masks"})
 
 
 def changed(changes: Iterable[RosParameter[Value]]) -> dict[str, Value]:
-    """The new values of those parameters that are in the table; every node has others."""
+    """The new values, by name, of those changes that concern parameters of the table."""
     return {change.name: _value(change) for change in changes if change.name in PARAMETERS}
 
 
@@ -205,7 +220,16 @@ def _value(parameter: RosParameter[Value]) -> Value:
 
 
 def check(candidate: Mapping[str, Value], changed: set[str], configured: bool) -> None:
-    """Whether this set of values may hold. Raises InvalidInput with the reason; called before anything changes."""
+    """Check a set of values before anything changes.
+
+    Args:
+        candidate: Every parameter's value after the change.
+        changed: Names of the parameters that change.
+        configured: Whether the node is in a state other than unconfigured.
+
+    Raises:
+        InvalidInput: These values may not hold together, or may not change now; says why.
+    """
     for name in sorted(changed):
         parameter = PARAMETERS[name]
         if configured and parameter.when is When.UNCONFIGURED:
@@ -217,7 +241,11 @@ def check(candidate: Mapping[str, Value], changed: set[str], configured: bool) -
 
 
 def check_cameras(names: list[str]) -> None:
-    """Raises InvalidInput unless the names can be prefixes of topics and differ."""
+    """Check that names can be prefixes of topics and differ.
+
+    Raises:
+        InvalidInput: They cannot, or do not.
+    """
     if not 1 <= len(names) <= MAX_CAMERAS:
         raise InvalidInput(f"cameras must name 1 to {MAX_CAMERAS} cameras, got {len(names)}")
     for name in names:
@@ -230,13 +258,30 @@ def check_cameras(names: list[str]) -> None:
 
 
 def budget(values: Mapping[str, Value], preset: Budget) -> Budget:
-    """The preset's budget with what the parameters override. Raises InvalidInput for a value between the two."""
+    """The preset's budget with the parameters' overrides.
+
+    Args:
+        values: Every parameter's value.
+        preset: The preset's budget.
+
+    Raises:
+        InvalidInput: A value is neither `AS_PRESET` nor in the range of the budget.
+    """
     overrides = {name: values[name] for name in LIMITS if values[name] != AS_PRESET}
     return replace(preset, **overrides)
 
 
 def query(values: Mapping[str, Value], preset: Query, revision: int) -> Query:
-    """The query that the parameters ask for, or the preset's where they ask for nothing. Raises InvalidInput."""
+    """The query of the parameters, or the preset's where they ask for nothing.
+
+    Args:
+        values: Every parameter's value.
+        preset: The preset's query.
+        revision: The revision to give to it.
+
+    Raises:
+        InvalidInput: Text or classes are too long or too many.
+    """
     # An empty list has no type in rclpy, so the default is one empty name.
     classes = [name for name in values["classes"] if name.strip()]
     text, masks = str(values["query"]), bool(values["masks"]) or preset.masks
@@ -246,11 +291,11 @@ def query(values: Mapping[str, Value], preset: Query, revision: int) -> Query:
 
 
 def markdown() -> str:
-    """`docs/parameters.md`."""
+    """`docs/reference/parameters.md`."""
     lines = [
         "# Parameters of `perception_node`",
         "",
-        "<!-- Written by `python -m activeo3_ros.node.parameters`; change the table there. -->",
+        "<!-- Generated by `python docs/generate.py`; change the table in `node/parameters.py` instead. -->",
         "",
         "Set at start with `--ros-args -p NAME:=VALUE`, in a YAML file with `--params-file`, or in a launch file; at",
         "run time with `ros2 param set /activeo3 NAME VALUE`. A change outside the range, or at a time when it is not",
@@ -282,13 +327,9 @@ def _range(parameter: Parameter) -> str:
 
 
 def _shown(value: Value) -> str:
-    """A value as it is written on a command line."""
+    """A value as written on a command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(value)}]"
     return str(value) if value != "" else '""'
-
-
-if __name__ == "__main__":
-    print(markdown(), end="")

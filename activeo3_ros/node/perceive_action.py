@@ -1,4 +1,4 @@
-"""The action `~/perceive`: one look at the newest frame of one camera, with a query and budget of its own."""
+"""The action `~/perceive`: one result of the newest frame of one camera, with a query and budget of its own."""
 
 from __future__ import annotations
 
@@ -16,29 +16,38 @@ from rclpy.node import Node
 
 from activeo3_ros import action, msg
 
+from ..codecs.result_message import region_messages
 from ..core import Budget, InvalidInput, Query, Region
-from .result_message import region_messages
-from .scheduling import Busy, FrameOutcome, PerceiveRequest, Worker
+from .jobs import FrameOutcome, PerceiveRequest
+from .message_types import RCLPY
+from .scheduler import Busy, Scheduler
 
 FRAME_WAIT_S = 5.0
-"""How long a look waits for a first frame of its camera."""
+"""Seconds that a request waits for a first frame of its camera."""
 POLL_S = 0.02
 
 
 class PerceiveActionServer:
-    """Accepts one look at a time, and says why it rejects one."""
+    """Accepts one goal at a time, and logs why it rejects one."""
 
     def __init__(
         self,
         node: Node,
         cameras: Sequence[str],
-        worker: Callable[[], Worker | None],
+        scheduler: Callable[[], Scheduler | None],
         to_message: Callable[[FrameOutcome], msg.PerceptionResult],
     ) -> None:
-        """worker: the one that looks now, None while the node is not active. to_message: an outcome as a message."""
+        """Create the action server.
+
+        Args:
+            node: The node whose action it is.
+            cameras: Names of the cameras; a goal may leave the name out where there is one alone.
+            scheduler: Gives the scheduler, None while the node is not active.
+            to_message: An outcome as a message.
+        """
         self._node = node
         self._cameras = cameras
-        self._worker = worker
+        self._scheduler = scheduler
         self._to_message = to_message
         self._busy = Lock()
         self._server: ActionServer[Any, Any, Any] = ActionServer(
@@ -52,25 +61,25 @@ class PerceiveActionServer:
         )
 
     def destroy(self) -> None:
-        """Take the action out of the graph; rclpy leaves that to who made it."""
+        """Remove the action from the graph; rclpy leaves that to its creator."""
         self._server.destroy()
 
     def _consider(self, goal: action.Perceive.Goal) -> GoalResponse:
-        """Whether a goal can be served at all; it holds the only place until it has ended."""
+        """Accept a goal that can be served; it holds the only place until it has ended."""
         try:
-            worker = self._worker()
-            if worker is None:
+            scheduler = self._scheduler()
+            if scheduler is None:
                 raise InvalidInput("the node is not active")
-            worker.check_query(self._request(goal, worker.settings.budget).query)
+            scheduler.check_query(self._request(goal, scheduler.settings.budget).query)
             if not self._busy.acquire(blocking=False):
-                raise Busy("another look is still under way; wait for its result or cancel it")
+                raise Busy
         except Exception as error:
             self._node.get_logger().warning(f"~/perceive: goal rejected: {error}")
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
     def _request(self, goal: action.Perceive.Goal, budget: Budget) -> PerceiveRequest:
-        """Raises InvalidInput for a camera, query or budget that does not exist."""
+        """The request of a goal. Raises InvalidInput for a camera, query or budget that is not allowed."""
         camera = goal.camera or (self._cameras[0] if len(self._cameras) == 1 else "")
         if camera not in self._cameras:
             raise InvalidInput(f"unknown camera {goal.camera[:100]!r}; this node has {', '.join(self._cameras)}")
@@ -85,40 +94,39 @@ class PerceiveActionServer:
 
     def _execute(self, handle: ServerGoalHandle[Any, Any, Any]) -> action.Perceive.Result:
         try:
-            return self._look(handle)
+            return self._perceive(handle)
         finally:
             self._busy.release()
 
-    def _look(self, handle: ServerGoalHandle[Any, Any, Any]) -> action.Perceive.Result:
-        worker = self._worker()
-        if worker is None:
+    def _perceive(self, handle: ServerGoalHandle[Any, Any, Any]) -> action.Perceive.Result:
+        scheduler = self._scheduler()
+        if scheduler is None:
             handle.abort()
             return _failed(handle.request, "the node is no longer active")
-        look = self._request(handle.request, worker.settings.budget)
+        request = self._request(handle.request, scheduler.settings.budget)
 
-        def tell(stage: str, regions: Sequence[Region]) -> None:
-            handle.publish_feedback(action.Perceive.Feedback(stage=stage, regions=region_messages(regions)))
+        def publish_feedback(stage: str, regions: Sequence[Region]) -> None:
+            handle.publish_feedback(action.Perceive.Feedback(stage=stage, regions=region_messages(regions, RCLPY)))
 
-        look.feedback = tell
-        while not worker.ready(look.query) and not handle.is_cancel_requested:
-            time.sleep(POLL_S)  # here and not in the worker, whose frames need not wait for it
-        worker.look(look)
+        request.feedback = publish_feedback
+        while not scheduler.ready(request.query) and not handle.is_cancel_requested:
+            time.sleep(POLL_S)  # here and not in a worker thread, whose frames need not wait for it
+        scheduler.perceive(request)
         waited = 0.0
-        while not look.done.wait(POLL_S):
+        while not request.done.wait(POLL_S):
             waited += POLL_S
             if handle.is_cancel_requested:
-                look.cancelled.set()
-                if not look.data:
-                    worker.end_request(look, "cancelled before a frame came")
-            elif waited > FRAME_WAIT_S and not look.data:
-                worker.end_request(
-                    look,
-                    f"no frame of camera {look.camera} came within {FRAME_WAIT_S:g} s",
-                )
-        return self._conclude(handle, look)
+                request.cancelled.set()
+                if not request.data:
+                    scheduler.end_request(request, "cancelled before a frame came")
+            elif waited > FRAME_WAIT_S and not request.data:
+                reason = f"no frame of camera {request.camera} came within {FRAME_WAIT_S:g} s"
+                scheduler.end_request(request, reason)
+        return self._conclude(handle, request)
 
-    def _conclude(self, handle: ServerGoalHandle[Any, Any, Any], look: PerceiveRequest) -> action.Perceive.Result:
-        result = self._to_message(look.outcome) if look.outcome else _failed(handle.request, look.reason).result
+    def _conclude(self, handle: ServerGoalHandle[Any, Any, Any], request: PerceiveRequest) -> action.Perceive.Result:
+        outcome = request.outcome
+        result = self._to_message(outcome) if outcome else _failed(handle.request, request.reason).result
         if handle.is_cancel_requested and result.status == msg.PerceptionResult.STATUS_FAILED:
             handle.canceled()
         elif result.status == msg.PerceptionResult.STATUS_FAILED:

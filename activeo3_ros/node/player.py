@@ -23,22 +23,38 @@ from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 
-from ..bags.writing import RESULT_TYPE, read_serialized
+from ..bags.reading import read_serialized
+from ..codecs.result_cdr import RESULT_TYPE
 from ..core import InvalidInput
 from .message_types import message_class
 
 
 class Player(Node):
-    """Publishes serialized messages at the pace of what it hears back."""
+    """Publishes serialized messages at the pace of the results that come back."""
 
     def __init__(self, topic: str, message_type: str, results: str) -> None:
+        """Create publisher and subscription.
+
+        Args:
+            topic: Topic to publish on.
+            message_type: Its type.
+            results: Topic of the results.
+        """
         super().__init__("bag_player")
         self._publisher = self.create_publisher(message_class(message_type), topic, QoSProfile(depth=1))  # reliable
         self._results = 0
         self.create_subscription(message_class(RESULT_TYPE), results, self._on_result, 10, raw=True)
 
     def wait_for(self, node: str, timeout_s: float) -> None:
-        """Return once the lifecycle node is active and both topics connected. Raises TimeoutError after that time."""
+        """Return once a lifecycle node is active and both topics are connected.
+
+        Args:
+            node: Its full name.
+            timeout_s: Seconds to wait at most.
+
+        Raises:
+            TimeoutError: It was not so within that time.
+        """
         client: Any = self.create_client(GetState, f"{node}/get_state")
         deadline = time.monotonic() + timeout_s
         state = "not there"
@@ -55,7 +71,15 @@ class Player(Node):
         raise TimeoutError(f"{node} was {state} after {timeout_s:g} s, it should be active and listen")
 
     def play(self, cdr: bytes, patience_s: float) -> bool:
-        """Publish one message; whether a result came in within `patience_s` seconds."""
+        """Publish one message.
+
+        Args:
+            cdr: The serialized message.
+            patience_s: Seconds to wait for a result.
+
+        Returns:
+            Whether one came in.
+        """
         awaited = self._results + 1
         self._publisher.publish(cdr)
         return self._spin_until(lambda: self._results >= awaited, patience_s)

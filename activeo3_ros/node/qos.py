@@ -1,12 +1,16 @@
-"""Quality of service: a named profile for each kind of topic, overrides for all, warnings that name both sides."""
+"""Quality of service: a named profile a kind of topic, overridable by parameters, and warnings that name both sides."""
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from rclpy.callback_groups import CallbackGroup
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import (
     DurabilityPolicy,
     HistoryPolicy,
@@ -22,29 +26,83 @@ from .transports import PROFILES, TRANSPORTS, profile_for_images
 IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Camera images and camera_info: an old frame is worth less than the next one."""
 RESULTS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
-"""Everything that is published for a frame."""
+"""Every topic that is published for a frame."""
 STATUS = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=1,
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
-"""/diagnostics: who joins late gets the newest at once."""
-
+"""/diagnostics: a late subscriber gets the newest message at once."""
 
 DISCOVERY_S = 1.0
+"""Seconds from an event to its warning: an endpoint is known before the name of its node."""
+OVERRIDABLE = (QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.RELIABILITY, QoSPolicyKind.DURABILITY)
+"""Policies with a parameter `qos_overrides.<topic>.<publisher|subscription>.<policy>`."""
 
 
-def overridable() -> QoSOverridingOptions:
-    """Parameters `qos_overrides.<topic>.<publisher|subscription>.<policy>` for one topic."""
-    return QoSOverridingOptions(
-        (
-            QoSPolicyKind.HISTORY,
-            QoSPolicyKind.DEPTH,
-            QoSPolicyKind.RELIABILITY,
-            QoSPolicyKind.DURABILITY,
-        )
+def create_publisher(node: Node, kind: Any, topic: str, profile: QoSProfile, group: CallbackGroup) -> Publisher[Any]:
+    """Create a publisher with an overridable profile that warns of incompatible subscribers.
+
+    Args:
+        node: The node that publishes.
+        kind: The message class.
+        topic: Name of the topic, resolved here.
+        profile: The quality of service without overrides.
+        group: Callback group of the warning.
+    """
+    profile, topic = copy.copy(profile), node.resolve_topic_name(topic)  # rclpy writes the overrides into the profile
+    return node.create_publisher(
+        kind,
+        topic,
+        profile,
+        callback_group=group,
+        event_callbacks=PublisherEventCallbacks(incompatible_qos=_warn_of_subscribers(node, topic, profile)),
+        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
     )
+
+
+def create_subscription(
+    node: Node,
+    kind: Any,
+    topic: str,
+    callback: Callable[..., None],
+    profile: QoSProfile,
+    group: CallbackGroup,
+    *,
+    raw: bool = False,
+    on_lost: Callable[[Any], None] | None = None,
+) -> QoSProfile:
+    """Create a subscription with an overridable profile that warns of incompatible publishers.
+
+    Args:
+        node: The node that subscribes.
+        kind: The message class.
+        topic: Name of the topic, resolved here.
+        callback: Called with each message, and with its information too where it takes two arguments.
+        profile: The quality of service without overrides.
+        group: Callback group of the subscription.
+        raw: Whether the callback gets serialized messages.
+        on_lost: Called when the middleware reports lost messages.
+
+    Returns:
+        The quality of service with the overrides.
+    """
+    profile, topic = copy.copy(profile), node.resolve_topic_name(topic)
+    events = SubscriptionEventCallbacks(
+        incompatible_qos=_warn_of_publishers(node, topic, profile), message_lost=on_lost
+    )
+    node.create_subscription(
+        kind,
+        topic,
+        callback,
+        profile,
+        callback_group=group,
+        event_callbacks=events,
+        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+        raw=raw,
+    )
+    return profile
 
 
 def describe(profile: QoSProfile) -> str:
@@ -52,15 +110,15 @@ def describe(profile: QoSProfile) -> str:
     return f"{profile.reliability.name.lower()}, {profile.durability.name.lower()}"
 
 
-def warn_incompatible_publishers(node: Node, topic: str, profile: QoSProfile) -> Callable[[Any], None]:
-    """The event callback of a subscription that cannot hear somebody."""
+def _warn_of_publishers(node: Node, topic: str, profile: QoSProfile) -> Callable[[Any], None]:
+    """The event callback of a subscription with an incompatible publisher."""
 
     def warn() -> None:
         for publisher in node.get_publishers_info_by_topic(topic):
             verdict, reason = qos_check_compatible(publisher.qos_profile, profile)
             if verdict == QoSCompatibility.ERROR:
                 node.get_logger().warning(
-                    f"{_who(publisher)} publishes {topic} as {describe(publisher.qos_profile)}, but "
+                    f"{_full_name(publisher)} publishes {topic} as {describe(publisher.qos_profile)}, but "
                     f"{node.get_fully_qualified_name()} asks for {describe(profile)}: no message will arrive. "
                     f"Change one side, here with qos_overrides.{topic}.subscription… ({reason.strip()})"
                 )
@@ -68,15 +126,15 @@ def warn_incompatible_publishers(node: Node, topic: str, profile: QoSProfile) ->
     return _later(warn)
 
 
-def warn_incompatible_subscribers(node: Node, topic: str, profile: QoSProfile) -> Callable[[Any], None]:
-    """The event callback of a publisher that somebody cannot hear."""
+def _warn_of_subscribers(node: Node, topic: str, profile: QoSProfile) -> Callable[[Any], None]:
+    """The event callback of a publisher with an incompatible subscriber."""
 
     def warn() -> None:
         for subscriber in node.get_subscriptions_info_by_topic(topic):
             verdict, reason = qos_check_compatible(profile, subscriber.qos_profile)
             if verdict == QoSCompatibility.ERROR:
                 node.get_logger().warning(
-                    f"{_who(subscriber)} asks for {topic} as {describe(subscriber.qos_profile)}, but "
+                    f"{_full_name(subscriber)} asks for {topic} as {describe(subscriber.qos_profile)}, but "
                     f"{node.get_fully_qualified_name()} publishes it as {describe(profile)}: it will get no message. "
                     f"Change one side, here with qos_overrides.{topic}.publisher… ({reason.strip()})"
                 )
@@ -85,31 +143,37 @@ def warn_incompatible_subscribers(node: Node, topic: str, profile: QoSProfile) -
 
 
 def publishers(node: Node, topic: str, profile: QoSProfile) -> list[str]:
-    """The names of those who publish a topic in a way that this profile can hear."""
+    """The full names of the nodes whose publishers of a topic are compatible with a profile."""
     endpoints = node.get_publishers_info_by_topic(topic)
     return [
-        _who(endpoint)
+        _full_name(endpoint)
         for endpoint in endpoints
         if qos_check_compatible(endpoint.qos_profile, profile)[0] != QoSCompatibility.ERROR
     ]
 
 
 def warning_of_silence(topic: str, publishers: Sequence[str], silent_s: float) -> str:
-    """What to tell of a topic on which nothing comes though somebody publishes it."""
+    """The warning for a topic that has publishers and brings no message."""
     return (
         f"{', '.join(publishers)} publishes {topic}, but nothing has come for {silent_s:.0f} s. If it does send, its "
         "messages are lost on the way, or the two sides started at the same moment and never connected: start one of "
-        "them again; docs/troubleshooting.md says how to prevent it"
+        "them again; docs/how-to/find-what-is-wrong.md says how to prevent it"
     )
 
 
 def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], middleware: str) -> str:
-    """Why raw images that are asked for so will not come though somebody set the transports for them, else ""."""
+    """The warning for transports that lose raw images although they were chosen for them, "" where they do not.
+
+    Args:
+        profile: Quality of service of the image subscription.
+        environment: Environment variables of this process.
+        middleware: Identifier of the RMW implementation.
+    """
     transports = environment.get(TRANSPORTS, "")
     if not transports.startswith("LARGE_DATA") or "fastrtps" not in middleware or any(map(environment.get, PROFILES)):
         return ""
     variable, profile_file = profile_for_images(environment)
-    instead = f"Unset it and set {variable}={profile_file}, for every process; docs/qos.md has the figures"
+    instead = f"Unset it and set {variable}={profile_file}, for every process; docs/how-to/transports.md says why"
     if environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() != "LOCALHOST":
         says = "processes that start at the same moment may never find each other"
         return f"with {TRANSPORTS}={transports}, {says}. {instead}"
@@ -122,7 +186,7 @@ def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], m
 
 
 def _later(warn: Callable[[], None]) -> Callable[[Any], None]:
-    """The warning a moment after the event: the other side's endpoint is known before the name of its node."""
+    """An event callback that warns `DISCOVERY_S` after the event."""
 
     def on_event(event: Any) -> None:
         timer = threading.Timer(DISCOVERY_S, warn)
@@ -132,5 +196,5 @@ def _later(warn: Callable[[], None]) -> Callable[[Any], None]:
     return on_event
 
 
-def _who(endpoint: Any) -> str:
+def _full_name(endpoint: Any) -> str:
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"

@@ -23,16 +23,21 @@ from .message_types import message_class
 QUEUE = QoSProfile(depth=100)
 """Reliable, and deep enough that a slow disk loses nothing."""
 LISTENING = "listening"
-LOOK_S = 0.05
-LOOKS = 10
+CHECK_S = 0.05
+CHECKS = 10
 """So often in succession there must be a publisher: it finds us about when we find it, not at the same moment."""
 
 
 class Recorder(Node):
-    """Writes what it hears."""
+    """Writes the messages of its topics to a bag."""
 
     def __init__(self, writer: BagWriter, topics: dict[str, str]) -> None:
-        """topics: type of each topic, by its name."""
+        """Subscribe.
+
+        Args:
+            writer: Takes the messages.
+            topics: Type of each topic, by its name.
+        """
         super().__init__("bag_recorder")
         self._writer = writer
         for topic, message_type in topics.items():
@@ -45,13 +50,13 @@ class Recorder(Node):
                 raw=True,
             )
         self._found = 0
-        self._looking = self.create_timer(LOOK_S, self._look)
+        self._check_timer = self.create_timer(CHECK_S, self._check_publishers)
 
-    def _look(self) -> None:
+    def _check_publishers(self) -> None:
         is_found = all(subscription.get_publisher_count() for subscription in self.subscriptions)
         self._found = self._found + 1 if is_found else 0
-        if self._found == LOOKS:
-            self.destroy_timer(self._looking)
+        if self._found == CHECKS:
+            self.destroy_timer(self._check_timer)
             print(LISTENING, flush=True)
 
     def _write(self, topic: str, cdr: bytes) -> None:

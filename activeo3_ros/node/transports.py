@@ -1,11 +1,14 @@
-"""How raw images of megabytes get through Fast DDS: what the launch files set, and what counts as set. docs/qos.md."""
+"""Settings that let raw images of megabytes through Fast DDS, and ROS domains of our own.
+
+docs/how-to/transports.md says what to do with them.
+"""
 
 from __future__ import annotations
 
 import os
 import random
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..assets.resources import config_directory
@@ -15,19 +18,19 @@ PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """Files that may set the transports; the second is the name before Fast DDS 3, as in Jazzy."""
 BEFORE_FAST_DDS_3 = ("foxy", "galactic", "humble", "iron", "jazzy")
 OWN_DOMAINS = range(41, 102)
-"""ROS domains of which our programs take one for themselves: lower ones are what people choose, higher ones use ports
-that Linux gives to others."""
+"""ROS domains from which the demo and the benchmarks take one: users choose lower ones, and higher ones use ports that
+Linux gives to other programs."""
 
 
-def own_domain() -> int:
-    """A domain of `OWN_DOMAINS` in which nobody on this machine is at the moment, by chance; if all are in use, any."""
-    domains = random.SystemRandom().sample(OWN_DOMAINS, len(OWN_DOMAINS))
-    return next(filter(_is_unused, domains), domains[0])
+def own_domain(domains: Sequence[int] = OWN_DOMAINS) -> int:
+    """A random one of these ROS domains that no process of this machine uses now; any of them if all are in use."""
+    shuffled = random.SystemRandom().sample(domains, len(domains))
+    return next(filter(_is_unused, shuffled), shuffled[0])
 
 
 def _is_unused(domain: int) -> bool:
-    # Where all of a domain hear of each other, and where the first of them is asked alone (DDSI-RTPS 9.6.2.4): which of
-    # the two is in use depends on ROS_AUTOMATIC_DISCOVERY_RANGE.
+    # The multicast port of a domain's discovery, and the unicast port of its first participant (DDSI-RTPS 9.6.2.4):
+    # which of the two is in use depends on ROS_AUTOMATIC_DISCOVERY_RANGE.
     for port in (7400 + 250 * domain, 7410 + 250 * domain):
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
             try:
@@ -38,33 +41,35 @@ def _is_unused(domain: int) -> bool:
 
 
 def profile_for_images(environment: Mapping[str, str]) -> tuple[str, str]:
-    """The variable and the value that let raw images through: the profile that ships.
+    """The variable and the value that let raw images through: the path of the profile that ships.
 
     It gives shared memory that holds frames of megabytes, and leaves discovery as it is. `FASTDDS_BUILTIN_TRANSPORTS=
     LARGE_DATA` needs no file, but processes that start at the same moment with it may never find each other.
-    environment: its `ROS_DISTRO` tells the name of the variable.
+
+    Args:
+        environment: Environment variables; `ROS_DISTRO` decides the name of the variable.
     """
     variable = PROFILES[environment.get("ROS_DISTRO", "") in BEFORE_FAST_DDS_3]
     return variable, str(config_directory() / "fastdds" / "shared_memory.xml")
 
 
 def settings_for_images(environment: Mapping[str, str]) -> dict[str, str]:
-    """What `environment` lacks so that raw images get through; nothing where somebody chose the transports."""
+    """The variables to add so that raw images get through; none where the environment chooses transports already."""
     return {} if is_chosen(environment) else dict([profile_for_images(environment)])
 
 
 def is_chosen(environment: Mapping[str, str]) -> bool:
-    """Whether somebody chose the transports."""
+    """Whether an environment chooses transports."""
     return any(environment.get(name) for name in (TRANSPORTS, *PROFILES))
 
 
 def carries_images(environment: Mapping[str, str]) -> bool:
-    """Whether they were chosen so that frames of megabytes can get through; of a file that is taken to be so."""
+    """Whether the chosen transports let frames of megabytes through; a profile file is taken to do so."""
     return environment.get(TRANSPORTS, "").startswith("LARGE_DATA") or any(environment.get(name) for name in PROFILES)
 
 
 def left_segments(directory: Path = Path("/dev/shm")) -> dict[Path, int]:
-    """Shared memory of Fast DDS whose process was killed and could not take it away, and the bytes that it takes.
+    """Shared memory segments of Fast DDS that killed processes left behind, and the bytes of each.
 
     A living process holds the lock on the file NAME_el beside its segment NAME.
     """

@@ -1,5 +1,5 @@
-"""Where to look: policies that look at a small view of a frame and propose regions to zoom into.
+"""Where to zoom: policies that propose regions from a small view of a frame.
 
-Here: implementations of `core.interfaces.SensingPolicy`. Not here: what a region is (`core.results`), the loop that
-calls a policy (`core.loop`), what is found in a region (`detectors`, `vlm`).
+Here: implementations of `core.interfaces.SensingPolicy`. Not here: the record of a region (`core.results`), the loop
+(`core.loop`), models that find objects in a region (`detectors`, `vlm`).
 """

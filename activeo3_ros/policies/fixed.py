@@ -1,22 +1,23 @@
-"""Policies that choose regions without looking: the baselines that a policy which looks has to beat."""
+"""Fixed policies, which choose regions without seeing the image: the baselines for every other policy."""
 
 from __future__ import annotations
 
 import math
 import zlib
+from typing import Annotated
 
 import numpy as np
 
 from ..core.budget import Budget
-from ..core.errors import InvalidInput
 from ..core.frame import View, fit_within
 from ..core.geometry import Box
 from ..core.query import Query
 from ..core.results import Proposal, Region
+from ..settings import validated, within
 
 
 class _FixedPolicy:
-    """Shared by policies that need no pixels."""
+    """Base of policies that need no pixels."""
 
     concurrent = True
 
@@ -48,10 +49,13 @@ class CentreCrop(_FixedPolicy):
 class Grid(_FixedPolicy):
     """Slices the whole frame into as many overlapping tiles as the budget has regions, as near to square as they go."""
 
-    def __init__(self, overlap: float = 0.25) -> None:
-        """overlap: share of a tile's side that it has in common with its neighbour, 0 to 0.9."""
-        if not 0 <= overlap <= 0.9:
-            raise InvalidInput(f"overlap must be 0 to 0.9, got {overlap}")
+    @validated
+    def __init__(self, overlap: Annotated[float, within(0, 0.9)] = 0.25) -> None:
+        """Create the policy.
+
+        Args:
+            overlap: Share of a tile's side that it has in common with its neighbour.
+        """
         self.overlap = overlap
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
@@ -79,7 +83,13 @@ class Grid(_FixedPolicy):
 class Random(_FixedPolicy):
     """Square regions at random places, 1/6 to 1/2 of the longer side wide; the same frame always gets the same ones."""
 
-    def __init__(self, seed: int = 0) -> None:
+    @validated
+    def __init__(self, seed: Annotated[int, within(0)] = 0) -> None:
+        """Create the policy.
+
+        Args:
+            seed: Of the random numbers; the same seed and frame give the same regions.
+        """
         self.seed = seed
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:

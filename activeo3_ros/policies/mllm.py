@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from ..core.budget import Budget
-from ..core.errors import InvalidInput
 from ..core.frame import View
 from ..core.geometry import Box
 from ..core.query import Query
 from ..core.results import Proposal, Region
+from ..settings import validated, within
 from ..vlm.engine import Engine, Reply, Request
 from ..vlm.engine_registry import shared_engine
 from ..vlm.out_of_memory import generate_within_memory
 from ..vlm.parsing import Answer, parse_answer
-from ..vlm.prompts import REASONING, is_question, load_prompt, target_of
+from ..vlm.prompts import Reasoning, is_question, load_prompt, target_of
 from ..vlm.reply_notes import reply_notes
 
 
@@ -24,11 +24,12 @@ class MllmSensing:
 
     concurrent = True
 
+    @validated
     def __init__(
         self,
         engine: Mapping[str, Any] | Engine,
-        reasoning: str = "none",
-        shorter_side: int = 1024,
+        reasoning: Reasoning = "none",
+        shorter_side: Annotated[int, within(28, 4096, "pixels")] = 1024,
         prompt: str = "sensing_detection",
         question_prompt: str = "sensing_question",
     ) -> None:
@@ -46,10 +47,6 @@ class MllmSensing:
             InvalidInput: a setting is out of its range.
             EngineError: the engine cannot start.
         """
-        if reasoning not in REASONING:
-            raise InvalidInput(f"reasoning must be one of {', '.join(REASONING)}, got {reasoning!r}")
-        if not 28 <= shorter_side <= 4096:
-            raise InvalidInput(f"shorter_side must be 28 to 4096 pixels, got {shorter_side}")
         self.reasoning = reasoning
         self.shorter_side = shorter_side
         self._prompt, self._question_prompt = load_prompt(prompt), load_prompt(question_prompt)

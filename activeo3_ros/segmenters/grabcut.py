@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import cv2
 import numpy as np
 
-from ..core.errors import InvalidInput
 from ..core.frame import Frame
 from ..core.geometry import Box
 from ..core.results import Detection, InstanceMask
+from ..settings import validated, within
 
 MIN_SIDE_PX = 6
-"""GrabCut needs pixels to learn two colour models from; a smaller box gets no mask."""
+"""GrabCut needs pixels to fit two colour models; a smaller box gets no mask."""
 MIN_SHARE, MAX_SHARE = 0.05, 0.98
 """A mask that fills less or more of its box than this separated nothing."""
 
@@ -23,29 +24,27 @@ class GrabCut:
 
     concurrent = True
 
-    def __init__(self, iterations: int = 3, margin: float = 0.25, max_side: int = 160) -> None:
-        """iterations: 1 to 20. margin: surroundings to learn from, as a share of the box, 0.05 to 2.
+    @validated
+    def __init__(
+        self,
+        iterations: Annotated[int, within(1, 20)] = 3,
+        margin: Annotated[float, within(0.05, 2)] = 0.25,
+        max_side: Annotated[int, within(32, 2048, "pixels")] = 160,
+    ) -> None:
+        """Create the segmenter.
 
-        max_side: pixels; a larger patch is scaled down to this for the computation, 32 to 2048.
+        Args:
+            iterations: Of the algorithm; more follow an outline closer and take longer.
+            margin: Surroundings to learn the background from, as a share of the box's sides.
+            max_side: Longer side of the patch for the computation; a larger one is scaled down to it.
         """
-        for name, value, low, high in (
-            ("iterations", iterations, 1, 20),
-            ("margin", margin, 0.05, 2),
-            ("max_side", max_side, 32, 2048),
-        ):
-            if not low <= value <= high:
-                raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
         self.iterations, self.margin, self.max_side = iterations, margin, max_side
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
-        masks = []
-        for detection in detections:
-            mask = self._segment_one(frame, detection)
-            if mask is not None:
-                masks.append(mask)
-        return masks
+        masks = (self._segment_one(frame, detection, index) for index, detection in enumerate(detections))
+        return [mask for mask in masks if mask is not None]
 
-    def _segment_one(self, frame: Frame, detection: Detection) -> InstanceMask | None:
+    def _segment_one(self, frame: Frame, detection: Detection, index: int) -> InstanceMask | None:
         box = detection.box.snapped(frame.width, frame.height)
         if min(box.width, box.height) < MIN_SIDE_PX:
             return None
@@ -74,4 +73,4 @@ class GrabCut:
         )
         if not MIN_SHARE <= mask.mean() <= MAX_SHARE:
             return None
-        return InstanceMask(detection.label, detection.score, box, mask, detection.region)
+        return InstanceMask(detection.label, detection.score, box, mask, detection.region, index)

@@ -1,13 +1,11 @@
-"""Instance masks with SAM (Kirillov et al. 2023) or SAM 2 (Ravi et al. 2024), through transformers: from boxes, or
-from clicks.
-"""
+"""Instance masks from boxes or clicks with SAM (Kirillov et al. 2023) or SAM 2 (Ravi et al. 2024), in transformers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +18,7 @@ from ..core.frame import Frame, Image
 from ..core.geometry import Box
 from ..core.optional import require_package
 from ..core.results import Detection, InstanceMask
+from ..settings import validated, within
 
 SAM2_TYPES = frozenset({"sam2", "sam2_video"})
 """The `model_type` of checkpoints of SAM 2; the published ones serve videos too."""
@@ -31,17 +30,26 @@ Prompts = dict[str, list[Any]]
 
 
 class Sam:
-    """Segments what a box or clicks point to, in a full-resolution window around it: small things stay large."""
+    """Segments the object in a box or under clicks, in a full-resolution window around it: small objects stay large."""
 
     concurrent = True
 
-    def __init__(self, model: str = "facebook/sam-vit-base", margin: float = 0.5, device: str = "auto") -> None:
-        """model: a directory, or the hub id of a SAM or SAM 2 that `activeo3 prefetch` brought here.
+    @validated
+    def __init__(
+        self, model: str = "facebook/sam-vit-base", margin: Annotated[float, within(0, 4)] = 0.5, device: str = "auto"
+    ) -> None:
+        """Load the model.
 
-        margin: surroundings shown on each side of a box, as a share of its sides, 0 to 4. device: see `assets.devices`.
+        Args:
+            model: A directory, or the hub id of a SAM or SAM 2 that `activeo3 prefetch` brought here.
+            margin: Surroundings shown on each side of a box, as a share of its sides.
+            device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
+
+        Raises:
+            MissingPackageError: torch or transformers is not installed.
+            AssetError: The weights are not on this machine.
+            EngineError: They cannot be loaded.
         """
-        if not 0 <= margin <= 4:
-            raise InvalidInput(f"margin must be 0 to 4, got {margin}")
         self._torch = require_package("torch", "to run SAM", "activeo3_ros[gpu]")
         self.margin = margin
         self.device = torch_device(device)
@@ -55,7 +63,7 @@ class Sam:
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
         masks = []
-        for detection in detections:
+        for index, detection in enumerate(detections):
             box = detection.box.snapped(frame.width, frame.height)
             dx, dy = self.margin * box.width, self.margin * box.height
             window = Box(box.x - dx, box.y - dy, box.width + 2 * dx, box.height + 2 * dy)
@@ -63,7 +71,7 @@ class Sam:
             inside = Box(box.x - window.x, box.y - window.y, box.width, box.height)
             mask = self.mask(frame.image[window.slices()], box=inside)[inside.slices()]
             if mask.any():
-                masks.append(InstanceMask(detection.label, detection.score, box, mask, detection.region))
+                masks.append(InstanceMask(detection.label, detection.score, box, mask, detection.region, index))
         return masks
 
     def mask(
@@ -73,10 +81,19 @@ class Sam:
         positive: Sequence[bool] = (),
         box: Box | None = None,
     ) -> Mask:
-        """`(h, w)` bool, the pixels of what clicks and a box point to in an `(h, w, 3)` uint8 BGR image.
+        """Segment one object in an image.
 
-        points: x, y in pixels of the image; positive: for each, whether it is on the object. Raises InvalidInput
-        without any point or box.
+        Args:
+            image: `(h, w, 3)` uint8 BGR.
+            points: Clicks, x and y in pixels of the image.
+            positive: For each click, whether it is on the object.
+            box: Around the object, in pixels of the image.
+
+        Returns:
+            `(h, w)` bool, the pixels of the object.
+
+        Raises:
+            InvalidInput: There is neither a point nor a box, or a point lacks its sign.
         """
         if (not points and box is None) or len(points) != len(positive):
             raise InvalidInput(f"SAM needs a box, or points and a sign for each; got {len(points)} and {len(positive)}")
@@ -99,8 +116,8 @@ class Sam:
         return self._processor.image_processor.post_process_masks(outputs.pred_masks.cpu(), *sizes.values())[0]
 
     def _mask_of_sam2(self, picture: Image, prompts: Prompts) -> Any:
-        """As `_mask_of_sam`. What the processor of SAM 2 does, which transformers has for torchvision alone: the whole
-        picture becomes a square, its aspect lost, and the mask is stretched back.
+        """As `_mask_of_sam`. It does the work of SAM 2's processor, which transformers has for torchvision alone: the
+        whole picture becomes a square, its aspect lost, and the mask is stretched back.
         """
         torch = self._torch
         resize = torch.nn.functional.interpolate

@@ -1,4 +1,4 @@
-"""Training rows from a bag: its pictures, with the truth of a COCO file or with what was detected in them.
+"""Builds training rows from a bag: its pictures, with targets of a COCO file or of detections recorded in a bag.
 
 Pictures are matched by their stamps, as `activeo3 evaluate --bag` does, and written as PNG files beside the rows.
 """
@@ -12,9 +12,10 @@ from typing import Any
 
 import cv2
 
+from ..bags.messages import camera_of
 from ..bags.offline import choose_topics
-from ..bags.reading import Bag
-from ..bags.writing import RESULT_TYPE, camera_of, read_messages
+from ..bags.reading import Bag, read_messages
+from ..codecs.result_cdr import RESULT_TYPE
 from ..core.errors import InvalidInput
 from ..core.results import Status
 from ..evaluation.datasets import coco_of_bag, read_coco
@@ -34,11 +35,23 @@ def build_from_bag(
     rows: int | None = None,
     per_class: int | None = None,
 ) -> tuple[int, int]:
-    """Write the data set of a bag to `out`; gives the rows written and the problems listed.
+    """Build the rows of a bag and write them, with its pictures.
 
-    annotations: COCO, whose images have a `stamp` in nanoseconds; or results: a bag of what a replay or a node
-    found, whose detections are then the targets. wanted: topics, by default the only one with pictures. rows and
-    per_class as for `builders.build`. Raises InvalidInput if one of them cannot be read or no row comes of them.
+    Args:
+        path: The bag with the pictures.
+        annotations: COCO file whose images have a `stamp` in nanoseconds; or
+        results: Bag of a replay or a node, whose detections are then the targets. One of the two is given.
+        wanted: Topics, by default the only one with pictures.
+        out: Directory of the rows.
+        seed: Of the choice and the order.
+        rows: At most so many pictures, None for all.
+        per_class: At most so many questions of one class, None for all.
+
+    Returns:
+        The number of rows written, and of problems listed.
+
+    Raises:
+        InvalidInput: A file cannot be read, or no row comes of them.
     """
     source = annotations or results
     if source is None or (annotations and results):
@@ -86,7 +99,18 @@ def build_from_bag(
 
 
 def detections_as_coco(results: Path, topics: Sequence[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """COCO annotations of the detections in a bag, and the results that failed or are of other topics."""
+    """Read the detections in a bag of results.
+
+    Args:
+        results: The bag.
+        topics: Topics of the pictures, whose cameras the results are of.
+
+    Returns:
+        A COCO document, and a problem for each result that failed or is of another camera.
+
+    Raises:
+        InvalidInput: The bag has no results.
+    """
     with Bag(results) as bag:
         sources = [topic.name for topic in bag.topics.values() if topic.type == RESULT_TYPE]
     if not sources:

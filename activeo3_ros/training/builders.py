@@ -1,7 +1,6 @@
-"""From published data sets to training rows, by the rules of the ACTIVE-o3 paper (arXiv 2505.21457).
+"""Builds training rows from published data sets, by the rules of the ACTIVE-o3 paper (arXiv 2505.21457).
 
-All of these come as COCO files, or as folders of pictures and masks. A question is one picture and one class of it;
-what
+They are COCO files, or folders of pictures and masks. A question is one picture and one class of it. An entry that
 cannot be used is listed with its reason, never dropped silently.
 """
 
@@ -32,8 +31,12 @@ Select = Callable[[Row], Row | None]
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a data set becomes rows. rows, of which at most so many are kept; select gives None for one that does not
-    fit.
+    """A rule that makes rows of a data set.
+
+    Attributes:
+        description: One line for people.
+        rows: At most so many pictures are kept.
+        select: Gives the row, or the part of it, that fits the rule; None for a row that does not.
     """
 
     description: str
@@ -81,11 +84,22 @@ def build(
     rows: int | None = None,
     per_class: int | None = None,
 ) -> tuple[int, int]:
-    """Write the data set of one kind to `out`; gives the rows written and the problems listed.
+    """Build the rows of a published data set and write them.
 
-    annotations: the COCO file, for thin-objects the folder of masks. images: the folder of pictures. rows: at most so
-    many
-    pictures, the recipe's number by default, chosen by the seed. per_class: questions kept of one class, None for all.
+    Args:
+        kind: Key of `RECIPES`, or `THIN_OBJECTS`.
+        annotations: The COCO file; for thin objects the folder of masks.
+        images: The folder of pictures.
+        out: Directory of the rows.
+        seed: Of the choice and the order.
+        rows: At most so many pictures, None for the recipe's number.
+        per_class: At most so many questions of one class, None for all.
+
+    Returns:
+        The number of rows written, and of problems listed.
+
+    Raises:
+        InvalidInput: The source cannot be read, or no row comes of it.
     """
     if kind == THIN_OBJECTS:
         found, limit, sources = list(_thin_objects(annotations, images)), 10_000_000, [annotations]
@@ -112,7 +126,17 @@ def build(
 
 
 def limit_rows(rows: list[Row], pictures: int, per_class: int | None, seed: int) -> list[Row]:
-    """Some of the rows, chosen by the seed: of at most so many pictures, and so many questions of one class."""
+    """Choose some of the rows.
+
+    Args:
+        rows: All rows.
+        pictures: At most so many pictures.
+        per_class: At most so many questions of one class, None for all.
+        seed: Of the choice.
+
+    Returns:
+        The rows chosen, in the order of the choice.
+    """
     order = np.random.default_rng(seed).permutation(len(rows))
     seen: set[str] = set()
     asked: dict[tuple[str, ...], int] = defaultdict(int)
@@ -139,7 +163,17 @@ def _coco(annotations: Path, images: Path, select: Select) -> Iterator[Row | dic
 def coco_rows(
     document: dict[str, Any], annotations: Path, images: Path, select: Select
 ) -> Iterator[Row | dict[str, Any]]:
-    """One row, or one problem, for each picture and class of a COCO document. annotations: the file it is from."""
+    """Read the rows of a COCO document.
+
+    Args:
+        document: With the lists `images`, `annotations` and `categories`.
+        annotations: Its file, for messages.
+        images: The folder of pictures.
+        select: The rule of a recipe.
+
+    Yields:
+        One row, or one problem, for each picture and class.
+    """
     names = {each.get("id"): str(each.get("name") or "").replace("_", " ").strip() for each in document["categories"]}
     pictures = {each.get("id"): each for each in document["images"]}
     grouped: dict[tuple[Any, Any], list[dict[str, Any]]] = defaultdict(list)
@@ -243,7 +277,16 @@ def _thin_objects(masks: Path, images: Path) -> Iterator[Row | dict[str, Any]]:
 
 
 def problem(source: Path, entry: dict[str, Any], reason: str) -> dict[str, Any]:
-    """A line of `problems.jsonl`."""
+    """Make a line of `problems.jsonl`.
+
+    Args:
+        source: The file of the entry.
+        entry: With an `id`, if it has one.
+        reason: Why it was left out.
+
+    Returns:
+        The line as a mapping.
+    """
     return {"source": str(source), "id": entry.get("id"), "reason": reason}
 
 
@@ -258,7 +301,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
+    """Compute the SHA-256 of a file, in hexadecimal."""
     with open(path, "rb") as file:
         return (
             hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,9 +1,7 @@
-"""What TRL needs of a processor, made of the parts that the engine uses: so that a trainer prompts exactly as the node
-does.
+"""A processor for TRL, made of the engine's parts, so that a trainer prompts exactly as the node does.
 
-transformers' own `Qwen2_5_VLProcessor` insists on torchvision for its video half and prepares each copy of a picture
-anew,
-eight times for a group of eight answers.
+transformers' own `Qwen2_5_VLProcessor` insists on torchvision for its video half and preprocesses each copy of a
+picture anew, eight times for a group of eight answers.
 """
 
 from __future__ import annotations
@@ -30,11 +28,23 @@ CHECKPOINT_FILES = (
     "tokenizer_config.json",
     "vocab.json",
 )
-"""What a checkpoint holds beside its weights and their configuration."""
+"""The files of a checkpoint beside its weights and their configuration."""
 
 
 def make_processor(directory: Path, pixel_format: PixelFormat, device: str = "cpu") -> Any:
-    """A processor for the checkpoint in a directory, which puts its patches on a device. Raises MissingPackage."""
+    """Make a processor for a checkpoint.
+
+    Args:
+        directory: Of the checkpoint.
+        pixel_format: How the model takes pixels.
+        device: Patches of pictures are put on it.
+
+    Returns:
+        A `ProcessorMixin` of transformers.
+
+    Raises:
+        MissingPackageError: A package is not installed.
+    """
     torch = require_package("torch", "to train", "activeo3_ros[train]")
     transformers = require_package("transformers", "to train", "activeo3_ros[train]")
     tokenizer = transformers.AutoTokenizer.from_pretrained(directory, local_files_only=True)
@@ -107,7 +117,14 @@ def make_processor(directory: Path, pixel_format: PixelFormat, device: str = "cp
 
 
 def chat(prompt: Any) -> list[dict[str, Any]]:
-    """An engine's `Prompt` as the messages that TRL takes; the picture comes from the column `image`."""
+    """Convert an engine's `Prompt` to the messages that TRL takes; the picture comes from the column `image`.
+
+    Args:
+        prompt: A `vlm.engine.Prompt`.
+
+    Returns:
+        The messages of system and user.
+    """
     content = [{"type": "text", "text": prompt.before}, {"type": "image"}, {"type": "text", "text": prompt.after}]
     system = [{"type": "text", "text": prompt.system}]
     return [{"role": "system", "content": system}, {"role": "user", "content": content}]
@@ -139,14 +156,14 @@ def _pictures(messages: Sequence[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def _patches_once(pictures: Sequence[Any], form: PixelFormat, device: Any) -> tuple[Any, Any]:
-    """Patches and grids of all pictures; equal pictures are prepared once."""
+def _patches_once(pictures: Sequence[Any], pixel_format: PixelFormat, device: Any) -> tuple[Any, Any]:
+    """Patches and grids of all pictures; equal pictures are preprocessed once."""
     torch = require_package("torch", "to train", "activeo3_ros[train]")
     arrays = [np.asarray(picture.convert("RGB"))[..., ::-1] for picture in pictures]
     keys = [(array.shape, array.tobytes()) for array in arrays]
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
     order = {index: rank for rank, index in enumerate(sorted(first.values()))}
-    pixels, grids = patches([arrays[index] for index in order], form, device)
+    pixels, grids = patches([arrays[index] for index in order], pixel_format, device)
     pieces = torch.split(pixels, grids.prod(1).tolist())
     ranks = [order[first[key]] for key in keys]
     return torch.cat([pieces[rank] for rank in ranks]), grids[torch.tensor(ranks, device=grids.device)]

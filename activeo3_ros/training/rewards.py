@@ -1,14 +1,11 @@
-"""The rewards of ACTIVE-o3 (arXiv 2505.21457, section 3): what a choice of regions is worth.
+"""The rewards of ACTIVE-o3 (arXiv 2505.21457, section 3) for a choice of regions.
 
-Two forms, added up. The heuristic form looks at the regions alone: are they well-formed, apart, of a sensible size,
-and do
-they cover targets. The task form looks at what a task model finds in them. Every term is a pure function that gives 0
-to 1
+Two forms, added up. The heuristic form judges the regions alone: well-formed, apart, of a sensible size, covering the
+targets. The task form judges a task model's detections in them. Every term is a pure function that gives 0 to 1
 (detection: 0 to 2), so that terms can be tested by hand, logged one by one, and weighed.
 
-Boxes are `(n, 4)` arrays of `x, y, width, height` in pixels, all of one call in the same image; masks are `(h, w)`
-bool of
-that image. Where the paper leaves a case open, the choice made here is in the docstring.
+Boxes are `(n, 4)` arrays of `x, y, width, height` in pixels, all of one call in the same image, origin at its top left
+corner; masks are `(h, w)` bool of that image. Where the paper leaves a case open, the docstring says how it is decided.
 """
 
 from __future__ import annotations
@@ -36,7 +33,7 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """How much each term counts in the total; the paper uses 1 for all. Zero switches a term off."""
+    """The weight of each term in the total, 0 to 100; the paper uses 1 for all. Zero switches a term off."""
 
     format: float = 1.0
     overlap: float = 1.0
@@ -51,12 +48,17 @@ class RewardWeights:
 
 @dataclass(frozen=True)
 class RewardSettings:
-    """What the terms compare against. All are shares, 0 to 1.
+    """Thresholds of the terms, all of them shares, 0 to 1, and their weights.
 
-    max_pair_iou: largest IoU that two regions may have. min_area, max_area: of a region, as a share of the image.
-    coverage: which of the paper's variants (see `coverage`). min_purity: theta, min_match_iou: delta; neither is
-    published.
-    detection_iou: IoU from which a detection counts in the task term.
+    Attributes:
+        max_pair_iou: Largest IoU that two regions may have.
+        min_area: Of a region, as a share of the image.
+        max_area: Of a region, as a share of the image.
+        coverage: The variant of the paper's coverage, see `coverage_term`.
+        min_purity: The paper's theta, which is not published.
+        min_match_iou: The paper's delta, which is not published.
+        detection_iou: IoU from which a detection counts in the task term.
+        weights: Of the terms.
     """
 
     max_pair_iou: float = 0.3
@@ -79,19 +81,36 @@ class RewardSettings:
 
 @dataclass(frozen=True)
 class Reward:
-    """The terms of one response by name, and their weighted sum."""
+    """The terms of one answer by name, and their weighted sum."""
 
     terms: Mapping[str, float] = field(default_factory=dict)
     total: float = 0.0
 
 
 def format_term(thought: bool, answered: bool, parsed: bool) -> float:
-    """1 if both tags are there, each opened and closed, and the answer is the JSON asked for without any repair."""
+    """Reward an answer of the right form.
+
+    Args:
+        thought: Whether the `<think>` tag is there, opened and closed.
+        answered: Whether the `<answer>` tag is there, opened and closed.
+        parsed: Whether the answer is the JSON asked for without any repair.
+
+    Returns:
+        1 if all are true, else 0.
+    """
     return float(thought and answered and parsed)
 
 
 def overlap_term(regions: npt.ArrayLike, max_pair_iou: float) -> float:
-    """1 if no two of the `(n, 4)` regions overlap by more than `max_pair_iou`; 0 without any region."""
+    """Reward regions that lie apart.
+
+    Args:
+        regions: `(n, 4)`, pixels.
+        max_pair_iou: Largest IoU that two of them may have.
+
+    Returns:
+        1 if no two overlap by more; else, and without any region, 0.
+    """
     regions = _boxes(regions)
     if not len(regions):
         return 0.0
@@ -100,9 +119,19 @@ def overlap_term(regions: npt.ArrayLike, max_pair_iou: float) -> float:
 
 
 def area_term(regions: npt.ArrayLike, width: int, height: int, min_area: float, max_area: float) -> float:
-    """1 if every region's share of a `width` x `height` image is in `[min_area, max_area]`; 0 without any region.
+    """Reward regions of a sensible size.
 
     The pixel count is inclusive, as in the paper: corners `x1, y1, x2, y2` span `(x2 - x1 + 1) * (y2 - y1 + 1)` pixels.
+
+    Args:
+        regions: `(n, 4)`, pixels.
+        width: Of the image, pixels.
+        height: Of the image, pixels.
+        min_area: Least share of the image.
+        max_area: Greatest share of the image.
+
+    Returns:
+        1 if the share of every region is within the limits; else, and without any region, 0.
     """
     regions = _boxes(regions)
     if not len(regions):
@@ -112,8 +141,15 @@ def area_term(regions: npt.ArrayLike, width: int, height: int, min_area: float, 
 
 
 def purity_coverage(regions: npt.ArrayLike, mask: Mask, min_purity: float) -> float:
-    """Share of the regions of whose pixels at least `min_purity` belong to a target; 1 if there is neither, 0 if one
-    lacks.
+    """Compute the share of regions that hold enough pixels of targets.
+
+    Args:
+        regions: `(n, 4)`, pixels.
+        mask: `(h, w)`, the pixels of all targets.
+        min_purity: Least share of a region's pixels that belong to targets.
+
+    Returns:
+        0 to 1; 1 with neither regions nor targets, 0 with only one of them.
     """
     regions = _boxes(regions)
     if not len(regions):
@@ -122,9 +158,15 @@ def purity_coverage(regions: npt.ArrayLike, mask: Mask, min_purity: float) -> fl
 
 
 def matched_coverage(regions: npt.ArrayLike, targets: npt.ArrayLike, min_match_iou: float) -> float:
-    """Share of the `(m, 4)` targets that some region matches at an IoU of at least `min_match_iou`.
+    """Compute the share of targets that some region matches. One region may match several.
 
-    One region may match several targets. Without targets it is 1 if there are no regions, else 0.
+    Args:
+        regions: `(n, 4)`, pixels.
+        targets: `(m, 4)`, pixels.
+        min_match_iou: Least IoU of a match.
+
+    Returns:
+        0 to 1; without targets 1 if there are no regions, else 0.
     """
     regions, targets = _boxes(regions), _boxes(targets)
     if not len(targets):
@@ -135,7 +177,16 @@ def matched_coverage(regions: npt.ArrayLike, targets: npt.ArrayLike, min_match_i
 
 
 def merged_coverage(regions: npt.ArrayLike, mask: Mask, measure: Literal["dice", "iou"]) -> float:
-    """Dice or IoU between all regions taken together and the targets' pixels; 1 if there are neither."""
+    """Compute Dice or IoU between all regions taken together and the targets.
+
+    Args:
+        regions: `(n, 4)`, pixels.
+        mask: `(h, w)`, the pixels of all targets.
+        measure: `dice` or `iou`.
+
+    Returns:
+        0 to 1; 1 with neither regions nor targets.
+    """
     covered = mask_of(regions, mask.shape[1], mask.shape[0])
     shared, both = int((covered & mask).sum()), int(covered.sum()) + int(mask.sum())
     if not both:
@@ -144,7 +195,17 @@ def merged_coverage(regions: npt.ArrayLike, mask: Mask, measure: Literal["dice",
 
 
 def coverage_term(regions: npt.ArrayLike, targets: npt.ArrayLike, mask: Mask, settings: RewardSettings) -> float:
-    """The variant of coverage that the settings name: `purity`, `matched`, or `dice` or `iou` of the merged regions."""
+    """Reward regions that cover the targets, by the variant of coverage that the settings name.
+
+    Args:
+        regions: `(n, 4)`, pixels.
+        targets: `(m, 4)`, pixels; used by `matched`.
+        mask: `(h, w)`, the pixels of all targets; used by the others.
+        settings: `coverage` is `purity`, `matched`, or `dice` or `iou` of the merged regions.
+
+    Returns:
+        0 to 1.
+    """
     if settings.coverage == "purity":
         return purity_coverage(regions, mask, settings.min_purity)
     if settings.coverage == "matched":
@@ -160,12 +221,18 @@ def detection_term(
     target_labels: Sequence[str],
     min_iou: float = 0.5,
 ) -> float:
-    """AP + AR of one image's detections at `min_iou`, 0 to 2, each averaged over the classes that have targets, as in
-    COCO.
+    """Compute AP + AR of the detections in one image, each averaged over the classes that have targets, as in COCO.
 
-    boxes `(n, 4)`, scores `(n,)`, NaN where the model gives none: those rank last, in the order given. Without any
-    target it
-    is 2 if nothing was found, else 0, where COCO has no value.
+    Args:
+        boxes: `(n, 4)`, pixels, the detections.
+        scores: `(n,)`; NaN where the model gives none: those rank last, in the order given.
+        labels: The class of each detection.
+        target_boxes: `(m, 4)`, pixels.
+        target_labels: The class of each target.
+        min_iou: IoU from which a detection hits a target.
+
+    Returns:
+        0 to 2; without any target 2 if there is no detection, else 0, where COCO has no value.
     """
     boxes, target_boxes = _boxes(boxes), _boxes(target_boxes)
     scores = np.asarray(scores, np.float64)
@@ -181,9 +248,16 @@ def detection_term(
 
 
 def match(boxes: npt.ArrayLike, scores: npt.ArrayLike, targets: npt.ArrayLike, min_iou: float) -> npt.NDArray[np.intp]:
-    """The target that each detection hits, best score first, -1 for none; `(n,)` in that order.
+    """Match detections with targets as COCO does: each takes the free target that it overlaps most, best score first.
 
-    Each takes the target not yet taken that it overlaps most, at an IoU of at least `min_iou`: COCO's matching.
+    Args:
+        boxes: `(n, 4)`, pixels, the detections.
+        scores: `(n,)`; NaN ranks last.
+        targets: `(m, 4)`, pixels.
+        min_iou: Least IoU of a match.
+
+    Returns:
+        `(n,)`, the index of the target that each detection hits, -1 for none, in the order of the scores.
     """
     boxes, targets = _boxes(boxes), _boxes(targets)
     scores = np.asarray(scores, np.float64)
@@ -202,7 +276,15 @@ def match(boxes: npt.ArrayLike, scores: npt.ArrayLike, targets: npt.ArrayLike, m
 
 
 def average_precision(hits: npt.NDArray[np.bool_], targets: int) -> float:
-    """COCO's average precision, 0 to 1, at 101 recalls, of detections ranked best first and the number of targets."""
+    """Compute COCO's average precision at 101 recalls.
+
+    Args:
+        hits: `(n,)`, whether each detection hits a target, best score first.
+        targets: Number of targets.
+
+    Returns:
+        0 to 1.
+    """
     if not len(hits):
         return 0.0
     found = np.cumsum(hits)
@@ -212,7 +294,18 @@ def average_precision(hits: npt.NDArray[np.bool_], targets: int) -> float:
 
 
 def segmentation_term(mask: Mask, target: Mask) -> float:
-    """IoU, 0 to 1, between an `(h, w)` mask and the true one; 1 if both are empty."""
+    """Compute the IoU of a mask with the true one.
+
+    Args:
+        mask: `(h, w)`.
+        target: `(h, w)`, the true one.
+
+    Returns:
+        0 to 1; 1 if both are empty.
+
+    Raises:
+        InvalidInput: They differ in shape.
+    """
     if mask.shape != target.shape:
         raise InvalidInput(f"masks of {mask.shape} and {target.shape} cannot be compared; map one to the other first")
     union = int((mask | target).sum())
@@ -220,8 +313,14 @@ def segmentation_term(mask: Mask, target: Mask) -> float:
 
 
 def combine(terms: Mapping[str, float], weights: RewardWeights) -> Reward:
-    """The dual-form reward: the sum of the terms, each times its weight. A term that was not computed counts
-    nothing.
+    """Sum the terms, each times its weight: the dual-form reward.
+
+    Args:
+        terms: By name; one that was not computed counts nothing.
+        weights: Of the terms.
+
+    Returns:
+        The terms and their sum.
     """
     return Reward(dict(terms), float(sum(getattr(weights, name) * value for name, value in terms.items())))
 

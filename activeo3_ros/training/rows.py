@@ -1,10 +1,7 @@
-"""Training data: an indexed, shuffled, resumable set of questions about pictures, with what is true of each.
+"""Training data: an indexed, shuffled, resumable set of questions about pictures, with the targets of each.
 
-A data set is a directory: `rows.jsonl` (one question a line, already shuffled), `problems.jsonl` (what was left out,
-and
-why), `provenance.json` (from which files, with their checksums, by which rule, with which seed). Pictures stay where
-they
-are; rows name them. Drawn scenes need no directory: a row of theirs is a seed.
+A data set is a directory: `rows.jsonl` (one question a line, already shuffled), `problems.jsonl` (the entries left out,
+with reasons), `provenance.json` (source files with checksums, rule, seed). Pictures stay in their files.
 """
 
 from __future__ import annotations
@@ -13,9 +10,8 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import cv2
 import numpy as np
@@ -26,20 +22,22 @@ from ..core.frame import Frame
 from ..core.geometry import Box, mask_of
 from ..core.query import Query
 from .rewards import Mask
-from .scenes import FULL_HD, LABELS, SQUARE, Scene, draw_scene
-
-SCENE_PREFIX = "scene:"
-HELD_OUT_SEED = 10_000_000
-"""Drawn scenes from this seed on are for evaluation only."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One question about one picture.
+    """One question about one picture, with its targets in pixels of the picture, origin at its top left corner.
 
-    image: a path, or "scene:SEED:WIDTHxHEIGHT". classes: what is asked for. boxes: `x, y, width, height` in pixels of
-    the
-    picture, one for each of `labels`; polygons: for each, lists of `x, y, x, y, …`, empty where only the box is known.
+    A subclass may get its picture from elsewhere than a file: it overrides `frame`.
+
+    Attributes:
+        image: Path of the picture; rows of equal `image` share one picture.
+        width: Of the picture, pixels.
+        height: Of the picture, pixels.
+        classes: The classes asked for.
+        boxes: `x, y, width, height` of each target.
+        labels: The class of each target, one for each of `boxes`.
+        polygons: For each target, its outlines as `x, y, x, y, …`; empty where only the box is known.
     """
 
     image: str
@@ -52,11 +50,19 @@ class Row:
 
     @property
     def query(self) -> Query:
+        """The classes asked for, as the loop takes them."""
         return Query(classes=self.classes)
 
     def frame(self) -> Frame:
-        """The picture. Raises InvalidInput if it cannot be read or is not of the size that the row says."""
-        image = scene_of(self.image).image if self.image.startswith(SCENE_PREFIX) else read_image(self.image)
+        """Read the picture.
+
+        Returns:
+            The picture at its full size.
+
+        Raises:
+            InvalidInput: It cannot be read, or has another size than the row says.
+        """
+        image = read_image(self.image)
         if (image.shape[1], image.shape[0]) != (self.width, self.height):
             raise InvalidInput(
                 f"{self.image} is {image.shape[1]} x {image.shape[0]}, its annotation says {self.width} x {self.height}"
@@ -64,7 +70,11 @@ class Row:
         return Frame(image)
 
     def mask(self) -> Mask:
-        """`(height, width)` pixels of all targets; of their boxes where no outlines are known."""
+        """Draw the targets.
+
+        Returns:
+            `(height, width)` bool, the pixels of all targets; of their boxes where no outlines are known.
+        """
         mask = (
             mask_of(self.boxes, self.width, self.height)
             if not any(self.polygons)
@@ -79,57 +89,18 @@ class Row:
         return mask
 
 
-@lru_cache(maxsize=160)
-def scene_of(name: str) -> Scene:
-    """The scene that a row's image names."""
-    try:
-        _, seed, size = name.split(":")
-        width, height = map(int, size.split("x"))
-        return draw_scene(int(seed), (width, height))
-    except ValueError as error:
-        raise InvalidInput(f"{name!r} is no drawn scene: {error}; write scene:SEED:WIDTHxHEIGHT") from error
-
-
-class SceneRows(Sequence[Row]):
-    """One question for each of `count` drawn scenes, about the class of one of its small objects; made when asked
-    for.
-    """
-
-    def __init__(self, count: int, first_seed: int = 0) -> None:
-        self._count, self._first_seed = count, first_seed
-
-    def __len__(self) -> int:
-        return self._count
-
-    @overload
-    def __getitem__(self, index: int) -> Row: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[Row]: ...
-
-    def __getitem__(self, index: int | slice) -> Row | list[Row]:
-        if isinstance(index, slice):
-            return [scene_row(self._first_seed + i) for i in range(*index.indices(self._count))]
-        if not 0 <= index < self._count:
-            raise IndexError(index)
-        return scene_row(self._first_seed + index)
-
-
-@lru_cache(maxsize=4096)
-def scene_row(seed: int) -> Row:
-    """The question about the scene of one seed; every third scene is square."""
-    size = FULL_HD if seed % 3 else SQUARE
-    name = f"{SCENE_PREFIX}{seed}:{size[0]}x{size[1]}"
-    scene = scene_of(name)
-    small = sorted({each.label for each in scene.objects if each.is_small}) or sorted(LABELS)
-    label = str(np.random.default_rng([seed, 1]).choice(small))
-    targets = scene.of(label)
-    boxes, labels = tuple(each.box.as_tuple() for each in targets), tuple(each.label for each in targets)
-    return Row(name, *size, (label,), boxes, labels)
-
-
 def check_row(row: Row) -> Row:
-    """The row with its boxes clipped to the picture. Raises InvalidInput, saying why, if it cannot be used."""
+    """Check a row and clip its boxes to the picture.
+
+    Args:
+        row: As an annotation has it.
+
+    Returns:
+        The row with its boxes inside the picture.
+
+    Raises:
+        InvalidInput: It cannot be used; the message says why.
+    """
     if row.width < 1 or row.height < 1:
         raise InvalidInput(f"the picture has {row.width} x {row.height} pixels")
     if not row.classes or any(not name.strip() for name in (*row.classes, *row.labels)):
@@ -150,7 +121,18 @@ def check_row(row: Row) -> Row:
 def write_rows(
     out: Path, rows: Sequence[Row], problems: Sequence[dict[str, Any]], provenance: dict[str, Any], seed: int
 ) -> None:
-    """Write a data set, its rows shuffled by the seed. Raises InvalidInput if there is no row."""
+    """Write a data set, its rows shuffled.
+
+    Args:
+        out: Directory of the data set, made where it is missing.
+        rows: The usable rows.
+        problems: The entries left out, each with a `reason`.
+        provenance: Facts for `provenance.json`; seed and counts are added.
+        seed: Of the order.
+
+    Raises:
+        InvalidInput: There is no row.
+    """
     if not rows:
         raise InvalidInput(
             f"no usable row for {out}: {len(problems)} were left out, the first because {_first(problems)}"
@@ -164,8 +146,16 @@ def write_rows(
 
 
 def read_rows(directory: Path) -> list[Row]:
-    """The rows of a data set, in their order. Raises InvalidInput, with file and line, if one is damaged or none is
-    there.
+    """Read a data set.
+
+    Args:
+        directory: As `activeo3 train data` wrote it.
+
+    Returns:
+        The rows in their order.
+
+    Raises:
+        InvalidInput: A row is damaged, or there is none; the message names file and line.
     """
     path = directory / "rows.jsonl"
     try:

@@ -1,15 +1,11 @@
-"""What a written sensing answer is worth: read by the project's parser, run through the project's loop, rewarded term
-by term.
-"""
+"""Scores written sensing answers: parsed by the node's parser, run through the node's loop, rewarded term by term."""
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -18,8 +14,6 @@ from ..core.errors import PerceptionError
 from ..core.geometry import Box, Boxes, iou
 from ..core.interfaces import TaskModel
 from ..core.results import Detection, Proposal, Region
-from ..vlm.dynamic_batching import Call, SharedEngine, answer_together
-from ..vlm.engine import Engine, Reply, Request
 from ..vlm.families import Family
 from ..vlm.parsing import Answer, parse_answer
 from .rewards import (
@@ -33,19 +27,16 @@ from .rewards import (
     format_term,
     overlap_term,
 )
+from .rollout_batcher import RolloutBatcher
 from .rows import Row
 
 logger = logging.getLogger(__name__)
 
 CACHE_SIZE = 65_536
-RUNNING_THREADS = 2
-"""Of those that share an engine: enough to crop while another reads, too few to compete."""
 NO_PIXELS: Mask = np.zeros((0, 0), bool)
 TERMS = ("format", "overlap", "area", "coverage", "task")
-GIVEN_UP = 7
-"""A batch, its halves and its quarters: if none of them is answered, the engine is not asked the rest of hundreds."""
 BAD_CALLS = 3
-"""So many calls in a row in which the task model failed on most of what it was asked end the training."""
+"""So many calls in a row in which the task model failed on most of its examinations end the training."""
 
 
 class TrainingError(PerceptionError):
@@ -54,10 +45,15 @@ class TrainingError(PerceptionError):
 
 @dataclass(frozen=True)
 class Scored:
-    """One answer with its reward. regions: `(n, 4)` in pixels of the picture.
+    """One answer with its reward.
 
-    detections: None without a task model, and where it failed. failure: what it then said, else "". An answer that it
-    failed on has no task term.
+    Attributes:
+        row: The question.
+        text: The answer as it was written.
+        regions: `(n, 4)` of `x, y, width, height`, pixels of the picture.
+        reward: The terms and their sum; without a task term if the task model failed.
+        detections: Found in the regions, in pixels of the picture; None without a task model, and where it failed.
+        failure: The message of the task model that failed, else "".
     """
 
     row: Row
@@ -70,16 +66,21 @@ class Scored:
 
 @dataclass(frozen=True)
 class Examined:
-    """What the task model found in an answer's regions. failure: why it could not look at them, "" if it could."""
+    """The task model's detections in an answer's regions.
+
+    Attributes:
+        detections: In pixels of the picture.
+        failure: Why it could not examine them, "" if it could.
+    """
 
     detections: tuple[Detection, ...] = ()
     failure: str = ""
 
 
 class GivenRegions:
-    """A sensing policy that proposes what was decided before: so a trainer or an evaluation uses the loop itself.
+    """A sensing policy that proposes given regions, so that training and evaluation run the loop itself.
 
-    Its view is the picture as it is, which costs nothing: nobody looks at it. The regions are in pixels of the picture.
+    Its view is the picture as it is, which costs nothing, as no model gets it. Regions are in pixels of the picture.
     """
 
     def __init__(self, regions: Sequence[Region]) -> None:
@@ -92,80 +93,8 @@ class GivenRegions:
         return Proposal(tuple(self._regions), used_view=False)
 
 
-class RolloutBatcher(SharedEngine):
-    """An engine that answers what many pieces of work ask of it in one batch.
-
-    Each piece has a thread of its own, which runs until it asks; when all of them have asked or ended, their requests
-    are answered together. Only a few run at a time: hundreds of threads that compete for the interpreter are several
-    times slower than one after the other.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
-        self._turns = threading.Semaphore(RUNNING_THREADS)
-        self._lock = threading.Lock()
-        self._active = 0
-        self._waiting: list[_Ticket] = []
-
-    def map(self, work: Callable[[int], None], count: int, threads: int) -> None:
-        """Do `work(0)` to `work(count - 1)`, at most `threads` at a time. Raises what the first of them does."""
-        workers = min(threads, count)
-        with self._lock:
-            self._active += workers
-
-        def run(worker: int) -> None:
-            self._turns.acquire()
-            try:
-                for index in range(worker, count, workers):
-                    work(index)
-            finally:
-                with self._lock:
-                    self._active -= 1
-                    batch = self._batch()
-                self._serve(batch)
-                self._turns.release()
-
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, range(workers)))
-
-    def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        ticket = _Ticket(requests)
-        with self._lock:
-            inside = self._active > 0
-            self._waiting.append(ticket)
-            batch = self._batch()
-        self._serve(batch)
-        if inside:
-            self._turns.release()
-        ticket.done.wait()
-        if inside:
-            self._turns.acquire()
-        if ticket.error is not None:
-            raise ticket.error
-        return ticket.replies
-
-    def _batch(self) -> list[_Ticket]:
-        """All that wait, once nobody is left who may still ask."""
-        if len(self._waiting) < self._active:
-            return []
-        batch, self._waiting = self._waiting, []
-        return batch
-
-    def _serve(self, batch: Sequence[_Ticket]) -> None:
-        if not batch:
-            return
-        answer_together(self.engine, batch, GIVEN_UP)
-        for ticket in batch:
-            ticket.done.set()
-
-
-@dataclass
-class _Ticket(Call):
-    done: threading.Event = field(default_factory=threading.Event)
-
-
 class Scorer:
-    """Rewards sensing answers. Equal regions on one picture are examined once, also across calls."""
+    """Rewards sensing answers. Equal regions of one picture are examined once, also across calls."""
 
     def __init__(
         self,
@@ -174,35 +103,52 @@ class Scorer:
         budget: Budget,
         shorter_side: int | None = None,
         task: TaskModel | None = None,
-        frame_of: Callable[[Row], Frame] = Row.frame,
-        gathering: RolloutBatcher | None = None,
+        frame_of: Callable[[Row], Frame] = lambda row: row.frame(),
+        batcher: RolloutBatcher | None = None,
         threads: int = 1024,
     ) -> None:
-        """task: None for the heuristic terms alone. gathering: the engine of the task model, to answer threads
-        together.
+        """Make a scorer.
+
+        Args:
+            settings: Thresholds and weights of the terms.
+            family: Of the policy's model, which reads its coordinates.
+            budget: Of one frame.
+            shorter_side: Of the policy's view, pixels; None for as large as the budget allows.
+            task: Examines the regions; None for the heuristic terms alone.
+            frame_of: Gives the picture of a row.
+            batcher: The engine of the task model, to batch the requests of all answers.
+            threads: Answers examined at a time, with a batcher.
         """
         self.settings, self.family, self.budget = settings, family, budget
         self.shorter_side, self.task, self.frame_of = shorter_side, task, frame_of
-        self._gathering = gathering
+        self._batcher = batcher
         self._threads = threads
         self._cache: OrderedDict[tuple[object, ...], Examined] = OrderedDict()
         self._bad_calls = 0
         self._warned: set[str] = set()
 
     def view_size(self, row: Row) -> tuple[int, int]:
-        """Width and height of the view that the policy gets of a row's picture."""
+        """Width and height in pixels of the policy's view of a row's picture."""
         return self.family.fit(row.width, row.height, self.budget.view_pixels, self.shorter_side)
 
     def score(self, texts: Sequence[str], rows: Sequence[Row]) -> list[Scored]:
-        """One `Scored` for each answer to a row's question, in their order.
+        """Score answers.
 
-        Raises TrainingError if the task model fails on all of several pictures, or goes on failing on most of them.
+        Args:
+            texts: The answers.
+            rows: The question of each.
+
+        Returns:
+            One `Scored` for each answer, in their order.
+
+        Raises:
+            TrainingError: The task model fails on all of several pictures, or goes on failing on most of them.
         """
-        read = [self._read(text, row) for text, row in zip(texts, rows, strict=False)]
-        seen: list[Examined] | None = None
+        parsed = [self._parse(text, row) for text, row in zip(texts, rows, strict=False)]
+        examined: list[Examined] | None = None
         if self.task is not None and self.settings.weights.task:
-            seen = self._examine(rows, [regions for _, regions in read])
-        # To count matched targets takes no pixels.
+            examined = self._examine(rows, [regions for _, regions in parsed])
+        # Counting matched targets takes no pixels.
         drawn = {(row.image, row.classes): row for row in rows} if self.settings.coverage != "matched" else {}
         masks = {key: row.mask() for key, row in drawn.items()}
         return [
@@ -212,12 +158,12 @@ class Scorer:
                 answer,
                 regions,
                 masks.get((row.image, row.classes), NO_PIXELS),
-                seen[index] if seen is not None else None,
+                examined[index] if examined is not None else None,
             )
-            for index, (text, row, (answer, regions)) in enumerate(zip(texts, rows, read, strict=False))
+            for index, (text, row, (answer, regions)) in enumerate(zip(texts, rows, parsed, strict=False))
         ]
 
-    def _read(self, text: str, row: Row) -> tuple[Answer, tuple[Region, ...]]:
+    def _parse(self, text: str, row: Row) -> tuple[Answer, tuple[Region, ...]]:
         """The answer, and its regions in pixels of the view, as the policy's adapter reads them."""
         size = self.view_size(row)
         answer = parse_answer(text, self.family.extent(size))
@@ -227,7 +173,7 @@ class Scorer:
         )
 
     def _to_source(self, row: Row) -> list[float]:
-        """What x, y, width, height in pixels of the view are multiplied with to be in pixels of the picture."""
+        """Factors of x, y, width, height that take pixels of the view to pixels of the picture."""
         width, height = self.view_size(row)
         return [row.width / width, row.height / height] * 2
 
@@ -266,7 +212,7 @@ class Scorer:
         return Scored(row, text, in_source, combine(terms, settings.weights), detections, failure)
 
     def _examine(self, rows: Sequence[Row], regions: Sequence[tuple[Region, ...]]) -> list[Examined]:
-        """What the task model finds in the regions of each answer, through the loop."""
+        """Run the loop over the regions of each answer."""
         keys = [
             (row.image, row.classes, tuple(r.box.as_tuple() for r in mine[: self.budget.max_regions]))
             for row, mine in zip(rows, regions, strict=False)
@@ -274,7 +220,7 @@ class Scorer:
         new = {key: index for index, key in enumerate(keys) if key not in self._cache and regions[index]}
         frames = {rows[index].image: self.frame_of(rows[index]) for index in new.values()}
 
-        def look(index: int) -> Examined:
+        def examine(index: int) -> Examined:
             row = rows[index]
             scale = np.array(self._to_source(row))
             boxes = [Box(*(np.array(region.box.as_tuple()) * scale).tolist()) for region in regions[index]]
@@ -286,67 +232,80 @@ class Scorer:
                 return Examined(failure=" ".join(result.status_message.split()) or "it did not say why")
             return Examined(result.detections)
 
-        looked: dict[tuple[object, ...], Examined] = {}
+        made: dict[tuple[object, ...], Examined] = {}
         if new:
             wanted = list(new.items())
 
             def work(position: int) -> None:
                 key, index = wanted[position]
-                looked[key] = look(index)
+                made[key] = examine(index)
 
-            if self._gathering is not None:
-                self._gathering.map(work, len(wanted), self._threads)
+            if self._batcher is not None:
+                self._batcher.map(work, len(wanted), self._threads)
             else:
                 for position in range(len(wanted)):
                     work(position)
-        # Taken together before the cache lets any go; what is in neither has no regions, where nothing is to be seen.
-        seen = [looked.get(key) or self._cache.get(key) or Examined() for key in keys]
-        # What failed is not kept: it may go well the next time.
-        self._cache.update((key, each) for key, each in looked.items() if not each.failure)
+        # Taken together before the cache lets any go; an answer in neither has no regions, hence no detections.
+        examined = [made.get(key) or self._cache.get(key) or Examined() for key in keys]
+        # A failure is not kept: the next examination may succeed.
+        self._cache.update((key, each) for key, each in made.items() if not each.failure)
         while len(self._cache) > max(CACHE_SIZE, len(keys)):
             self._cache.popitem(last=False)
-        self._note_failures(looked.values(), seen, rows)
-        return seen
+        self._note_failures(made.values(), examined, rows)
+        return examined
 
-    def _note_failures(self, looked: Collection[Examined], seen: Sequence[Examined], rows: Sequence[Row]) -> None:
-        """Warn of what the task model failed on, of each of its messages once. Raises TrainingError if that is
-        all of several pictures, or most of what it was asked for some calls in a row.
+    def _note_failures(self, made: Collection[Examined], examined: Sequence[Examined], rows: Sequence[Row]) -> None:
+        """Warn of failures of the task model, once for each of its messages.
 
-        looked: what was examined in this call. seen: what is known of each of its answers.
+        Args:
+            made: The examinations of this call.
+            examined: The examination of each answer, made now or before.
+            rows: The question of each answer.
+
+        Raises:
+            TrainingError: It failed on all of several pictures, or on most of its examinations some calls in a row.
         """
-        if not looked:
+        if not made:
             return
-        failed = sum(bool(each.failure) for each in looked)
-        self._bad_calls = self._bad_calls + 1 if 2 * failed > len(looked) else 0
+        failed = sum(bool(each.failure) for each in made)
+        self._bad_calls = self._bad_calls + 1 if 2 * failed > len(made) else 0
         if not failed:
             return
-        said = Counter(each.failure for each in seen if each.failure)
-        for message, answers in said.items():
+        messages = Counter(each.failure for each in examined if each.failure)
+        for message, answers in messages.items():
             if message not in self._warned:
                 self._warned.add(message)
                 logger.warning(
                     "the task model failed on %d of %d answers, which get no task reward: %s",
                     answers,
-                    len(seen),
+                    len(examined),
                     message,
                 )
-        pictures = {row.image for row, each in zip(rows, seen, strict=True) if each.failure}
-        everything = failed == len(looked) and len(pictures) > 1  # one picture may be bad
+        pictures = {row.image for row, each in zip(rows, examined, strict=True) if each.failure}
+        everything = failed == len(made) and len(pictures) > 1  # one picture may be bad
         if not everything and self._bad_calls < BAD_CALLS:
             return
-        often = f"{failed} of {len(looked)} examinations"
+        often = f"{failed} of {len(made)} examinations"
         if not everything:
             often += f", and on more than half of them {BAD_CALLS} times in a row"
         one = f"leave out {pictures.pop()}, " if len(pictures) == 1 else ""
         raise TrainingError(
-            f"the task model failed on {often}: {said.most_common(1)[0][0]}; this is no reward, and nothing can be "
-            f"learned from it: mend the task model, {one}or do without it (reward: {{weights: {{task: 0}}}}), and run "
+            f"the task model failed on {often}: {messages.most_common(1)[0][0]}; this is no reward, and nothing can be "
+            f"learned from it: fix the task model, {one}or do without it (reward: {{weights: {{task: 0}}}}), and run "
             "the same command again (training goes on from its last checkpoint)"
         )
 
 
 def region_statistics(scored: Sequence[Scored]) -> dict[str, float]:
-    """Means over answers, for logs: regions, their area as a share of the picture, their largest overlap."""
+    """Average the regions of answers, for logs.
+
+    Args:
+        scored: The answers.
+
+    Returns:
+        `regions/count`, the mean number; `regions/area`, the mean area as a share of the picture; `regions/max_iou`,
+        the mean over answers of their largest overlap.
+    """
     counts = [len(each.regions) for each in scored]
     shares = [float(box[2] * box[3] / (each.row.width * each.row.height)) for each in scored for box in each.regions]
     overlaps = [float(np.triu(iou(each.regions, each.regions), k=1).max()) for each in scored if len(each.regions) > 1]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import json
 import platform
 import threading
@@ -15,7 +14,7 @@ import numpy as np
 
 from ..core.errors import InvalidInput
 from ..core.optional import has_package, installed_version
-from ..core.settings import check_complete, check_kinds
+from ..settings import check_names, check_settings, settings_of
 from .backends.vllm_versions import version_problem
 from .dynamic_batching import DynamicBatcher, SharedEngine
 from .engine import Engine, Prompt, Request
@@ -92,21 +91,17 @@ def _build(settings: dict[str, Any]) -> Engine:
     if kind not in (AUTO, *ENGINE_TYPES):
         raise InvalidInput(f"unknown engine type {kind!r}; known are {AUTO}, {', '.join(ENGINE_TYPES)}")
     chosen = choose()[0] if kind == AUTO else kind
-    known = _settings_of(chosen)
-    allowed = {name for other in ENGINE_TYPES for name in _settings_of(other)} if kind == AUTO else set(known)
-    unknown = sorted(set(settings) - allowed)
-    if unknown:
-        raise InvalidInput(
-            f"engine {kind!r} has no setting {unknown[0]!r}; its settings are {', '.join(sorted(allowed))}"
-        )
-    given = {name: value for name, value in settings.items() if name in known}
+    allowed = {name for other in (ENGINE_TYPES if kind == AUTO else [kind]) for name in settings_of(_class_of(other))}
+    check_names(
+        f"engine {kind!r}", sorted(allowed), settings, "{owner} has no setting {name!r}; its settings are {known}"
+    )
+    given = {name: value for name, value in settings.items() if name in settings_of(_class_of(chosen))}
     if chosen == "remote" and "url" not in given:
         raise InvalidInput(
             f"no engine can run here: {choose()[1]}; install the extra `gpu`, or give the preset an engine of type "
             "`remote` with the url of a server; run: activeo3 doctor"
         )
-    check_kinds(f"engine {chosen!r}", _class_of(chosen), given)
-    check_complete(f"engine {chosen!r}", _class_of(chosen), given)
+    check_settings(f"engine {chosen!r}", _class_of(chosen), given)
     engine: Engine = _class_of(chosen)(**given)
     if chosen == "remote":  # a server is warm, and batches the requests of its clients itself
         return engine
@@ -137,7 +132,3 @@ def warm_up(engine: Engine) -> None:
 def _class_of(kind: str) -> Any:
     module, _, name = ENGINE_TYPES[kind].partition(":")
     return getattr(importlib.import_module(module), name)
-
-
-def _settings_of(kind: str) -> list[str]:
-    return list(inspect.signature(_class_of(kind)).parameters)

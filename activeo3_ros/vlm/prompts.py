@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -16,7 +16,8 @@ from ..core.query import Query
 from .answer_grammar import GRAMMARS, answer_regex
 from .engine import Prompt
 
-REASONING = ("full", "short", "none")
+Reasoning = Literal["full", "short", "none"]
+REASONING: tuple[str, ...] = get_args(Reasoning)
 """How much a policy may think aloud: as it was trained, in one sentence, or not at all."""
 KEYS = ("system", "before_image", "after_image", "reasoning", "prefix", "stop", "grammar")
 

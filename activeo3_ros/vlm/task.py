@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from ..core.budget import MAX_REGIONS, Budget
-from ..core.errors import EngineError, InvalidInput
+from ..core.errors import EngineError
 from ..core.frame import GLOBAL_VIEW, View
 from ..core.geometry import Box, non_maximum_suppression
 from ..core.query import Query
 from ..core.results import Finding, Findings, Grounding
+from ..settings import validated, within
 from .engine import Engine, Reply, Request
 from .engine_registry import shared_engine
 from .out_of_memory import generate_within_memory
@@ -34,10 +35,11 @@ class MllmTask:
     batch_size = MAX_REGIONS + 1
     concurrent = True
 
+    @validated
     def __init__(
         self,
         engine: Mapping[str, Any] | Engine,
-        crop_side: int = 840,
+        crop_side: Annotated[int, within(28, 4096, "pixels")] = 840,
         keep_aspect: bool = False,
         prompt: str = "task_grounding",
         question_prompt: str = "task_question",
@@ -56,8 +58,6 @@ class MllmTask:
             InvalidInput: a setting is out of its range.
             EngineError: the engine cannot start.
         """
-        if not 28 <= crop_side <= 4096:
-            raise InvalidInput(f"crop_side must be 28 to 4096 pixels, got {crop_side}")
         self.crop_side = crop_side
         self.keep_aspect = keep_aspect
         self._prompt, self._question_prompt = load_prompt(prompt), load_prompt(question_prompt)

@@ -11,7 +11,8 @@ import numpy as np
 import yaml
 from mcap.writer import CompressionType, Writer
 
-from activeo3_ros.bags.writing import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image, typestore
+from activeo3_ros.bags.messages import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image
+from activeo3_ros.codecs.result_cdr import typestore
 
 TOPIC = "/camera/image_raw"
 START_NS = 1_700_000_000_000_000_000
@@ -54,8 +55,10 @@ def write_mcap(
     with path.open("wb") as file:
         writer = Writer(file, chunk_size=chunk_bytes, compression=compression, **options)
         writer.start(profile="ros2", library="test")
-        definition, _ = typestore().generate_msgdef(kind, ros_version=2)
-        schema = writer.register_schema(kind, "ros2msg", definition.encode())
+        schema = 0  # means none
+        if kind:
+            definition, _ = typestore().generate_msgdef(kind, ros_version=2)
+            schema = writer.register_schema(kind, "ros2msg", definition.encode())
         channel = writer.register_channel(topic, "cdr", schema)
         for time_ns, cdr in messages:
             writer.add_message(channel, time_ns, cdr, time_ns)

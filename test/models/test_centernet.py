@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.onnx_session import ModelError, OnnxSession
-from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, AssetError, require
+from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
 from activeo3_ros.core.errors import InvalidInput
 from activeo3_ros.detectors.centernet import (
     COCO_CLASSES,

@@ -14,10 +14,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import NEEDED_BY, require
 from activeo3_ros.node.transports import PROFILES, TRANSPORTS
 
 BOX = {"x", "y", "width", "height"}
+RESULT_KEYS = [
+    *("image", "width", "height", "status", "query", "regions", "detections", "groundings", "masks", "answer"),
+    *("timings_ms", "cost", "status_message", "notes", "reasoning", "regions_age_ms"),
+]
+RECORD_KEYS = {
+    "regions": BOX | {"label", "score", "zoom"},
+    "detections": BOX | {"label", "score", "region", "existence", "carried", "track_id"},
+    "groundings": BOX | {"phrase", "score", "region", "text", "detection"},
+    "masks": BOX | {"label", "score", "region", "detection", "size", "counts"},
+}
+"""The documented keys of `perceive --json`: of the result, in their order, and of each record in its lists."""
 
 
 def activeo3(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -40,13 +52,13 @@ def assert_one_clear_line(finished: subprocess.CompletedProcess[str], *words: st
 
 
 def objects(finished: subprocess.CompletedProcess[str]) -> dict[str, dict]:
-    """The printed objects by the name of their picture."""
+    """The printed JSON objects by the name of their picture."""
     return {Path(o["image"]).name: o for o in map(json.loads, finished.stdout.splitlines())}
 
 
 @pytest.fixture(scope="module")
 def motorway() -> Path:
-    """A real picture with tiny cars, where the embedded preset can run at all."""
+    """A real picture with tiny cars; skips where the embedded preset cannot run."""
     try:
         return [require(asset) for asset in NEEDED_BY["demo"]][-2]
     except AssetError as error:
@@ -54,8 +66,8 @@ def motorway() -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen(motorway, tmp_path_factory):
-    """What one run over the motorway printed, and the directory that it saved pictures in."""
+def perceived(motorway, tmp_path_factory):
+    """The printed result of one run on the motorway, and the directory of its saved pictures."""
     out = tmp_path_factory.mktemp("out")
     finished = activeo3("perceive", motorway, "--classes", "car,truck", "--masks", "--json", "--out", out)
     assert finished.returncode == 0, finished.stderr
@@ -103,24 +115,23 @@ def test_a_preset_with_an_impossible_size_is_a_mistake(tmp_path, size):
     assert_one_clear_line(activeo3("perceive", "a.jpg", "--preset", preset), "mine.yaml", "crop_pixels", str(size))
 
 
-def test_json_has_exactly_the_documented_keys(seen):
-    result, _ = seen
-    assert list(result) == [
-        *("image", "width", "height", "status", "query", "regions", "detections", "groundings", "masks", "answer"),
-        *("timings_ms", "cost"),
-    ]
+def test_json_has_exactly_the_documented_keys(perceived):
+    result, _ = perceived
+    assert list(result) == RESULT_KEYS
     assert (result["width"], result["height"], result["status"]) == (1068, 580, "complete")
     assert result["answer"] is None
-    assert all(set(region) == BOX | {"label", "score", "zoom"} for region in result["regions"])
-    assert all(set(found) == BOX | {"label", "score", "region"} for found in result["detections"])
-    assert all(set(mask) == BOX | {"label", "score", "region", "size", "counts"} for mask in result["masks"])
-    assert set(result["cost"]) == {"views", "pixels", "tokens"}
+    for name, keys in RECORD_KEYS.items():
+        assert all(set(record) == keys for record in result[name]), name
+    assert result["regions"]
+    assert result["detections"]
+    assert result["masks"]
+    assert set(result["cost"]) == {"views", "pixels", "tokens", "calls"}
     assert result["cost"]["views"] == len(result["regions"]) + 1
     assert result["timings_ms"]["total"] > 0
 
 
-def test_what_was_found_lies_in_the_picture_and_belongs_to_a_region(seen):
-    result, _ = seen
+def test_detections_lie_in_the_picture_and_belong_to_a_region(perceived):
+    result, _ = perceived
     assert {found["label"] for found in result["detections"]} <= {"car", "truck"}
     assert len(result["detections"]) > 10
     for found in result["detections"]:
@@ -131,8 +142,8 @@ def test_what_was_found_lies_in_the_picture_and_belongs_to_a_region(seen):
     assert any(found["region"] >= 0 for found in result["detections"])
 
 
-def test_out_holds_the_annotated_picture_and_the_pixels_of_every_region(seen, motorway):
-    result, out = seen
+def test_out_holds_the_annotated_picture_and_the_pixels_of_every_region(perceived, motorway):
+    result, out = perceived
     assert sorted(path.name for path in out.iterdir()) == [
         "small-vehicles1.annotated.jpg",
         *(f"small-vehicles1.region{number + 1}.png" for number in range(len(result["regions"]))),
@@ -145,7 +156,7 @@ def test_out_holds_the_annotated_picture_and_the_pixels_of_every_region(seen, mo
         assert np.abs(crop.astype(int) - picture[y : y + height, x : x + width]).mean() < 2
 
 
-def test_without_json_it_says_what_it_found_in_words(motorway):
+def test_without_json_it_prints_its_results_in_words(motorway):
     finished = activeo3("perceive", motorway, "--max-regions", "0", "--classes", "car")
     assert finished.returncode == 0
     assert "1068 x 580 px, complete, 1 view(s)" in finished.stdout
@@ -206,7 +217,7 @@ def test_unusual_pictures_are_pictures_all_the_same(motorway, tmp_path):
     assert results["grey16.png"]["detections"] == results["grey.png"]["detections"] != []
 
 
-def test_a_picture_of_a_hundred_million_pixels_is_looked_at(motorway, tmp_path):
+def test_a_picture_of_a_hundred_million_pixels_is_perceived(motorway, tmp_path):
     path = tmp_path / "large.png"
     Image.new("L", (12000, 9000), 90).save(path)
     finished = activeo3("perceive", path, "--json")
@@ -245,7 +256,7 @@ def test_an_interruption_ends_it_with_one_line(motorway, tmp_path):
     assert errors == "activeo3: interrupted\n"
 
 
-def test_doctor_says_what_is_missing_and_what_to_do(tmp_path):
+def test_doctor_reports_what_is_missing_and_how_to_fix_it(tmp_path):
     finished = activeo3("doctor", "--json", ACTIVEO3_CACHE=str(tmp_path), **dict.fromkeys((TRANSPORTS, *PROFILES), ""))
     assert finished.returncode == 0, finished.stderr
     report = json.loads(finished.stdout)
@@ -261,7 +272,7 @@ def test_doctor_says_what_is_missing_and_what_to_do(tmp_path):
         assert check["ok"] or check["mend"], check
 
 
-def test_doctor_says_that_a_preset_can_run(motorway):
+def test_doctor_reports_that_a_preset_can_run(motorway):
     finished = activeo3("doctor")
     assert finished.returncode == 0
     assert "can run     embedded" in finished.stdout

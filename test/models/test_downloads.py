@@ -15,8 +15,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.downloads import HUBS, fetch_model
-from activeo3_ros.assets.packages import AssetError
 from activeo3_ros.assets.weights import local_model
 from activeo3_ros.cli.main import main
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from loading import BENCHMARKS, load_script
 
-from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, TERRAIN_PICTURE, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, TERRAIN_PICTURE, require
 from activeo3_ros.core import Box, Budget, Frame, Query, Status
 from activeo3_ros.core.geometry import iou
 from activeo3_ros.presets import load_preset
@@ -42,7 +43,7 @@ def reference(perception, motorway):
 
 
 @pytest.mark.parametrize(("views", "recall"), [(1, 0.3), (4, 0.67), (8, 0.75)])
-def test_on_the_motorway_it_finds_what_slicing_finds_with_a_fraction_of_the_views(
+def test_on_the_motorway_it_finds_the_vehicles_of_slicing_with_a_fraction_of_the_views(
     perception, motorway, reference, views, recall
 ):
     """of the 30 boxes that are at least 8 px high in the reference of 66 slices; some are pieces of a vehicle."""
@@ -61,7 +62,7 @@ def test_the_same_frame_gives_the_same_result(perception, motorway):
     assert first.regions == second.regions
 
 
-def test_only_what_is_asked_for_is_reported(perception, motorway):
+def test_only_classes_that_are_asked_for_are_reported(perception, motorway):
     result = perception.perceive(motorway, Query(classes=("truck",)))
     assert {d.label for d in result.detections} <= {"truck"}
 
@@ -73,7 +74,7 @@ def test_it_reads_the_sign_beside_the_motorway(perception, motorway):
     assert all(g.region >= 0 for g in result.groundings if g.text)
 
 
-def test_it_refuses_what_it_cannot_tell(perception, motorway):
+def test_it_refuses_a_query_that_it_cannot_tell(perception, motorway):
     result = perception.perceive(motorway, Query("the red car"))
     assert result.status == Status.FAILED
     assert "'red' is unknown; this preset detects person" in result.status_message
@@ -86,7 +87,8 @@ def test_masks_lie_in_their_boxes_and_follow_the_object(perception, motorway):
     for mask in result.masks:
         assert mask.mask.shape == (mask.box.height, mask.box.width)
         assert 0.05 <= mask.mask.mean() <= 0.98
-        assert mask.box in [d.box.snapped(motorway.width, motorway.height) for d in result.detections]
+        assert mask.box == result.detections[mask.detection].box.snapped(motorway.width, motorway.height)
+    assert [mask.detection for mask in result.masks] == sorted({mask.detection for mask in result.masks})
 
 
 def test_an_empty_scene_is_complete_and_empty(perception):

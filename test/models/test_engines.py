@@ -342,7 +342,7 @@ def test_vllm_settings_are_checked(vllm):
 
 @pytest.mark.parametrize("kind", choice.ENGINE_TYPES)
 def test_every_setting_of_an_engine_is_documented_with_its_default(kind):
-    page = (Path(__file__).parents[2] / "docs" / "presets.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "components.md").read_text(encoding="utf-8")
     section = page.partition("## The settings of an engine")[2].partition("\n## ")[0]
     table = [[cell.strip(" `") for cell in line.split("|")[1:4]] for line in section.splitlines() if line[:2] == "| "]
     documented = {name: default for engine, name, default in table if engine == kind}

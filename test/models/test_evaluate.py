@@ -1,4 +1,4 @@
-"""`activeo3 evaluate` and `benchmark composite`: from frames to a report, resumable, shared, the same again."""
+"""`activeo3 evaluate` and `benchmark composite`: from frames to a report; resumed, sharded and repeated runs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ from bag_fixtures import START_NS, STEP_NS, raw_messages, write_mcap
 pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
 pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
 
-from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import NEEDED_BY, require
 from activeo3_ros.cli import main as cli
 from activeo3_ros.core import Budget, Frame, Query
-from activeo3_ros.evaluation.composite import SCENE_SIZE, make_scene
+from activeo3_ros.evaluation.composite_dataset import SCENE_SIZE, make_scene
 from activeo3_ros.evaluation.oracle import Oracle
 from activeo3_ros.evaluation.region_quality import region_quality
 
@@ -62,7 +63,7 @@ def run(*arguments: str) -> int:
     ).returncode
 
 
-def test_two_processes_share_the_items_and_all_methods_are_reported(finished: Path):
+def test_two_processes_share_the_items_and_the_metrics_have_all_methods(finished: Path):
     metrics = json.loads((finished / "metrics.json").read_text())
     names = [method["id"] for method in metrics["methods"]]
     assert names == ["embedded-0", "embedded-2", "full_frame-0", "centre_crop-2", "grid-2", "random-2", "oracle-2"]
@@ -77,7 +78,7 @@ def test_two_processes_share_the_items_and_all_methods_are_reported(finished: Pa
     assert (finished / "metrics.csv").read_text().startswith("method,regions,metric,value,low,high\n")
 
 
-def test_a_killed_run_computes_only_what_is_missing_and_ends_the_same(finished: Path, tmp_path: Path, capsys):
+def test_a_killed_run_computes_the_missing_items_only_and_ends_the_same(finished: Path, tmp_path: Path, capsys):
     out = tmp_path / "resumed"
     shutil.copytree(finished, out)
     kept, removed = out / "items" / "grid-2" / "1.json", out / "items" / "grid-2" / "2.json"
@@ -106,7 +107,7 @@ def test_a_killed_run_computes_only_what_is_missing_and_ends_the_same(finished: 
     assert "is of other work (it differs in dataset, samples)" in capsys.readouterr().err
 
 
-def test_a_process_of_torchrun_computes_its_share_only(tmp_path: Path):
+def test_a_process_of_torchrun_computes_its_shard_only(tmp_path: Path):
     for rank in (0, 1):
         environment = {**os.environ, "RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
         command = [sys.executable, "-m", "activeo3_ros.cli", "benchmark", "composite", "--samples", "3"]
@@ -119,6 +120,7 @@ def test_the_report_needs_nothing_but_itself(finished: Path):
     page = (finished / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]+"', page)
     assert not re.findall(r"@import|url\((?!#|data:)", page)
+    assert page.startswith("<!DOCTYPE html>")
     for part in ("Quality against budget", "Latency", "Worst frames", "oracle", "benchmark composite --samples"):
         assert part in page
     assert page.count("<svg") == 3
@@ -178,7 +180,7 @@ def test_frames_of_a_bag_are_judged_by_their_stamps(tmp_path: Path, capsys):
         (lambda t: t["categories"][0].update(name="unicorn"), "unicorn"),
     ],
 )
-def test_wrong_truth_is_one_line_and_exit_code_2(tmp_path: Path, change, says: str, capsys):
+def test_wrong_ground_truth_is_one_line_and_exit_code_2(tmp_path: Path, change, says: str, capsys):
     cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((48, 64, 3), np.uint8))
     truth = {
         "images": [{"id": 1, "file_name": "a.jpg", "height": 48, "width": 64}],
@@ -211,10 +213,10 @@ def test_scenes_are_the_same_for_a_seed_and_their_boxes_fit_their_masks():
 def test_the_oracle_covers_the_small_objects_first():
     frame = Frame(np.zeros((1080, 1920, 3), np.uint8))
     oracle = Oracle()
-    oracle.truth = np.array([[100.0, 100, 12, 12], [130, 110, 12, 12], [1500, 900, 14, 14], [600, 300, 500, 400]])
+    oracle.true_boxes = np.array([[100.0, 100, 12, 12], [130, 110, 12, 12], [1500, 900, 14, 14], [600, 300, 500, 400]])
     view = frame.view(frame.window, (512, 288))
     regions = [view.box_to_source(r.box) for r in oracle.propose(view, Query(), Budget(max_regions=2)).regions]
-    quality = region_quality([r.as_tuple() for r in regions], oracle.truth[:3])
+    quality = region_quality([r.as_tuple() for r in regions], oracle.true_boxes[:3])
     assert quality.covered == 3
     assert not oracle.propose(view, Query(), Budget(max_regions=0)).regions
 

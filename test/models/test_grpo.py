@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import yaml
 from grpo_fixtures import (
+    RESEARCH,
     BrokenTask,
     environment,
     log_of,
@@ -29,14 +30,17 @@ from grpo_fixtures import (
 require_training()
 
 from activeo3_ros.core import Budget, Frame, InvalidInput, Query, View  # noqa: E402
-from activeo3_ros.training import grpo, qwen_decoding  # noqa: E402
-from activeo3_ros.training.grpo import append_row, last_complete_checkpoint, load_config, train  # noqa: E402
+from activeo3_ros.training import callbacks, checkpoints, dataset, grpo, picture_tokens  # noqa: E402
+from activeo3_ros.training.config import load_config  # noqa: E402
+from activeo3_ros.training.grpo import train  # noqa: E402
 from activeo3_ros.training.rewards import RewardSettings  # noqa: E402
-from activeo3_ros.training.rows import Row, SceneRows  # noqa: E402
+from activeo3_ros.training.rows import Row  # noqa: E402
 from activeo3_ros.training.scoring import Scored, Scorer, TrainingError  # noqa: E402
-from activeo3_ros.training.study import Run, configuration, shorten  # noqa: E402
-from activeo3_ros.training.warm_start import sensing_answer  # noqa: E402
 from activeo3_ros.vlm.families import QWEN2_5_VL  # noqa: E402
+from activeo3_tiny import qwen_decoding  # noqa: E402
+from activeo3_tiny.scene_rows import SceneRows  # noqa: E402
+from activeo3_tiny.study import Run, configuration, shorten, steps_of  # noqa: E402
+from activeo3_tiny.warm_start import sensing_answer  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -128,7 +132,7 @@ def test_resuming_gives_the_same_next_step(trained: Path, model: Path, data: Pat
     shutil.copytree(trained / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
     shutil.copy(trained / "log.csv", tmp_path / "run" / "log.csv")
     (tmp_path / "run" / "checkpoint-3").mkdir()  # a checkpoint that was being written when the power went
-    assert last_complete_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoint-2"
+    assert checkpoints.last_complete_checkpoint(tmp_path / "run") == tmp_path / "run" / "checkpoint-2"
     train(load_config(write_config(tmp_path / "config.yaml", model, data, tmp_path / "run")))
     before, after = weights(trained / "policy"), weights(tmp_path / "run" / "policy")
     assert all(np.allclose(before[name], after[name], atol=1e-6) for name in before)
@@ -151,16 +155,32 @@ def test_sigterm_saves_a_checkpoint_and_the_same_command_goes_on(model: Path, da
         process.kill()
     assert process.returncode == 130, errors
     assert "Traceback" not in errors
-    checkpoint = last_complete_checkpoint(tmp_path / "run")
+    checkpoint = checkpoints.last_complete_checkpoint(tmp_path / "run")
     assert checkpoint is not None and (checkpoint / "model.safetensors").is_file()
 
+
+SCENES = "activeo3_tiny.scene_rows:SceneRows"
 
 WRONG = [
     ({"learning_rte": 1}, "unknown training key 'learning_rte'"),
     ({"grpo": {"learning_rte": 1}}, "unknown grpo key 'learning_rte'"),
     ({"reward": {"coverage": "all"}}, "unknown coverage 'all'"),
     ({"reward": {"weights": {"tasks": 1}}}, "unknown reward weight key 'tasks'"),
-    ({"data": {"scenes": 0}}, "positive number of 'scenes'"),
+    ({"data": {}}, "data needs 'path', a directory of `activeo3 train data`, or 'rows', package.module:name"),
+    ({"data": {"scenes": 8}}, "unknown data key 'scenes'; known are path, rows"),
+    ({"data": {"rows": SCENES, "count": 0}}, "count of drawn scenes must be a whole number from 1, got 0"),
+    ({"data": {"rows": SCENES, "scenes": 8}}, f"{SCENES} does not take these settings: missing a required argument"),
+    (
+        {"data": {"rows": "collections:Counter"}},
+        "collections:Counter must give a sequence of activeo3_ros.training.rows.Row",
+    ),
+    ({"data": {"rows": "no_such_package:Rows"}}, "cannot be imported (No module named 'no_such_package'); install"),
+    ({"speed_up": "no_such_package:faster"}, "put the folder that holds the package on PYTHONPATH"),
+    ({"speed_up": "activeo3_tiny.qwen_speed"}, "speed_up must name a function or a class as package.module:name"),
+    (
+        {"speed_up": "activeo3_tiny.qwen_speed:slow_down"},
+        "qwen_speed has no function or class 'slow_down'",
+    ),
     ({"data": {"path": "/nowhere"}}, "build the data set first"),
     ({"model": "/nowhere"}, "neither a directory nor"),
     ({"max_regions": 1000}, "max_regions must be 0 to 64"),
@@ -184,15 +204,15 @@ def test_a_wrong_configuration_is_one_clear_line(
 
 def test_pictures_that_cannot_be_read_are_listed_and_the_rest_is_used(model: Path, tmp_path: Path) -> None:
     data = make_rows(tmp_path / "data", pictures=3)
-    rows = grpo.load_data({"path": str(data)})
+    rows = dataset.load_rows({"path": str(data)})
     Path(rows[0].image).write_bytes(b"no picture")
     Path(rows[1].image).unlink()
-    assert grpo.usable(rows, tmp_path / "run") == [rows[2]]
+    assert dataset.readable_rows(rows, tmp_path / "run") == [rows[2]]
     listed = (tmp_path / "run" / "unreadable.jsonl").read_text().splitlines()
     assert len(listed) == 2 and rows[0].image in listed[0]
     Path(rows[2].image).unlink()
     with pytest.raises(InvalidInput, match="none of 3 pictures can be read"):
-        grpo.usable(rows, tmp_path / "run")
+        dataset.readable_rows(rows, tmp_path / "run")
 
 
 def save_on_full_disk(target: Path) -> None:
@@ -203,16 +223,16 @@ def save_on_full_disk(target: Path) -> None:
 
 def test_vllm_gets_one_token_for_each_image() -> None:
     """It puts all others in its place itself."""
-    assert grpo.one_token_an_image([1, 9, 9, 9, 2, 9, 3], image_token=9) == [1, 9, 2, 9, 3]
-    assert grpo.one_token_an_image([9, 9], image_token=9) == [9]
-    assert grpo.one_token_an_image([1, 2, 2], image_token=9) == [1, 2, 2]
+    assert picture_tokens.one_token_an_image([1, 9, 9, 9, 2, 9, 3], image_token=9) == [1, 9, 2, 9, 3]
+    assert picture_tokens.one_token_an_image([9, 9], image_token=9) == [9]
+    assert picture_tokens.one_token_an_image([1, 2, 2], image_token=9) == [1, 2, 2]
 
 
 def test_a_full_disk_leaves_no_half_checkpoint(tmp_path: Path) -> None:
     target = tmp_path / "checkpoint-5"
     with (
-        pytest.raises(grpo.TrainingError, match="free some space and run the same command again"),
-        grpo._no_half_saves(target),
+        pytest.raises(TrainingError, match="free some space and run the same command again"),
+        checkpoints.removed_if_half_written(target),
     ):
         save_on_full_disk(target)
     assert not target.exists()
@@ -271,6 +291,7 @@ def test_no_answer_holds_a_token_that_stands_for_a_picture(
         "panels_every": 0,
         "reward": {"weights": {"task": 0.0}},
         "grpo": {"save_strategy": "no", "generation_kwargs": {"suppress_tokens": [7]}},
+        "speed_up": "activeo3_tiny.qwen_speed:speed_up_qwen",
     }
     train(load_config(write_config(tmp_path / "config.yaml", picture_lover, data, tmp_path / "run", 3, change)))
     config = AutoConfig.from_pretrained(picture_lover)
@@ -281,18 +302,18 @@ def test_no_answer_holds_a_token_that_stands_for_a_picture(
     assert len(own) == (3 if way == "own loop" else 0)
 
 
-def test_what_a_configuration_says_of_sampling_is_kept_beside_what_is_barred() -> None:
+def test_sampling_settings_of_a_configuration_are_kept_beside_the_barred_tokens() -> None:
     tokens = [20, 21]
-    assert grpo.without_pictures(None, tokens, vllm=False) == {"suppress_tokens": [20, 21]}
+    assert picture_tokens.without_pictures(None, tokens, vllm=False) == {"suppress_tokens": [20, 21]}
     given = {"suppress_tokens": [21, 3], "no_repeat_ngram_size": 4}
-    assert grpo.without_pictures(given, tokens, vllm=False) == {
+    assert picture_tokens.without_pictures(given, tokens, vllm=False) == {
         "suppress_tokens": [3, 20, 21],
         "no_repeat_ngram_size": 4,
     }
     assert given["suppress_tokens"] == [21, 3]
-    assert grpo.without_pictures(None, tokens, vllm=True) == {"logit_bias": {20: -100.0, 21: -100.0}}
+    assert picture_tokens.without_pictures(None, tokens, vllm=True) == {"logit_bias": {20: -100.0, 21: -100.0}}
     given = {"logit_bias": {"3": 1.5, 20: 5.0}, "seed": 4}
-    assert grpo.without_pictures(given, tokens, vllm=True) == {
+    assert picture_tokens.without_pictures(given, tokens, vllm=True) == {
         "logit_bias": {3: 1.5, 20: -100.0, 21: -100.0},
         "seed": 4,
     }
@@ -309,9 +330,9 @@ def test_what_a_configuration_says_of_sampling_is_kept_beside_what_is_barred() -
         ({"logit_bias": {"car": 1.0}}, True, "logit_bias must map token ids to numbers, got {'car': 1.0}"),
     ],
 )
-def test_a_list_of_tokens_that_is_none_is_one_clear_line(sampling: dict, vllm: bool, message: str) -> None:
+def test_a_wrong_list_of_tokens_is_one_clear_line(sampling: dict, vllm: bool, message: str) -> None:
     with pytest.raises(InvalidInput) as error:
-        grpo.without_pictures(sampling, [20], vllm)
+        picture_tokens.without_pictures(sampling, [20], vllm)
     assert str(error.value) == f"grpo: generation_kwargs: {message}"
 
 
@@ -322,7 +343,7 @@ def test_a_list_of_tokens_that_is_none_is_one_clear_line(sampling: dict, vllm: b
         ({"temprature": 1.0}, "unknown generation_kwargs key 'temprature'; known are"),
     ],
 )
-def test_settings_of_sampling_that_are_none_are_one_clear_line(
+def test_wrong_sampling_settings_are_one_clear_line(
     model: Path, data: Path, tmp_path: Path, sampling: object, message: str
 ) -> None:
     change = {"grpo": {"generation_kwargs": sampling}}
@@ -331,15 +352,15 @@ def test_settings_of_sampling_that_are_none_are_one_clear_line(
     assert str(error.value).startswith(message)
 
 
-def test_tokens_that_stand_for_pictures_are_those_that_the_model_names() -> None:
+def test_picture_tokens_are_those_that_the_model_names() -> None:
     from tiny_models import tiny_config
 
-    assert grpo.picture_tokens(tiny_config("qwen3_vl")) == [151652, 151653, 151655, 151656]
+    assert picture_tokens.picture_tokens(tiny_config("qwen3_vl")) == [151652, 151653, 151655, 151656]
     published = tiny_config("qwen2_5_vl")
     published.vision_token_id = 151654
-    assert grpo.picture_tokens(published, 151655) == [151652, 151653, 151654, 151655, 151656]
+    assert picture_tokens.picture_tokens(published, 151655) == [151652, 151653, 151654, 151655, 151656]
     published.text_config.vocab_size = 151655  # no model can write a token that it does not have
-    assert grpo.picture_tokens(published, 9) == [9, 151652, 151653, 151654]
+    assert picture_tokens.picture_tokens(published, 9) == [9, 151652, 151653, 151654]
 
 
 class GivenAnswers(Scorer):
@@ -353,7 +374,7 @@ class GivenAnswers(Scorer):
 
 
 def given_answers(monkeypatch: pytest.MonkeyPatch, task: BrokenTask) -> list[list[float]]:
-    """Training with these answers and a task model; what each answer of a step taught, as steps are taken."""
+    """Train with these answers and a task model; gives the advantages of each step, as steps are taken."""
     import trl
 
     make, generate = grpo.make_scorer, trl.GRPOTrainer._generate_and_score_completions
@@ -418,8 +439,8 @@ def test_the_learning_rate_falls_over_the_second_half_of_the_time(monkeypatch: p
     import transformers
 
     now = [0.0]
-    monkeypatch.setattr(grpo.time, "monotonic", lambda: now[0])
-    limit = grpo._time_limit(transformers, minutes=1.0)
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    limit = callbacks.time_limit(transformers, minutes=1.0)
     control = transformers.TrainerControl()
     optimizer, scheduler = SimpleNamespace(param_groups=[{"lr": 0.0}]), SimpleNamespace(get_last_lr=lambda: [0.4])
     limit.on_train_begin(None, None, control)
@@ -442,7 +463,7 @@ def test_an_answer_that_goes_on_after_its_end_is_not_well_formed() -> None:
 
 
 def test_runs_of_a_study_differ_in_reward_seed_and_scenes(tmp_path: Path) -> None:
-    base = yaml.safe_load((Path(__file__).parents[2] / "config" / "training" / "tiny.yaml").read_text())
+    base = yaml.safe_load((RESEARCH / "tiny.yaml").read_text())
     made = [
         configuration(base, Run(reward, seed, tmp_path, 0), {"max_minutes": 3.0})
         for reward, seed in (("both", 0), ("heuristic", 2))
@@ -456,10 +477,18 @@ def test_runs_of_a_study_differ_in_reward_seed_and_scenes(tmp_path: Path) -> Non
     assert load_config(path).max_minutes == 2.0
 
 
+def test_the_steps_of_a_study_are_commands_that_exist(tmp_path: Path) -> None:
+    steps = steps_of(Run("both", 0, tmp_path, -1), tmp_path / "config.yaml", "tiny/start", scenes=3, batch=4)
+    for _, (module, *arguments) in steps:
+        command = [sys.executable, "-m", module, *arguments[:2], "--help"]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=120)
+        assert done.returncode == 0 and "usage:" in done.stdout, done.stderr[-3000:]
+
+
 def test_the_log_of_repeated_steps_replaces_the_old_one(tmp_path: Path) -> None:
     for step in (1, 2, 3):
-        append_row(tmp_path / "log.csv", {"step": step, "reward": step})
-    append_row(tmp_path / "log.csv", {"step": 2, "reward": 7, "kl": 1})
+        callbacks.append_row(tmp_path / "log.csv", {"step": step, "reward": step})
+    callbacks.append_row(tmp_path / "log.csv", {"step": 2, "reward": 7, "kl": 1})
     with open(tmp_path / "log.csv", newline="") as file:
         assert [(row["step"], row["reward"], row["kl"]) for row in csv.DictReader(file)] == [
             ("1", "1", ""),
@@ -479,7 +508,7 @@ def test_speeding_qwen_up_changes_no_number(model: Path) -> None:
         mask[row, :row] = 0
         ids[row, 10 + row : 10 + row + 16] = image
     grid = torch.tensor([[1, 8, 8]] * 3)
-    from activeo3_ros.training.qwen_speed import positions_of_one_picture
+    from activeo3_tiny.qwen_speed import positions_of_one_picture
 
     kinds = (ids == image).long()
     fast, shift = positions_of_one_picture(ids, kinds == 1, grid, mask, merge=2)
@@ -489,8 +518,8 @@ def test_speeding_qwen_up_changes_no_number(model: Path) -> None:
     assert torch.equal(fast, slow) and torch.equal(shift, offset)
 
 
-def test_threads_that_ask_together_are_answered_in_one_batch(model: Path) -> None:
-    from activeo3_ros.training.scoring import RolloutBatcher
+def test_requests_of_several_threads_are_answered_in_one_batch(model: Path) -> None:
+    from activeo3_ros.training.rollout_batcher import RolloutBatcher
     from activeo3_ros.vlm.engine import Prompt, Reply, Request
     from activeo3_ros.vlm.families import QWEN2_5_VL
 
@@ -503,13 +532,13 @@ def test_threads_that_ask_together_are_answered_in_one_batch(model: Path) -> Non
             return [Reply(request.prompt.after) for request in requests]
 
     engine = FakeEngine()
-    gathering = RolloutBatcher(engine)  # type: ignore[arg-type]
+    batcher = RolloutBatcher(engine)  # type: ignore[arg-type]
     picture = np.zeros((28, 28, 3), np.uint8)
     got = {}
 
     def work(index: int) -> None:
-        got[index] = [reply.text for reply in gathering.generate([Request(picture, Prompt(str(index)))] * 2)]
+        got[index] = [reply.text for reply in batcher.generate([Request(picture, Prompt(str(index)))] * 2)]
 
-    gathering.map(work, 10, threads=4)
+    batcher.map(work, 10, threads=4)
     assert got == {index: [str(index)] * 2 for index in range(10)}
     assert engine.batches == [8, 8, 4]

@@ -1,4 +1,4 @@
-"""Masks corrected by clicks where a policy looks: the protocol, the clicks, the segmenters."""
+"""Interactive segmentation: the protocol, the clicks, the segmenters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from activeo3_ros.cli import main as cli
 from activeo3_ros.core import Box, Budget, Frame, InvalidInput
-from activeo3_ros.evaluation.interactive import (
+from activeo3_ros.evaluation.interactive_segmentation import (
     Click,
     ErrorOracle,
     GrabCutCorrector,
@@ -37,7 +37,7 @@ def fork() -> tuple[np.ndarray, np.ndarray]:
 
 
 class FakeBadStart(GrabCutCorrector):
-    """Begins with a mask that misses the tines and covers a patch of the ground."""
+    """Starts with a mask that misses the tines and covers a patch of the ground."""
 
     def start(self, image: np.ndarray, box: Box) -> np.ndarray:
         mask = fork()[1].copy()

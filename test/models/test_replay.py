@@ -25,8 +25,9 @@ from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 from rosbags.highlevel import AnyReader
 
-from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, AssetError, require
-from activeo3_ros.bags.writing import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
+from activeo3_ros.bags.messages import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image
 from activeo3_ros.cli import main as cli
 from activeo3_ros.codecs.image_files import read_image
 
@@ -209,7 +210,7 @@ def test_ctrl_c_leaves_a_bag_that_can_be_read(tmp_path: Path):
         (["--classes", "unicorn"], "unicorn"),
     ],
 )
-def test_what_cannot_be_replayed_is_one_line_and_exit_code_2(tmp_path: Path, options: list[str], says: str, capsys):
+def test_bad_options_are_one_line_and_exit_code_2(tmp_path: Path, options: list[str], says: str, capsys):
     bag = write_mcap(tmp_path / "a.mcap", raw_messages(3))
     try:
         code = replay(bag, tmp_path / "r.mcap", *options)

@@ -1,4 +1,4 @@
-"""What a task model that fails means for the answers that it should have judged: no reward, never one of zero."""
+"""Answers on which the task model failed get no task reward, never one of zero."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from grpo_fixtures import BrokenTask
 
 from activeo3_ros.core import Budget, Frame, View
 from activeo3_ros.training import scoring
-from activeo3_ros.training.evaluation import measure
-from activeo3_ros.training.grpo import draw_scored, reward_functions
+from activeo3_ros.training.grpo import reward_functions
+from activeo3_ros.training.panels import draw_scored
 from activeo3_ros.training.rewards import RewardSettings
 from activeo3_ros.training.rows import Row
 from activeo3_ros.training.scoring import Scorer, TrainingError
 from activeo3_ros.vlm.families import QWEN2_5_VL
+from activeo3_tiny.evaluation import measure
 
 TARGET = (56.0, 56.0, 56.0, 56.0)
 ROWS = [Row(f"picture {index}", 560, 560, ("car",), (TARGET,), ("car",)) for index in range(4)]
@@ -33,7 +34,7 @@ def frame_of(row: Row) -> Frame:
 
 
 def scorer_with(fails: Callable[[View], str]) -> Scorer:
-    """fails: what the task model says where it raises, "" where it works."""
+    """fails: gives the message where the task model raises, "" where it works."""
     return Scorer(
         RewardSettings(), QWEN2_5_VL, Budget(3, 560 * 560, 560 * 560), task=BrokenTask(fails), frame_of=frame_of
     )
@@ -79,7 +80,7 @@ def test_a_task_model_that_always_fails_is_one_clear_line() -> None:
         scorer.score([answer()] * 4, ROWS)
     said = str(error.value)
     assert "failed on 4 of 4 examinations: RuntimeError: CUDA error: no kernel image is available;" in said
-    assert "mend the task model" in said and "{task: 0}" in said and "\n" not in said
+    assert "fix the task model" in said and "{task: 0}" in said and "\n" not in said
 
 
 def test_a_task_model_may_fail_on_one_picture_but_not_on_one_after_the_other() -> None:
@@ -111,8 +112,8 @@ def test_answers_without_regions_need_no_task_model() -> None:
     assert [each.failure for each in scored] == ["", ""]
 
 
-def test_what_is_known_is_not_forgotten_while_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cache that is full lets the oldest go, which must not look as if nothing had been found there."""
+def test_cached_examinations_stay_while_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full cache drops the oldest, which must not count as an examination without detections."""
     monkeypatch.setattr(scoring, "CACHE_SIZE", 2)
     scorer = scorer_with(lambda view: "")
     scorer.score([answer()] * 2, ROWS[:2])
@@ -138,7 +139,7 @@ def test_the_trainer_gets_none_for_the_missing_term_alone() -> None:
 def test_a_panel_says_that_the_task_model_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     scorer = scorer_with(lambda view: "gone" if picture(view) == 1 else "")
     written: list[str] = []
-    monkeypatch.setattr("activeo3_ros.training.grpo.cv2.putText", lambda tile, line, *_: written.append(line))
+    monkeypatch.setattr("activeo3_ros.training.panels.cv2.putText", lambda tile, line, *_: written.append(line))
     for each in scorer.score([answer()] * 3, ROWS[:3]):
         draw_scored(each, frame_of(each.row))
     assert written[0].endswith("task 2.00)") and written[1].endswith("4.00 (format 1.00, overlap 1.00, area 1.00, "

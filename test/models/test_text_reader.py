@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.assets.packages import TEXT_DETECTOR, AssetError, require
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import TEXT_DETECTOR, require
 from activeo3_ros.core.errors import InvalidInput
 from activeo3_ros.detectors.text_reader import TextReader
 
@@ -34,7 +35,7 @@ def sign(
     return image
 
 
-def test_reads_what_is_written_and_where(reader):
+def test_it_reads_a_text_and_its_place(reader):
     [line] = reader.read(sign("EXIT 42"))
     assert line.text.replace(" ", "") == "EXIT42"
     assert 0.8 < line.score <= 1
@@ -71,7 +72,7 @@ def test_boxes_are_in_the_pixels_of_the_image_however_long_it_is(reader, height,
 
 @settings(max_examples=15, deadline=None)
 @given(size=st.tuples(st.integers(1, 3000), st.integers(1, 60)), upright=st.booleans(), seed=st.integers(0, 999))
-def test_no_size_is_trouble(reader, size, upright, seed):
+def test_it_reads_images_of_any_size(reader, size, upright, seed):
     height, width = size if upright else size[::-1]
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     for line in reader.read(image):
@@ -83,7 +84,7 @@ def test_no_size_is_trouble(reader, size, upright, seed):
 @pytest.mark.parametrize(
     "image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 4), np.uint8), np.zeros((9, 9, 3), np.float32), None]
 )
-def test_what_is_no_bgr_image_is_refused(reader, image):
+def test_an_array_that_is_no_bgr_image_is_refused(reader, image):
     with pytest.raises(InvalidInput, match="the text reader needs"):
         reader.read(image)
 

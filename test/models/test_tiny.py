@@ -1,4 +1,4 @@
-"""activeo3-tiny, the model that ships: the MLLM's whole way with a model that finds things, on a CPU."""
+"""activeo3-tiny, the model of research/: the MLLM's whole way with a model that finds things, on a CPU."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ require_torch()
 from activeo3_ros.core import ActivePerception, Frame, Query, Status  # noqa: E402
 from activeo3_ros.core.geometry import as_array, iou  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
-from activeo3_ros.training.scenes import draw_scene  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_tiny.scenes import draw_scene  # noqa: E402
 
 SCENES = (1, 2, 4)
 
@@ -24,11 +24,9 @@ def perception() -> ActivePerception:
     return load_preset("tiny").build()
 
 
-def test_the_weights_fit_into_the_package() -> None:
-    import activeo3_ros
-
-    weights = list((Path(activeo3_ros.__file__).parent / "models").rglob("*.safetensors"))
-    assert len(weights) == 2
+def test_the_weights_are_two_small_files_of_the_source_tree() -> None:
+    weights = list((Path(__file__).parents[2] / "research").rglob("*.safetensors"))
+    assert sorted(path.parent.name for path in weights) == ["policy", "start"]
     assert sum(path.stat().st_size for path in weights) <= 30_000_000
 
 
@@ -55,8 +53,8 @@ def test_the_task_role_finds_what_a_crop_shows(perception: ActivePerception) -> 
             view = Frame(crop).view(
                 Frame(crop).window, perception.task.view_size(window.width, window.height, 448 * 252)
             )
-            [look] = perception.task.examine([view], Query(classes=("traffic light",)), perception.budget)
-            boxes = view.to_source(as_array(finding.box for finding in look.objects))
+            [found_there] = perception.task.examine([view], Query(classes=("traffic light",)), perception.budget)
+            boxes = view.to_source(as_array(finding.box for finding in found_there.objects))
             boxes[:, :2] += (window.x, window.y)
             found += bool(len(boxes)) and bool(iou(boxes, [light.box.as_tuple()]).max() >= 0.5)
             total += 1

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from grpo_fixtures import require_training
+from grpo_fixtures import RESEARCH, require_training
 
 require_training()
 
-from activeo3_ros.training.grpo import load_config  # noqa: E402
+from activeo3_ros.training.config import load_config  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / "config" / "training"
 
 
-@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*sorted(CONFIGS.glob("*.yaml")), RESEARCH / "tiny.yaml"], ids=lambda path: path.stem)
 def test_every_training_configuration_is_accepted(path: Path, tmp_path: Path) -> None:
     from trl import GRPOConfig
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_models import build_tiny_model, let_write, require_torch
 
-from activeo3_ros.assets.packages import AssetError
+from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.core import InvalidInput
 from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.vlm.engine import Prompt, Request

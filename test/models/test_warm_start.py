@@ -1,8 +1,7 @@
-"""The supervised start's lessons, and the shortcuts that it and GRPO compute by, which change no number."""
+"""Examples of the supervised start, and the speed-up of training, which changes no number."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,16 @@ require_torch()
 import torch  # noqa: E402
 import transformers  # noqa: E402
 
-import activeo3_ros  # noqa: E402
+from activeo3_ros.assets.weights import local_model  # noqa: E402
 from activeo3_ros.core.geometry import from_corners, iou  # noqa: E402
-from activeo3_ros.training import qwen_decoding, qwen_speed  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED, SceneRows  # noqa: E402
-from activeo3_ros.training.warm_start import VIEW_PIXELS, Batches, examples, losses, random_regions  # noqa: E402
 from activeo3_ros.vlm.backends.preprocessing import patches, pixel_format  # noqa: E402
 from activeo3_ros.vlm.families import QWEN2_5_VL, prompt_ids  # noqa: E402
 from activeo3_ros.vlm.prompts import load_prompt, target_of  # noqa: E402
+from activeo3_tiny import qwen_decoding, qwen_speed  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED, SceneRows  # noqa: E402
+from activeo3_tiny.warm_start import VIEW_PIXELS, Batches, examples, losses, random_regions  # noqa: E402
 
-START = Path(activeo3_ros.__file__).parent / "models" / "tiny" / "start"
+START = local_model("tiny/start")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +37,7 @@ def model() -> Any:
     return transformers.AutoModelForImageTextToText.from_pretrained(START, dtype=torch.float32).eval()
 
 
-def test_regions_of_lessons_hardly_overlap_and_have_the_areas_that_the_prompt_asks_for() -> None:
+def test_regions_of_examples_hardly_overlap_and_have_the_areas_of_the_prompt() -> None:
     rng = np.random.default_rng(0)
     for _ in range(200):
         corners = random_regions(rng, 448, 252)
@@ -49,7 +48,7 @@ def test_regions_of_lessons_hardly_overlap_and_have_the_areas_that_the_prompt_as
         assert np.triu(iou(boxes, boxes), k=1).max() <= 0.3
 
 
-def test_regions_of_lessons_do_not_depend_on_where_objects_are() -> None:
+def test_regions_of_examples_do_not_depend_on_where_objects_are() -> None:
     """Asked about one scene many times, they lie all over the view."""
     rng = np.random.default_rng(0)
     middles = np.concatenate([from_corners(random_regions(rng, 448, 252)) for _ in range(400)])
@@ -135,7 +134,7 @@ def test_fast_decoding_never_writes_what_is_barred(model: Any, tokenizer: Any, s
 
 
 def test_fast_decoding_samples_as_often_as_the_model_says(model: Any, tokenizer: Any) -> None:
-    """The mean surprise of what was sampled is the entropy of what it was sampled from."""
+    """The mean surprise of a sample is the entropy of its distribution."""
     ids, inputs = inputs_of(model, tokenizer, 1)
     many = {name: torch.cat([value] * 24) for name, value in inputs.items()}
     sampled = settings(tokenizer, max_new_tokens=32, do_sample=True, top_k=0, top_p=1.0)
@@ -151,7 +150,7 @@ def test_fast_decoding_samples_as_often_as_the_model_says(model: Any, tokenizer:
     assert float(surprise) == pytest.approx(float(-(logits.exp() * logits).sum(-1).mean()), rel=0.1)
 
 
-def test_what_fast_decoding_does_not_know_is_left_to_generate(model: Any, tokenizer: Any) -> None:
+def test_settings_unknown_to_fast_decoding_are_left_to_generate(model: Any, tokenizer: Any) -> None:
     ids, inputs = inputs_of(model, tokenizer, 1)
     for change in (
         {"num_beams": 2},

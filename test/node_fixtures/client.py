@@ -27,6 +27,7 @@ from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPo
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
+from waiting import wait_for
 
 RELIABLE = QoSProfile(depth=2000, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -45,17 +46,6 @@ def image(pixels: np.ndarray, stamp: Time | None = None, frame_id: str = "optica
     message.header = Header(stamp=stamp or Time(sec=1, nanosec=2), frame_id=frame_id)
     message.data = array("B", pixels.tobytes())
     return message
-
-
-def wait_for(condition: Callable[[], Any], timeout_s: float = 15.0, what: str = "") -> Any:
-    """The first true value of the condition. Fails the test when none comes."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.01)
-    raise AssertionError(f"waited {timeout_s:g} s in vain for {what or condition}")
 
 
 class Client:
@@ -125,10 +115,17 @@ class Client:
     def publish(self, pixels: np.ndarray, camera: str = "camera", stamp: Time | None = None) -> None:
         self.images[camera].publish(image(pixels, stamp))
 
-    def look_at(
+    def result_of(
         self, pixels: np.ndarray, camera: str = "camera", stamp: Time | None = None, timeout_s: float = 15.0
     ) -> PerceptionResult:
-        """Publish one frame and wait for its result."""
+        """Publish one frame and wait for its result.
+
+        Args:
+            pixels: `(height, width, 3)` uint8 BGR.
+            camera: Name of the camera.
+            stamp: Stamp of the image; default 1 s and 2 ns.
+            timeout_s: Seconds to wait.
+        """
         before = len(self.results)
         self.publish(pixels, camera, stamp)
         return wait_for(lambda: self.results[before:], timeout_s, "a result")[0]

@@ -1,4 +1,4 @@
-"""Models that do what a test asks for. What a frame shows decides: some even grey values carry out a fault.
+"""Models that fail on demand: some even grey values of a frame carry out a fault.
 
 So one camera can be at fault while the others are fine, and a test in another process needs nothing but pictures.
 """
@@ -30,7 +30,7 @@ from activeo3_ros.core import (
 FINE, RAISES, HANGS, GARBAGE, NO_MEMORY, SLOW, EMPTY, NAN_BOX = 100, 10, 20, 30, 40, 50, 60, 70
 SLOW_S = 0.3
 RARE_S = 3.0
-"""How long it takes to load what the first query for "a rare thing" needs."""
+"""Seconds that the model for the first query for "a rare thing" takes to load."""
 
 
 def picture(grey: int = FINE, height: int = 60, width: int = 80) -> np.ndarray:
@@ -89,7 +89,7 @@ class FakeTask:
         box = Box(float("nan"), 0, 1, 1) if shows(view, NAN_BOX) else Box(0, 0, view.width, view.height)
         return Findings((Finding("thing", box, float("nan"), phrase=query.text, text="102"),))
 
-    def answer(self, query: Query, looks: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
+    def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
         return "102" if query.text else None
 
 
@@ -99,11 +99,12 @@ class FakeSegmenter:
     def segment(self, frame: Frame, detections: Sequence) -> list:
         from activeo3_ros.core import InstanceMask
 
-        boxes = [found.box.snapped(frame.width, frame.height) for found in detections]
-        return [
-            InstanceMask(found.label, found.score, box, np.ones((int(box.height), int(box.width)), bool), found.region)
-            for found, box in zip(detections, boxes, strict=True)
-        ]
+        masks = []
+        for index, found in enumerate(detections):
+            box = found.box.snapped(frame.width, frame.height)
+            pixels = np.ones((int(box.height), int(box.width)), bool)
+            masks.append(InstanceMask(found.label, found.score, box, pixels, found.region, index))
+        return masks
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""The node in the test's own process, for what can only be seen, or broken, from inside."""
+"""The node in the test's own process, for faults and states that only the inside shows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from node_fixtures.fakes import load_fake
 
 @contextlib.contextmanager
 def node_inside(preset: str = "fake") -> Iterator[PerceptionNode]:
-    """A node, unconfigured; nobody spins it, so that what is asked of it is answered where it is asked."""
+    """An unconfigured node that is not spun: the test calls it directly."""
     context = rclpy.Context()
     rclpy.init(context=context)
     node = PerceptionNode(

@@ -26,7 +26,7 @@ def real_node() -> list[str]:
 
 
 class NodeProcess:
-    """A node that runs while the `with` block does. `text` is what it printed so far."""
+    """A node that runs while the `with` block does. `text`: its output so far."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""The demo, end to end: bag, player, node and recorder, each a process of its own; real models, real pictures."""
+"""The demo, end to end: player, node and recorder, each a process of its own; real models, real pictures."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from node_fixtures.client import wait_for
+from waiting import wait_for
 
-from activeo3_ros.assets.packages import NEEDED_BY, AssetError, require
-from activeo3_ros.bags.writing import read_messages
+from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.packages import NEEDED_BY, require
+from activeo3_ros.bags.reading import read_messages
 from activeo3_ros.core import Query, Result, Status
 from activeo3_ros.demo import ros_run
-from activeo3_ros.demo.camera_path import camera_window, film, show
+from activeo3_ros.demo.camera_path import camera_window, film, render_window
 from activeo3_ros.demo.processes import ProcessDied, Processes
-from activeo3_ros.demo.ros_run import RESULT_TOPIC, Frames, count_frames
+from activeo3_ros.demo.ros_run import RESULT_TOPIC, FrameCounts, count_frames
 from activeo3_ros.node.transports import own_domain
 
 FRAMES = 6
@@ -39,7 +40,7 @@ def pictures_are_there():
 
 @pytest.fixture(scope="module")
 def demo(pictures_are_there, tmp_path_factory):
-    """What the demo printed, and its directory."""
+    """The finished demo and its directory."""
     out = tmp_path_factory.mktemp("demo") / "out"
     finished = subprocess.run(
         ["activeo3", "demo", "--out", str(out), "--frames", str(FRAMES)],
@@ -139,7 +140,7 @@ def test_a_process_that_dies_is_named_with_its_last_lines(tmp_path):
 
 
 def test_the_recorder_says_when_it_listens_and_keeps_all_that_comes_then(tmp_path):
-    """Whoever waits for that word before the first frame is sent loses no result to a late start.
+    """Waiting for this line before the first frame is sent, the demo loses no result to a late start.
 
     The talker waits for its listener by itself: half a second can be too short for it on a very busy machine.
     """
@@ -171,7 +172,7 @@ def test_the_recorder_says_when_it_listens_and_keeps_all_that_comes_then(tmp_pat
 def test_frames_without_a_result_are_dropped_and_failed_ones_are_not_processed():
     complete = Result(1920, 1080, Query())
     failed = Result(1920, 1080, Query(), Status.FAILED, "no models")
-    assert count_frames([1, 2, 3, 4], {1: complete, 2: failed, 4: complete}) == Frames(4, 2, 1, 1)
+    assert count_frames([1, 2, 3, 4], {1: complete, 2: failed, 4: complete}) == FrameCounts(4, 2, 1, 1)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1068, 580), (1024, 682), (300, 900)])
@@ -187,10 +188,10 @@ def test_the_camera_stays_in_the_picture_and_moves_smoothly(width, height):
     assert max(steps) < 0.05 * width
 
 
-def test_a_window_is_shown_where_it_is():
+def test_a_window_is_rendered_at_its_place():
     ramp = np.repeat(np.tile(np.arange(0, 200, 2, np.uint8), (50, 1))[..., None], 3, axis=2)
     window = camera_window(100, 50, 0.3, 2.0)
-    shown = show(ramp, window, (400, 200))
+    shown = render_window(ramp, window, (400, 200))
     expected = 2 * (window.x + window.width / 2) - 1
     assert shown[100, 199:201].mean() == pytest.approx(expected, abs=1.5)
 
@@ -200,7 +201,7 @@ def test_a_film_has_as_many_frames_as_were_asked_for():
 
 
 def test_processes_that_exchange_nothing_are_started_again(monkeypatch, tmp_path, capsys):
-    """Forced, as real processes seldom fail to find each other: the last attempt plays on whatever happens."""
+    """With a fake run, because real processes seldom miss each other: the last attempt does not give up."""
     attempts = []
 
     def fake_run(*_, give_up):

@@ -14,23 +14,32 @@ from activeo3_ros.assets.resources import message_directory
 FIELDS = {
     "msg/BoundingBox": "float32 x, float32 y, float32 width, float32 height",
     "msg/ZoomRegion": "uint8 index, BoundingBox box, string label, float32 score, float32 zoom",
-    "msg/Detection": "string label, float32 score, BoundingBox box, int16 region, string track_id",
-    "msg/GroundingBox": "string phrase, float32 score, BoundingBox box, int16 region, string text",
+    "msg/Detection": (
+        "string label, float32 score, float32 existence, BoundingBox box, int16 region, bool carried, string track_id"
+    ),
+    "msg/GroundingBox": "string phrase, float32 score, BoundingBox box, int16 region, int32 detection, string text",
     "msg/InstanceMask": (
-        "string label, float32 score, BoundingBox box, int16 region, uint32 height, uint32 width, uint8 encoding, "
-        "uint8[] data"
+        "string label, float32 score, BoundingBox box, int16 region, int32 detection, uint32 height, uint32 width, "
+        "uint8 encoding, uint8[] data"
     ),
     "msg/StageTiming": "string stage, float32 milliseconds",
     "msg/PerceptionResult": (
         "std_msgs/Header header, string camera, uint8 status, string status_message, string query, "
-        "uint32 query_revision, uint32 image_width, uint32 image_height, ZoomRegion[] regions, Detection[] detections, "
-        "GroundingBox[] groundings, InstanceMask[] masks, string answer, string reasoning, StageTiming[] timings, "
-        "uint32 views, uint64 pixels, uint32 tokens, builtin_interfaces/Time completed"
+        "uint32 query_revision, uint32 image_width, uint32 image_height, ZoomRegion[] regions, float32 regions_age_ms, "
+        "Detection[] detections, GroundingBox[] groundings, InstanceMask[] masks, string answer, string reasoning, "
+        "StageTiming[] timings, uint32 views, uint64 pixels, uint32 tokens, builtin_interfaces/Time completed"
     ),
     "msg/ZoomRegionArray": "std_msgs/Header header, ZoomRegion[] regions",
     "msg/DetectionArray": "std_msgs/Header header, Detection[] detections",
     "msg/GroundingBoxArray": "std_msgs/Header header, GroundingBox[] groundings",
     "msg/InstanceMaskArray": "std_msgs/Header header, InstanceMask[] masks",
+    "msg/Track": (
+        "string track_id, string label, float32 existence, BoundingBox box, float32 velocity_x, float32 velocity_y, "
+        "geometry_msgs/Vector3 bearing, float32 bearing_sigma, bool has_position, geometry_msgs/Point position, "
+        "float64[9] position_covariance, builtin_interfaces/Time first_seen, builtin_interfaces/Time last_seen, "
+        "float32 zoom, string text"
+    ),
+    "msg/TrackArray": "std_msgs/Header header, Track[] tracks",
     "srv/SetQuery.Request": "string query, string[] classes",
     "srv/SetQuery.Response": "bool success, string message, uint32 revision",
     "action/Perceive.Goal": ("string camera, string query, string[] classes, uint8 max_regions, float32 deadline_ms"),
@@ -41,14 +50,15 @@ CONSTANTS = {
     "msg/InstanceMask": {"ENCODING_RLE": 0, "ENCODING_BITS": 1},
     "msg/PerceptionResult": {"STATUS_COMPLETE": 0, "STATUS_COARSE": 1, "STATUS_FAILED": 2},
 }
-# What the middleware compares before it connects two nodes, and what a bag records. These three contain all the others
-# but the four arrays.
+# What the middleware compares before it connects two nodes, and what a bag records. These four contain all the others
+# but the four arrays of a result's lists.
 TYPE_HASHES = {
-    "msg/PerceptionResult": "RIHS01_9b46b924f4ee99a717a21ffda18b7468e5a71cd73edef389b73d3d940c9b982a",
-    "action/Perceive": "RIHS01_e7f1fa4c9ec00b5bc20a55e23247b959020077411710cada9727ebe84e693fc8",
+    "msg/PerceptionResult": "RIHS01_44d1ef1eadaec1fa6b46dd157e7bfbb6da0a0e12fd5811aeb58058343e6844f2",
+    "msg/TrackArray": "RIHS01_8918820613299a3c768a21d2d706ef249abd59fce75ae16e1e51ad1193199188",
+    "action/Perceive": "RIHS01_839def70f1b0901f0a4ab176b6212acafccc0c2e83c765f8810d393d0bb1d3d7",
     "srv/SetQuery": "RIHS01_7eb9659b1c99e6914cc5cec1fa8012d1d3123b19fefa59054e03cf3ecc4f60ad",
 }
-IDL_NAMES = {"float32": "float", "bool": "boolean"}
+IDL_NAMES = {"float32": "float", "float64": "double", "bool": "boolean", "float64[9]": "double[9]"}
 
 
 def interface(name: str) -> type:
@@ -116,7 +126,18 @@ def test_every_field_and_constant_says_what_it_is(path):
 
 @pytest.mark.parametrize("path", definition_files(), ids=lambda path: path.name)
 def test_every_number_says_its_unit(path):
-    units = ("pixels", "milliseconds", "count", "ratio", "0 to 1", "enumeration", "bytes", "seconds")
+    units = (
+        "pixels",
+        "milliseconds",
+        "count",
+        "ratio",
+        "0 to 1",
+        "enumeration",
+        "bytes",
+        "seconds",
+        "radians",
+        "metres",
+    )
     for line in path.read_text().splitlines():
         field, _, comment = line.partition("#")
         words = field.split()
@@ -125,7 +146,15 @@ def test_every_number_says_its_unit(path):
 
 
 def test_a_full_result_survives_the_wire():
-    from activeo3_ros.msg import BoundingBox, Detection, InstanceMask, PerceptionResult, StageTiming, ZoomRegion
+    from activeo3_ros.msg import (
+        BoundingBox,
+        Detection,
+        GroundingBox,
+        InstanceMask,
+        PerceptionResult,
+        StageTiming,
+        ZoomRegion,
+    )
 
     box = BoundingBox(x=1.5, y=2.0, width=30.25, height=4.0)
     sent = PerceptionResult(
@@ -137,9 +166,13 @@ def test_a_full_result_survives_the_wire():
         image_width=1920,
         image_height=1080,
         regions=[ZoomRegion(index=0, box=box, label="truck?", score=0.25, zoom=4.0)],
-        detections=[Detection(label="truck", score=0.5, box=box, region=-1)],
+        regions_age_ms=66.5,
+        detections=[Detection(label="truck", score=0.5, existence=0.75, box=box, region=-1, carried=True)],
+        groundings=[GroundingBox(phrase="trucks", score=0.5, box=box, region=-1, detection=0)],
         masks=[
-            InstanceMask(label="truck", box=box, height=4, width=31, encoding=InstanceMask.ENCODING_RLE, data=b"o9")
+            InstanceMask(
+                label="truck", box=box, detection=0, height=4, width=31, encoding=InstanceMask.ENCODING_RLE, data=b"o9"
+            )
         ],
         answer="zwei Lkw, 二",
         timings=[StageTiming(stage="sensing", milliseconds=54.5)],

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from lifecycle_msgs.msg import Transition
 from loading import load_script
-from node_fixtures.client import wait_for
+from waiting import wait_for
 
 from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.core import Budget

@@ -1,4 +1,4 @@
-"""What can be changed and asked while the node runs: parameters, the query, enable, a look on request."""
+"""Changes and requests while the node runs: parameters, the query, enable, the action perceive."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import pytest
 from action_msgs.msg import GoalStatus
 from activeo3_ros.msg import PerceptionResult
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_fixtures.client import Client, wait_for
+from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, HANGS, RAISES, SLOW, picture
 from node_fixtures.processes import NodeProcess
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import DescribeParameters
+from waiting import wait_for
 
 from activeo3_ros.node.parameters import PARAMETERS
 
@@ -75,15 +76,15 @@ def test_a_change_that_is_not_allowed_says_why_and_changes_nothing(client, chang
     assert not answer.successful
     assert says in answer.reason
     assert client.get_parameters(name) == before
-    assert client.look_at(picture()).status == PerceptionResult.STATUS_COMPLETE
+    assert client.result_of(picture()).status == PerceptionResult.STATUS_COMPLETE
 
 
 def test_several_changes_hold_together_or_not_at_all(client):
     refused = client.set_parameters_atomically(max_regions=1, deadline_ms=-7.0)
     assert not refused.successful
-    assert len(client.look_at(picture()).regions) == 2
+    assert len(client.result_of(picture()).regions) == 2
     assert client.set_parameters_atomically(max_regions=1, masks=True).successful
-    result = client.look_at(picture())
+    result = client.result_of(picture())
     assert (len(result.regions), len(result.masks)) == (1, len(result.detections))
     assert client.set_parameters_atomically(max_regions=-1, masks=False).successful
 
@@ -104,15 +105,15 @@ def test_300_random_changes_do_no_harm(client):
             assert client.get_state() == "active"
     reset = {name: p.default for name, p in PARAMETERS.items() if not p.descriptor().read_only and name != "preset"}
     assert client.set_parameters_atomically(**reset).successful
-    assert client.look_at(picture()).status == PerceptionResult.STATUS_COMPLETE
+    assert client.result_of(picture()).status == PerceptionResult.STATUS_COMPLETE
 
 
-# The deadline and what diagnostics tell
+# The deadline and diagnostics
 
 
 def test_a_frame_that_would_miss_its_deadline_is_published_coarse_with_the_reason(client):
     assert client.set_parameters(deadline_ms=100.0)[0].successful
-    result = client.look_at(picture(SLOW))
+    result = client.result_of(picture(SLOW))
     assert result.status == PerceptionResult.STATUS_COARSE
     assert result.status_message.startswith("the deadline of 100 ms left time for")
     assert len(result.regions) < 2
@@ -122,7 +123,7 @@ def test_a_frame_that_would_miss_its_deadline_is_published_coarse_with_the_reaso
 
 def test_diagnostics_tell_rates_latencies_memory_and_models(client):
     for _ in range(3):
-        client.look_at(picture(), stamp=client.node.get_clock().now().to_msg())
+        client.result_of(picture(), stamp=client.node.get_clock().now().to_msg())
     _, _, values = wait_for(lambda: (status := client.status())[0] == 0 and status)
     assert {"preset", "sensing", "task", "device", "memory_mb", "processed_hz", "last_error"} <= set(values)
     for stage in ("queue", "decode", "examine", "total", "callback_to_publish", "age_at_publish"):
@@ -137,11 +138,11 @@ def test_diagnostics_tell_rates_latencies_memory_and_models(client):
 def test_a_query_holds_from_the_next_frame_on_and_its_revision_is_echoed(client):
     first = client.set_query("the sign", ("car",))
     assert first.success
-    result = client.look_at(picture())
+    result = client.result_of(picture())
     assert (result.query, result.query_revision, result.answer) == ("the sign", first.revision, "102")
     second = client.set_query("the plate")
     assert second.revision == first.revision + 1
-    assert client.look_at(picture(), "rear").query_revision == second.revision
+    assert client.result_of(picture(), "rear").query_revision == second.revision
     assert client.get_parameters("query")[0].string_value == "the plate"
     assert client.set_query("").success
 
@@ -151,7 +152,7 @@ def test_a_query_that_cannot_be_served_leaves_the_former_one_in_force(client):
     refused = client.set_query("a unicorn")
     assert (refused.success, refused.revision) == (False, former.revision)
     assert "finds things, not unicorns" in refused.message
-    assert client.look_at(picture()).query == "the sign"
+    assert client.result_of(picture()).query == "the sign"
     assert "1000 characters" in client.set_query("x" * 2000).message
     assert client.set_query("").success
 
@@ -163,9 +164,9 @@ def test_a_query_whose_models_still_load_holds_from_when_they_are_there(client):
     assert "is being loaded" in accepted.message
     assert client.get_parameters("query")[0].string_value == "a rare thing"
     assert not client.set_query("a unicorn").success
-    assert client.look_at(picture()).query_revision == former.revision
+    assert client.result_of(picture()).query_revision == former.revision
     wait_for(lambda: client.status()[2]["query_ready"] == "false")
-    result = wait_for(lambda: (r := client.look_at(picture())).query_revision == accepted.revision and r)
+    result = wait_for(lambda: (r := client.result_of(picture())).query_revision == accepted.revision and r)
     assert result.query == "a rare thing"
     wait_for(lambda: client.status()[2]["query_ready"] == "true")
     assert client.set_query("").success
@@ -174,8 +175,8 @@ def test_a_query_whose_models_still_load_holds_from_when_they_are_there(client):
 # Enable
 
 
-def test_a_disabled_node_looks_at_nothing_until_it_is_enabled(client):
-    client.look_at(picture())
+def test_a_disabled_node_perceives_no_frame_until_it_is_enabled(client):
+    client.result_of(picture())
     assert client.enable(False).success
     results = len(client.results)
     client.publish(picture())
@@ -183,15 +184,15 @@ def test_a_disabled_node_looks_at_nothing_until_it_is_enabled(client):
     assert len(client.results) == results
     wait_for(lambda: client.status()[:2] == (3, "disabled by ~/enable: nothing is looked at"))
     assert client.enable(True).success
-    assert client.look_at(picture()).detections
+    assert client.result_of(picture()).detections
 
 
-# A look on request
+# Perceive requests
 
 
-def test_a_look_has_its_own_query_and_leaves_the_standing_one_alone(client):
+def test_a_request_has_its_own_query_and_leaves_the_standing_one_alone(client):
     # Slow, for a client hears no feedback any more once it has the result.
-    standing = client.look_at(picture(SLOW))
+    standing = client.result_of(picture(SLOW))
     feedback = []
     handle = client.perceive(feedback.append, camera="camera", query="the sign", max_regions=1)
     assert handle.accepted
@@ -204,22 +205,22 @@ def test_a_look_has_its_own_query_and_leaves_the_standing_one_alone(client):
     stages = [message.feedback.stage for message in feedback]
     assert stages[:2] == ["decode", "sense"]
     assert len(wait_for(lambda: [m for m in feedback if m.feedback.regions])[-1].feedback.regions) == 1
-    assert client.look_at(picture()).query == standing.query
+    assert client.result_of(picture()).query == standing.query
 
 
-def test_a_disabled_node_still_looks_on_request(client):
-    client.look_at(picture())
+def test_a_disabled_node_still_serves_requests(client):
+    client.result_of(picture())
     client.enable(False)
     assert client.outcome(client.perceive(camera="camera")).status == GoalStatus.STATUS_SUCCEEDED
     client.enable(True)
 
 
-def test_a_look_at_a_frame_that_fails_aborts_with_the_reason(client):
-    client.look_at(picture(RAISES))
+def test_a_request_whose_frame_fails_aborts_with_the_reason(client):
+    client.result_of(picture(RAISES))
     outcome = client.outcome(client.perceive(camera="camera"))
     assert outcome.status == GoalStatus.STATUS_ABORTED
     assert "the engine broke" in outcome.result.result.status_message
-    client.look_at(picture(FINE))
+    client.result_of(picture(FINE))
 
 
 @pytest.mark.parametrize(
@@ -242,7 +243,7 @@ def test_a_goal_that_cannot_be_served_is_rejected_with_the_reason(node, client, 
 # With a node of their own
 
 
-def test_a_look_can_be_cancelled_and_a_second_one_is_rejected_meanwhile():
+def test_a_request_can_be_cancelled_and_a_second_one_is_rejected_meanwhile():
     with (
         NodeProcess(node_name="second", cameras=["solo"], autostart=True) as node,
         Client(("solo",), "second") as client,
@@ -251,21 +252,21 @@ def test_a_look_can_be_cancelled_and_a_second_one_is_rejected_meanwhile():
         waiting = client.perceive(camera="solo")  # no frame has come yet
         assert waiting.accepted
         assert not client.perceive(camera="solo").accepted
-        wait_for(lambda: "another look is still under way" in node.text)
+        wait_for(lambda: "another request is still in progress" in node.text)
         assert client.cancel(waiting).goals_canceling
         outcome = client.outcome(waiting)
         assert outcome.status == GoalStatus.STATUS_CANCELED
         assert "cancelled" in outcome.result.result.status_message
-        client.look_at(picture(), "solo")
+        client.result_of(picture(), "solo")
         assert client.outcome(client.perceive()).status == GoalStatus.STATUS_SUCCEEDED
         assert client.change_state("deactivate")
         assert not client.perceive(camera="solo").accepted
         wait_for(lambda: "the node is not active" in node.text)
 
 
-def test_a_look_that_is_cancelled_while_it_looks_ends_at_its_next_step(client):
+def test_a_request_that_is_cancelled_in_progress_ends_at_its_next_step(client):
     """Three views of 0.3 s each: cancelled in the first, none of the others is begun."""
-    client.look_at(picture(SLOW))
+    client.result_of(picture(SLOW))
     feedback = []
     assert client.set_parameters(deadline_ms=60_000.0)[0].successful  # one view at a time
     handle = client.perceive(feedback.append, camera="camera", max_regions=2)
@@ -276,10 +277,10 @@ def test_a_look_that_is_cancelled_while_it_looks_ends_at_its_next_step(client):
     assert outcome.result.result.status_message == "cancelled by the client"
     assert [message.feedback.stage for message in feedback].count("examine") == 1
     assert client.set_parameters(deadline_ms=-1.0)[0].successful
-    assert client.look_at(picture()).status == PerceptionResult.STATUS_COMPLETE
+    assert client.result_of(picture()).status == PerceptionResult.STATUS_COMPLETE
 
 
-def test_services_answer_while_a_frame_is_looked_at():
+def test_services_answer_while_a_frame_is_in_progress():
     with NodeProcess(node_name="second", cameras=["solo"], autostart=True), Client(("solo",), "second") as client:
         client.connect()
         client.publish(picture(HANGS), "solo")

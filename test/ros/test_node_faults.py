@@ -1,4 +1,4 @@
-"""What goes wrong on a robot: afterwards the node answers, other cameras get results, and the counts are right."""
+"""Faults on a robot: afterwards the node answers, other cameras get results, and the counts are right."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from array import array
 import pytest
 from activeo3_ros.msg import DetectionArray, PerceptionResult
 from builtin_interfaces.msg import Time
-from node_fixtures.client import RELIABLE, Client, image, wait_for
+from node_fixtures.client import RELIABLE, Client, image
 from node_fixtures.fakes import FINE, GARBAGE, HANGS, NAN_BOX, NO_MEMORY, RAISES, picture
 from node_fixtures.processes import NodeProcess
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image
+from waiting import wait_for
 
 FAILED = PerceptionResult.STATUS_FAILED
 CAMERAS = ("left", "right")
@@ -52,8 +53,8 @@ def unharmed(node, client):
     assert client.get_state() == "active"
     wait_for(lambda: settled(client)["pending"] == 0)
     client.results.clear()
-    assert client.look_at(picture(FINE), "right").status != FAILED
-    assert client.look_at(picture(FINE), "left").status != FAILED
+    assert client.result_of(picture(FINE), "right").status != FAILED
+    assert client.result_of(picture(FINE), "left").status != FAILED
     settled(client)
 
 
@@ -88,8 +89,10 @@ def added(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
 )
 def test_a_model_at_fault_fails_its_frame_only(client, unharmed, grey, says):
     lists = client.collect(DetectionArray, "left/detections")
+    wait_for(lambda: client.result_of(picture(FINE), "left") and lists, what="the list of a frame that is fine")
     before = settled(client)
-    result = client.look_at(picture(grey), "left", Time(sec=5, nanosec=6))
+    lists.clear()
+    result = client.result_of(picture(grey), "left", Time(sec=5, nanosec=6))
     assert (result.status, result.header.stamp) == (FAILED, Time(sec=5, nanosec=6))
     assert says in result.status_message
     assert not result.detections
@@ -120,16 +123,16 @@ def test_a_storm_of_1000_malformed_messages(client, unharmed):
 
 
 def test_a_camera_that_stops_is_reported_until_it_returns(client, unharmed):
-    client.look_at(picture(), "left")
+    client.result_of(picture(), "left")
     wait_for(lambda: client.status("left")[0] == 1 and "for 3" in client.status("left")[1], 10)
-    assert client.look_at(picture(), "right").status != FAILED
-    client.look_at(picture(), "left")
+    assert client.result_of(picture(), "right").status != FAILED
+    client.result_of(picture(), "left")
     wait_for(lambda: "nothing has come" not in client.status("left")[1])
 
 
 def test_stamps_from_a_clock_far_ahead_are_reported_and_do_no_harm(client, unharmed):
     stamp = Time(sec=int(time.time()) + 3600)
-    assert client.look_at(picture(), "left", stamp).header.stamp == stamp
+    assert client.result_of(picture(), "left", stamp).header.stamp == stamp
     wait_for(lambda: "ahead of this node's clock" in client.status("left")[1])
 
 
@@ -139,7 +142,7 @@ def test_a_limit_of_age_drops_old_frames_and_says_that_the_clocks_may_disagree(c
     now = time.time()
     client.publish(picture(), "left", Time(sec=int(now) - 100))
     wait_for(lambda: "older than max_frame_age" in client.status("left")[1])
-    assert client.look_at(picture(), "left", Time(sec=int(now), nanosec=999_999_999)).status != FAILED
+    assert client.result_of(picture(), "left", Time(sec=int(now), nanosec=999_999_999)).status != FAILED
     assert added(before, settled(client)) == {"received": 2, "processed": 1, "stale": 1}
     assert client.set_parameters(max_frame_age=0.0)[0].successful
 
@@ -147,7 +150,7 @@ def test_a_limit_of_age_drops_old_frames_and_says_that_the_clocks_may_disagree(c
 def test_parameter_changes_at_20_hz(client, unharmed):
     for number in range(40):
         assert client.set_parameters(max_regions=number % 3)[0].successful
-        result = client.look_at(picture(), "left")
+        result = client.result_of(picture(), "left")
         assert len(result.regions) == min(number % 3, 2)
         time.sleep(0.03)
     assert client.set_parameters(max_regions=-1)[0].successful
@@ -157,7 +160,7 @@ def test_set_query_at_20_hz_and_every_result_tells_its_revision(client, unharmed
     for number in range(40):
         answer = client.set_query(f"thing {number}")
         assert answer.success
-        result = client.look_at(picture(), "left")
+        result = client.result_of(picture(), "left")
         assert (result.query, result.query_revision) == (f"thing {number}", answer.revision)
         time.sleep(0.03)
     assert client.set_query("").success
@@ -176,7 +179,7 @@ def test_a_subscriber_that_never_reads_holds_up_nobody(client, unharmed):
         wait_for(lambda: client.node.count_subscribers("/activeo3/left/result") > 1)
         deaf.send_signal(signal.SIGSTOP)
         for _ in range(60):
-            client.look_at(picture(), "left")
+            client.result_of(picture(), "left")
     finally:
         deaf.kill()
         deaf.wait()
@@ -195,7 +198,7 @@ def test_time_that_jumps_backwards_as_when_a_bag_loops():
                 client.publish(picture(), stamp=stamp)
                 return [result for result in client.results if result.header.stamp == stamp]
 
-            # A picture may overtake the clock, and is then looked at by the old time.
+            # A picture may overtake the clock, and is then perceived by the old time.
             wait_for(lambda seen=seen, second=second: [r for r in seen() if abs(r.completed.sec - second) <= 1])
             client.results.clear()
             result = wait_for(seen)[0]

@@ -1,4 +1,4 @@
-"""What the node creates in the ROS graph: topics with their quality of service, and just what the policy grants."""
+"""The node in the ROS graph: topics with their quality of service, and exactly the names that the policy grants."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from activeo3_ros.msg import PerceptionResult
 from diagnostic_msgs.msg import DiagnosticStatus
-from node_fixtures.client import RELIABLE, Client, image, wait_for
+from node_fixtures.client import RELIABLE, Client, image
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.processes import NodeProcess
 from rcl_interfaces.srv import ListParameters
@@ -20,6 +20,7 @@ from rclpy.action.graph import get_action_server_names_and_types_by_node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from visualization_msgs.msg import Marker, MarkerArray
+from waiting import wait_for
 
 from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.node import qos
@@ -108,12 +109,12 @@ def test_a_subscriber_that_cannot_hear_the_node_is_named_in_a_warning(client):
     client.node.destroy_subscription(deaf)
 
 
-def test_a_picture_is_drawn_only_for_who_looks_and_shows_a_failure(client):
+def test_a_picture_is_drawn_only_for_subscribers_and_shows_a_failure(client):
     pictures = client.collect(CompressedImage, "camera/annotated/compressed")
 
     def drawn(grey: int) -> np.ndarray:
         pictures.clear()
-        wait_for(lambda: client.look_at(picture(grey, 240, 320)) and pictures)
+        wait_for(lambda: client.result_of(picture(grey, 240, 320)) and pictures)
         return cv2.imdecode(np.frombuffer(pictures[-1].data, np.uint8), cv2.IMREAD_COLOR)
 
     fine, failed = drawn(FINE), drawn(RAISES)
@@ -133,7 +134,7 @@ def test_markers_are_where_the_camera_sees_the_boxes(client):
 
     def seen():
         infos.publish(info)
-        client.look_at(picture(FINE, 60, 80))
+        client.result_of(picture(FINE, 60, 80))
         return [marker for array in markers for marker in array.markers if marker.ns == "detections"]
 
     outline = next(marker for marker in wait_for(seen) if marker.type == Marker.LINE_STRIP)
@@ -143,7 +144,7 @@ def test_markers_are_where_the_camera_sees_the_boxes(client):
     assert outline.header.frame_id == "optical"
 
 
-def test_compressed_images_are_looked_at_and_a_cut_off_one_fails():
+def test_compressed_images_are_perceived_and_a_cut_off_one_fails():
     cameras = {"node_name": "compressed", "cameras": ["packed"], "transport": "compressed"}
     with NodeProcess(autostart=True, **cameras), Client(("packed",), "compressed") as client:
         publisher = client.node.create_publisher(CompressedImage, "/packed/image_raw/compressed", RELIABLE)
@@ -188,7 +189,7 @@ def test_a_camera_that_is_published_and_not_heard_is_named_once_until_it_is_hear
         assert client.status("mute")[1].endswith("yet; /client_of_listening publishes it")
         assert client.status("absent")[1].endswith("yet; nobody is known to publish it")
         assert "absent/image_raw, but nothing" not in node.text
-        client.look_at(picture(), "mute")
+        client.result_of(picture(), "mute")
         wait_for(lambda: client.status("mute")[0] == DiagnosticStatus.OK[0])
         wait_for(lambda: node.text.count("publishes /mute/image_raw, but nothing has come") == 2)
         time.sleep(1.0)
@@ -202,14 +203,14 @@ def test_frames_that_were_overwritten_before_they_were_received_are_counted():
     ):
         client.connect()
         assert client.status("front")[2]["lost_before_receipt"] == "unknown"
-        client.look_at(picture(), "front")
+        client.result_of(picture(), "front")
         node.process.send_signal(signal.SIGSTOP)
         for _ in range(50):
             client.publish(picture(), "front")
         time.sleep(0.2)
         node.process.send_signal(signal.SIGCONT)
 
-        client.look_at(picture(), "front")
+        client.result_of(picture(), "front")
         # The newest diagnostics may be older than the first frame.
         values = wait_for(lambda: adds_up(v := client.status("front")[2], 52) and v)
         assert int(values["lost_before_receipt"]) > 10, "the queue holds one"

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from node_fixtures.client import Client, wait_for
+from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, HANGS, picture
 from node_fixtures.inside import node_inside
 from node_fixtures.processes import NodeProcess, real_node
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.executors import MultiThreadedExecutor
 from std_srvs.srv import SetBool
+from waiting import wait_for
 
 from activeo3_ros.node.lifecycle import ERROR, SUCCESS
 from activeo3_ros.node.perception_node import _spin
@@ -40,18 +41,18 @@ def test_the_way_up_and_down(client):
     with NodeProcess():
         assert client.get_state() == "unconfigured"
         client.bring_up()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
         assert client.change_state("deactivate")
         assert client.change_state("cleanup")
         assert client.get_state() == "unconfigured"
         client.bring_up()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
 
 
 def test_an_inactive_node_publishes_nothing_and_counts_nothing(client):
     with NodeProcess():
         client.bring_up()
-        client.look_at(picture())
+        client.result_of(picture())
         assert client.change_state("deactivate")
         results = len(client.results)
         for _ in range(5):
@@ -122,7 +123,7 @@ def test_a_failed_configure_says_why_cleans_up_and_can_be_retried(client):
         assert "the disk is gone" in node.text
         assert client.set_parameters(preset="fake")[0].successful
         client.bring_up()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
 
 
 def test_an_unknown_preset_fails_configure_with_the_choice(client):
@@ -172,7 +173,7 @@ def test_the_memory_of_real_models_comes_back_however_often_they_are_loaded(clie
 def test_autostart_needs_no_manager(client):
     with NodeProcess(autostart=True):
         client.connect()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
 
 
 def test_transitions_that_do_not_exist_are_refused(client):
@@ -209,7 +210,7 @@ def test_an_exception_in_a_transition_is_logged_and_leaves_the_node_unconfigured
         monkeypatch.setattr(node, breaks, break_once)
         assert getattr(node, f"trigger_{transition}")() == ERROR
         assert node.state == "unconfigured"
-        assert node._worker is None, "the models are still there"
+        assert node._scheduler is None, "the models are still there"
         assert node.last_error == f"on_{transition}: RuntimeError: the bug of the day"
         said = capfd.readouterr().err
         assert f"on_{transition} failed:" in said and "Traceback" in said and 'raise RuntimeError("the bug' in said
@@ -266,7 +267,7 @@ def test_200_transitions_in_random_legal_order_while_frames_come(client):
             assert client.change_state(transition)
             state = LEGAL[state][transition]
         client.connect()
-        assert client.look_at(picture()).detections
+        assert client.result_of(picture()).detections
         assert node.running
         assert "Traceback" not in node.text
 

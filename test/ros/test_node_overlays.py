@@ -9,11 +9,17 @@ import sys
 import threading
 
 import pytest
+from activeo3_ros.msg import BoundingBox, Detection, GroundingBox, PerceptionResult
 from builtin_interfaces.msg import Time
-from node_fixtures.client import Client, wait_for
+from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.interfaces import environment_with_vision_msgs
 from node_fixtures.processes import NodeProcess
+from sensor_msgs.msg import CameraInfo
+from visualization_msgs.msg import Marker
+from waiting import wait_for
+
+from activeo3_ros.node.overlays import markers
 
 TOPIC = "/activeo3/camera/detections_2d"
 TYPE_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"
@@ -53,12 +59,12 @@ def test_a_process_that_knows_only_vision_msgs_gets_the_boxes(environment):
         threading.Thread(target=lambda: heard.extend(map(json.loads, listener.stdout)), daemon=True).start()
         try:
             wait_for(lambda: client.node.count_subscribers(TOPIC), 30, "the listener")
-            wait_for(lambda: client.look_at(picture(FINE), stamp=Time(sec=7)) and heard[1:], 30, "a message")
+            wait_for(lambda: client.result_of(picture(FINE), stamp=Time(sec=7)) and heard[1:], 30, "a message")
             (info,) = client.node.get_publishers_info_by_topic(TOPIC)
             assert str(info.topic_type_hash) == TYPE_HASH
             number = len(heard)
-            client.look_at(picture(RAISES))
-            result = client.look_at(picture(FINE, 120, 200), stamp=Time(sec=8))
+            client.result_of(picture(RAISES))
+            result = client.result_of(picture(FINE, 120, 200), stamp=Time(sec=8))
             wait_for(lambda: heard[number:] and heard[-1][0][1] == 8)
         finally:
             listener.kill()
@@ -70,3 +76,20 @@ def test_a_process_that_knows_only_vision_msgs_gets_the_boxes(environment):
     assert (x, y, width, height) == (box.x + box.width / 2, box.y + box.height / 2, box.width, box.height)
     assert (frame_id, theta, track, label) == ("optical", 0.0, "", "thing")
     assert math.isnan(score)
+
+
+def test_a_detection_and_a_grounding_of_one_object_have_two_outlines_and_one_label():
+    box = BoundingBox(x=10.0, y=20.0, width=30.0, height=40.0)
+    result = PerceptionResult(
+        image_width=640,
+        detections=[Detection(label="van", score=0.25, box=box), Detection(label="car", score=0.5, box=box)],
+        groundings=[GroundingBox(phrase="the number", text="102", box=box, detection=1)],
+    )
+    info = CameraInfo(width=640, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
+    drawn = markers(result, info, 5.0).markers
+    assert [marker.ns for marker in drawn if marker.type == Marker.LINE_STRIP and marker.action == Marker.ADD] == [
+        "detections",
+        "detections",
+        "groundings",
+    ]
+    assert [marker.text for marker in drawn if marker.type == Marker.TEXT_VIEW_FACING] == ["van 0.25", "102"]

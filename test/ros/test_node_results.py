@@ -7,9 +7,10 @@ import math
 import pytest
 from activeo3_ros.msg import DetectionArray, GroundingBoxArray, InstanceMaskArray, PerceptionResult, ZoomRegionArray
 from builtin_interfaces.msg import Time
-from node_fixtures.client import Client, wait_for
+from node_fixtures.client import Client
 from node_fixtures.fakes import EMPTY, picture
 from node_fixtures.processes import NodeProcess
+from waiting import wait_for
 
 from activeo3_ros.codecs import rle as masks
 
@@ -22,7 +23,7 @@ def client():
 
 
 def test_a_frame_gives_one_result_with_the_header_of_its_image(client):
-    result = client.look_at(picture(height=60, width=80), stamp=Time(sec=123, nanosec=456))
+    result = client.result_of(picture(height=60, width=80), stamp=Time(sec=123, nanosec=456))
     assert (result.header.stamp, result.header.frame_id) == (Time(sec=123, nanosec=456), "optical")
     assert (result.camera, result.image_width, result.image_height) == ("camera", 80, 60)
     assert result.status == PerceptionResult.STATUS_COMPLETE
@@ -31,7 +32,7 @@ def test_a_frame_gives_one_result_with_the_header_of_its_image(client):
 
 
 def test_regions_and_findings_are_in_the_pixels_of_the_source_image(client):
-    result = client.look_at(picture(height=60, width=80))
+    result = client.result_of(picture(height=60, width=80))
     assert [(r.index, r.box.x, r.box.y, r.box.width, r.box.height) for r in result.regions] == [
         (0, 0, 0, 40, 60),
         (1, 40, 0, 40, 60),
@@ -41,13 +42,13 @@ def test_regions_and_findings_are_in_the_pixels_of_the_source_image(client):
 
 
 def test_a_score_that_the_model_does_not_give_is_nan(client):
-    result = client.look_at(picture())
+    result = client.result_of(picture())
     assert math.isnan(result.detections[0].score)
     assert math.isnan(result.regions[1].score)
 
 
 def test_an_empty_frame_gives_a_complete_result_with_nothing_in_it(client):
-    result = client.look_at(picture(EMPTY))
+    result = client.result_of(picture(EMPTY))
     assert result.status == PerceptionResult.STATUS_COMPLETE
     assert not result.detections
 
@@ -65,7 +66,7 @@ def test_the_lists_of_a_result_are_published_on_topics_of_their_own(client):
 
     def published():
         nonlocal result
-        result = client.look_at(picture())
+        result = client.result_of(picture())
         return all(messages.values())
 
     wait_for(published)
@@ -76,7 +77,7 @@ def test_the_lists_of_a_result_are_published_on_topics_of_their_own(client):
 
 
 def test_a_mask_covers_its_box_and_decodes_without_ros(client):
-    result = client.look_at(picture())
+    result = client.result_of(picture())
     mask = result.masks[0]
     decoded = masks.decode(mask)
     assert decoded.shape == (mask.height, mask.width) == (mask.box.height, mask.box.width)
@@ -85,7 +86,7 @@ def test_a_mask_covers_its_box_and_decodes_without_ros(client):
 
 
 def test_what_a_frame_cost_and_how_long_each_stage_took_is_told(client):
-    result = client.look_at(picture())
+    result = client.result_of(picture())
     stages = {timing.stage: timing.milliseconds for timing in result.timings}
     assert {"queue", "decode", "view", "sense", "examine", "merge", "total"} <= set(stages)
     assert result.views == 4

@@ -11,14 +11,15 @@ from tiny_models import require_torch, with_full_tokenizer
 require_torch()
 
 from activeo3_ros.msg import PerceptionResult  # noqa: E402
-from node_fixtures.client import Client, wait_for  # noqa: E402
+from node_fixtures.client import Client  # noqa: E402
 from node_fixtures.processes import NodeProcess, real_node  # noqa: E402
+from waiting import wait_for  # noqa: E402
 
 from activeo3_ros.assets.resources import config_directory  # noqa: E402
 from activeo3_ros.assets.weights import local_model  # noqa: E402
 from activeo3_ros.core.geometry import iou  # noqa: E402
-from activeo3_ros.training.rows import HELD_OUT_SEED  # noqa: E402
-from activeo3_ros.training.scenes import draw_scene  # noqa: E402
+from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
+from activeo3_tiny.scenes import draw_scene  # noqa: E402
 
 SCENES = range(1, 7)
 CAMERAS = ("camera", "rear")
@@ -36,11 +37,11 @@ def client():
 
 
 def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(client):
-    """Six held-out scenes: the small model misses many lights, but what it finds must lie on real ones."""
+    """Six held-out scenes: the small model misses many lights, but its detections must lie on real ones."""
     found = 0
     for seed in SCENES:
         scene = draw_scene(HELD_OUT_SEED + seed)
-        result = client.look_at(scene.image, timeout_s=100)
+        result = client.result_of(scene.image, timeout_s=100)
         assert result.status == PerceptionResult.STATUS_COMPLETE, result.status_message
         assert (result.image_width, result.image_height) == (1920, 1080)
         assert 1 <= len(result.regions) <= 3
@@ -58,9 +59,9 @@ def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(clie
     assert found >= 1
 
 
-def test_frames_of_several_cameras_are_looked_at_together_and_each_gets_its_own_result(client):
+def test_frames_of_several_cameras_are_perceived_together_and_each_gets_its_own_result(client):
     scenes = {camera: draw_scene(HELD_OUT_SEED + seed).image for seed, camera in enumerate(CAMERAS, 1)}
-    alone = {camera: client.look_at(image, camera, timeout_s=100) for camera, image in scenes.items()}
+    alone = {camera: client.result_of(image, camera, timeout_s=100) for camera, image in scenes.items()}
     before = len(client.results)
     for camera, image in scenes.items():
         client.publish(image, camera)
@@ -90,7 +91,7 @@ def test_with_the_whole_tokenizer_of_qwen_it_zooms_and_finds_all_the_same(tmp_pa
     with node, Client(["camera"]) as client:
         wait_for(lambda: not node.running or client._is_active(), 120, "two models to load")
         client.connect()
-        result = client.look_at(draw_scene(HELD_OUT_SEED + 1).image, timeout_s=100)
+        result = client.result_of(draw_scene(HELD_OUT_SEED + 1).image, timeout_s=100)
         assert result.status == PerceptionResult.STATUS_COMPLETE, result.status_message
         assert 1 <= len(result.regions) <= 3 and all(region.label == "traffic light" for region in result.regions)
         assert "zoom" in result.reasoning and result.tokens > 50

@@ -1,4 +1,4 @@
-"""The one table of parameters: what is declared, documented and allowed all comes from it."""
+"""The one table of parameters: declarations, documentation and limits all come from it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from activeo3_ros.node.parameters import AS_PRESET, PARAMETERS, When
 from activeo3_ros.presets import preset_names
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "reference" / "parameters.md"
 DEFAULTS = {name: parameter.default for name, parameter in PARAMETERS.items()}
 
 
@@ -36,8 +37,8 @@ def random_value(choose: random.Random, default: object) -> object:
 
 
 def test_the_documentation_is_written_from_the_table():
-    written = (ROOT / "docs" / "parameters.md").read_text(encoding="utf-8")
-    assert written == parameters.markdown(), "run: python -m activeo3_ros.node.parameters > docs/parameters.md"
+    written = PAGE.read_text(encoding="utf-8")
+    assert written == parameters.markdown(), "run: python docs/generate.py"
 
 
 def test_defaults_are_allowed():
@@ -126,11 +127,11 @@ def test_10000_random_sets_reach_a_running_node_and_hold_together_or_not_at_all(
             continue
         accepted += 1
         assert after == {**before, **wanted}
-        # What may hold in an active node: nothing that waits for another state, and a worker that got all of it.
+        # What may hold in an active node: nothing that waits for another state, and a scheduler that got all of it.
         assert {PARAMETERS[name].when for name in wanted} == {When.ALWAYS}
         assert node._revision == revision + bool(parameters.QUERY & set(wanted))
-        assert node._worker.settings.budget == parameters.budget(after, node._preset.budget)
-        assert node._worker.settings.query == parameters.query(after, node._preset.query, node._revision)
+        assert node._scheduler.settings.budget == parameters.budget(after, node._preset.budget)
+        assert node._scheduler.settings.query == parameters.query(after, node._preset.query, node._revision)
     assert 300 < accepted < 9000
     usual = {name: value for name, value in DEFAULTS.items() if PARAMETERS[name].when is When.ALWAYS}
     assert node.set_parameters_atomically(set_of(usual)).successful
@@ -151,7 +152,7 @@ def test_each_of_10000_random_values_alone_is_accepted_just_if_it_is_in_its_rang
 
 
 def is_documented(name: str, value: object) -> bool:
-    """Whether `docs/parameters.md` allows this value."""
+    """Whether `docs/reference/parameters.md` allows this value."""
     parameter = PARAMETERS[name]
     if name == "query":
         return len(value) <= 1000

@@ -10,6 +10,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
+from loading import BENCHMARKS, load_script
 
 from activeo3_ros.node.transports import (
     OWN_DOMAINS,
@@ -21,7 +22,7 @@ from activeo3_ros.node.transports import (
     settings_for_images,
 )
 
-STARTUP = Path(__file__).resolve().parents[2] / "benchmarks" / "transport_startup.py"
+STARTUP = BENCHMARKS / "transport_startup.py"
 PROFILE = Path(profile_for_images({})[1])
 FRAME = 1920 * 1080 * 3
 
@@ -91,7 +92,7 @@ def test_shared_memory_of_a_killed_process_is_told_from_that_of_a_living_one(tmp
     assert left_segments(tmp_path / "nothing") == {}
 
 
-def test_a_domain_of_ones_own_is_one_in_which_nobody_is(monkeypatch):
+def test_a_domain_of_our_own_is_one_that_no_process_uses(monkeypatch):
     rclpy = pytest.importorskip("rclpy")
     domain, others = own_domain(), {own_domain() for _ in range(20)}
     assert {domain, *others} <= set(OWN_DOMAINS)
@@ -105,3 +106,22 @@ def test_a_domain_of_ones_own_is_one_in_which_nobody_is(monkeypatch):
         node.destroy_node()
         rclpy.shutdown(context=context)
     assert domain in {own_domain() for _ in range(1000)}
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "measures"), [("node_overhead", "measure"), ("node_responsiveness", "measure"), ("node_soak", "soak")]
+)
+def test_a_benchmark_leaves_the_domain_of_its_shell(benchmark, measures, monkeypatch):
+    class Measured(Exception):
+        pass
+
+    def measure(*_):
+        raise Measured(os.environ["ROS_DOMAIN_ID"])
+
+    script = load_script(BENCHMARKS / f"{benchmark}.py")
+    monkeypatch.setattr(os, "environ", {**os.environ, "ROS_DOMAIN_ID": "7"})
+    monkeypatch.setattr(sys, "argv", [benchmark])
+    monkeypatch.setattr(script, measures, measure)
+    with pytest.raises(Measured) as measured:
+        script.main()
+    assert int(str(measured.value)) in OWN_DOMAINS

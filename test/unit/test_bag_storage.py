@@ -1,20 +1,26 @@
-"""Bags are read whole, in the order of the stamps; damaged ones lose what is damaged and say how much."""
+"""Bags are read whole, in the order of the stamps; damaged ones lose the damaged part and say how much."""
 
 from __future__ import annotations
 
 import random
 import tempfile
+from functools import partial
 from pathlib import Path
 
+import mcap.writer
 import pytest
 import zstandard
 from bag_fixtures import START_NS, STEP_NS, TOPIC, raw_messages, write_humble_db3, write_mcap, write_metadata
 from mcap.reader import make_reader
 from mcap.writer import CompressionType
-from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode, Reader, StoragePlugin, Writer
 
-from activeo3_ros.bags.reading import Bag, Damage, DamagedMessage, entries_between
-from activeo3_ros.bags.writing import IMAGE_TYPE, typestore
+from activeo3_ros.bags.mcap_records import McapRecords
+from activeo3_ros.bags.messages import IMAGE_TYPE
+from activeo3_ros.bags.offline import Selection, select
+from activeo3_ros.bags.reading import Bag, Damage, DamagedMessage
+from activeo3_ros.bags.salvage_mcap import McapSalvage
+from activeo3_ros.codecs.result_cdr import typestore
 from activeo3_ros.core import InvalidInput
 
 COUNT = 12
@@ -23,7 +29,7 @@ DAMAGED_BAGS = 500
 
 
 def read(path: Path) -> tuple[list[tuple[int, bytes]], Damage]:
-    """Stamp and bytes of every message that can be read, and what is lost."""
+    """Stamp and bytes of every message that can be read, and the damage."""
     with Bag(path) as bag:
         if TOPIC not in bag.topics:
             return [], Damage(is_exact=False)
@@ -141,7 +147,8 @@ def test_a_wrong_index_of_messages_is_not_believed(tmp_path: Path, compression: 
 def write_compressed(directory: Path, mode: CompressionMode, storage: StoragePlugin, written) -> Path:
     """As `ros2 bag record --compression-format zstd` leaves it: a directory, its files or messages compressed."""
     writer = Writer(directory, version=8, storage_plugin=storage)
-    writer.set_compression(mode, CompressionFormat.ZSTD)
+    if mode != CompressionMode.NONE:
+        writer.set_compression(mode, CompressionFormat.ZSTD)
     with writer:
         connection = writer.add_connection(TOPIC, IMAGE_TYPE, typestore=typestore())
         for time_ns, cdr in written:
@@ -153,7 +160,7 @@ COMPRESSED = [(mode, storage) for mode in (CompressionMode.FILE, CompressionMode
 
 
 @pytest.mark.parametrize(("mode", "storage"), COMPRESSED)
-def test_what_rosbag2_compressed_gives_every_message(tmp_path: Path, mode, storage):
+def test_a_bag_that_rosbag2_compressed_gives_every_message(tmp_path: Path, mode, storage):
     written = raw_messages(COUNT)
     bag = write_compressed(tmp_path / "bag", mode, storage, written)
     messages, damage = read(bag)
@@ -167,8 +174,89 @@ def test_what_rosbag2_compressed_gives_every_message(tmp_path: Path, mode, stora
     assert read(file)[0] == messages
 
 
+HEALTHY = {
+    "uncompressed MCAP": lambda path, written: write_mcap(path / "a.mcap", written),
+    "MCAP with LZ4": lambda path, written: write_mcap(path / "a.mcap", written, CompressionType.LZ4),
+    "MCAP with Zstandard": lambda path, written: write_mcap(path / "a.mcap", written, CompressionType.ZSTD),
+    "MCAP without chunks": lambda path, written: write_mcap(path / "a.mcap", written, use_chunking=False),
+    "SQLite of Humble": lambda path, written: write_humble_db3(path / "a.db3", written),
+    **{
+        f"{storage.name} with compressed {mode.name}": partial(
+            lambda mode, storage, path, written: write_compressed(path / "bag", mode, storage, written), mode, storage
+        )
+        for mode, storage in [*COMPRESSED, *((CompressionMode.NONE, storage) for storage in StoragePlugin)]
+    },
+}
+
+
+@pytest.mark.parametrize("kind", HEALTHY)
+def test_rosbags_and_we_read_the_same_from_a_healthy_bag(tmp_path: Path, kind: str):
+    path = HEALTHY[kind](tmp_path, raw_messages(COUNT))
+    with Reader(path) as reader:
+        expected = [(connection.topic, log_time, cdr) for connection, log_time, cdr in reader.messages()]
+        types = {connection.topic: connection.msgtype for connection in reader.connections}
+    with Bag(path) as bag:
+        entries, damage = bag.index([TOPIC])
+        assert [(entry.topic, entry.log_time_ns, bag.read(entry)) for entry in entries] == expected
+        assert {topic.name: topic.type for topic in bag.topics.values()} == types
+    assert not damage
+
+
+@pytest.mark.parametrize("compression", list(CompressionType))
+def test_nothing_is_salvaged_of_a_healthy_file(tmp_path: Path, monkeypatch, compression: CompressionType):
+    path = write_mcap(tmp_path / "a.mcap", raw_messages(COUNT), compression)
+    monkeypatch.setattr(McapSalvage, "index", None)
+    assert len(read(path)[0]) == COUNT
+
+
+def test_of_a_chunk_without_compression_only_the_stamps_are_read_until_a_message_is_wanted(tmp_path: Path, monkeypatch):
+    path = write_mcap(tmp_path / "a.mcap", raw_messages(COUNT), chunk_bytes=9_000)  # a message a chunk
+    chunks_read = []
+    read_chunk = McapRecords.chunk
+    monkeypatch.setattr(
+        McapRecords, "chunk", lambda self, at, end: (chunks_read.append(at), read_chunk(self, at, end))[1]
+    )
+    with Bag(path) as bag:
+        entries, _ = bag.index([TOPIC])
+        assert len(chunks_read) == 2, "the first and the last, whose stamps the selection depends on"
+        bag.read(entries[5])
+    assert len(chunks_read) == 3
+
+
+def test_a_chunk_may_be_of_several_zstandard_frames(tmp_path: Path, monkeypatch):
+    def compress(records: bytes) -> bytes:
+        parts = records[:1000], records[1000:]
+        return b"".join(zstandard.ZstdCompressor().compress(part) for part in parts)
+
+    monkeypatch.setattr(mcap.writer.zstandard, "compress", compress)
+    written = raw_messages(COUNT)
+    path = write_mcap(tmp_path / "a.mcap", written, CompressionType.ZSTD)
+    messages, damage = read(path)
+    assert [cdr for _, cdr in messages] == [cdr for _, cdr in written]
+    assert not damage
+
+
+def test_metadata_tell_the_type_of_a_channel_without_schema(tmp_path: Path):
+    written = raw_messages(COUNT)
+    path = write_mcap(tmp_path / "a.mcap", written, kind="")
+    write_metadata(tmp_path, [path], COUNT)
+    with Bag(tmp_path) as bag:
+        assert bag.topics[TOPIC].type == IMAGE_TYPE
+        assert len(bag.index([TOPIC])[0]) == COUNT
+
+
+def test_without_statistics_the_losses_are_counted_by_the_message_indexes(tmp_path: Path):
+    written = raw_messages(COUNT)
+    path = write_mcap(tmp_path / "a.mcap", written, chunk_bytes=20_000, use_statistics=False)
+    content = bytearray(path.read_bytes())
+    content[content.index(written[5][1]) + 500] ^= 1
+    path.write_bytes(content)
+    _, damage = read(path)
+    assert (damage.lost, damage.is_exact) == ({TOPIC: 3}, True)
+
+
 @pytest.mark.parametrize(("mode", "storage"), COMPRESSED)
-def test_a_damaged_compressed_bag_loses_what_cannot_be_unpacked_and_says_how_much(tmp_path: Path, mode, storage):
+def test_a_damaged_compressed_bag_loses_the_damaged_part_and_says_how_much(tmp_path: Path, mode, storage):
     written = raw_messages(COUNT)
     bag = write_compressed(tmp_path / "bag", mode, storage, written)
     (file,) = (path for path in bag.iterdir() if path.suffix != ".yaml")
@@ -201,7 +289,7 @@ def test_a_bag_whose_compression_is_unknown_is_refused(tmp_path: Path):
         Bag(bag)
 
 
-def test_what_was_unpacked_is_removed(tmp_path: Path, monkeypatch):
+def test_unpacked_files_are_removed(tmp_path: Path, monkeypatch):
     bag = write_compressed(tmp_path / "bag", CompressionMode.FILE, StoragePlugin.MCAP, raw_messages(3))
     (tmp_path / "unpacked").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "unpacked"))
@@ -211,7 +299,7 @@ def test_what_was_unpacked_is_removed(tmp_path: Path, monkeypatch):
     assert not list((tmp_path / "unpacked").iterdir())
 
 
-def test_a_recording_that_was_cut_off_gives_what_is_there_and_says_that_more_may_be_missing(tmp_path: Path):
+def test_a_cut_off_recording_gives_its_whole_messages_and_says_that_more_may_be_missing(tmp_path: Path):
     written = raw_messages(COUNT)
     path = write_mcap(tmp_path / "a.mcap", written)
     content = path.read_bytes()
@@ -226,7 +314,7 @@ def test_a_recording_that_was_cut_off_gives_what_is_there_and_says_that_more_may
 
 
 @pytest.mark.parametrize(("write", "suffix"), [(write_mcap, ".mcap"), (write_humble_db3, ".db3")])
-def test_random_damage_never_raises_and_what_is_lost_is_counted(tmp_path: Path, write, suffix: str):
+def test_random_damage_never_raises_and_losses_are_counted(tmp_path: Path, write, suffix: str):
     written = raw_messages(COUNT, width=16, height=12)
     path = write(tmp_path / f"a{suffix}", written, **({"chunk_bytes": 1500} if suffix == ".mcap" else {}))
     write_metadata(tmp_path, [path], COUNT)
@@ -269,7 +357,7 @@ def test_without_metadata_a_single_flipped_bit_is_still_counted_right(tmp_path: 
         (lambda path: path.write_text("hello"), "not a bag"),
     ],
 )
-def test_what_is_no_bag_is_an_error_that_says_so(tmp_path: Path, make, says: str):
+def test_a_path_without_a_bag_is_an_error_that_says_so(tmp_path: Path, make, says: str):
     make(tmp_path / "thing")
     with pytest.raises(InvalidInput, match=says):
         Bag(tmp_path / "thing")
@@ -288,7 +376,7 @@ def test_a_selection_takes_every_nth_frame_of_each_topic_between_two_times(tmp_p
     write_mcap(tmp_path / "a" / "1.mcap", raw_messages(COUNT), topic="/rear/image_raw")
     with Bag(tmp_path / "a") as bag:
         entries, _ = bag.index([TOPIC, "/rear/image_raw"])
-    chosen = list(entries_between(entries, start_s=0.2, duration_s=0.5, every=2))
+    chosen = select(entries, Selection(start_s=0.2, duration_s=0.5, every=2))
     assert [(e.topic, (e.stamp_ns - START_NS) // STEP_NS) for e in chosen] == [
         (topic, step) for step in (2, 4, 6) for topic in (TOPIC, "/rear/image_raw")
     ]

@@ -1,23 +1,23 @@
-"""Bags that we write can be read by others, and back by us."""
+"""Our bags can be read by other tools, and back by us."""
 
 from __future__ import annotations
+
+import importlib
+import sys
 
 import numpy as np
 import pytest
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
 
-from activeo3_ros.bags.result_message import result_from_message
-from activeo3_ros.bags.writing import (
-    IMAGE_TYPE,
-    RESULT_TYPE,
-    BagWriter,
-    read_frames,
-    read_messages,
-    serialize_image,
-    typestore,
-)
+import activeo3_ros.bags
+from activeo3_ros.bags.messages import IMAGE_TYPE, serialize_image
+from activeo3_ros.bags.reading import read_frames, read_messages
+from activeo3_ros.bags.writing import BagWriter
+from activeo3_ros.codecs.result_cdr import RESULT_TYPE, typestore
+from activeo3_ros.codecs.result_message import from_message
 from activeo3_ros.core import InvalidInput
+from activeo3_ros.core.optional import MissingPackageError
 
 TOPIC = "/camera/image_raw"
 
@@ -61,8 +61,8 @@ def test_a_result_comes_back_as_the_core_gave_it(tmp_path):
     message = types[RESULT_TYPE](
         header=types["std_msgs/msg/Header"](types["builtin_interfaces/msg/Time"](1, 2), "optical"),
         camera="camera", status=1, status_message="late", query="car", query_revision=3, image_width=16, image_height=9,
-        regions=[types["activeo3_ros/msg/ZoomRegion"](0, box, "far away", float("nan"), 2.0)],
-        detections=[types["activeo3_ros/msg/Detection"]("car", 0.5, box, -1, "")],
+        regions=[types["activeo3_ros/msg/ZoomRegion"](0, box, "far away", float("nan"), 2.0)], regions_age_ms=0.0,
+        detections=[types["activeo3_ros/msg/Detection"]("car", 0.5, float("nan"), box, -1, False, "")],
         groundings=[], masks=[], answer="", reasoning="", views=4, pixels=100, tokens=0,
         timings=[types["activeo3_ros/msg/StageTiming"]("sense", 1.5)],
         completed=types["builtin_interfaces/msg/Time"](1, 3),
@@ -71,7 +71,7 @@ def test_a_result_comes_back_as_the_core_gave_it(tmp_path):
         writer.add_topic("/activeo3/camera/result", RESULT_TYPE)
         writer.write("/activeo3/camera/result", 5, bytes(store.serialize_cdr(message, RESULT_TYPE)))
     ((stamp, read),) = read_messages(path, "/activeo3/camera/result")
-    result = result_from_message(read)
+    result = from_message(read)
     assert stamp == 5
     assert (result.width, result.height, result.status.name, result.status_message) == (16, 9, "COARSE", "late")
     assert result.detections[0].box.as_tuple() == (1, 2, 3, 4)
@@ -85,7 +85,7 @@ def test_a_topic_that_is_not_there_is_answered_with_those_that_are(bag):
         list(read_frames(bag, "/other"))
 
 
-def test_what_is_no_bag_is_said_to_be_none(tmp_path):
+def test_a_file_that_is_no_bag_is_said_to_be_none(tmp_path):
     with pytest.raises(InvalidInput, match="no such bag"):
         list(read_frames(tmp_path / "absent.mcap", TOPIC))
     for name, content in (("empty.mcap", b""), ("text.mcap", b"not a bag at all, though it is long enough to be one")):
@@ -101,3 +101,10 @@ def test_a_bag_cut_off_by_a_crash_still_gives_what_it_holds_or_says_why_not(bag,
         assert len(list(read_frames(cut, TOPIC))) <= 3
     except InvalidInput as error:
         assert "cut.mcap" in str(error)
+
+
+@pytest.mark.parametrize("package", ["lz4", "mcap", "rosbags", "zstandard"])
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, package: str):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(MissingPackageError, match=rf"{package} is needed .* pip install 'activeo3_ros\[bags\]'"):
+        importlib.reload(activeo3_ros.bags)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from node_fixtures.client import wait_for
+from waiting import wait_for
 
 from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.vlm.continuous_batching import ContinuousBatching

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from node_fixtures.client import wait_for
+from waiting import wait_for
 
 from activeo3_ros.core import ActivePerception, Budget, Frame, Query
 from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.node.frame_counters import FrameCounters
-from activeo3_ros.node.scheduling import Prepared, Settings, Worker
+from activeo3_ros.node.jobs import DecodedFrame, Settings
+from activeo3_ros.node.scheduler import Scheduler
 from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.vlm.dynamic_batching import Call, DynamicBatcher, answer_together
 from activeo3_ros.vlm.engine import Prompt, Reply, Request
@@ -147,21 +149,26 @@ def test_the_frames_of_several_cameras_share_the_calls_of_a_language_model():
     engine = FakeEngine(takes_s=0.1, says='[{"bbox_2d": [10, 10, 100, 100], "label": "cone"}]')
     shared = DynamicBatcher(engine)
     cameras, outcomes = ("left", "front", "right"), []
-    worker = Worker(
+    frame = np.zeros((600, 800, 3), np.uint8)
+
+    def decode(camera: str, data: bytes) -> DecodedFrame:
+        return DecodedFrame(Frame(frame, camera=camera), "header")
+
+    scheduler = Scheduler(
         FrameCounters(cameras),
         cameras,
         load=lambda: ActivePerception(MllmSensing(shared), MllmTask(shared), Budget(max_regions=1)),
-        prepare=lambda camera, data: Prepared(Frame(np.zeros((600, 800, 3), np.uint8), camera=camera), "header"),
-        deliver=outcomes.append,
+        decoder=types.SimpleNamespace(decode=decode),
+        publisher=types.SimpleNamespace(publish=outcomes.append),
         now_ns=lambda: 0,
         settings=Settings(query=Query(classes=("cone",))),
     )
-    assert worker.wait_loaded(10)
-    worker.open_gate()
+    assert scheduler.wait_loaded(10)
+    scheduler.open_gate()
     for camera in cameras:
-        worker.offer(camera, b"image")
+        scheduler.enqueue(camera, b"image")
     wait_for(lambda: len(outcomes) == 3)
-    worker.stop(5, "the test is over")
+    scheduler.stop(5, "the test is over")
     assert {outcome.camera: len(outcome.result.detections) for outcome in outcomes} == dict.fromkeys(cameras, 2)
     # One after the other it would be six calls: a view and then its crops, for each camera.
     assert len(engine.batches) <= 4

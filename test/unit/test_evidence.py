@@ -1,10 +1,10 @@
-"""From sightings in overlapping views to one list of objects."""
+"""Merging: observations in overlapping views become one list of objects."""
 
 import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activeo3_ros.core import Box, Finding, Frame
@@ -19,7 +19,7 @@ def crop(x, y, side, region, shown=400):
 
 
 def seen(view, x, y, width, height, label="car", score=0.6, **more):
-    """A sighting of a box in source pixels, as `view` would have shown it."""
+    """An observation of a box in source pixels, as `view` would have shown it."""
     box = Box(*view.from_source([[x, y, width, height]])[0].tolist()).clipped(view.width, view.height)
     return to_source_detections([Finding(label, box, score, **more)], view)
 
@@ -34,7 +34,7 @@ def test_one_object_in_three_views_is_one_detection():
     assert len(merged) == 1
 
 
-def test_its_score_is_that_of_the_sighting_whose_box_is_reported():
+def test_its_score_is_that_of_the_observation_whose_box_is_reported():
     close = crop(100, 100, 200, 0)
     merged = merge(seen(WHOLE, 180, 150, 40, 30, score=0.35) + seen(close, 182, 151, 38, 30, score=0.82))
     assert [(s.finding.score, s.view.region) for s in merged] == [(0.82, 0)]
@@ -93,7 +93,7 @@ def test_small_boxes_that_jitter_are_still_one_object():
     assert len(merge(seen(WHOLE, 148, 150, 8, 6, score=0.3) + seen(close, 150, 152, 7, 6))) == 1
 
 
-def test_text_comes_from_the_closest_look():
+def test_text_comes_from_the_most_magnified_view():
     far, near = crop(100, 100, 200, 0), crop(140, 140, 60, 1)
     merged = merge(
         seen(far, 150, 150, 40, 20, score=0.9, text="1O2", text_score=0.6)
@@ -113,10 +113,11 @@ def test_what_lies_outside_the_frame_is_left_out():
     assert to_source_detections([Finding("car", Box(-50, 0, 40, 40), 0.5)], WHOLE) == []
 
 
-def test_nothing_seen_is_nothing_found():
+def test_no_observations_are_no_objects():
     assert merge([]) == []
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.floats(0, 900), st.floats(0, 500), st.floats(1, 300), st.floats(1, 300), st.floats(0.01, 1)),
@@ -126,15 +127,15 @@ def test_nothing_seen_is_nothing_found():
 )
 def test_merging_invents_nothing_and_does_not_depend_on_order(objects, random):
     views = [WHOLE, crop(100, 100, 300, 0), crop(300, 50, 400, 1)]
-    sightings = [
+    observations = [
         s
         for i, (x, y, w, h, score) in enumerate(objects)
         for s in seen(views[i % 3], x, y, w, h, score=round(score, 6))
     ]
-    merged = merge(sightings)
-    assert len(merged) <= len(sightings)
-    assert {(s.box, s.finding.score) for s in merged} <= {(s.box, s.finding.score) for s in sightings}
-    shuffled = list(sightings)
+    merged = merge(observations)
+    assert len(merged) <= len(observations)
+    assert {(s.box, s.finding.score) for s in merged} <= {(s.box, s.finding.score) for s in observations}
+    shuffled = list(observations)
     random.shuffle(shuffled)
     assert len(merge(shuffled)) == len(merged)
     assert sorted(map(hash, boxes(merge(shuffled)))) == sorted(map(hash, boxes(merged)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activeo3_ros.core import Box, Frame, InvalidInput
@@ -20,11 +20,13 @@ def test_a_box_knows_its_edges():
     assert (box.right, box.bottom, box.area, box.center) == (40, 60, 1200, (25, 40))
 
 
+@settings(deadline=None)
 @given(boxes)
 def test_corners_and_back_is_the_same_box(box):
     np.testing.assert_allclose(from_corners(to_corners([box.as_tuple()]))[0], box.as_tuple(), atol=1e-9)
 
 
+@settings(deadline=None)
 @given(boxes, sizes)
 def test_a_clipped_box_lies_inside_the_image(box, size):
     clipped = box.clipped(*size)
@@ -34,6 +36,7 @@ def test_a_clipped_box_lies_inside_the_image(box, size):
     assert clipped.bottom <= size[1] + 1e-9
 
 
+@settings(deadline=None)
 @given(boxes, sizes)
 def test_a_snapped_box_has_whole_pixels_and_contains_what_is_visible(box, size):
     snapped, visible = box.snapped(*size), box.clipped(*size)
@@ -49,6 +52,7 @@ def test_a_snapped_box_has_whole_pixels_and_contains_what_is_visible(box, size):
         assert snapped.bottom >= visible.bottom
 
 
+@settings(deadline=None)
 @given(st.lists(boxes, max_size=6), st.lists(boxes, max_size=6))
 def test_iou_is_symmetric_and_bounded(a, b):
     overlaps = iou(as_array(a), as_array(b))
@@ -81,6 +85,7 @@ def windows_in_frames(draw):
     return (width, height), window, draw(sizes)
 
 
+@settings(deadline=None)
 @given(windows_in_frames(), boxes)
 def test_source_to_view_and_back_is_exact(case, box):
     (width, height), window, shown = case
@@ -89,6 +94,7 @@ def test_source_to_view_and_back_is_exact(case, box):
     np.testing.assert_allclose(back, box.as_tuple(), atol=1e-6)
 
 
+@settings(deadline=None)
 @given(windows_in_frames(), st.data())
 def test_whole_view_pixels_come_back_within_half_a_source_pixel(case, data):
     """A model that answers in whole pixels of a magnified view moves an edge by less than half a source pixel."""
@@ -101,6 +107,7 @@ def test_whole_view_pixels_come_back_within_half_a_source_pixel(case, data):
     assert np.abs(to_corners(view.to_source(rounded)) - to_corners([inside])).max() <= 0.5 + 1e-9
 
 
+@settings(deadline=None)
 @given(windows_in_frames())
 def test_what_is_drawn_in_the_source_is_found_at_its_place_in_the_view(case):
     """The picture moves as the coordinates do: a white rectangle is where `from_source` says, within a view pixel."""
@@ -117,6 +124,7 @@ def test_what_is_drawn_in_the_source_is_found_at_its_place_in_the_view(case):
     assert np.abs(seen - expected).max() <= 1.5  # 3 view pixels are one source pixel: half a source pixel
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 12000), st.integers(1, 12000), st.integers(1, 4_000_000), st.one_of(st.none(), st.integers(1, 2000))
 )

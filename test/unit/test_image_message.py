@@ -2,80 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import types
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_fixtures import BGR, message, stored_as
 
 from activeo3_ros.codecs.image_message import ENCODINGS, compressed_to_bgr, image_to_bgr
 from activeo3_ros.core import InvalidInput
 
 LIMIT = 1_000_000
-# Blue, green, red and grey quarters, in areas large enough for Bayer patterns and shared colours.
-BGR = np.zeros((16, 24, 3), np.uint8)
-BGR[:8, :12], BGR[:8, 12:], BGR[8:, :12], BGR[8:, 12:] = (200, 20, 30), (10, 180, 40), (15, 25, 190), (90, 90, 90)
-
-
-def message(pixels: np.ndarray, encoding: str, padding: int = 0, bigendian: bool = False) -> types.SimpleNamespace:
-    """An image message whose rows are padded by so many bytes of 0xAB."""
-    stored = pixels.astype(pixels.dtype.newbyteorder(">" if bigendian else "<"))
-    rows = np.ascontiguousarray(stored).view(np.uint8).reshape(pixels.shape[0], -1)
-    rows = np.pad(rows, ((0, 0), (0, padding)), constant_values=0xAB)
-    return types.SimpleNamespace(
-        height=pixels.shape[0],
-        width=pixels.shape[1],
-        encoding=encoding,
-        is_bigendian=int(bigendian),
-        step=rows.shape[1],
-        data=rows.tobytes(),
-    )
-
-
-def bayer(bgr: np.ndarray, pattern: str) -> np.ndarray:
-    """What a sensor with this pattern of colours over its first two by two pixels sees."""
-    mosaic = np.empty(bgr.shape[:2], bgr.dtype)
-    for index, colour in enumerate(pattern):
-        row, column = divmod(index, 2)
-        mosaic[row::2, column::2] = bgr[row::2, column::2, "bgr".index(colour)]
-    return mosaic
-
-
-def yuv422(bgr: np.ndarray, order: str) -> np.ndarray:
-    """Two bytes a pixel, in the order of the letters: y0, u, y1, v."""
-    yuv = cv2.cvtColor(bgr, cv2.COLOR_BGR2YUV).astype(np.float32)
-    # OpenCV's own YUV is full range, 4:2:2 video is not.
-    y = (yuv[..., 0] / 255 * 219 + 16).round()
-    u = ((yuv[..., 1] - 128) / 0.436 * 0.5 * 224 / 255 + 128).round().clip(0, 255)
-    v = ((yuv[..., 2] - 128) / 0.615 * 0.5 * 224 / 255 + 128).round().clip(0, 255)
-    packed = np.empty((*bgr.shape[:2], 2), np.uint8)
-    at = order.index("y")
-    packed[..., at] = y
-    packed[:, 0::2, 1 - at] = u[:, 0::2]
-    packed[:, 1::2, 1 - at] = v[:, 0::2]
-    return packed
-
-
-def stored_as(encoding: str) -> np.ndarray:
-    """The known picture's pixels as this encoding stores them."""
-    wide = BGR.astype(np.uint16) * 257 if encoding.endswith("16") else BGR
-    if encoding.startswith("bayer"):
-        return bayer(wide, encoding[len("bayer_") : len("bayer_") + 4])
-    if encoding in ("uyvy", "yuv422"):
-        return yuv422(BGR, "uyvy")
-    if encoding in ("yuyv", "yuv422_yuy2"):
-        return yuv422(BGR, "yuyv")
-    if encoding.startswith("mono") or encoding == "8UC1":
-        return wide[..., 1]
-    order = {"r": "rgb", "b": "bgr", "8": "bgr"}[encoding[0]]
-    pixels = wide[..., ["bgr".index(colour) for colour in order]]
-    if "a" in encoding or encoding == "8UC4":
-        pixels = np.concatenate([pixels, np.full_like(pixels[..., :1], 7)], axis=2)
-    return pixels
 
 
 @pytest.mark.parametrize("bigendian", [False, True])
@@ -93,19 +32,6 @@ def test_every_encoding_gives_the_picture_that_was_stored(encoding, padding, big
     assert difference.max() <= (0 if exact else 6), encoding
 
 
-def test_every_encoding_that_ros_names_for_colour_grey_bayer_and_yuv_422_is_understood():
-    """As its own header has them. YUV 4:2:0 and 4:4:4 are laid out in planes, which `step` cannot describe."""
-    get_package_prefix = pytest.importorskip("ament_index_python.packages").get_package_prefix
-    headers = list(Path(get_package_prefix("sensor_msgs")).glob("include/**/image_encodings.hpp"))
-    if not headers:
-        pytest.skip("the headers of sensor_msgs are not installed")
-    named = set(re.findall(r'char \w+\[\] = "(\w+)"', headers[0].read_text(encoding="utf-8")))
-    planar = {"nv12", "nv21", "nv24"}
-    numeric = {name for name in named if re.fullmatch(r"\d+[USF]+C\d", name)}  # numbers of any meaning
-    assert {"rgb8", "mono16", "bayer_grbg16", "yuv422_yuy2"} <= named
-    assert named - planar - numeric <= set(ENCODINGS)
-
-
 def test_a_bgr8_message_is_not_copied():
     source = message(BGR, "bgr8")
     assert np.shares_memory(image_to_bgr(source, LIMIT), np.frombuffer(source.data, np.uint8))
@@ -114,26 +40,6 @@ def test_a_bgr8_message_is_not_copied():
 def test_16_bit_is_scaled_so_that_white_stays_white():
     pixels = np.array([[0, 128, 32896, 65535]], np.uint16)
     assert image_to_bgr(message(pixels, "mono16"), LIMIT)[0, :, 0].tolist() == [0, 0, 128, 255]
-
-
-BRIDGED = sorted(name for name in ENCODINGS if not re.match(r"yuv|8U|bayer.*16", name))
-
-
-@pytest.mark.parametrize("encoding", BRIDGED)
-def test_the_same_as_cv_bridge(encoding):
-    """Rows without padding: the cv_bridge of PyPI (1.13) takes padding for pixels, and knows 8 bit only.
-
-    That one needs NumPy 1 and OpenCV 4, where it agreed at each of the eight encodings that it knew. A robot has its
-    distribution's.
-    """
-    bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed").CvBridge()
-    image = pytest.importorskip("sensor_msgs.msg").Image
-    fields = vars(message(stored_as(encoding), encoding))
-    try:
-        expected = bridge.imgmsg_to_cv2(image(**fields), "bgr8")
-    except Exception as error:
-        pytest.skip(f"this cv_bridge fails at {encoding}: {error}")
-    assert np.array_equal(image_to_bgr(message(stored_as(encoding), encoding), LIMIT), expected)
 
 
 # A wrong message

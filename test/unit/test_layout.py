@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "activeo3_ros"
 
 LAYERS = [
     ["core"],
+    ["settings"],
     ["assets"],
     ["codecs"],
     ["vlm"],
@@ -95,6 +96,11 @@ def test_no_modules_import_each_other_in_a_circle():
 
     for name in MODULES:
         visit(name, ())
+
+
+@pytest.mark.parametrize("name", sorted(MODULES))
+def test_the_package_does_not_import_research(name):
+    assert not {target for target in imports(name) if target.split(".")[0] == "activeo3_tiny"}
 
 
 @pytest.mark.parametrize("name", sorted(n for n in MODULES if folder(n) not in ("node", "demo")))

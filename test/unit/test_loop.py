@@ -2,9 +2,13 @@
 
 import math
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from result_strategies import results
 
 from activeo3_ros.core import (
     ActivePerception,
@@ -14,6 +18,8 @@ from activeo3_ros.core import (
     Finding,
     Findings,
     Frame,
+    Grounding,
+    InstanceMask,
     InvalidInput,
     Proposal,
     Query,
@@ -52,8 +58,8 @@ class CentreFinder:
 
     batch_size = 1
 
-    def __init__(self, delay_s=0.0, error=None, looks=None):
-        self.delay_s, self.error, self.looks = delay_s, error, looks
+    def __init__(self, delay_s=0.0, error=None, findings=None):
+        self.delay_s, self.error, self.findings = delay_s, error, findings
 
     def view_size(self, width, height, max_pixels):
         return fit_within(width, height, max_pixels)
@@ -62,12 +68,12 @@ class CentreFinder:
         time.sleep(self.delay_s * len(views))
         if self.error:
             raise self.error
-        if self.looks is not None:
-            return self.looks
+        if self.findings is not None:
+            return self.findings
         boxes = [Box(v.width * 3 / 8, v.height * 3 / 8, v.width / 4, v.height / 4) for v in views]
         return [Findings((Finding("cone", box, 0.7, query.text),), tokens=5) for box in boxes]
 
-    def answer(self, query, looks, groundings):
+    def answer(self, query, findings, groundings):
         return f"{len(groundings)} found" if query.text else None
 
 
@@ -127,6 +133,56 @@ def test_a_phrase_gives_groundings_and_an_answer():
     assert ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET).perceive(FRAME).groundings == ()
 
 
+def test_a_grounding_is_linked_to_the_detection_of_the_same_object():
+    """Where a plain detection comes before it, its index counts the detections and not the groundings."""
+    box = Box(10, 10, 8, 8)
+    plain = Findings((Finding("bollard", box, 0.9),))
+    result = ActivePerception(LeftAndRight(plain), CentreFinder(), BUDGET).perceive(FRAME, Query("the far cone"))
+    assert [d.label for d in result.detections] == ["bollard", "cone", "cone"]
+    assert [g.detection for g in result.groundings] == [1, 2]
+    for grounding in result.groundings:
+        assert result.detections[grounding.detection].box == grounding.box
+
+
+class EverySecond:
+    """A segmenter that separates every second object, and links it to `shift` objects further on."""
+
+    def __init__(self, shift=0):
+        self.shift = shift
+
+    def segment(self, frame, detections):
+        return [
+            InstanceMask(d.label, d.score, d.box, np.ones((2, 2), bool), d.region, index + self.shift)
+            for index, d in enumerate(detections)
+            if index % 2
+        ]
+
+
+def test_a_mask_is_linked_to_its_detection_also_where_others_have_none():
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET, EverySecond())
+    result = perception.perceive(FRAME, Query(masks=True))
+    assert [mask.detection for mask in result.masks] == [1]
+    assert result.detections[1].box == result.masks[0].box
+
+
+def test_a_segmenter_that_links_to_an_object_that_is_not_there_fails():
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET, EverySecond(shift=1))
+    result = perception.perceive(FRAME, Query(masks=True))
+    assert result.status == Status.FAILED
+    assert "InstanceMask.detection must be -1 (none) or an index into the 2 detections" in result.status_message
+
+
+@settings(deadline=None)
+@given(results(), st.integers(-5, 10))
+def test_an_index_that_is_not_in_the_detections_is_refused(result, index):
+    linked = Grounding("", 0.5, Box(0, 0, 1, 1), detection=index)
+    if -1 <= index < len(result.detections):
+        assert replace(result, groundings=(linked,)).groundings == (linked,)
+    else:
+        with pytest.raises(InvalidInput, match=r"Grounding\.detection must be"):
+            replace(result, groundings=(linked,))
+
+
 @pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), MemoryError(), ValueError("x"), KeyError("y")])
 def test_a_model_that_fails_gives_a_failed_result_and_not_an_empty_road(error):
     perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(error=error), BUDGET)
@@ -157,7 +213,7 @@ def test_the_same_failure_is_logged_once_a_minute(caplog, monkeypatch):
 
 
 def test_a_model_that_answers_for_fewer_views_than_asked_fails():
-    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(looks=[Findings()]), BUDGET).perceive(FRAME)
+    result = ActivePerception(LeftAndRight(Findings()), CentreFinder(findings=[Findings()]), BUDGET).perceive(FRAME)
     assert result.status == Status.FAILED
 
 
@@ -169,7 +225,7 @@ def test_an_unsupported_query_says_what_is_supported():
 
 def test_a_deadline_stops_the_zooming_and_says_so():
     perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(delay_s=0.1), BUDGET)
-    perception.perceive(FRAME)  # from here on the loop knows what a view costs
+    perception.perceive(FRAME)  # from here on the loop knows the latency of a view
     result = perception.perceive(FRAME, budget=Budget(deadline_ms=150, view_pixels=3200, crop_pixels=10000))
     assert result.status == Status.COARSE
     assert result.status_message == "the deadline of 150 ms left time for 1 of 2 regions"

@@ -1,4 +1,4 @@
-"""AP and AR are pycocotools' numbers, whatever the boxes; intervals come from resampled images."""
+"""AP and AR equal those of pycocotools; intervals come from a bootstrap over images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from activeo3_ros.evaluation.metrics import (
 
 
 def random_case(seed: int) -> tuple[dict, list[dict]]:
-    """Truth and predictions with whatever occurs: crowds, equal scores, images without objects, nothing found."""
+    """Random ground truth and predictions, with crowds, equal scores, images without objects or without predictions."""
     generator = np.random.default_rng(seed)
     images = [{"id": i + 1, "width": 640, "height": 480} for i in range(int(generator.integers(1, 7)))]
     categories = [{"id": 3 * k + 1, "name": f"class {k}"} for k in range(int(generator.integers(1, 4)))]
@@ -70,7 +70,7 @@ def random_case(seed: int) -> tuple[dict, list[dict]]:
 
 
 def reference(truth: dict, predictions: list[dict], max_detections: list[int]):
-    """The arrays of pycocotools, which leaves an empty list of predictions to the caller."""
+    """Precision and recall of pycocotools, which cannot load an empty list of predictions."""
     coco_module = pytest.importorskip("pycocotools.coco", reason="needs requirements/eval.txt")
     from pycocotools.cocoeval import COCOeval
 
@@ -129,7 +129,7 @@ def test_one_found_object_of_two_by_hand():
     assert math.isnan(scores.value(MetricName("AR", (0.5,), "large")))
 
 
-def test_intervals_enclose_the_value_and_do_so_again():
+def test_intervals_enclose_the_value_and_are_the_same_again():
     truth, predictions = random_case(4)
     scores = DetectionScores(truth, predictions)
     names = [MetricName("AP", (0.5,)), MetricName("AR", COCO_IOUS)]

@@ -1,4 +1,4 @@
-"""The paper's data sets in their official formats: fixtures, subset rules, numbers computed by hand."""
+"""The official data sets: their formats, the rules of the subsets, scores computed by hand."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
 from activeo3_ros.codecs.rle import encode_rle
 from activeo3_ros.core import Box, Detection, InstanceMask, InvalidInput, Query, Result, Status
 from activeo3_ros.evaluation import official_datasets as official
-from activeo3_ros.evaluation.benchmark import beside_published
 from activeo3_ros.evaluation.datasets import Dataset, Sample
+from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_item
 from activeo3_ros.evaluation.methods import choose_methods
-from activeo3_ros.evaluation.multiple_choice import chosen_option
-from activeo3_ros.evaluation.protocols import item_of
-from activeo3_ros.evaluation.published import MEASURED, PUBLISHED, ROWS
+from activeo3_ros.evaluation.multiple_choice import LETTERS, chosen_option, letter_order
+from activeo3_ros.evaluation.published import MEASURED, PUBLISHED, ROWS, beside_published
+from activeo3_ros.evaluation.report import report_html
 from activeo3_ros.evaluation.scoring import score
-from activeo3_ros.evaluation.work import item_path, write_item
+from activeo3_ros.evaluation.settings import RunSettings
 
 NAN = float("nan")
 
@@ -34,10 +34,12 @@ def write_image(path: Path, width: int = 64, height: int = 48) -> None:
 
 
 def scores_of(out: Path, dataset: Dataset, found: dict[int, Result]):
-    """The numbers of a method that found what is given for each sample, and nothing elsewhere."""
+    """The scores of a method with these results by sample, and empty results for the other samples."""
     (method,) = choose_methods(["full_frame"], None, baselines=False)
     for sample in dataset.samples:
-        write_item(item_path(out, method, sample), item_of(sample, found.get(sample.id, Result(64, 48, sample.query))))
+        write_item(
+            item_path(out, method, sample), result_to_item(sample, found.get(sample.id, Result(64, 48, sample.query)))
+        )
     return score(out, dataset, [method], replicates=50, seed=0)[0]
 
 
@@ -47,7 +49,7 @@ def detections(query, *found: tuple[str, float, tuple[float, float, float, float
 
 @pytest.fixture
 def lvis(tmp_path: Path) -> Path:
-    """In the form of lvis_v1_val.json: pictures by their COCO address, what is not annotated exhaustively."""
+    """A small lvis_v1_val.json: pictures by their COCO address, categories that are not annotated exhaustively."""
     images, annotations = [], []
     categories = [{"id": 7, "name": "traffic_light", "frequency": "f"}, {"id": 9, "name": "crow", "frequency": "c"}]
 
@@ -105,7 +107,7 @@ def test_lvis_dense_takes_images_with_more_than_fifteen_and_scores_them(lvis: Pa
     assert scores.quality["AP50"].value == pytest.approx(51 / 101)
 
 
-def test_soda_a_turns_polygons_into_boxes_and_ignores_what_is_other(tmp_path: Path):
+def test_soda_a_turns_polygons_into_boxes_and_ignores_other_objects(tmp_path: Path):
     for name in ("00001", "00002"):
         write_image(tmp_path / "Images" / f"{name}.jpg")
     annotations = tmp_path / "Annotations" / "test"
@@ -121,14 +123,14 @@ def test_soda_a_turns_polygons_into_boxes_and_ignores_what_is_other(tmp_path: Pa
     assert len(dataset.samples) == 2
     query = dataset.samples[0].query
     assert "small vehicle" in query.classes
-    # A ship that overlaps a third of the true box counts at 0.1, not at 0.5; one on what is "other" does not count.
+    # A ship that overlaps a third of the true box counts at 0.1, not at 0.5; one on an "other" object does not count.
     found = detections(query, ("ship", 0.9, (10, 10, 20, 7)), ("ship", 0.8, (40, 40, 10, 6)))
     quality = scores_of(tmp_path / "out", dataset, {1: found}).quality
     assert (quality["AR10 small"].value, quality["AP10 small"].value) == (1.0, 1.0)
     assert quality["AR50 small"].value == 0.0
 
 
-def test_soda_d_ignores_what_is_marked(tmp_path: Path):
+def test_soda_d_ignores_marked_areas(tmp_path: Path):
     write_image(tmp_path / "Images" / "00003.jpg")
     box = {"image_id": 5, "area": 100, "iscrowd": 0}
     (tmp_path / "Annotations").mkdir()
@@ -155,7 +157,7 @@ def test_soda_d_ignores_what_is_marked(tmp_path: Path):
         dataset.samples[0].query, ("traffic-light", 0.9, (22, 22, 8, 8)), ("traffic-light", 0.5, (0, 0, 10, 5))
     )
     quality = scores_of(tmp_path / "out", dataset, {5: found}).quality
-    assert quality["AP10"].value == 1.0  # the higher-scored one lies on what is ignored: no false alarm
+    assert quality["AP10"].value == 1.0  # the higher-scored one lies on an ignored area: no false alarm
     assert quality["AP50"].value == 1.0
     assert quality["AP"].value == pytest.approx(0.1)  # an overlap of exactly 0.5 counts at the first of ten thresholds
 
@@ -192,7 +194,7 @@ def vstar(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_vstar_counts_answers_in_words_and_says_where_it_looked(vstar: Path, tmp_path: Path):
+def test_vstar_counts_answers_in_words(vstar: Path, tmp_path: Path):
     dataset = official.vstar(vstar, None, seed=0)
     answers = {1: "102", 2: "leather, I think", 3: None}
     found = {n: Result(64, 48, dataset.samples[n - 1].query, answer=answer) for n, answer in answers.items()}
@@ -208,8 +210,8 @@ def test_vstar_can_be_asked_with_lettered_options_whose_order_says_nothing(vstar
     assert "(A)" in dataset.samples[0].query.text
     right = {}
     for sample in dataset.samples:
-        order = official.letter_order(len(sample.choices), 1, sample.name)
-        letter = official.LETTERS[order.index(0)]
+        order = letter_order(len(sample.choices), 1, sample.name)
+        letter = LETTERS[order.index(0)]
         assert f"({letter}) {sample.choices[0]}" in sample.query.text
         right[sample.id] = Result(64, 48, sample.query, answer=f"({letter})")
     assert scores_of(tmp_path / "out", dataset, right).quality["accuracy"].value == 1.0
@@ -270,6 +272,41 @@ def test_published_rows_stand_beside_ours_and_say_so(lvis: Path, tmp_path: Path)
     assert [row.origin for row in rows] == [PUBLISHED] * 3 + [MEASURED]
     assert rows[1].numbers == {"APs": "4.3", "ARs": "5.5"}
     assert rows[-1].numbers == {"APs": "0.0", "ARs": "0.0"}
+
+
+def test_the_report_has_every_section_and_escapes_names(tmp_path: Path):
+    pytest.importorskip("jinja2", reason="needs requirements/eval.txt")
+    pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
+
+    def cannot_load() -> None:
+        raise InvalidInput("the file is gone")
+
+    truth = {
+        "images": [{"id": 1}],
+        "annotations": [
+            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 20, 10], "area": 200, "iscrowd": 0}
+        ],
+        "categories": [{"id": 1, "name": "<i>car</i>"}, {"id": 2, "name": "bus"}],
+    }
+    sample = Sample(1, "a & b.jpg", Query(), cannot_load)
+    dataset = Dataset("roads", [sample], truth, {"<i>car</i>": 1, "bus": 2})
+    found = detections(Query(), ("<i>car</i>", NAN, (10, 10, 20, 10)), ("unicorn", 0.5, (0, 0, 9, 9)))
+    scores = scores_of(tmp_path, dataset, {1: replace(found, timings_ms={"total": 5.0})})
+    rows = beside_published([scores], ROWS["lvis-dense"], (("APs", "AP small"), ("ARs", "AR small")))
+    page = report_html(RunSettings(tmp_path, "Is 1 < 2?", ["evaluate"]), dataset, [scores], [], rows)
+    assert "<h1>Is 1 &lt; 2?</h1>" in page
+    assert "<th>&lt;i&gt;car&lt;/i&gt;</th>" in page
+    assert "<i>car" not in page
+    for part in (
+        "1 detections have no score",
+        "no category of the truth and do not count:\nunicorn (1).",
+        "Beside what was published",
+        "By category, AP / AR",
+        "a &amp; b.jpg: the frame cannot be read.",
+        "<td>activeo3 evaluate</td>",
+    ):
+        assert part in page, part
+    assert page.count("<svg") == 3
 
 
 @pytest.mark.parametrize(

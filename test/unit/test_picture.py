@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.codecs.picture import caption, draw
+from activeo3_ros.codecs.picture import Labels, caption, draw
 from activeo3_ros.core import Box, Detection, Grounding, InstanceMask, Query, Region, Result, Status
 
 GREY = 128
@@ -73,6 +73,18 @@ def test_labels_do_not_cover_one_another_and_no_box_is_left_out():
     picture = changed(image, draw(image, crowd))
     for box in boxes:
         assert picture[int(box.y) - 1, int(box.x) : int(box.right)].any()
+
+
+@pytest.mark.parametrize(("detection", "labels"), [(0, {"“102” 0.50"}), (-1, {"“102” 0.50", "car 0.90"})])
+def test_a_detection_and_a_grounding_of_one_object_have_one_label(monkeypatch, detection, labels):
+    """They are one by their link; that two boxes are equal says nothing."""
+    written = set()
+    monkeypatch.setattr(Labels, "put", lambda self, corners, text, colour: written.add(text))
+    box = Box(200, 150, 120, 90)
+    grounding = Grounding("the number", 0.5, box, text="102", detection=detection)
+    found = Result(640, 480, Query(), detections=(Detection("car", 0.9, box),), groundings=(grounding,))
+    draw(grey(640, 480), found)
+    assert written == labels
 
 
 def test_a_mask_tints_its_pixels_and_no_others():

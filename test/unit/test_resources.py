@@ -36,7 +36,7 @@ def test_here_the_presets_and_the_messages_are_found():
 @pytest.mark.parametrize("python_directory", ["lib/python3.11/site-packages", "local/lib/python3.12/dist-packages"])
 def test_colcon_installs_them_in_share(tmp_path, python_directory):
     config = directory(tmp_path / "install" / "activeo3_ros" / "share" / "activeo3_ros" / "config")
-    directory(tmp_path / "install" / "activeo3_ros" / python_directory / "config")  # somebody else's
+    directory(tmp_path / "install" / "activeo3_ros" / python_directory / "config")  # of another package
     installed = install(tmp_path / "install" / "activeo3_ros" / python_directory / "activeo3_ros")
     assert installed.config_directory() == config
 

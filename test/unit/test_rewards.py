@@ -1,4 +1,4 @@
-"""Every reward term against values worked out by hand, and what must hold for any input."""
+"""Every reward term against values worked out by hand, and its properties for any input."""
 
 from __future__ import annotations
 

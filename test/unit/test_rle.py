@@ -72,6 +72,7 @@ def test_an_unknown_encoding_is_an_error():
         masks.decode(types.SimpleNamespace(height=1, width=1, encoding=7, data=b""))
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60), st.integers(0, 20), st.integers(0, 20))
 def test_damaged_data_is_an_error_and_never_a_wrong_size(data, height, width):
     for decode in (masks.decode_rle, masks.decode_bits):

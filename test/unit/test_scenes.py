@@ -1,11 +1,11 @@
-"""Drawn road scenes: the same seed gives the same scene, and what they say is true of their pixels."""
+"""Drawn road scenes: the same seed gives the same scene, and boxes and masks fit its pixels."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from activeo3_ros.training.scenes import FULL_HD, LABELS, SQUARE, draw_scene
+from activeo3_tiny.scenes import FULL_HD, LABELS, SQUARE, draw_scene
 
 SEEDS = range(12)
 

@@ -19,7 +19,7 @@ SWITCHES = {"shell", "allow_pickle", "trust_remote_code"}
 
 
 def dangers(source: str) -> list[str]:
-    """What in a Python source could run what it reads, with the line."""
+    """The calls and imports of a Python source that could run what it reads, each with its line."""
     found = []
     for node in ast.walk(ast.parse(source)):
         said = ""

@@ -1,15 +1,17 @@
-"""Where the policies look: the fixed ones by rule, the embedded one by expected gain."""
+"""Where the policies zoom: the fixed ones by rule, the embedded one by expected gain."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.core import Box, Budget, Finding, Frame, Query
-from activeo3_ros.detectors.centernet import COCO_CLASSES, DetectedBoxes
+from activeo3_ros.core import Box, Budget, DetectedBoxes, Finding, Frame, Query
+from activeo3_ros.detectors.centernet import COCO_CLASSES
 from activeo3_ros.detectors.vocabulary import load_vocabulary
-from activeo3_ros.policies.detector_proposals import DetectorProposals, detectability, position_at_size
+from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.policies.fixed import CentreCrop, FullFrame, Grid, Random
+from activeo3_ros.policies.possible_objects import position_at_size
+from activeo3_ros.policies.windows import detectability
 
 
 def view_of(width=512, height=288, seed=0):
@@ -52,32 +54,32 @@ def test_random_regions_are_the_same_for_the_same_frame_and_seed():
     assert propose(0, 1) != propose(0, 2)
 
 
-class FakeEye:
-    """Stands in for the embedded task: it "sees" what the test tells it to."""
+class FakeDetectorTask:
+    """Stands in for the embedded task: it detects what the test tells it to."""
 
-    def __init__(self, *sights, threshold=0.3):
-        self.sights, self.threshold = list(sights), threshold
+    def __init__(self, *objects, threshold=0.3):
+        self.objects, self.threshold = list(objects), threshold
         self.vocabulary = load_vocabulary(COCO_CLASSES)
 
     def view_size(self, width, height, max_pixels):
         scale = 512 / max(width, height)
         return max(1, round(width * scale)), max(1, round(height * scale))
 
-    def see(self, view, threshold):
-        seen = sorted((f for f in self.sights if f.score >= threshold), key=lambda f: -f.score)
-        boxes = np.array([f.box.as_tuple() for f in seen], float).reshape(-1, 4)
-        classes = np.array([COCO_CLASSES.index(f.label) for f in seen], np.intp)
-        return DetectedBoxes(boxes, np.array([f.score for f in seen], np.float32), classes)
+    def detect(self, view, threshold):
+        detected = sorted((f for f in self.objects if f.score >= threshold), key=lambda f: -f.score)
+        boxes = np.array([f.box.as_tuple() for f in detected], float).reshape(-1, 4)
+        classes = np.array([COCO_CLASSES.index(f.label) for f in detected], np.intp)
+        return DetectedBoxes(boxes, np.array([f.score for f in detected], np.float32), classes)
 
-    def findings(self, seen, target):
-        return [f for f in self.sights if f.label in target.classes and np.float32(f.score) in seen.scores]
+    def select(self, detected, target):
+        return [f for f in self.objects if f.label in target.classes and np.float32(f.score) in detected.scores]
 
 
 def propose(*findings, max_regions=3, frame=(1920, 1080)):
     source = Frame(np.zeros((frame[1], frame[0], 3), np.uint8))
-    eye = FakeEye(*findings)
-    view = source.view(source.window, eye.view_size(*frame, 0))
-    policy = DetectorProposals(task=eye)
+    task = FakeDetectorTask(*findings)
+    view = source.view(source.window, task.view_size(*frame, 0))
+    policy = DetectorProposals(task=task)
     return policy.propose(view, Query(classes=("car",)), Budget(max_regions=max_regions)), view
 
 
@@ -85,7 +87,7 @@ def car(x, y, side, score):
     return Finding("car", Box(x, y, side, side), score)
 
 
-def test_it_looks_closer_where_small_things_are_half_seen():
+def test_it_zooms_into_small_objects_that_are_half_seen():
     proposal, _ = propose(car(400, 60, 6, 0.15), car(410, 62, 5, 0.2), max_regions=1)
     box = proposal.regions[0].box
     assert box.x < 400
@@ -95,9 +97,9 @@ def test_it_looks_closer_where_small_things_are_half_seen():
     assert box.width < 300
 
 
-def test_of_a_few_pixels_it_does_not_matter_what_they_look_like_of_many_it_does():
-    def first_region(*sights):
-        return propose(*sights, max_regions=1)[0].regions[0]
+def test_the_class_of_a_small_hint_does_not_matter_that_of_a_large_one_does():
+    def first_region(*objects):
+        return propose(*objects, max_regions=1)[0].regions[0]
 
     box = first_region(Finding("bird", Box(400, 200, 6, 6), 0.08), Finding("sheep", Box(415, 204, 7, 5), 0.06)).box
     assert box.x < 400 < 422 < box.right
@@ -106,19 +108,19 @@ def test_of_a_few_pixels_it_does_not_matter_what_they_look_like_of_many_it_does(
     assert first_region(Finding("bed", Box(300, 180, 150, 90), 0.08)).label == "far away"
 
 
-def test_what_is_already_seen_large_is_not_looked_at_again():
+def test_an_object_that_the_view_shows_large_gets_no_zoom():
     """One car fills the left, a few pixels on the right may be another: the first window goes to the right."""
     proposal, _ = propose(car(20, 60, 180, 0.9), car(450, 140, 6, 0.2), max_regions=1)
     assert proposal.regions[0].box.right > 456
     assert proposal.regions[0].box.x > 200
 
 
-def test_what_the_view_shows_well_is_reported_from_the_view():
+def test_an_object_that_the_view_shows_well_is_reported_from_the_view():
     proposal, _ = propose(car(20, 60, 180, 0.9), car(450, 140, 6, 0.2))
     assert [f.score for f in proposal.findings.objects] == [0.9]
 
 
-def test_where_nothing_is_seen_it_looks_at_the_middle_distance():
+def test_where_nothing_is_seen_it_zooms_into_the_middle_distance():
     proposal, view = propose(max_regions=1)
     assert [region.label for region in proposal.regions] == ["far away"]
     x, y = proposal.regions[0].box.center
@@ -131,7 +133,7 @@ def test_windows_do_not_repeat_each_other():
     assert len({region.box for region in proposal.regions}) == len(proposal.regions) == 3
 
 
-def test_without_regions_in_the_budget_it_only_reports_what_it_saw():
+def test_without_regions_in_the_budget_it_only_reports_the_findings_of_the_view():
     proposal, _ = propose(car(20, 60, 180, 0.9), max_regions=0)
     assert proposal.regions == ()
     assert len(proposal.findings.objects) == 1
@@ -161,7 +163,7 @@ findings = st.builds(car, st.floats(0, 500), st.floats(0, 280), st.floats(0.5, 2
     st.integers(1, 64),
     st.sampled_from([(1920, 1080), (300, 900), (40, 30), (1, 1), (9000, 8)]),
 )
-def test_whatever_it_sees_its_windows_lie_in_the_view(seen, max_regions, frame):
+def test_its_windows_lie_in_the_view_whatever_is_detected(seen, max_regions, frame):
     proposal, view = propose(*seen, max_regions=max_regions, frame=frame)
     assert len(proposal.regions) <= max_regions
     gains = [region.score for region in proposal.regions]

@@ -306,9 +306,11 @@ def test_pip_installs_the_module_its_presets_and_the_command(repository, tmp_pat
     assert b"activeo3=activeo3_ros.cli.main:main" in entry_points.replace(b" ", b"")
     script = """
 from importlib.util import find_spec
+import activeo3_ros.evaluation.report
 from activeo3_ros.assets import resources
 assert resources.config_directory().joinpath("embedded.yaml").is_file()
 assert resources.message_directory().joinpath("Detection.msg").is_file()
+assert activeo3_ros.evaluation.report.TEMPLATES.joinpath("report.html.j2").is_file()
 assert find_spec("activeo3_ros.msg") is None, "without ROS there are no messages"
 print(resources.config_directory())
 """

@@ -1,4 +1,4 @@
-"""Training rows from bags: pictures by their stamps, targets from annotations or from what a run detected."""
+"""Training rows from bags: pictures by their stamps, targets from annotations or from detections of a run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from bag_fixtures import START_NS, STEP_NS, picture, raw_messages, write_mcap
 
-from activeo3_ros.bags.result_message import serialize_result
-from activeo3_ros.bags.writing import RESULT_TYPE
 from activeo3_ros.cli import main as cli
+from activeo3_ros.codecs.result_cdr import RESULT_TYPE, result_message, to_cdr
 from activeo3_ros.core import Box, Detection, Query, Result, Status
 from activeo3_ros.training.rows import read_rows
 
@@ -29,7 +28,7 @@ def write_results(path: Path, results: list[tuple[int, str, Result]]) -> Path:
     messages = []
     for number, camera, result in results:
         stamp = START_NS + number * STEP_NS
-        messages.append((stamp, serialize_result(result, camera, stamp, "optical")))
+        messages.append((stamp, to_cdr(result_message(result, camera, stamp, "optical"))))
     return write_mcap(path, messages, topic="/camera/perception", kind=RESULT_TYPE)
 
 
@@ -41,7 +40,7 @@ def problems_of(out: Path) -> list[str]:
     return [json.loads(line)["reason"] for line in (out / "problems.jsonl").read_text().splitlines()]
 
 
-def test_annotated_pictures_of_a_bag_become_rows_and_what_is_wrong_is_listed(tmp_path: Path, capsys) -> None:
+def test_annotated_pictures_of_a_bag_become_rows_and_faults_are_listed(tmp_path: Path, capsys) -> None:
     bag = write_mcap(tmp_path / "a.mcap", raw_messages(4))
     images = [{"id": i, "stamp": START_NS + i * STEP_NS, "width": 64, "height": 48} for i in (0, 1, 2, 99)]
     images[2]["width"] = 65
@@ -61,7 +60,7 @@ def test_annotated_pictures_of_a_bag_become_rows_and_what_is_wrong_is_listed(tmp
     assert "lies outside of the picture" in outside
 
 
-def test_what_a_replay_detected_becomes_targets_but_nothing_of_a_failed_frame(tmp_path: Path) -> None:
+def test_detections_of_a_replay_become_targets_but_none_of_a_failed_frame(tmp_path: Path) -> None:
     bag = write_mcap(tmp_path / "a.mcap", raw_messages(3))
     found = Detection("car", 0.9, Box(4, 5, 10, 12))
     failed = result(found, status=Status.FAILED, words="out of memory")

@@ -1,4 +1,4 @@
-"""Building training data: what is taken, what is left out and why, and that the result can be read again."""
+"""Training rows of data sets: entries taken, entries left out with their reasons, and reading them again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 
 from activeo3_ros.core import InvalidInput
 from activeo3_ros.training.builders import build
-from activeo3_ros.training.rows import Row, SceneRows, check_row, read_rows
+from activeo3_ros.training.dataset import load_rows, readable_rows
+from activeo3_ros.training.rows import Row, check_row, read_rows
+from activeo3_tiny.scene_rows import SceneRows
 
 
 def write_coco(
@@ -99,7 +101,9 @@ BAD = [
 
 
 @pytest.mark.parametrize(("annotation", "reason"), BAD, ids=[reason for _, reason in BAD])
-def test_what_is_left_out_is_listed_with_its_reason(tmp_path: Path, annotation: dict[str, Any], reason: str) -> None:
+def test_entries_left_out_are_listed_with_their_reasons(
+    tmp_path: Path, annotation: dict[str, Any], reason: str
+) -> None:
     categories = [{"id": 1, "name": "car"}, {"id": 2, "name": " "}, {"id": 3, "name": "van"}]
     annotations, images = write_coco(tmp_path, [{"category_id": 3, "bbox": [1, 1, 5, 5]}, annotation], categories)
     assert build("coco", annotations, images, tmp_path / "out") == (1, 1)
@@ -152,6 +156,28 @@ def test_a_damaged_row_is_named(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text("")
     with pytest.raises(InvalidInput, match="holds no row"):
         read_rows(tmp_path)
+
+
+def test_rows_of_another_package_plug_in_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rows_of_mine.py").write_text(
+        "from activeo3_ros.training.rows import Row\n"
+        "def lamps(count):\n"
+        "    return [Row(f'{i}.png', 100, 50, ('lamp',), ((1.0, 2.0, 3.0, 4.0),), ('lamp',)) for i in range(count)]\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    rows = load_rows({"rows": "rows_of_mine:lamps", "count": 3})
+    assert [row.image for row in rows] == ["0.png", "1.png", "2.png"]
+    with pytest.raises(InvalidInput, match="none of 3 pictures can be read"):
+        readable_rows(rows, tmp_path / "run")
+    with pytest.raises(InvalidInput, match="at least one"):
+        load_rows({"rows": "rows_of_mine:lamps", "count": 0})
+    with pytest.raises(InvalidInput, match=r"rows_of_mine:lamps does not take these settings: .*'colour'"):
+        load_rows({"rows": "rows_of_mine:lamps", "count": 3, "colour": "red"})
+
+
+def test_drawn_scenes_are_not_read_before_the_training() -> None:
+    rows = load_rows({"rows": "activeo3_tiny.scene_rows:SceneRows", "count": 200_000, "first_seed": 7})
+    assert len(rows) == 200_000 and readable_rows(rows, Path("nowhere")) is rows
 
 
 def test_drawn_scenes_ask_for_something_small() -> None:

@@ -1,4 +1,4 @@
-"""What a query asks of a detector with fixed classes: never a guess."""
+"""Queries in the classes of a detector with a fixed list of them: never a guess."""
 
 import pytest
 from hypothesis import given
@@ -28,7 +28,7 @@ def test_a_phrase_is_mapped_to_classes(text, classes, reading):
 
 
 @pytest.mark.parametrize("text", ["what does the sign say", "read the text", "the number on the licence plate"])
-def test_text_itself_can_be_looked_for(text):
+def test_text_itself_can_be_asked_for(text):
     target = vocabulary.resolve(Query(text))
     assert target.free_text
     assert target.reading
@@ -43,7 +43,7 @@ def test_a_class_narrower_than_the_detector_s_is_pointed_out():
 @pytest.mark.parametrize(
     "text", ["the red car", "mug", "a car behind the tree", "the leftmost person", "что это", "??"]
 )
-def test_what_it_cannot_serve_it_refuses_and_lists_what_it_can(text):
+def test_a_query_that_cannot_be_served_is_refused_with_a_list_of_those_that_can(text):
     with pytest.raises(UnsupportedQuery, match="this preset detects person, bicycle, car"):
         vocabulary.resolve(Query(text))
 
@@ -58,7 +58,7 @@ def test_an_empty_query_asks_for_everything():
     assert vocabulary.resolve(Query()).classes == COCO_CLASSES
 
 
-def test_classes_say_what_to_detect_where_a_phrase_says_what_to_read():
+def test_classes_name_objects_to_detect_beside_a_phrase_that_asks_to_read():
     target = vocabulary.resolve(Query("read the number", ("bus",)))
     assert (target.classes, target.reading) == (("bus",), "number")
 

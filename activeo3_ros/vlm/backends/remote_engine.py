@@ -22,12 +22,13 @@ import time
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import cv2
 
 from ...core.errors import EngineError, InvalidInput
 from ...core.optional import require_package
+from ...settings import validated, within
 from ..answer_grammar import escaped
 from ..engine import Reply, Request, Token, aligned
 from ..families import family_named
@@ -68,18 +69,19 @@ class RemoteEngine:
 
     device = "remote"
 
+    @validated
     def __init__(
         self,
         url: str,
         model: str,
         family: str = "qwen2_5_vl",
-        timeout_s: float = 30.0,
-        connect_timeout_s: float = 3.0,
-        max_attempts: int = 4,
-        max_concurrent: int = 32,
-        jpeg_quality: int = 95,
+        timeout_s: Annotated[float, within(0.1, 600)] = 30.0,
+        connect_timeout_s: Annotated[float, within(0.05, 600)] = 3.0,
+        max_attempts: Annotated[int, within(1, 20)] = 4,
+        max_concurrent: Annotated[int, within(1, 1024)] = 32,
+        jpeg_quality: Annotated[int, within(0, 100)] = 95,
         forced_prefix: bool = True,
-        structured: str = "",
+        structured: Literal["", "vllm", "vllm_guided", "sglang"] = "",
     ) -> None:
         """Check the settings. Nothing is sent before the first request.
 
@@ -104,18 +106,6 @@ class RemoteEngine:
         """
         self._httpx = require_package("httpx", "to ask a model server", "activeo3_ros[remote]")
         self._endpoint = _endpoint(self._httpx, url)
-        for name, value, low, high in (
-            ("timeout_s", timeout_s, 0.1, 600),
-            ("connect_timeout_s", connect_timeout_s, 0.05, 600),
-            ("max_attempts", max_attempts, 1, 20),
-            ("max_concurrent", max_concurrent, 1, 1024),
-            ("jpeg_quality", jpeg_quality, 0, 100),
-        ):
-            if not low <= value <= high:
-                raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
-        if structured not in STRUCTURED:
-            known = ", ".join(map(repr, STRUCTURED))
-            raise InvalidInput(f"structured must be one of {known}, got {structured!r}")
         self.family = family_named(family)
         self.url, self.model_name = url.rstrip("/"), model
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s

@@ -11,12 +11,13 @@ import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from ...assets.devices import torch_device
 from ...assets.weights import local_model, model_type
-from ...core.errors import EngineError, InvalidInput, OutOfMemory
+from ...core.errors import EngineError, OutOfMemory
 from ...core.optional import require_package
+from ...settings import validated, within
 from ..engine import Reply, Request, Token
 from ..families import IMAGE_TOKEN, family_named, prompt_ids
 from .alignment import align_feed_forward
@@ -29,22 +30,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-DTYPES = ("auto", "bfloat16", "float16", "float32")
-ATTENTIONS = ("auto", "flash_attention_2", "varlen", "sdpa", "eager")
-CACHES = ("dynamic", "static")
+Dtype = Literal["auto", "bfloat16", "float16", "float32"]
+Attention = Literal["auto", "flash_attention_2", "varlen", "sdpa", "eager"]
+Cache = Literal["dynamic", "static"]
 
 
 class TransformersEngine:
     """One model in this process, greedy decoding, one batch at a time."""
 
+    @validated
     def __init__(
         self,
         model: str,
         device: str = "auto",
-        dtype: str = "auto",
-        attention: str = "auto",
-        cache: str = "dynamic",
-        max_batch: int = 32,
+        dtype: Dtype = "auto",
+        attention: Attention = "auto",
+        cache: Cache = "dynamic",
+        max_batch: Annotated[int, within(1, 1024)] = 32,
     ) -> None:
         """Load the model.
 
@@ -55,7 +57,7 @@ class TransformersEngine:
             attention: of the vision tower and the language model; "auto" takes the fastest that is installed.
             cache: "dynamic" grows with the answer; "static" is compiled on CUDA, which makes a token more than twice
                 as fast but takes most of a minute for each new number of views and length of prompt: see
-                docs/performance.md.
+                docs/results/vlm.md.
             max_batch: requests answered at a time, 1 to 1024; more wait.
 
         Raises:
@@ -63,15 +65,6 @@ class TransformersEngine:
             MissingPackageError: torch or transformers is not installed.
             EngineError: the checkpoint is missing or unusable.
         """
-        for name, value, known in (
-            ("dtype", dtype, DTYPES),
-            ("attention", attention, ATTENTIONS),
-            ("cache", cache, CACHES),
-        ):
-            if value not in known:
-                raise InvalidInput(f"{name} must be one of {', '.join(known)}, got {value!r}")
-        if not 1 <= max_batch <= 1024:
-            raise InvalidInput(f"max_batch must be 1 to 1024, got {max_batch}")
         self._torch = require_package("torch", "to run a vision-language model", "activeo3_ros[gpu]")
         transformers = require_package("transformers", "to run a vision-language model", "activeo3_ros[gpu]")
         directory = local_model(model)

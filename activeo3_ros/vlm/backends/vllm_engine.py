@@ -22,14 +22,14 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from ...assets.weights import local_model, model_type
-from ...core.errors import EngineError, InvalidInput, OutOfMemory
+from ...core.errors import EngineError, OutOfMemory
 from ...core.optional import has_package, require_package
-from ...core.settings import check_kinds
+from ...settings import validated, within
 from ..continuous_batching import ContinuousBatching
 from ..engine import Reply, Request, Token, aligned
 from ..families import conversation, family_named
@@ -64,14 +64,15 @@ class _Input:
 class VllmEngine:
     """One model in this process, which many threads may ask at once."""
 
+    @validated
     def __init__(
         self,
         model: str,
-        memory_share: float = 0.5,
-        quantization: str = "",
-        max_length: int = 8192,
-        max_requests: int = 32,
-        drafts: int = 7,
+        memory_share: Annotated[float, within(0.05, 0.95)] = 0.5,
+        quantization: Literal["", "fp8"] = "",
+        max_length: Annotated[int, within(512, 128_000)] = 8192,
+        max_requests: Annotated[int, within(1, 1024)] = 32,
+        drafts: Annotated[int, within(0, 31)] = 7,
         structured: bool = False,
         compile_tower: bool = True,
     ) -> None:
@@ -95,17 +96,6 @@ class VllmEngine:
             MissingPackageError: vLLM is not installed.
             EngineError: vLLM cannot start.
         """
-        for name, value, low, high in (
-            ("memory_share", memory_share, 0.05, 0.95),
-            ("max_length", max_length, 512, 128_000),
-            ("max_requests", max_requests, 1, 1024),
-            ("drafts", drafts, 0, 31),
-        ):
-            if not low <= value <= high:
-                raise InvalidInput(f"{name} must be {low} to {high}, got {value}")
-        if quantization not in ("", "fp8"):
-            raise InvalidInput(f"quantization must be '' or 'fp8', got {quantization!r}")
-        check_kinds("engine 'vllm'", type(self), {"structured": structured, "compile_tower": compile_tower})
         directory = local_model(model)
         self.family = family_named(model_type(directory))
         # Nothing is fetched or reported, and the model lives and dies with this process.

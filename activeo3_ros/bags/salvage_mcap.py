@@ -1,0 +1,168 @@
+"""Salvage of an MCAP file that is damaged or has no index: the messages that are left, and the number of those lost.
+
+The library `mcap` ends at the first damage, takes a cut message for a whole one, and does not count the missing.
+Here every chunk is read that the index names, or if it names none, the file from its first byte on. A chunk that fails
+its checksum is lost, and counted by the message indexes after it. Where bytes make no sense, reading goes on with the
+next whole chunk.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from io import BytesIO
+
+from mcap.data_stream import ReadDataStream
+from mcap.opcode import Opcode
+from mcap.records import Channel, Schema
+from mcap.summary import Summary
+
+from .compression import FIRST_BLOCK_BYTES, head_of
+from .mcap_records import (
+    MAGIC,
+    MESSAGE_HEAD,
+    RECORD_HEAD,
+    UNREADABLE,
+    McapRecords,
+    count_by_topic,
+    messages_in,
+    place_of,
+    records_in,
+)  # fmt: skip
+from .storage import DamagedMessage, FileIndex, Found
+
+CHUNK_PATTERN = re.compile(rb"\x06.{5}\x00{3}", re.DOTALL)
+"""How the record of a chunk begins: its opcode, and a length whose highest bytes are zero."""
+SCAN_BYTES = 16 << 20
+NO_CHUNK = (-1, -1)
+"""The place of the chunk of a message that lies in none."""
+
+
+class McapSalvage:
+    """Reads everything that is left of a file.
+
+    Attributes:
+        channels: The channels of the file by their numbers: those of its summary, or else those that were come across.
+        schemas: The schemas, likewise.
+        names: The topic of each channel.
+    """
+
+    def __init__(self, records: McapRecords, summary: Summary | None) -> None:
+        self._records = records
+        self._summary = summary or Summary()
+        self._has_summary = summary is not None
+        self._chunks = sorted(map(place_of, self._summary.chunk_indexes))
+        self.channels, self.schemas = self._summary.channels, self._summary.schemas
+        self.names = {number: channel.topic for number, channel in self.channels.items()}
+        self._is_learning = not self.channels
+        if self._is_learning:
+            self.index(())
+
+    def index(self, topics: Collection[str]) -> FileIndex:
+        """Where the messages of some topics lie that are left, by reading everything."""
+        index = FileIndex()
+        if self._chunks:
+            is_complete = not [place for place in self._chunks if not self._enter_chunk(*place, topics, index)]
+        else:
+            is_complete = self._scan(topics, index)
+        if self._summary.statistics is not None:
+            counts = self._summary.statistics.channel_message_counts
+            index.expected = count_by_topic(counts, self.names, topics)
+        elif is_complete:
+            index.expected = index.counts(topics)
+        return index
+
+    def _scan(self, topics: Collection[str], index: FileIndex) -> bool:
+        """Fill an index from the first byte on; whether all was there up to the end of the data, or can be counted."""
+        records = self._records
+        at = trusted = len(MAGIC)
+        is_complete, has_chunks = True, False
+        while (record := records.record_at(at)) is not None:
+            opcode, start, end = record
+            if opcode == Opcode.DATA_END and end - start == 4:
+                if not self._has_summary:
+                    index.reasons.append("the index at its end is damaged or missing")
+                return is_complete
+            if opcode == Opcode.CHUNK:
+                has_chunks = True
+                is_known = self._enter_chunk(at, end, topics, index)
+                is_complete = is_complete and is_known
+                trusted = end if is_known else at + 1
+                end = end if is_known else self._find_chunk(trusted)
+            elif opcode == Opcode.MESSAGE and not has_chunks and start + MESSAGE_HEAD.size <= end <= records.size:
+                self._enter_message(start, end, topics, index)
+            elif 0 < opcode < 0x80 and end <= records.size:
+                self._learn(opcode, records.bytes_at(start, min(end - start, SCAN_BYTES)))
+            else:
+                index.reasons.append(f"damaged at byte {at}")
+                is_complete = False
+                end = trusted = self._find_chunk(trusted)
+            at = end
+        index.reasons.append("it ends in the middle: what came after is lost")
+        return False
+
+    def _enter_chunk(self, at: int, end: int, topics: Collection[str], index: FileIndex) -> bool:
+        """Enter the messages of a chunk, or how many are lost with it; whether either is known."""
+        try:
+            chunk = self._records.chunk(at, end)
+        except DamagedMessage as error:
+            index.reasons.append(str(error))
+            counts = self._count_by_message_indexes(end)
+            for topic, count in count_by_topic(counts, self.names, topics).items():
+                index.lost[topic] = index.lost.get(topic, 0) + count
+            return bool(counts) and counts.keys() <= self.channels.keys()
+        for opcode, start, record_end in records_in(chunk) if self._is_learning else ():
+            self._learn(opcode, chunk[start:record_end] if opcode != Opcode.MESSAGE else b"")
+        index.found += messages_in(chunk, (at, end), self.names, topics)
+        return True
+
+    def _enter_message(self, start: int, end: int, topics: Collection[str], index: FileIndex) -> None:
+        """Enter a message that lies outside of any chunk."""
+        data = start + MESSAGE_HEAD.size
+        channel, _, log_time, _ = MESSAGE_HEAD.unpack(self._records.bytes_at(start, MESSAGE_HEAD.size))
+        topic = self.names.get(channel, "")
+        if topic in topics:
+            head = head_of(self._records.bytes_at(data, min(end - data, FIRST_BLOCK_BYTES)))
+            index.found.append(Found(topic, log_time, head, (*NO_CHUNK, data, end)))
+
+    def _count_by_message_indexes(self, at: int) -> dict[int, int]:
+        """How many messages of each channel the chunk that ends here held, as the records after it say."""
+        counts: dict[int, int] = {}
+        while (found := self._records.message_index(at)) is not None:
+            index, at = found
+            counts[index.channel_id] = counts.get(index.channel_id, 0) + len(index.records)
+        return counts
+
+    def _find_chunk(self, at: int) -> int:
+        """Where the next whole chunk begins; the end of the file if there is none."""
+        while at < self._records.size:
+            window = self._records.bytes_at(at, SCAN_BYTES)
+            for match in CHUNK_PATTERN.finditer(window):
+                start = at + match.start()
+                end = start + RECORD_HEAD.size + RECORD_HEAD.unpack(match.group())[1]
+                if end <= self._records.size and self._is_chunk(start, end):
+                    return start
+            at += max(1, len(window) - RECORD_HEAD.size + 1)
+        return self._records.size
+
+    def _is_chunk(self, start: int, end: int) -> bool:
+        try:
+            return bool(self._records.chunk(start, end))
+        except DamagedMessage:
+            return False
+
+    def _learn(self, opcode: int, data: bytes) -> None:
+        """Remember a schema or channel, unless a whole summary has told all of them."""
+        if not self._is_learning or opcode not in (Opcode.SCHEMA, Opcode.CHANNEL):
+            return
+        stream = ReadDataStream(BytesIO(data))
+        try:
+            if opcode == Opcode.SCHEMA:
+                schema = Schema.read(stream)
+                self.schemas.setdefault(schema.id, schema)
+            else:
+                channel = Channel.read(stream)
+                self.channels.setdefault(channel.id, channel)
+                self.names.setdefault(channel.id, channel.topic)
+        except UNREADABLE:
+            pass

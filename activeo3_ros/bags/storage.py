@@ -1,0 +1,99 @@
+"""The contract between a bag and its files: where its messages lie, and how one of them is read."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+CDR_HEAD_BYTES = 12
+"""Encapsulation (4 bytes), then seconds and nanoseconds of a `std_msgs/Header`."""
+
+
+class DamagedMessage(Exception):
+    """A message, or the chunk that holds it, cannot be read; says why, and where it lies."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag. type: such as `sensor_msgs/msg/Image`, "" if the bag does not say."""
+
+    name: str
+    type: str
+
+
+class Found(NamedTuple):
+    """A message that a file has.
+
+    Attributes:
+        topic: Name of its topic.
+        log_time_ns: Time of its recording, nanoseconds.
+        head: Its first `CDR_HEAD_BYTES`, decompressed; fewer if they are damaged.
+        place: Where it lies, in the terms of its file.
+    """
+
+    topic: str
+    log_time_ns: int
+    head: bytes
+    place: tuple[int, ...]
+
+
+@dataclass
+class FileIndex:
+    """Where the messages of some topics lie in one file.
+
+    Attributes:
+        found: The messages that can be read.
+        expected: The number of messages of each topic that the file says it has; None if it does not say, or cannot
+            be believed.
+        lost: The number of messages of each topic that are known to be damaged.
+        reasons: The faults of the file in words.
+    """
+
+    found: list[Found] = field(default_factory=list)
+    expected: dict[str, int] | None = None
+    lost: dict[str, int] = field(default_factory=dict)
+    reasons: list[str] = field(default_factory=list)
+
+    def counts(self, topics: Collection[str]) -> dict[str, int]:
+        """The number of messages of each topic, found or known to be lost."""
+        counts = {name: self.lost.get(name, 0) for name in topics}
+        for message in self.found:
+            counts[message.topic] += 1
+        return counts
+
+
+class BagFile(Protocol):
+    """One file of a bag, open for reading."""
+
+    def topics(self) -> list[Topic]:
+        """The topics that the file knows. Never raises for damage."""
+
+    def index(self, topics: Collection[str]) -> FileIndex:
+        """Where the messages of some topics lie. Never raises for damage."""
+
+    def read(self, place: tuple[int, ...]) -> bytes:
+        """The bytes of one message as they are stored.
+
+        Raises:
+            DamagedMessage: They fail a checksum, or cannot be read.
+        """
+
+    def close(self) -> None:
+        """Close the file."""
+
+
+def header_stamp_ns(head: bytes) -> int | None:
+    """The stamp of a message that begins with a `std_msgs/Header`.
+
+    Args:
+        head: The first bytes of its CDR.
+
+    Returns:
+        Nanoseconds, or None if there is no such header.
+    """
+    if len(head) < CDR_HEAD_BYTES or head[0] != 0 or head[1] > 1:
+        return None
+    seconds, nanoseconds = struct.unpack("<iI" if head[1] == 1 else ">iI", head[4:CDR_HEAD_BYTES])
+    return int(seconds) * 1_000_000_000 + int(nanoseconds) if nanoseconds < 1_000_000_000 else None

@@ -1,0 +1,60 @@
+"""Types of arguments: each checks the text of an argument and says in one line what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+
+
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """The type of a whole number from `low` to `high`."""
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"must be {low} to {high}, got {value}")
+        return value
+
+    return parse
+
+
+def number(low: float, high: float = math.inf) -> Callable[[str], float]:
+    """The type of a number from `low` to `high`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+        if not low <= value <= high or math.isinf(value):
+            limit = f"{low:g} to {high:g}" if high < math.inf else f"a number from {low:g} on"
+            raise argparse.ArgumentTypeError(f"must be {limit}, got {text}")
+        return value
+
+    return parse
+
+
+def whole_numbers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
+    """The type of whole numbers from `low` to `high`, separated by commas."""
+    parse = whole_number(low, high)
+    return lambda text: tuple(parse(part) for part in text.split(","))
+
+
+def class_names(text: str) -> tuple[str, ...]:
+    """The type of names separated by commas."""
+    found = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not found:
+        raise argparse.ArgumentTypeError("must name at least one class, for example car,person")
+    return found
+
+
+def renamed_label(text: str) -> tuple[str, str]:
+    """The type of LABEL=CATEGORY."""
+    label, equals, category = text.partition("=")
+    if not (label.strip() and equals and category.strip()):
+        raise argparse.ArgumentTypeError(f"must be LABEL=CATEGORY, got {text!r}")
+    return label.strip(), category.strip()

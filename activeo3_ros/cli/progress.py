@@ -1,0 +1,35 @@
+"""Progress of long work on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from tqdm import tqdm
+
+
+@contextmanager
+def progress(step: str, total: int, lines: int = 4) -> Iterator[Callable[[int], None]]:
+    """Show a bar with rate and time left on a terminal, a few lines elsewhere.
+
+    Args:
+        step: Name of the step.
+        total: Number of things to do.
+        lines: How many lines to print where there is no terminal.
+
+    Yields:
+        A function to be called with the number of things that are done.
+    """
+    with tqdm(total=total, desc=step, unit="frame", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+        shown = 0
+
+        def show(done: int) -> None:
+            nonlocal shown
+            if not bar.disable:
+                bar.update(done - bar.n)
+            elif done and (done - shown) * lines >= total:
+                print(f"{step}: {done} of {total}", file=sys.stderr, flush=True)
+                shown = done
+
+        yield show

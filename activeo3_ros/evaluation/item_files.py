@@ -1,0 +1,128 @@
+"""The results of a benchmark as files, one for each method and sample, so that a run can be stopped and resumed.
+
+    OUT/manifest.json                the plan: the data set's facts, its samples, the methods
+    OUT/items/METHOD/SAMPLE.json     the result of one method for one sample
+
+Files are replaced atomically: a file is whole or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..codecs.result_json import from_json, to_json
+from ..core import InvalidInput, Result, Status
+from .datasets import Dataset, Sample, read_json
+from .methods import Method
+
+MANIFEST = "manifest.json"
+
+
+def write_manifest(out: Path, dataset: Dataset, methods: Sequence[Method], seed: int) -> None:
+    """Write the plan of a run, or add methods to the plan that is there.
+
+    Args:
+        out: Directory of the results.
+        dataset: Its facts and samples become part of the plan.
+        methods: Methods to run.
+        seed: Seed of the run.
+
+    Raises:
+        InvalidInput: The directory holds the plan of another run.
+    """
+    manifest = {
+        "benchmark": dataset.name,
+        "version": __version__,
+        "seed": seed,
+        "dataset": dict(dataset.facts),
+        "samples": [
+            {"id": s.id, "name": s.name, "query": s.query.text, "classes": list(s.query.classes)}
+            for s in dataset.samples
+        ],
+        "methods": {method.id: method.facts() for method in methods},
+    }
+    manifest = json.loads(json.dumps(manifest, default=str))
+    path = out / MANIFEST
+    if path.exists():
+        before = read_json(path)
+        differing = [key for key in manifest if key != "methods" and before.get(key) != manifest[key]]
+        methods_before = before.get("methods", {})
+        differing += [name for name, facts in manifest["methods"].items() if methods_before.get(name, facts) != facts]
+        if differing:
+            raise InvalidInput(
+                f"{path} is of other work (it differs in {', '.join(differing)}); give another --out, or remove {out}"
+            )
+        manifest["methods"] = {**methods_before, **manifest["methods"]}
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(manifest, indent=1) + "\n")
+
+
+def result_to_item(sample: Sample, result: Result) -> dict[str, Any]:
+    """Convert a result to the content of its file.
+
+    Args:
+        sample: The sample that the result is of.
+        result: Boxes in source pixels.
+
+    Returns:
+        The keys of `activeo3 perceive --json`, with `sample`.
+    """
+    return {"sample": sample.id, **to_json(result, sample.name)}
+
+
+def result_from_item(item: Mapping[str, Any]) -> Result:
+    """Convert the content of a file to a result that can be drawn, without groundings and masks."""
+    return from_json({**item, "groundings": (), "masks": ()})
+
+
+def failed_item(sample: Sample, error: Exception) -> dict[str, Any]:
+    """Make the item of a sample whose frame cannot be read."""
+    return result_to_item(sample, Result(0, 0, sample.query, Status.FAILED, str(error)))
+
+
+def write_item(path: Path, item: Mapping[str, Any]) -> None:
+    """Write an item to its path, as `item_path` gives it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(item))
+
+
+def read_items(out: Path, dataset: Dataset, method: Method) -> list[dict[str, Any]]:
+    """Read the items of a method.
+
+    Args:
+        out: Directory of the results.
+        dataset: The data set of the run.
+        method: The method.
+
+    Returns:
+        One item a sample, in their order.
+
+    Raises:
+        InvalidInput: A file is missing or damaged.
+    """
+    return [dict(read_json(item_path(out, method, sample))) for sample in dataset.samples]
+
+
+def missing_items(out: Path, dataset: Dataset, methods: Sequence[Method]) -> Iterator[tuple[Method, Sample]]:
+    """List the items that no process has computed yet."""
+    for method in methods:
+        for sample in dataset.samples:
+            if not item_path(out, method, sample).exists():
+                yield method, sample
+
+
+def item_path(out: Path, method: Method, sample: Sample) -> Path:
+    """Path of the item of a method and a sample."""
+    return out / "items" / method.id / f"{sample.id}.json"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file that no reader ever sees half-written."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)

@@ -1,0 +1,89 @@
+"""The subscriptions of one camera: images, which go on serialized, and camera_info."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rclpy.callback_groups import CallbackGroup
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from . import qos
+from .frame_counters import Gaps
+
+SOURCES = {"raw": (Image, "image_raw"), "compressed": (CompressedImage, "image_raw/compressed")}
+"""Message type and topic below the camera's name, by the parameter `transport`."""
+
+
+class CameraInput:
+    """Receives one camera's messages and passes the images on.
+
+    Attributes:
+        name: Name of the camera.
+        group: Callback group of all its topics.
+        topic: Resolved name of the image topic.
+        profile: Quality of service of the image subscription, overrides included.
+        info: The newest camera_info, None before the first.
+        gaps: Images that were sent and never received, including those that the middleware does not report.
+        lost: Images that the middleware reported as lost on the way.
+    """
+
+    def __init__(self, node: Node, name: str, transport: str, group: CallbackGroup) -> None:
+        """Subscribe.
+
+        Args:
+            node: The node whose subscriptions these are.
+            name: Name of the camera, the prefix of its topics.
+            transport: A key of `SOURCES`.
+            group: Callback group of all its topics.
+        """
+        kind, topic = SOURCES[transport]
+        self.name = name
+        self.group = group
+        self.topic = node.resolve_topic_name(f"{name}/{topic}")
+        self.info: CameraInfo | None = None
+        self.gaps = Gaps()
+        self.lost = 0
+        self._node = node
+        self._heard_at = math.nan
+        self._enqueue: Callable[[str, bytes], None] | None = None
+        # Serialized: a frame that is replaced before its turn is never decoded.
+        self.profile = qos.create_subscription(
+            node, kind, self.topic, self._on_image, qos.IMAGES, group, raw=True, on_lost=self._on_lost
+        )
+        info_topic = node.resolve_topic_name(f"{name}/camera_info")
+        qos.create_subscription(node, CameraInfo, info_topic, self._on_camera_info, qos.IMAGES, group)
+
+    def connect(self, enqueue: Callable[[str, bytes], None] | None) -> None:
+        """Choose where images go.
+
+        Args:
+            enqueue: Called with the camera's name and the serialized message; None: images are dropped.
+        """
+        self._enqueue = enqueue
+
+    def publishers(self) -> list[str]:
+        """The names of the nodes whose images this subscription can receive."""
+        return qos.publishers(self._node, self.topic, self.profile)
+
+    def silent_s(self) -> float:
+        """Seconds since the newest image, NaN before the first."""
+        return time.monotonic() - self._heard_at
+
+    def _on_image(self, data: bytes, info: Mapping[str, Any]) -> None:
+        # Older releases do not name the sender: there, all count as one.
+        sender = bytes(info["publisher_gid"]["data"]) if "publisher_gid" in info else None
+        self.gaps.note(sender, info.get("publication_sequence_number"))
+        self._heard_at = time.monotonic()
+        enqueue = self._enqueue
+        if enqueue is not None:
+            enqueue(self.name, data)
+
+    def _on_camera_info(self, info: CameraInfo) -> None:
+        self.info = info
+
+    def _on_lost(self, event: Any) -> None:
+        self.lost = event.total_count

@@ -1,0 +1,59 @@
+"""Decodes a camera's serialized messages into frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from rclpy.serialization import deserialize_message
+from sensor_msgs.msg import Image
+
+from ..codecs.image_message import compressed_to_bgr, image_to_bgr
+from ..core import Frame, InvalidInput
+from .jobs import DecodedFrame, RejectedFrame
+
+
+class FrameDecoder:
+    """Turns serialized messages of one type into frames. Any thread may call it.
+
+    Attributes:
+        stamps_ns: The stamp of each camera's newest decoded message, nanoseconds; 0 for a message without one.
+    """
+
+    def __init__(self, message_type: Any, max_pixels: Callable[[], int]) -> None:
+        """Decode `sensor_msgs/Image` or `sensor_msgs/CompressedImage`.
+
+        Args:
+            message_type: The class of the messages.
+            max_pixels: The limit on an image's width x height, read at each frame.
+        """
+        self._type = message_type
+        self._to_bgr: Callable[[Any, int], Any] = image_to_bgr if message_type is Image else compressed_to_bgr
+        self._max_pixels = max_pixels
+        self.stamps_ns: dict[str, int] = {}
+
+    def decode(self, camera: str, data: bytes) -> DecodedFrame:
+        """Decode one message.
+
+        Args:
+            camera: Name of the camera.
+            data: The serialized message.
+
+        Returns:
+            The frame, `(height, width, 3)` uint8 BGR with its stamp, and the message's header.
+
+        Raises:
+            RejectedFrame: The message cannot be read, or is no usable image; in the latter case with its header.
+        """
+        try:
+            message = deserialize_message(data, self._type)
+        except Exception as error:
+            raise RejectedFrame(f"the message could not be read: {type(error).__name__}: {error}") from error
+        header = message.header
+        stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
+        self.stamps_ns[camera] = stamp_ns
+        try:
+            image = self._to_bgr(message, self._max_pixels())
+        except InvalidInput as error:
+            raise RejectedFrame(str(error), header) from error
+        return DecodedFrame(Frame(image, stamp_ns, header.frame_id, camera), header)

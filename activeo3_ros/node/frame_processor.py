@@ -1,0 +1,161 @@
+"""The way of a frame whose turn has come: decode, perceive, publish, count. Knows no ROS."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from ..core import Cancelled, Frame, Region, Result, Status
+from .frame_counters import FrameCounters, FrameDisposition, Latencies
+from .jobs import Conclusion, DecodedFrame, FrameOutcome, Job, PerceiveRequest, RejectedFrame, Settings
+from .model_pool import WorkerThread
+
+logger = logging.getLogger(__name__)
+
+
+class Decoder(Protocol):
+    """Turns a camera's serialized message into a frame."""
+
+    def decode(self, camera: str, data: bytes) -> DecodedFrame:
+        """Raises RejectedFrame for a message that is no usable image."""
+
+
+class Publisher(Protocol):
+    """Publishes the result of a frame."""
+
+    def publish(self, outcome: FrameOutcome) -> None: ...
+
+
+class FrameProcessor:
+    """Takes a job from its message to its published result. Called by any worker thread; never raises.
+
+    Attributes:
+        latencies: Milliseconds of each stage of the newest frames.
+        last_error: Why the last frame failed or was rejected, with its camera; "" if none did.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        publisher: Publisher,
+        counters: FrameCounters,
+        settings: Callable[[], Settings],
+        now_ns: Callable[[], int],
+    ) -> None:
+        """Connect the parts.
+
+        Args:
+            decoder: Message to frame.
+            publisher: Result to topics.
+            counters: Counts the disposition of every frame.
+            settings: The settings in force, read when a frame's turn comes.
+            now_ns: The clock that stamps are compared with, nanoseconds.
+        """
+        self.latencies = Latencies()
+        self.last_error = ""
+        self._decoder = decoder
+        self._publisher = publisher
+        self._counters = counters
+        self._settings = settings
+        self._now_ns = now_ns
+
+    def process(self, job: Job, thread: WorkerThread) -> None:
+        """Perceive a job in a worker thread; then publish and count it, unless that was done meanwhile."""
+        conclusion = self._perceive(job, thread)
+        if job.settle():
+            self._conclude(job, conclusion)
+
+    def drop(self, job: Job, disposition: FrameDisposition) -> None:
+        """Count a frame that is not perceived; does nothing where it was settled already."""
+        if job.settle():
+            self._counters.settle(job.camera, disposition)
+
+    def fail(self, job: Job, reason: str) -> None:
+        """Publish and count a job as failed. Only the caller for whom `settle` was True may do this."""
+        self._conclude(job, _failure(job, reason))
+
+    def _perceive(self, job: Job, thread: WorkerThread) -> Conclusion:
+        settings, perception = self._settings(), thread.perception
+        request = job if isinstance(job, PerceiveRequest) else None
+        if request is None:
+            job.query = settings.query
+        budget = settings.budget if request is None else request.budget
+
+        def observe(stage: str, regions: Sequence[Region]) -> None:
+            if thread.pool.retired:
+                raise Cancelled("its models were given up, or the node is being stopped")
+            if request is not None:
+                if request.cancelled.is_set():
+                    raise Cancelled("cancelled by the client")
+                request.feedback(stage, regions)
+
+        try:
+            queued_ms = (job.started - job.arrived) * 1e3
+            job.decoded = self._decoder.decode(job.camera, job.data)
+            decode_ms = (time.perf_counter() - job.started) * 1e3
+            frame = job.decoded.frame
+            if request is None and self._age_s(frame) > settings.max_frame_age_s > 0:
+                return Conclusion(FrameDisposition.STALE)
+            if perception is None:
+                return _failure(job, f"no models: {thread.pool.error}")
+            observe("decode", ())
+            result = perception.perceive(frame, job.query, budget, observe)
+        except RejectedFrame as error:
+            return _rejection(job, error)
+        except Cancelled as error:
+            return _failure(job, str(error))
+        except Exception as error:
+            logger.exception("a frame of camera %s failed", job.camera)
+            return _failure(job, f"{type(error).__name__}: {error}")
+        result.timings_ms.update(queue=queued_ms, decode=decode_ms)
+        failed = result.status == Status.FAILED
+        disposition = FrameDisposition.FAILED if failed else FrameDisposition.PROCESSED
+        outcome = FrameOutcome(job.camera, job.decoded.header, result, frame)
+        return Conclusion(disposition, outcome, result.status_message)
+
+    def _age_s(self, frame: Frame) -> float:
+        """Seconds since the frame was taken; 0 for a frame without a stamp, whose age nobody knows."""
+        return (self._now_ns() - frame.stamp_ns) / 1e9 if frame.stamp_ns else 0.0
+
+    def _conclude(self, job: Job, conclusion: Conclusion) -> None:
+        if isinstance(job, PerceiveRequest):
+            job.finish(conclusion.outcome, conclusion.message)
+            return
+        disposition, outcome, message = conclusion.disposition, conclusion.outcome, conclusion.message
+        if outcome is not None:
+            try:
+                self._publisher.publish(outcome)
+            except Exception as error:
+                logger.exception("the result of a frame of camera %s could not be published", job.camera)
+                disposition = FrameDisposition.FAILED
+                message = f"publishing failed: {type(error).__name__}: {error}"
+            else:
+                self._measure(job, outcome)
+        if disposition in (FrameDisposition.FAILED, FrameDisposition.REJECTED):
+            self.last_error = f"{job.camera}: {message}"
+        self._counters.settle(job.camera, disposition)
+
+    def _measure(self, job: Job, outcome: FrameOutcome) -> None:
+        timings = dict(outcome.result.timings_ms)
+        timings["callback_to_publish"] = (time.perf_counter() - job.arrived) * 1e3
+        if outcome.frame is not None and outcome.frame.stamp_ns:
+            timings["age_at_publish"] = (self._now_ns() - outcome.frame.stamp_ns) / 1e6
+        self.latencies.add(timings)
+
+
+def _failure(job: Job, message: str) -> Conclusion:
+    """The conclusion of a job that failed; without an outcome where not even the header could be read."""
+    if job.decoded is None:
+        return Conclusion(FrameDisposition.FAILED, message=message)
+    frame = job.decoded.frame
+    outcome = FrameOutcome(job.camera, job.decoded.header, Result.failed(frame, job.query, message), frame)
+    return Conclusion(FrameDisposition.FAILED, outcome, message)
+
+
+def _rejection(job: Job, error: RejectedFrame) -> Conclusion:
+    if error.header is None:
+        return Conclusion(FrameDisposition.REJECTED, message=str(error))
+    result = Result(0, 0, job.query, Status.FAILED, str(error))
+    return Conclusion(FrameDisposition.REJECTED, FrameOutcome(job.camera, error.header, result, None), str(error))

@@ -1,0 +1,104 @@
+"""Publishes results as messages on the topics of their cameras."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import CompressedImage
+from visualization_msgs.msg import MarkerArray
+
+from activeo3_ros import msg
+
+from ..codecs.result_message import ARRAY_TYPES, array_message, to_message
+from . import overlays, qos
+from .camera_input import CameraInput
+from .jobs import FrameOutcome
+from .message_types import RCLPY
+
+try:
+    from vision_msgs.msg import Detection2DArray
+except ImportError:
+    Detection2DArray = None
+
+ARRAYS = {name: getattr(msg, kind) for name, kind in ARRAY_TYPES.items()}
+"""Types of the topics that carry one list of a result, by the name of the topic, of the list and of the field."""
+
+
+class ResultPublisher:
+    """Publishes `~/CAMERA/result` for every outcome; every other topic is built only for its subscribers.
+
+    Worker threads may publish for different cameras at the same time.
+    """
+
+    def __init__(self, node: Node, cameras: Iterable[CameraInput], marker_distance_m: Callable[[], float]) -> None:
+        """Create the publishers of every camera.
+
+        Args:
+            node: The node whose topics these are.
+            cameras: The cameras; their camera_info places RViz markers.
+            marker_distance_m: Distance of RViz markers from the camera, metres, read at each frame.
+        """
+        self._node = node
+        self._marker_distance_m = marker_distance_m
+        self._topics = {camera.name: _CameraTopics(node, camera) for camera in cameras}
+
+    def message(self, outcome: FrameOutcome) -> msg.PerceptionResult:
+        """The result as a message, with the header of its image, completed now."""
+        completed = self._node.get_clock().now().to_msg()
+        return to_message(outcome.result, RCLPY, outcome.camera, outcome.header, completed)
+
+    def publish(self, outcome: FrameOutcome) -> None:
+        """Publish the result of one frame, first our own messages, then what other tools show."""
+        topics, result = self._topics[outcome.camera], self.message(outcome)
+        topics.publish_result(result)
+        try:
+            topics.publish_overlays(outcome, result, self._marker_distance_m())
+        except Exception as error:
+            # What robots act on is out; a picture that cannot be drawn takes nothing of that back.
+            self._node.get_logger().error(f"{outcome.camera}: could not be drawn: {type(error).__name__}: {error}")
+
+
+class _CameraTopics:
+    """The publishers of one camera."""
+
+    def __init__(self, node: Node, camera: CameraInput) -> None:
+        def publisher(kind: Any, name: str) -> Publisher[Any]:
+            return qos.create_publisher(node, kind, f"~/{camera.name}/{name}", qos.RESULTS, camera.group)
+
+        self._camera = camera
+        self._result = publisher(msg.PerceptionResult, "result")
+        self._arrays = {name: publisher(kind, name) for name, kind in ARRAYS.items()}
+        self._annotated = publisher(CompressedImage, "annotated/compressed")
+        self._markers = publisher(MarkerArray, "markers")
+        self._detections_2d = publisher(Detection2DArray, "detections_2d") if Detection2DArray else None
+
+    def publish_result(self, result: msg.PerceptionResult) -> None:
+        """The result, and the lists in it that have subscribers of their own.
+
+        Lists are published only where the frame was perceived: an empty list must not be mistaken for an empty road.
+        """
+        self._result.publish(result)
+        if _is_perceived(result):
+            for name, publisher in self._arrays.items():
+                if _has_subscriber(publisher):
+                    publisher.publish(array_message(name, result, RCLPY))
+
+    def publish_overlays(self, outcome: FrameOutcome, result: msg.PerceptionResult, marker_distance_m: float) -> None:
+        """The boxes of `vision_msgs`, the annotated picture and the markers, where they have subscribers."""
+        if self._detections_2d is not None and _is_perceived(result) and _has_subscriber(self._detections_2d):
+            self._detections_2d.publish(overlays.detections_2d(result))
+        if outcome.frame is not None and _has_subscriber(self._annotated):
+            self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
+        if self._camera.info is not None and _has_subscriber(self._markers):
+            self._markers.publish(overlays.markers(result, self._camera.info, marker_distance_m))
+
+
+def _is_perceived(result: msg.PerceptionResult) -> bool:
+    return bool(result.status != msg.PerceptionResult.STATUS_FAILED)
+
+
+def _has_subscriber(publisher: Publisher[Any]) -> bool:
+    return publisher.get_subscription_count() > 0

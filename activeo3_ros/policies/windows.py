@@ -1,0 +1,125 @@
+"""Which windows to zoom into: greedily those from which most possible objects are expected to be found.
+
+Candidates are square windows around the possible objects at several scales, from half the view down: a pyramid. The
+gain of a window are the objects that it shows large enough to be found, and that those chosen before do not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.geometry import Box
+from ..core.results import Region
+from .possible_objects import REASONS, Array, PossibleObjects
+
+DETECTION_SLOPE = 1.4
+"""How fast detection improves with size: logits for each doubling of the side."""
+SCALE_RATIO = 1.3
+"""Most by which the windows of one scale are larger than those of the next."""
+PLACES_PER_WINDOW = 5
+"""Windows of one scale lie on a grid with this many places along a side."""
+MIN_GAIN = 1e-3
+"""A window from which fewer objects than this are expected is not proposed."""
+MARGIN_SHARE = 0.15
+"""What a window should show around an object, as a share of its width and height."""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowScale:
+    """The candidate windows of one size, a level of the pyramid.
+
+    Attributes:
+        windows: `(n, 4)` x, y, width, height in view pixels.
+        zoom: How much a crop of them magnifies the view.
+        shows: `(n, m)` float32, 1 where a window shows all of a possible object, else 0.
+    """
+
+    windows: Array
+    zoom: float
+    shows: npt.NDArray[np.float32]
+
+
+def detectability(side: Array, half_side: float) -> Array:
+    """Probability that the detector finds an object: logistic in the logarithm of its size.
+
+    Args:
+        side: `(n,)` sides of the objects in pixels of the detector's input.
+        half_side: The side from which half of them are found.
+    """
+    doublings = np.log2(np.maximum(side, 1e-3) / half_side)
+    return np.asarray(1.0 / (1.0 + np.exp(-DETECTION_SLOPE * doublings)))
+
+
+def window_pyramid(
+    possible: PossibleObjects, view_size: tuple[int, int], crop_side: int, smallest_side: float
+) -> Iterator[WindowScale]:
+    """Square windows around the possible objects, from half the view down to the smallest that is worth a zoom.
+
+    Args:
+        possible: The objects, in view pixels.
+        view_size: Width and height of the view, pixels.
+        crop_side: Longer side of the crop that a window becomes, pixels.
+        smallest_side: Of a window, view pixels; beyond it there is nothing more to see.
+    """
+    frame = np.array(view_size, np.float64)
+    largest_side = max(view_size) / 2
+    smallest_side = min(largest_side, smallest_side)
+    # A margin that would lie outside the frame cannot be shown, and nothing is cut off there.
+    reach = (0.5 + MARGIN_SHARE) * possible.size
+    start = np.maximum(possible.center - reach, 0.0).astype(np.float32)
+    end = np.minimum(possible.center + reach, frame).astype(np.float32)
+    steps = max(1, math.ceil(math.log(largest_side / smallest_side, SCALE_RATIO)))
+    for side in np.geomspace(largest_side, smallest_side, steps + 1):
+        size = np.minimum(side, frame)
+        low = np.clip(_grid_centers(possible.center, side) - size / 2, 0, frame - size)
+        high = low + size
+        x0, y0, x1, y1 = (low[:, :1], low[:, 1:], high[:, :1], high[:, 1:])
+        shows = (start[:, 0] >= x0) & (start[:, 1] >= y0) & (end[:, 0] <= x1) & (end[:, 1] <= y1)
+        windows = np.concatenate([low, np.broadcast_to(size, low.shape)], axis=1)
+        yield WindowScale(windows, float(crop_side / size.max()), shows.astype(np.float32))
+
+
+def _grid_centers(center: Array, side: float) -> Array:
+    """`(n, 2)` places of a grid nearest to `(m, 2)` centres, each once."""
+    spacing = side / PLACES_PER_WINDOW
+    places = np.round(center / spacing)
+    _, first = np.unique(places[:, 0] + 1j * places[:, 1], return_index=True)
+    return np.asarray(places[first] * spacing)
+
+
+def best_windows(
+    possible: PossibleObjects, pyramid: list[WindowScale], half_side: float, max_regions: int
+) -> tuple[Region, ...]:
+    """Choose, one after the other, the window that adds most to what the ones before will find.
+
+    Args:
+        possible: The objects.
+        pyramid: The candidate windows.
+        half_side: See `detectability`.
+        max_regions: Windows to choose at most.
+
+    Returns:
+        Regions in view pixels, best first; score: objects expected to be found, label: why most of them are expected.
+    """
+    # What one size fails to show, the same size again fails to show too: only a larger one adds to what was found.
+    found = detectability(possible.side, half_side)
+    found_at = [detectability(possible.side * scale.zoom, half_side) for scale in pyramid]
+    regions: list[Region] = []
+    for _ in range(max_regions):
+        worth = [possible.probability * np.maximum(0.0, at_scale - found) for at_scale in found_at]
+        gains = [scale.shows @ gain.astype(np.float32) for scale, gain in zip(pyramid, worth, strict=True)]
+        best = max(range(len(pyramid)), key=lambda level: gains[level].max(initial=0.0))
+        window = int(np.argmax(gains[best]))
+        if gains[best][window] <= MIN_GAIN:
+            break
+        shown = pyramid[best].shows[window] > 0
+        reason = np.bincount(possible.reason[shown], weights=worth[best][shown], minlength=len(REASONS))
+        box = Box(*pyramid[best].windows[window].tolist())
+        regions.append(Region(box, REASONS[int(np.argmax(reason))], float(gains[best][window])))
+        found = np.where(shown, np.maximum(found, found_at[best]), found)
+    return tuple(regions)
