@@ -36,16 +36,15 @@ class MllmSensing:
         """Load the prompts and start the engine.
 
         Args:
-            engine: settings of an engine (see `vlm.engine_registry`), or one that runs.
+            engine: Settings of an engine (see `vlm.engine_registry`), or one that runs.
             reasoning: "full" as the policy was trained, "short" for one sentence, "none" to answer at once: least time.
-            shorter_side: pixels of the view's shorter side where the budget allows them, 28 to 4096; the paper has
-                1024.
-            prompt: name in `config/prompts/` or path, for queries that name targets.
-            question_prompt: the same for queries that ask a question.
+            shorter_side: Pixels of the view's shorter side where the budget allows them; the paper has 1024.
+            prompt: Name in `config/prompts/` or path, for queries that name targets.
+            question_prompt: The same for queries that ask a question.
 
         Raises:
-            InvalidInput: a setting is out of its range.
-            EngineError: the engine cannot start.
+            InvalidInput: A setting is out of its range.
+            EngineError: The engine cannot start.
         """
         self.reasoning = reasoning
         self.shorter_side = shorter_side

@@ -24,11 +24,11 @@ class AnswerGrammar:
     """One grammar.
 
     Attributes:
-        start: text before the objects.
-        items: objects that an answer may consist of, with `#` and `@` as in `BOX`.
-        end: text after the objects.
-        listed: whether the answer is a list of any number of objects, or exactly one.
-        thoughts: whether the model may think first, between tags.
+        start: Text before the objects.
+        items: Objects that an answer may consist of, with `#` and `@` as in `BOX`.
+        end: Text after the objects.
+        listed: Whether the answer is a list of any number of objects, or exactly one.
+        thoughts: Whether the model may think first, between tags.
     """
 
     start: str
@@ -58,10 +58,10 @@ def answer_regex(grammar: str, prefix: str = "", thinking: bool = False, at_most
     Only groups, classes, alternatives and counted repetitions are used, which all engines support.
 
     Args:
-        grammar: a key of `GRAMMARS`.
-        prefix: the beginning of the answer that the model is given.
-        thinking: whether thoughts come first, in a grammar that has them.
-        at_most: objects in a list; None for any number.
+        grammar: A key of `GRAMMARS`.
+        prefix: The beginning of the answer that the model is given.
+        thinking: Whether thoughts come first, in a grammar that has them.
+        at_most: Objects in a list; None for any number.
 
     Returns:
         None if no answer of this grammar begins with the prefix.

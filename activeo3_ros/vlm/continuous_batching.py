@@ -40,8 +40,8 @@ class ContinuousBatching:
         """Wrap a model.
 
         Args:
-            model: is used by this object alone.
-            turn: makes the context of each step, such as a lock that other models share.
+            model: Is used by this object alone.
+            turn: Makes the context of each step, such as a lock that other models share.
         """
         self._model, self._turn = model, turn
         self._changed = threading.Condition()
@@ -58,7 +58,7 @@ class ContinuousBatching:
             The answers in the order of the requests.
 
         Raises:
-            Exception: of the model, for these requests.
+            Exception: Of the model, for these requests.
         """
         if not requests:
             return []

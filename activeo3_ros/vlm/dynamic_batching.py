@@ -37,9 +37,9 @@ def answer_together(engine: Generator, calls: Sequence[Call], give_up: float = m
     """Answer calls in one batch. Where that fails its halves are asked again, so that an error is a call's own.
 
     Args:
-        engine: answers a batch.
-        calls: get their replies, or their error.
-        give_up: number of parts that may fail while none was answered; from then on the engine is taken to be at fault,
+        engine: Answers a batch.
+        calls: Get their replies, or their error.
+        give_up: Number of parts that may fail while none was answered; from then on the engine is taken to be at fault,
             and the rest is not asked.
     """
     waiting = deque([calls])

@@ -21,13 +21,13 @@ class Prompt:
     """The words around one image, and the beginning and end of the answer.
 
     Attributes:
-        after: the user's message after the image.
-        before: the user's message before the image. Text that is the same for every frame belongs here, where an
+        after: The user's message after the image.
+        before: The user's message before the image. Text that is the same for every frame belongs here, where an
             engine can keep its cache.
-        system: the system's message.
-        prefix: the forced beginning of the answer.
-        stop: texts of which the first one that the model writes ends the answer; it is part of the answer.
-        regex: the answer grammar of all that may follow the prefix (see `vlm.answer_grammar`), for engines that can
+        system: The system's message.
+        prefix: The forced beginning of the answer.
+        stop: Texts of which the first one that the model writes ends the answer; it is part of the answer.
+        regex: The answer grammar of all that may follow the prefix (see `vlm.answer_grammar`), for engines that can
             hold a model to it; "" for none.
     """
 
@@ -45,11 +45,11 @@ class Request:
 
     Attributes:
         image: `(h, w, 3)` uint8 BGR.
-        prompt: the words around it.
-        max_new_tokens: limit of the answer, at least 1.
+        prompt: The words around it.
+        max_new_tokens: Limit of the answer, at least 1.
 
     Raises:
-        InvalidInput: the image is another array or empty, or the limit is below 1.
+        InvalidInput: The image is another array or empty, or the limit is below 1.
     """
 
     image: Image
@@ -69,9 +69,9 @@ class Token:
     """One token that the model wrote.
 
     Attributes:
-        text: the texts of all tokens, joined, are the text that the model wrote; a character that several tokens make
+        text: The texts of all tokens, joined, are the text that the model wrote; a character that several tokens make
             up belongs to the last of them.
-        probability: of the model, 0 to 1; NaN where the engine does not report it.
+        probability: Of the model, 0 to 1; NaN where the engine does not report it.
         id: -1 where the engine does not report it.
     """
 
@@ -85,12 +85,12 @@ class Reply:
     """The answer to one request.
 
     Attributes:
-        text: the prefix and all that was written.
-        tokens: the tokens that were written.
-        input_size: width and height at which the model saw the image, in pixels.
-        prompt_tokens: of the request, its image included.
+        text: The prefix and all that was written.
+        tokens: The tokens that were written.
+        input_size: Width and height at which the model saw the image, in pixels.
+        prompt_tokens: Of the request, its image included.
         finished: False where the limit of tokens cut the answer off.
-        notes: for the user, such as a smaller image for want of memory.
+        notes: For the user, such as a smaller image for want of memory.
     """
 
     text: str
@@ -106,7 +106,7 @@ class Reply:
         This is the model's own confidence, no calibrated chance that a box is right.
 
         Args:
-            spans: start and end of each part.
+            spans: Start and end of each part.
 
         Returns:
             0 to 1; NaN where there are no such tokens.
@@ -129,8 +129,8 @@ def aligned(tokens: Sequence[Token], text: str) -> tuple[Token, ...]:
     out of its tokens.
 
     Args:
-        tokens: as an engine lists them.
-        text: as the engine returns it.
+        tokens: As an engine lists them.
+        text: As the engine returns it.
 
     Returns:
         As many tokens, whose texts make up `text`; of unknown probability where the two do not fit together.
@@ -165,14 +165,14 @@ class Engine(Protocol):
         """Answer requests together, decoding greedily.
 
         Args:
-            requests: any number, of images of any size.
+            requests: Any number, of images of any size.
 
         Returns:
             One reply for each request, in their order.
 
         Raises:
-            OutOfMemory: the requests do not fit together.
-            EngineError: the model cannot answer.
+            OutOfMemory: The requests do not fit together.
+            EngineError: The model cannot answer.
         """
 
     def describe(self) -> str:

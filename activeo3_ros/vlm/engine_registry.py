@@ -63,8 +63,8 @@ def shared_engine(settings: Mapping[str, Any]) -> Engine:
             engine that `choose` recommends, which gets those of the settings that it has.
 
     Raises:
-        InvalidInput: a type or a setting does not exist.
-        EngineError: the engine cannot start.
+        InvalidInput: A type or a setting does not exist.
+        EngineError: The engine cannot start.
     """
     if not isinstance(settings, Mapping):
         raise InvalidInput(f"'engine' must be a mapping of settings, got {settings!r}")
@@ -120,7 +120,7 @@ def warm_up(engine: Engine) -> None:
     """Let an engine answer one request and then several, so that no frame waits for kernels to be compiled.
 
     Raises:
-        EngineError: the engine cannot answer these, and so no frames.
+        EngineError: The engine cannot answer these, and so no frames.
     """
     side = 8 * engine.family.cell_px
     blank = np.zeros((side, side, 3), np.uint8)

@@ -10,7 +10,7 @@ import functools
 import importlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,9 +19,6 @@ from ..core.budget import MAX_VIEW_PIXELS
 from ..core.errors import InvalidInput
 from ..core.frame import View
 from ..core.geometry import Box, from_corners, to_corners
-
-if TYPE_CHECKING:
-    from .engine import Prompt
 
 MAX_ASPECT = 200
 """Qwen's image processors refuse a longer strip."""
@@ -33,9 +30,9 @@ class Family:
     """One generation of models.
 
     Attributes:
-        name: the `model_type` of a model's config.json.
-        cell_px: side of the square of pixels that becomes one token; both sides of an image are multiples of it.
-        thousandths: whether coordinates run from 0 to 1000 instead of over the pixels of the model's input.
+        name: The `model_type` of a model's config.json.
+        cell_px: Side of the square of pixels that becomes one token; both sides of an image are multiples of it.
+        thousandths: Whether coordinates run from 0 to 1000 instead of over the pixels of the model's input.
     """
 
     name: str
@@ -46,10 +43,10 @@ class Family:
         """The size, in whole cells, at which the model should see an image.
 
         Args:
-            width: of the image, in any unit.
-            height: of the image, in the same unit.
-            max_pixels: of the result, which has at least one cell.
-            shorter_side: of the result at most, in pixels; None for as large as `max_pixels` allows.
+            width: Of the image, in any unit.
+            height: Of the image, in the same unit.
+            max_pixels: Of the result, which has at least one cell.
+            shorter_side: Of the result at most, in pixels; None for as large as `max_pixels` allows.
 
         Returns:
             Width and height in pixels, near to the aspect of the image.
@@ -78,8 +75,8 @@ class Family:
 
         Args:
             corners: `(n, 4)`, `x1, y1, x2, y2` as the model writes them.
-            input_size: width and height at which the model saw the view, in pixels.
-            view_size: width and height of the view, in pixels.
+            input_size: Width and height at which the model saw the view, in pixels.
+            view_size: Width and height of the view, in pixels.
 
         Returns:
             `(n, 4)` boxes `x, y, width, height` in pixels of the view.
@@ -104,7 +101,7 @@ def family_named(model_type: str) -> Family:
     """The family of a `model_type`.
 
     Raises:
-        InvalidInput: the coordinates of this type of model are not known.
+        InvalidInput: The coordinates of this type of model are not known.
     """
     if model_type not in FAMILIES:
         raise InvalidInput(f"models of type {model_type!r} are not supported; supported are {', '.join(FAMILIES)}")
@@ -141,11 +138,11 @@ def conversation(system: str, before: str, after: str, prefix: str, image: str =
     """A conversation in ChatML, up to the answer of the model.
 
     Args:
-        system: the system's message.
-        before: the user's message before the picture.
-        after: the user's message after the picture.
-        prefix: the forced beginning of the answer.
-        image: the placeholder of the picture, one image token or as many as it needs.
+        system: The system's message.
+        before: The user's message before the picture.
+        after: The user's message after the picture.
+        prefix: The forced beginning of the answer.
+        image: The placeholder of the picture, one image token or as many as it needs.
     """
     picture = f"<|vision_start|>{image}<|vision_end|>"
     return (
@@ -163,11 +160,3 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """`conversation` as a Jinja template, for checkpoints that bring none for pictures."""
-
-
-def prompt_ids(tokenizer: Any, prompt: Prompt, cells: int, image_id: int) -> list[int]:
-    """The tokens of a conversation up to the answer, with one image token for each of the `cells` of the image."""
-    text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
-    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    at = ids.index(image_id)
-    return [*ids[:at], *[image_id] * cells, *ids[at + 1 :]]

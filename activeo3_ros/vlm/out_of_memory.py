@@ -23,14 +23,14 @@ def generate_within_memory(engine: Engine, requests: Sequence[Request]) -> list[
     """Answer requests, fewer at a time and then with smaller images while memory is short.
 
     Args:
-        engine: to ask.
-        requests: of one frame.
+        engine: To ask.
+        requests: Of one frame.
 
     Returns:
         The replies in the order of the requests; a note says where an image was shrunk.
 
     Raises:
-        OutOfMemory: even one small image does not fit; the engine can be asked again.
+        OutOfMemory: Even one small image does not fit; the engine can be asked again.
     """
     if not requests:
         return []

@@ -27,14 +27,14 @@ class PromptTemplate:
     """One file of `config/prompts/`: see `config/prompts/README.md` for its keys.
 
     Attributes:
-        path: of the file.
-        system: the system's message.
-        before_image: the user's message before the picture, with placeholders.
-        after_image: the user's message after the picture, with placeholders.
-        reasoning: the text of `$reasoning` by the setting of that name.
-        prefix: the forced beginning of the answer by that setting.
-        stop: texts that end the answer by that setting.
-        grammar: a key of `GRAMMARS`; "" for none.
+        path: Of the file.
+        system: The system's message.
+        before_image: The user's message before the picture, with placeholders.
+        after_image: The user's message after the picture, with placeholders.
+        reasoning: The text of `$reasoning` by the setting of that name.
+        prefix: The forced beginning of the answer by that setting.
+        stop: Texts that end the answer by that setting.
+        grammar: A key of `GRAMMARS`; "" for none.
     """
 
     path: Path
@@ -50,11 +50,11 @@ class PromptTemplate:
         """The prompt with its `$placeholders` filled in.
 
         Args:
-            reasoning: a value of `REASONING`.
-            values: of the placeholders, by their names.
+            reasoning: A value of `REASONING`.
+            values: Of the placeholders, by their names.
 
         Raises:
-            InvalidInput: a placeholder has no value.
+            InvalidInput: A placeholder has no value.
         """
         values = {name: str(value) for name, value in values.items()}
 
@@ -81,14 +81,14 @@ class PromptTemplate:
         """A regular expression of all that may follow the prefix.
 
         Args:
-            reasoning: a value of `REASONING`.
-            at_most: regions that the answer may list, as the placeholder has it.
+            reasoning: A value of `REASONING`.
+            at_most: Regions that the answer may list, as the placeholder has it.
 
         Returns:
             "" where the prompt names no answer grammar.
 
         Raises:
-            InvalidInput: an answer of that grammar cannot begin with the prefix.
+            InvalidInput: An answer of that grammar cannot begin with the prefix.
         """
         if not self.grammar:
             return ""
@@ -103,7 +103,7 @@ def load_prompt(name_or_path: str) -> PromptTemplate:
     """A prompt of `config/prompts/` by name, or any by the path of a .yaml file.
 
     Raises:
-        InvalidInput: the file cannot be read or its content is wrong.
+        InvalidInput: The file cannot be read or its content is wrong.
     """
     given = name_or_path.endswith((".yaml", ".yml"))
     path = Path(name_or_path) if given else config_directory() / "prompts" / f"{name_or_path}.yaml"

@@ -47,16 +47,16 @@ class MllmTask:
         """Load the prompts and start the engine.
 
         Args:
-            engine: settings of an engine (see `vlm.engine_registry`), or one that runs.
-            crop_side: pixels; each region is shown as a square of this side where the budget allows it, 28 to 4096; the
-                paper has 840.
-            keep_aspect: show it with as many pixels but undistorted, as the released demo does.
-            prompt: name in `config/prompts/` or path, for queries that name targets.
-            question_prompt: the same for queries that ask a question.
+            engine: Settings of an engine (see `vlm.engine_registry`), or one that runs.
+            crop_side: Pixels; each region is shown as a square of this side where the budget allows it; the paper has
+                840.
+            keep_aspect: Show it with as many pixels but undistorted, as the released demo does.
+            prompt: Name in `config/prompts/` or path, for queries that name targets.
+            question_prompt: The same for queries that ask a question.
 
         Raises:
-            InvalidInput: a setting is out of its range.
-            EngineError: the engine cannot start.
+            InvalidInput: A setting is out of its range.
+            EngineError: The engine cannot start.
         """
         self.crop_side = crop_side
         self.keep_aspect = keep_aspect
@@ -71,7 +71,7 @@ class MllmTask:
         """As `TaskModel.examine`.
 
         Raises:
-            EngineError: no answer at all can be used; that is a failure, not an empty scene.
+            EngineError: No answer at all can be used; that is a failure, not an empty scene.
         """
         replies = generate_within_memory(self.engine, [self.request(view, query, budget) for view in views])
         answers = [parse_answer(reply.text, self.engine.family.extent(reply.input_size)) for reply in replies]

@@ -192,7 +192,7 @@ def test_vllm_resizes_no_view_once_more(vllm):
     """Its processor would enlarge small ones; views are in whole cells, from one cell to all that a request holds."""
     module, directory = vllm
     VllmEngine(directory, max_length=4096)
-    assert module.started[0]["mm_processor_kwargs"] == {"min_pixels": 28**2, "max_pixels": 4096 * 28**2}
+    assert module.started[0]["mm_processor_kwargs"] == {"size": {"shortest_edge": 28**2, "longest_edge": 4096 * 28**2}}
 
 
 def test_vllm_quantizes_the_language_model_alone(vllm):

@@ -15,8 +15,12 @@ import transformers  # noqa: E402
 
 from activeo3_ros.assets.weights import local_model  # noqa: E402
 from activeo3_ros.core.geometry import from_corners, iou  # noqa: E402
-from activeo3_ros.vlm.backends.preprocessing import patches, pixel_format  # noqa: E402
-from activeo3_ros.vlm.families import QWEN2_5_VL, prompt_ids  # noqa: E402
+from activeo3_ros.vlm.backends.preprocessing import (  # noqa: E402
+    patches,
+    pixel_format,
+    prompt_ids,
+)
+from activeo3_ros.vlm.families import QWEN2_5_VL  # noqa: E402
 from activeo3_ros.vlm.prompts import load_prompt, target_of  # noqa: E402
 from activeo3_tiny import qwen_decoding, qwen_speed  # noqa: E402
 from activeo3_tiny.scene_rows import HELD_OUT_SEED, SceneRows  # noqa: E402

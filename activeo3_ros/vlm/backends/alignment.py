@@ -19,7 +19,7 @@ def align_feed_forward(tower: torch.nn.Module) -> int:
     """Widen all gated feed-forward layers whose width is not a multiple of `MULTIPLE`.
 
     Args:
-        tower: with layers as transformers names them (`gate_proj`, `up_proj`, `down_proj`).
+        tower: With layers as transformers names them (`gate_proj`, `up_proj`, `down_proj`).
 
     Returns:
         The number of layers that were widened.

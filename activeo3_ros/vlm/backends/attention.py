@@ -29,9 +29,9 @@ def best_attention(name: str, device: torch.device, dtype: torch.dtype) -> str:
     """The attention to run with.
 
     Args:
-        name: a setting of the engine `transformers`.
-        device: that the model runs on.
-        dtype: of its numbers.
+        name: A setting of the engine `transformers`.
+        device: That the model runs on.
+        dtype: Of its numbers.
 
     Returns:
         `name`, or for "auto" the fastest that is installed for the device and the type of number.

@@ -33,7 +33,7 @@ def likely_continuation(text: str) -> str:
     """The most likely continuation of an answer by its grammar.
 
     Args:
-        text: the answer so far, or the end of it, forced beginning included.
+        text: The answer so far, or the end of it, forced beginning included.
 
     Returns:
         "" where only the model knows.
@@ -103,7 +103,7 @@ class AnswerDrafts:
         """A draft.
 
         Args:
-            tokens: ids of the conversation so far, its answer last.
+            tokens: Ids of the conversation so far, its answer last.
 
         Returns:
             `count` token ids that may follow.

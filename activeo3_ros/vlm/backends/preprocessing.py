@@ -1,7 +1,7 @@
-"""Preprocesses pictures into the patches of the vision tower, on the device that the model runs on.
+"""Preprocesses requests: pictures into patches of the vision tower, on the model's device, and prompts into tokens.
 
-Equal, up to rounding, to transformers' image processors for images that need no resizing, without their way through PIL
-and float64 on the CPU.
+Patches are equal, up to rounding, to those of transformers' image processors for images that need no resizing, without
+the way through PIL and float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 
 from ...core.errors import EngineError
 from ...core.frame import Image
-from ..families import Family, whole_cell_size
+from ..engine import Prompt
+from ..families import Family, conversation, whole_cell_size
 
 if TYPE_CHECKING:
     import torch
@@ -28,11 +29,11 @@ class PixelFormat:
     """The input of a vision tower.
 
     Attributes:
-        patch_px: side of a patch, in pixels.
-        merge: patches a side that become one token.
-        frames: times that a patch is repeated, as if it were a video of one image.
-        mean: of RGB from 0 to 1.
-        std: of RGB from 0 to 1.
+        patch_px: Side of a patch, in pixels.
+        merge: Patches a side that become one token.
+        frames: Times that a patch is repeated, as if it were a video of one image.
+        mean: Of RGB from 0 to 1.
+        std: Of RGB from 0 to 1.
     """
 
     patch_px: int = 14
@@ -47,8 +48,8 @@ def patches(images: Sequence[Image], spec: PixelFormat, device: torch.device) ->
 
     Args:
         images: `(h, w, 3)` uint8 BGR, whose sides are multiples of `patch_px * merge`.
-        spec: of the model.
-        device: to compute on.
+        spec: Of the model.
+        device: To compute on.
 
     Returns:
         `(n, 3 * frames * patch_px**2)` float32 patches, in the order of the tokens that `merge` x `merge` of them make,
@@ -100,11 +101,11 @@ def pixel_format(directory: Path, vision: Any) -> PixelFormat:
     """The pixel format of a checkpoint; values that it does not name are those of the published models.
 
     Args:
-        directory: of the checkpoint.
-        vision: the configuration of its vision tower.
+        directory: Of the checkpoint.
+        vision: The configuration of its vision tower.
 
     Raises:
-        EngineError: its preprocessor_config.json cannot be read.
+        EngineError: Its preprocessor_config.json cannot be read.
     """
     path = directory / "preprocessor_config.json"
     default = PixelFormat()
@@ -123,3 +124,11 @@ def pixel_format(directory: Path, vision: Any) -> PixelFormat:
         tuple(values.get("image_mean", default.mean)),
         tuple(values.get("image_std", default.std)),
     )
+
+
+def prompt_ids(tokenizer: Any, prompt: Prompt, cells: int, image_id: int) -> list[int]:
+    """The tokens of a conversation up to the answer, with one image token for each of the `cells` of the image."""
+    text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
+    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
+    at = ids.index(image_id)
+    return [*ids[:at], *[image_id] * cells, *ids[at + 1 :]]

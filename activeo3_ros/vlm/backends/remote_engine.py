@@ -86,22 +86,22 @@ class RemoteEngine:
         """Check the settings. Nothing is sent before the first request.
 
         Args:
-            url: of the API, such as "http://localhost:8000/v1".
-            model: its name on that server.
-            family: how that model sees images and writes coordinates, "qwen2_5_vl" or "qwen3_vl"; the server does not
+            url: Of the API, such as "http://localhost:8000/v1".
+            model: Its name on that server.
+            family: How that model sees images and writes coordinates, "qwen2_5_vl" or "qwen3_vl"; the server does not
                 tell.
-            timeout_s: seconds for one request with all its attempts, 0.1 to 600.
-            connect_timeout_s: seconds for each connection.
-            max_attempts: 1 to 20.
-            max_concurrent: requests, and connections, under way at a time, 1 to 1024.
+            timeout_s: Seconds for one request with all its attempts.
+            connect_timeout_s: Seconds for each connection.
+            max_attempts: Of one request.
+            max_concurrent: Requests, and connections, under way at a time.
             jpeg_quality: 1 to 100 for pictures as JPEG; 0 sends PNG, which loses nothing and is several times larger.
-            forced_prefix: let the server go on with a beginning of the answer (`continue_final_message` of vLLM and
+            forced_prefix: Let the server go on with a beginning of the answer (`continue_final_message` of vLLM and
                 SGLang); a server without it must not be sent one, and then answers in its own way.
-            structured: let the server hold the model to the answer grammar of the prompt: "vllm" (0.11 and later),
+            structured: Let the server hold the model to the answer grammar of the prompt: "vllm" (0.11 and later),
                 "vllm_guided" (before), "sglang"; "" leaves it to the model, whose mistakes the parser repairs.
 
         Raises:
-            InvalidInput: a setting is out of its range.
+            InvalidInput: A setting is out of its range.
             MissingPackageError: `httpx` is not installed.
         """
         self._httpx = require_package("httpx", "to ask a model server", "activeo3_ros[remote]")
@@ -134,13 +134,13 @@ class RemoteEngine:
         """Ask for all requests at once.
 
         Args:
-            requests: any number; at most `max_concurrent` of all threads are under way at a time.
+            requests: Any number; at most `max_concurrent` of all threads are under way at a time.
 
         Returns:
             The replies in the order of the requests.
 
         Raises:
-            EngineError: a request has no answer in its time, the others of the batch are then cancelled; or the engine
+            EngineError: A request has no answer in its time, the others of the batch are then cancelled; or the engine
                 was closed.
         """
         deadline = time.monotonic() + self._timeout_s
@@ -191,12 +191,12 @@ class RemoteEngine:
         """The JSON of a good answer.
 
         Args:
-            body: see `body`.
-            left: seconds until the deadline, of which a slow stream of small pieces may take more.
+            body: See `body`.
+            left: Seconds until the deadline, of which a slow stream of small pieces may take more.
 
         Raises:
-            _TryAgain: asking again may help.
-            EngineError: asking again is of no use.
+            _TryAgain: Asking again may help.
+            EngineError: Asking again is of no use.
         """
         headers = {"Content-Type": "application/json", "Accept": "application/json"}
         if key := os.environ.get(API_KEY_VARIABLE):

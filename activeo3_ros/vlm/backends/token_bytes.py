@@ -39,7 +39,7 @@ class TokenBytes:
         """The text of each token.
 
         Args:
-            tokens: ids of an answer, in their order.
+            tokens: Ids of an answer, in their order.
 
         Returns:
             A text for each; a character that several tokens make up belongs to the last of them.

@@ -19,10 +19,10 @@ from ...core.errors import EngineError, OutOfMemory
 from ...core.optional import require_package
 from ...settings import validated, within
 from ..engine import Reply, Request, Token
-from ..families import IMAGE_TOKEN, family_named, prompt_ids
+from ..families import IMAGE_TOKEN, family_named
 from .alignment import align_feed_forward
 from .attention import best_attention, loading_name, put_in_varlen
-from .preprocessing import PixelFormat, image_in_cells, patches, pixel_format
+from .preprocessing import PixelFormat, image_in_cells, patches, pixel_format, prompt_ids
 from .token_bytes import TokenBytes
 
 if TYPE_CHECKING:
@@ -51,19 +51,19 @@ class TransformersEngine:
         """Load the model.
 
         Args:
-            model: a directory with a checkpoint, or the hub id of one that `activeo3 prefetch` brought here.
+            model: A directory with a checkpoint, or the hub id of one that `activeo3 prefetch` brought here.
             device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
             dtype: "auto" for bfloat16 on CUDA devices that have it, float16 on older ones, float32 on a CPU.
-            attention: of the vision tower and the language model; "auto" takes the fastest that is installed.
+            attention: Of the vision tower and the language model; "auto" takes the fastest that is installed.
             cache: "dynamic" grows with the answer; "static" is compiled on CUDA, which makes a token more than twice
                 as fast but takes most of a minute for each new number of views and length of prompt: see
                 docs/results/vlm.md.
-            max_batch: requests answered at a time, 1 to 1024; more wait.
+            max_batch: Requests answered at a time; more wait.
 
         Raises:
-            InvalidInput: a setting is out of its range.
+            InvalidInput: A setting is out of its range.
             MissingPackageError: torch or transformers is not installed.
-            EngineError: the checkpoint is missing or unusable.
+            EngineError: The checkpoint is missing or unusable.
         """
         self._torch = require_package("torch", "to run a vision-language model", "activeo3_ros[gpu]")
         transformers = require_package("transformers", "to run a vision-language model", "activeo3_ros[gpu]")
@@ -104,10 +104,10 @@ class TransformersEngine:
         """An engine around a model and a tokenizer that are loaded already, as a trainer or a benchmark has them.
 
         Args:
-            model: of transformers.
-            tokenizer: of the same checkpoint.
-            spec: the pixel format; None for that of the model's directory.
-            cache: as in the constructor.
+            model: Of transformers.
+            tokenizer: Of the same checkpoint.
+            spec: The pixel format; None for that of the model's directory.
+            cache: As in the constructor.
         """
         engine = cls.__new__(cls)
         engine._torch = require_package("torch", "to run a vision-language model", "activeo3_ros[gpu]")

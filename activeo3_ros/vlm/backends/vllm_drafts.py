@@ -40,7 +40,7 @@ class VllmDrafts:
         """A draft for each request that has just got a token.
 
         Args:
-            sampled_token_ids: the new tokens of each request.
+            sampled_token_ids: The new tokens of each request.
             num_tokens_no_spec: `(requests,)`, tokens of each request's prompt and answer so far.
             token_ids_cpu: `(requests, longest)`, these tokens.
 

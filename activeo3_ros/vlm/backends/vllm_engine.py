@@ -79,20 +79,20 @@ class VllmEngine:
         """Start vLLM and load the model.
 
         Args:
-            model: a directory with a checkpoint, or the hub id of one that `activeo3 prefetch` brought here.
-            memory_share: of the device's memory that vLLM may take, weights included, 0.05 to 0.95.
+            model: A directory with a checkpoint, or the hub id of one that `activeo3 prefetch` brought here.
+            memory_share: Of the device's memory that vLLM may take, weights included.
             quantization: "" for the checkpoint's own numbers, "fp8" for 8-bit weights.
-            max_length: tokens of a request and its answer, 512 to 128000.
-            max_requests: at a time, 1 to 1024.
-            drafts: tokens that follow from the answer grammar and that a step checks at once, 0 to 31; 0 writes one
+            max_length: Tokens of a request and its answer.
+            max_requests: Answered at a time; more wait.
+            drafts: Tokens that follow from the answer grammar and that a step checks at once; 0 writes one
                 token a step, which is faster only for long texts that are no lists of boxes, such as
                 `reasoning: full`. The answer is the same up to rounding: see `vlm.backends.drafts`.
-            structured: hold the model to the answer grammar of the prompt, so that every answer can be read.
-            compile_tower: let PyTorch compile the vision tower of Qwen2.5-VL, which halves its time and adds half a
+            structured: Hold the model to the answer grammar of the prompt, so that every answer can be read.
+            compile_tower: Let PyTorch compile the vision tower of Qwen2.5-VL, which halves its time and adds half a
                 minute to the first start. It is done where it was measured: on CUDA devices, with vLLM 0.22.
 
         Raises:
-            InvalidInput: a setting is out of its range.
+            InvalidInput: A setting is out of its range.
             MissingPackageError: vLLM is not installed.
             EngineError: vLLM cannot start.
         """
@@ -113,6 +113,7 @@ class VllmEngine:
         self._name = directory.name
         self._quantization, self._drafts, self._structured = quantization, drafts, structured
         self._compiled = compile_tower and self.device == "cuda" and version.startswith("0.22.")
+        cell = self.family.cell_px**2  # pixels of a token; the "edges" of Qwen's processors are areas
         graphs = sorted({(1 + drafts) * count for count in (*GRAPH_REQUESTS, max_requests) if count <= max_requests})
         try:
             with _turn(self.device), graphs_kept():
@@ -127,10 +128,7 @@ class VllmEngine:
                     enable_prefix_caching=True,
                     mm_processor_cache_gb=0,  # a frame is seen once
                     # No image is resized once more: all are in whole cells, and the largest fills a request.
-                    mm_processor_kwargs={
-                        "min_pixels": self.family.cell_px**2,
-                        "max_pixels": max_length * self.family.cell_px**2,
-                    },
+                    mm_processor_kwargs={"size": {"shortest_edge": cell, "longest_edge": max_length * cell}},
                     # 8-bit weights of the language model; sides of the vision tower's layers do not suit 8-bit kernels.
                     quantization="fp8_per_tensor" if quantization else None,
                     quantization_config={"ignore": ["re:.*visual.*"]} if quantization else None,

@@ -12,7 +12,7 @@ def version_problem(version: str) -> str:
     """The reason not to rely on a version of vLLM.
 
     Args:
-        version: as `vllm.__version__` has it; "" if it is not known.
+        version: As `vllm.__version__` has it; "" if it is not known.
 
     Returns:
         One clause for people; "" for the versions of `TRIED` and for "".
