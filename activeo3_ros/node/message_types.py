@@ -1,17 +1,9 @@
-"""Message classes: ours as the codecs take them, and any class by its name."""
+"""Message classes by their names; needs no messages of this package."""
 
 from __future__ import annotations
 
 import importlib
-from array import array
 from typing import Any
-
-from activeo3_ros import msg
-
-from ..codecs.result_message import MessageLibrary
-
-RCLPY = MessageLibrary(msg, lambda data: array("B", data))
-"""Makes the messages that rclpy publishes."""
 
 
 def message_class(name: str) -> Any:

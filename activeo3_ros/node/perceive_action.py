@@ -19,7 +19,7 @@ from activeo3_ros import action, msg
 from ..codecs.result_message import region_messages
 from ..core import Budget, InvalidInput, Query, Region
 from .jobs import FrameOutcome, PerceiveRequest
-from .message_types import RCLPY
+from .message_library import RCLPY
 from .scheduler import Busy, Scheduler
 
 FRAME_WAIT_S = 5.0

@@ -16,7 +16,7 @@ from ..codecs.result_message import ARRAY_TYPES, array_message, to_message
 from . import overlays, qos
 from .camera_input import CameraInput
 from .jobs import FrameOutcome
-from .message_types import RCLPY
+from .message_library import RCLPY
 
 try:
     from vision_msgs.msg import Detection2DArray

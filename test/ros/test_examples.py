@@ -41,7 +41,7 @@ def planner(tmp_path_factory):
                 return wait_for(lambda: lines()[before:], what=f"a line of the planner; {node.text}")[0]
 
             while not lines():  # the node's half of the match with the planner, which nothing here shows
-                client.look_at(picture(EMPTY), stamp=stamp())
+                client.result_of(picture(EMPTY), stamp=stamp())
                 time.sleep(1.0)
             yield react
         finally:

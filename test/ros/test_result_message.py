@@ -11,7 +11,8 @@ from std_msgs.msg import Header
 
 from activeo3_ros.codecs.result_cdr import from_cdr
 from activeo3_ros.codecs.result_message import ARRAY_TYPES, array_message, from_message, to_message
-from activeo3_ros.node.message_types import RCLPY, message_class
+from activeo3_ros.node.message_library import RCLPY
+from activeo3_ros.node.message_types import message_class
 
 HEADER = Header(stamp=Time(sec=1, nanosec=7), frame_id="optical")
 

@@ -21,7 +21,7 @@ from activeo3_ros.core import Box, Detection, Frame, Grounding, InstanceMask, Qu
 from activeo3_ros.node import overlays, qos, result_publisher
 from activeo3_ros.node.camera_input import CameraInput
 from activeo3_ros.node.jobs import FrameOutcome
-from activeo3_ros.node.message_types import RCLPY
+from activeo3_ros.node.message_library import RCLPY
 from activeo3_ros.node.result_publisher import ARRAYS, ResultPublisher
 
 BOX = Box(1.0, 2.0, 30.0, 40.0)
