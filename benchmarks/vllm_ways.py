@@ -5,17 +5,18 @@
 Each way starts vLLM in a process of its own with the same random weights of a Qwen2.5-VL-7B:
 
     shipped     the engine `vllm` as it is, with drafts
-    undrafted   the same with `drafts: 0`
-    ngram       the same with vLLM's own n-gram speculation (`speculative_config`, method "ngram")
+    public      the same with vLLM's own image processor instead of pixels made on the device
+    undrafted   the same as shipped with `drafts: 0`
+    ngram       the same as shipped with vLLM's own n-gram speculation (`speculative_config`, method "ngram")
     uncompiled  the same as shipped, with `compile_tower: false`
 
 Rows of each way: a frame as shipped (1080p, no reasoning, K = 3) of one camera and of six at once, whose answers are
 scripted as in `vllm_latency.py`, so that drafts are accepted as for well-formed answers, with its steps; the same frame
 with the answers of random weights, of which no draft is accepted; the tokens of fixed requests, asked one by one and
 together. The last rows compare the tokens with those of `undrafted`. A way that would start after `--seconds` is left
-out. The rows `public...` of `results/vllm_ways_nvidia_h200_2026-11-28.json` are today's engine, without drafts, with
-n-gram and with ours; `shipped` and `undrafted` there also made pixels on the device, past vLLM's own processor, and
-widened the vision tower.
+out. In `results/vllm_ways_nvidia_h200_2026-11-28.json` the rows `public`, `public_ngram` and `public_drafts` are vLLM's
+own image processor without drafts, with n-gram and with ours; `shipped` and `undrafted` there also widened the vision
+tower.
 """
 
 from __future__ import annotations
@@ -43,13 +44,15 @@ from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
 from activeo3_ros.vlm.engine import Prompt, Request
 
 DRAFTS = 7
-WAYS = ("shipped", "undrafted", "ngram", "uncompiled")
+WAYS = ("shipped", "public", "undrafted", "ngram", "uncompiled")
 NGRAM = {"method": "ngram", "num_speculative_tokens": DRAFTS, "prompt_lookup_min": 2, "prompt_lookup_max": 5}
 
 
 def start(way: str, checkpoint: str) -> VllmEngine:
     """The engine of a way."""
     settings: dict[str, Any] = {"undrafted": {"drafts": 0}, "uncompiled": {"compile_tower": False}}.get(way, {})
+    if way == "public":
+        vllm_engine.private_inputs = lambda version: None
     if way == "ngram":
         vllm_engine.speculative_config = lambda count: NGRAM
     return VllmEngine(checkpoint, memory_share=memory_share(), **settings)
