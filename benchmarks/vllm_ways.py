@@ -14,8 +14,9 @@ Rows of each way: a frame as shipped (1080p, no reasoning, K = 3) of one camera 
 scripted as in `vllm_latency.py`, so that drafts are accepted as for well-formed answers, with its steps; the same frame
 with the answers of random weights, of which no draft is accepted; the tokens of fixed requests, asked one by one and
 together. The last rows compare the tokens with those of `undrafted`. A way that would start after `--seconds` is left
-out. In `results/vllm_ways_nvidia_h200_2026-11-28.json` the rows `public`, `public_ngram` and `public_drafts` are vLLM's own
-image processor without drafts, with n-gram and with ours; `shipped` and `undrafted` there also widened the vision tower.
+out. In `results/vllm_ways_nvidia_h200_2026-11-28.json` the rows `public`, `public_ngram` and `public_drafts` are vLLM's
+own image processor without drafts, with n-gram and with ours; `shipped` and `undrafted` there also widened the vision
+tower.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 from activeo3_ros.core import Frame  # noqa: E402
 from activeo3_ros.core.errors import EngineError  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
-from activeo3_ros.vlm.backends import vllm_engine  # noqa: E402
+from activeo3_ros.vlm.backends import vllm_engine, vllm_versions  # noqa: E402
 from activeo3_ros.vlm.backends.remote_engine import RemoteEngine  # noqa: E402
 from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine  # noqa: E402
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine  # noqa: E402
@@ -128,9 +128,12 @@ def test_drafts_save_steps_and_most_answers_are_the_same(engine: VllmEngine) -> 
 def test_an_unknown_version_finds_as_much(engine: VllmEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     _, requests, truths = benchmark.requests_of(engine, SCENES)
     monkeypatch.setattr(vllm_engine, "version_problem", lambda version: "unknown")
+    monkeypatch.setattr(vllm_versions, "version_problem", lambda version: "unknown")
     public = VllmEngine(str(MODEL), **SHORT)
     try:
-        assert "drafted" not in public.describe()
+        assert "own image processor" in public.describe() and "drafted" not in public.describe()
+        for width, height in ((28, 28), (280, 28), (56, 28), (448, 252)):
+            assert_seen_at_its_size(public, width, height)
         replies = public.generate(requests)
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(lambda request: public.generate([request])[0], requests[:8]))
@@ -141,9 +144,8 @@ def test_an_unknown_version_finds_as_much(engine: VllmEngine, monkeypatch: pytes
     assert all(reply.finished and reply.tokens for reply in together)
 
 
-@pytest.mark.parametrize(("width", "height"), [(28, 28), (280, 28), (56, 28), (448, 252)])
-def test_it_sees_a_view_at_the_size_that_it_tells(engine: VllmEngine, width: int, height: int) -> None:
-    """Its processor would enlarge a view of a few cells, and coordinates would then be of another size."""
+def assert_seen_at_its_size(engine: VllmEngine, width: int, height: int) -> None:
+    """vLLM's processor would enlarge a view of a few cells, and coordinates would then be of another size."""
     words = Prompt("What is to be seen?")
     [reply] = engine.generate([Request(np.zeros((height, width, 3), np.uint8), words, 4)])
     text = conversation(words.system, words.before, words.after, words.prefix)

@@ -8,7 +8,7 @@ import inspect
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -20,7 +20,7 @@ from activeo3_ros.assets.weights import local_model
 from activeo3_ros.core import InvalidInput
 from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.vlm import engine_registry as choice
-from activeo3_ros.vlm.backends import vllm_engine, vllm_private_state
+from activeo3_ros.vlm.backends import vllm_engine, vllm_private_inputs, vllm_private_state
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
 from activeo3_ros.vlm.engine import Prompt, Request
 from activeo3_ros.vlm.families import QWEN2_5_VL, conversation, whole_cell_size
@@ -121,8 +121,19 @@ class FakeEngine:
             text=text, token_ids=ids, finish_reason="stop",
             logprobs=[{each: SimpleNamespace(logprob=math.log(0.5), decoded_token=None)} for each in ids],
         )  # fmt: skip
-        asked = self.tokenizer.encode(prompt["prompt"])
+        asked = prompt.get("prompt_token_ids") or self.tokenizer.encode(prompt["prompt"])
         return [SimpleNamespace(request_id=name, finished=True, outputs=[written], prompt_token_ids=asked)]
+
+
+@dataclass(frozen=True)
+class FakeField:
+    """vLLM's fields, which say how the values of several requests are joined."""
+
+    slices: Any = None
+    keep_on_cpu: bool = False
+
+    def _reduce_data(self, batch, *, pin_memory):
+        return batch, pin_memory
 
 
 @pytest.fixture
@@ -147,9 +158,20 @@ def vllm(monkeypatch):
     kinds = SimpleNamespace(FINAL_ONLY="final")
     module = stand_in("vllm", __version__="0.22.1", LLM=llm, SamplingParams=SimpleNamespace, started=started)
     stand_in("vllm.sampling_params", RequestOutputKind=kinds, StructuredOutputsParams=SimpleNamespace)
+    stand_in("vllm.inputs", mm_input=lambda **values: {"type": "multimodal", **values})
+    stand_in("vllm.engine")
+    stand_in("vllm.engine.arg_utils", EngineArgs=SimpleNamespace(__dataclass_fields__={"model": None}))
+    stand_in("vllm.multimodal")
+    stand_in(
+        "vllm.multimodal.inputs", MultiModalFieldElem=SimpleNamespace, MultiModalBatchedField=FakeField,
+        MultiModalFlatField=FakeField, MultiModalKwargsItems=dict, MultiModalKwargsItem=dict,
+        PlaceholderRange=SimpleNamespace,
+    )  # fmt: skip
+    vllm_private_inputs._on_device_field.cache_clear()
     monkeypatch.setattr(vllm_private_state, "_in_use", [])
     monkeypatch.setattr(vllm_private_state, "_retired", [])
-    return module, str(directory)
+    yield module, str(directory)
+    vllm_private_inputs._on_device_field.cache_clear()
 
 
 def ask(engine, *sizes):
@@ -162,37 +184,34 @@ def test_vllm_replies_carry_text_tokens_and_probabilities(vllm):
     reply = ask(engine, (56, 84), (28, 28))[0]
     assert reply.text == "<answer>[1,2]\n" and reply.input_size == (84, 56)
     assert reply.probability([(len("<answer>["), len(reply.text))]) == pytest.approx(0.5)
-    assert len(reply.tokens) == 5 and reply.prompt_tokens == len(
-        engine._tokenizer.encode(engine._engine.seen[0]["prompt"])
-    )
+    assert len(reply.tokens) == 5 and reply.prompt_tokens == len(engine._engine.seen[0]["prompt_token_ids"])
 
 
-def test_vllm_gets_the_text_of_the_prompt_and_a_picture(vllm):
-    """As its documentation has them; the picture in RGB."""
+def test_vllm_gets_the_same_tokens_and_patches_as_transformers(vllm):
     engine = VllmEngine(vllm[1])
-    engine._engine.pieces = ("1", "]")
-    image = np.zeros((56, 84, 3), np.uint8)
-    image[..., 0] = 200  # blue
-    [reply] = engine.generate([Request(image, PROMPT, 30)])
-    assert reply.text == "<answer>[1]" and reply.input_size == (84, 56) and len(reply.tokens) == 2
-    (sent,) = engine._engine.seen
-    assert sent["prompt"] == conversation(PROMPT.system, PROMPT.before, PROMPT.after, PROMPT.prefix)
-    picture = sent["multi_modal_data"]["image"]
-    assert picture.size == (84, 56) and picture.getpixel((0, 0)) == (0, 0, 200)
+    ask(engine, (56, 84), (100, 60))
+    prompt, other = engine._engine.seen
+    (place,) = prompt["mm_placeholders"]["image"]
+    ids = prompt["prompt_token_ids"]
+    text = engine._tokenizer.decode([*ids[: place.offset + 1], *ids[place.offset + place.length :]])
+    assert text == conversation(PROMPT.system, PROMPT.before, PROMPT.after, PROMPT.prefix)
+    assert ids[place.offset : place.offset + place.length] == [engine._image_id] * 6
+    (item,) = prompt["mm_kwargs"]["image"]
+    assert item["pixel_values"].data.shape == (24, 1176) and item["image_grid_thw"].data.tolist() == [1, 4, 6]
+    assert prompt["mm_hashes"] != other["mm_hashes"], "a view is never taken for another"
+    # vLLM joins values of one kind of field alone, and must not pin memory that is on the device.
+    field = item["pixel_values"].field
+    assert field is other["mm_kwargs"]["image"][0]["pixel_values"].field
+    assert field._reduce_data([1], pin_memory=True) == ([1], False)
 
 
 def test_vllm_tells_at_which_size_it_saw_a_view_that_is_not_in_whole_cells(vllm):
     engine = VllmEngine(vllm[1])
     reply = ask(engine, (100, 60))[0]
     assert reply.input_size == whole_cell_size(60, 100, QWEN2_5_VL)
-    assert engine._engine.seen[0]["multi_modal_data"]["image"].size == reply.input_size
-
-
-def test_vllm_resizes_no_view_once_more(vllm):
-    """Its processor would enlarge small ones; views are in whole cells, from one cell to all that a request holds."""
-    module, directory = vllm
-    VllmEngine(directory, max_length=4096)
-    assert module.started[0]["mm_processor_kwargs"] == {"size": {"shortest_edge": 28**2, "longest_edge": 4096 * 28**2}}
+    assert engine._engine.seen[0]["mm_kwargs"]["image"][0]["image_grid_thw"].data.tolist() == [
+        1, reply.input_size[1] // 14, reply.input_size[0] // 14,
+    ]  # fmt: skip
 
 
 def test_vllm_quantizes_the_language_model_alone(vllm):
@@ -276,23 +295,80 @@ def test_vllm_is_shut_down_with_the_last_engine_of_the_process(vllm):
     assert inner.is_shut and other.is_shut
 
 
+def test_vllm_that_would_normalize_pixels_itself_is_told_not_to(vllm):
+    module, directory = vllm
+    VllmEngine(directory)
+    assert "mm_device_do_normalize" not in module.started[-1], "0.22 does not know it"
+    sys.modules["vllm.engine.arg_utils"].EngineArgs.__dataclass_fields__["mm_device_do_normalize"] = None
+    VllmEngine(directory)
+    assert module.started[-1]["mm_device_do_normalize"] is False
+
+
 @pytest.mark.parametrize("version", ["0.21.0", "0.33.0", "1.0.0", "dev"])
-def test_a_vllm_that_was_not_tried_gets_no_drafts(vllm, monkeypatch, caplog, version):
-    """Its interface for drafts may differ; all else is public."""
-    monkeypatch.setattr(vllm[0], "__version__", version)
-    engine = VllmEngine(vllm[1])
-    assert (
-        f"vLLM {version} is installed, and this engine was tried with 0.22 to 0.32: nothing is drafted" in caplog.text
-    )
-    assert vllm[0].started[0]["speculative_config"] is None and "drafted" not in engine.describe()
-    engine._engine.pieces = ("1", "]")
-    assert ask(engine)[0].text == "<answer>[1]"
+def test_a_vllm_that_was_not_tried_is_used_through_its_public_interface(vllm, monkeypatch, caplog, version):
+    """It might take pixels in another layout, and see something else without failing."""
+    module, directory = vllm
+    monkeypatch.setattr(module, "__version__", version)
+    sys.modules["vllm.engine.arg_utils"].EngineArgs.__dataclass_fields__["mm_device_do_normalize"] = None
+    engine = VllmEngine(directory)
+    assert "through its own image processor" in engine.describe() and "drafted" not in engine.describe()
+    for without in ("nothing is drafted", "pictures go through"):
+        assert f"vLLM {version} is installed, and this engine was tried with 0.22 to 0.32: {without}" in caplog.text
+    (started,) = module.started
+    assert started["speculative_config"] is None
+    assert "mm_device_do_normalize" not in started, "vLLM's own processor leaves that to vLLM"
+    assert_pictures_are_sent(engine)
+
+
+def test_vllms_own_processor_resizes_no_view_once_more(vllm, monkeypatch):
+    """It would enlarge small ones; views are in whole cells, from one cell to all that a request holds."""
+    module, directory = vllm
+    VllmEngine(directory)
+    assert "mm_processor_kwargs" not in module.started[0]
+    monkeypatch.setattr(module, "__version__", "0.33.0")
+    VllmEngine(directory, max_length=4096)
+    assert module.started[1]["mm_processor_kwargs"] == {
+        "size": {"shortest_edge": 28**2, "longest_edge": 4096 * 28**2},
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("version", ["0.22.0", "0.32.1.dev3+g1234567"])
-def test_a_vllm_that_was_tried_gets_drafts(vllm, monkeypatch, version):
+def test_a_vllm_that_was_tried_gets_pixels_from_the_device_and_drafts(vllm, monkeypatch, version):
     monkeypatch.setattr(vllm[0], "__version__", version)
-    assert "7 tokens drafted" in VllmEngine(vllm[1]).describe()
+    engine = VllmEngine(vllm[1])
+    ask(engine)
+    assert "mm_kwargs" in engine._engine.seen[0]
+    assert "7 tokens drafted" in engine.describe() and "processor" not in engine.describe()
+
+
+@pytest.mark.parametrize(
+    ("module", "part"),
+    [
+        ("vllm.inputs", "mm_input"),
+        ("vllm.multimodal.inputs", "MultiModalFlatField"),
+        ("vllm.multimodal.inputs", "MultiModalKwargsItem"),
+        ("vllm.multimodal.inputs", "PlaceholderRange"),
+    ],
+)
+def test_a_vllm_without_a_private_part_of_its_inputs_gets_pictures(vllm, monkeypatch, caplog, module, part):
+    monkeypatch.delattr(sys.modules[module], part)
+    engine = VllmEngine(vllm[1])
+    assert f"lacks a private part (module '{module}' has no attribute '{part}')" in caplog.text
+    assert "7 tokens drafted" in engine.describe(), "the other reaches stay"
+    assert_pictures_are_sent(engine)
+
+
+def assert_pictures_are_sent(engine):
+    """Requests reach vLLM as its documentation has them: the text of the prompt, and a picture in RGB."""
+    engine._engine.pieces = ("1", "]")
+    image = np.zeros((56, 84, 3), np.uint8)
+    image[..., 0] = 200  # blue
+    [reply] = engine.generate([Request(image, PROMPT, 30)])
+    assert reply.text == "<answer>[1]" and reply.input_size == (84, 56) and len(reply.tokens) == 2
+    (sent,) = engine._engine.seen
+    assert sent["prompt"] == conversation(PROMPT.system, PROMPT.before, PROMPT.after, PROMPT.prefix)
+    picture = sent["multi_modal_data"]["image"]
+    assert picture.size == (84, 56) and picture.getpixel((0, 0)) == (0, 0, 200)
 
 
 def test_a_vllm_without_its_private_state_starts_and_closes(vllm, monkeypatch):

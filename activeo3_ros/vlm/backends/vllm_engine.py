@@ -3,8 +3,8 @@
 vLLM brings CUDA graphs and continuous batching over crops and cameras: a request joins, at the next step, those that
 others have made. Its prefix cache keeps the part of a prompt that comes before the image. This module uses the public
 interface of vLLM (`LLM`, `LLMEngine`, `SamplingParams`), and drafts of its own (`vllm_drafts`) that vLLM loads by name;
-the one reach into private parts is in `vllm_private_state`. Loading takes a minute or two, so the node does it while it
-is configured.
+each reach into private parts is in a `vllm_private_*.py` of its own, with the public way that is taken without it.
+Loading takes a minute or two, so the node does it while it is configured.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ import math
 import os
 import re
 import threading
+import uuid
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
-
 from ...assets.weights import local_model, model_type
 from ...core.errors import EngineError, OutOfMemory
+from ...core.frame import Image
 from ...core.optional import has_package, require_package
 from ...settings import validated, within
 from ..continuous_batching import ContinuousBatching
 from ..engine import Reply, Request, Token, aligned
-from ..families import conversation, family_named
-from .preprocessing import image_in_cells
+from ..families import IMAGE_TOKEN, family_named
+from .preprocessing import image_in_cells, image_patches, pixel_format, prompt_ids
 from .token_bytes import TokenBytes
 from .vllm_drafts import speculative_config
+from .vllm_private_inputs import private_inputs, public_input, public_settings
 from .vllm_private_state import graphs_kept, register_core, retire_core
 from .vllm_versions import version_problem
 
@@ -113,7 +114,7 @@ class VllmEngine:
         self._name = directory.name
         self._quantization, self._drafts, self._structured = quantization, drafts, structured
         self._compiled = compile_tower and self.device == "cuda" and version.startswith("0.22.")
-        cell = self.family.cell_px**2  # pixels of a token; the "edges" of Qwen's processors are areas
+        self._inputs = private_inputs(version)
         graphs = sorted({(1 + drafts) * count for count in (*GRAPH_REQUESTS, max_requests) if count <= max_requests})
         try:
             with _turn(self.device), graphs_kept():
@@ -127,8 +128,6 @@ class VllmEngine:
                     gpu_memory_utilization=memory_share,
                     enable_prefix_caching=True,
                     mm_processor_cache_gb=0,  # a frame is seen once
-                    # No image is resized once more: all are in whole cells, and the largest fills a request.
-                    mm_processor_kwargs={"size": {"shortest_edge": cell, "longest_edge": max_length * cell}},
                     # 8-bit weights of the language model; sides of the vision tower's layers do not suit 8-bit kernels.
                     quantization="fp8_per_tensor" if quantization else None,
                     quantization_config={"ignore": ["re:.*visual.*"]} if quantization else None,
@@ -140,14 +139,19 @@ class VllmEngine:
                     load_format="safetensors",
                     trust_remote_code=False,
                     disable_log_stats=True,
+                    **(self._inputs.engine_settings() if self._inputs else public_settings(max_length, self.family)),
                 )
             self._engine = self._llm.llm_engine
             self._tokenizer = self._llm.get_tokenizer()
         except Exception as error:  # vLLM has no common class of error
             raise _explained(f"{directory}: vLLM cannot start", error) from error
+        if self._inputs:
+            self._pixel_format = pixel_format(directory, self._engine.model_config.hf_config.vision_config)
+        self._image_id = self._tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
         self._bytes = TokenBytes(self._tokenizer)
+        self._series, self._count = uuid.uuid4().hex, itertools.count()
         self._tokenizing = threading.Lock()  # a tokenizer serves one thread at a time
-        steps = _Steps(self._engine, self._tokenizing)
+        steps = _Steps(self._engine, None if self._inputs else self._tokenizing)
         self._batching = ContinuousBatching(steps, functools.partial(_turn, self.device))
         register_core(self._engine)
 
@@ -155,7 +159,8 @@ class VllmEngine:
         numbers = self._quantization or "the checkpoint's numbers"
         drafts = f", {self._drafts} tokens drafted" if self._drafts else ""
         tower = ", the vision tower compiled" if self._compiled else ""
-        return f"{self._name} with vLLM {self._vllm.__version__}, {numbers}{drafts}{tower}"
+        public = "" if self._inputs else ", through its own image processor"
+        return f"{self._name} with vLLM {self._vllm.__version__}, {numbers}{drafts}{tower}{public}"
 
     def close(self) -> None:
         """Free the device; where this process has other engines of this class, with the last of them."""
@@ -180,19 +185,44 @@ class VllmEngine:
 
     def _answer(self, requests: Sequence[Request]) -> list[tuple[Any, tuple[int, int]]]:
         """For each request, vLLM's output, and width and height at which the model saw the image."""
-        inputs = [self._input(request) for request in requests]
+        inputs = self._preprocess(requests)
         outputs = self._batching.generate(inputs)
         return [(output, each.size) for output, each in zip(outputs, inputs, strict=True)]
 
-    def _input(self, request: Request) -> _Input:
-        """The request as vLLM's documentation has it, its picture in whole cells."""
-        image, prompt = image_in_cells(request.image, self.family), request.prompt
-        pictures = importlib.import_module("PIL.Image")
-        inputs = {
-            "prompt": conversation(prompt.system, prompt.before, prompt.after, prompt.prefix),
-            "multi_modal_data": {"image": pictures.fromarray(np.ascontiguousarray(image[:, :, ::-1]))},
-        }
-        return _Input(inputs, self._sampling(request), (image.shape[1], image.shape[0]))
+    def _preprocess(self, requests: Sequence[Request]) -> list[_Input]:
+        """Make the inputs of vLLM in the calling thread, while others' requests are answered."""
+        images = [image_in_cells(request.image, self.family) for request in requests]
+        prompts = (
+            self._private_prompts(requests, images)
+            if self._inputs
+            else [public_input(request.prompt, image) for request, image in zip(requests, images, strict=True)]
+        )
+        return [
+            _Input(prompt, self._sampling(request), (image.shape[1], image.shape[0]))
+            for request, image, prompt in zip(requests, images, prompts, strict=True)
+        ]
+
+    def _private_prompts(self, requests: Sequence[Request], images: Sequence[Image]) -> list[Any]:
+        """The requests with pixels that were preprocessed on the device."""
+        import torch
+
+        assert self._inputs is not None
+        device = torch.device(self.device)
+        dtype = self._engine.model_config.dtype
+        pixels = [image_patches(image, self._pixel_format, device).to(dtype) for image in images]
+        if device.type == "cuda":
+            torch.cuda.current_stream().synchronize()  # vLLM reads them on a stream of its own
+            for each in pixels:
+                each.record_stream(_stream())
+        cell, patch = self.family.cell_px, self._pixel_format.patch_px
+        prompts = []
+        for request, image, patches in zip(requests, images, pixels, strict=True):
+            height, width = image.shape[:2]
+            with self._tokenizing:
+                ids = prompt_ids(self._tokenizer, request.prompt, (height // cell) * (width // cell), self._image_id)
+            name = f"{self._series}-{next(self._count)}"
+            prompts.append(self._inputs.build(ids, self._image_id, patches, height // patch, width // patch, name))
+        return prompts
 
     def _sampling(self, request: Request) -> Any:
         kinds = importlib.import_module("vllm.sampling_params")
@@ -230,16 +260,19 @@ class VllmEngine:
 class _Steps:
     """vLLM's engine, step by step."""
 
-    def __init__(self, engine: Any, tokenizing: threading.Lock) -> None:
-        """tokenizing: held while vLLM tokenizes a prompt."""
+    def __init__(self, engine: Any, tokenizing: threading.Lock | None) -> None:
+        """tokenizing: held while vLLM preprocesses a request; None where that is done already."""
         self._engine = weakref.proxy(engine)  # it goes when its owner lets it go
         self._tokenizing = tokenizing
         self._count = itertools.count()
 
     def add(self, request: _Input) -> str:
         name = str(next(self._count))
-        with self._tokenizing:
+        if self._tokenizing is None:
             self._engine.add_request(name, request.prompt, request.sampling)
+        else:
+            with _stepping, self._tokenizing:  # vLLM's processor changes the number of threads of the whole process
+                self._engine.add_request(name, request.prompt, request.sampling)
         return name
 
     def step(self) -> list[tuple[str, Any]]:
@@ -253,7 +286,8 @@ class _Steps:
 def _turn(device: str) -> Iterator[None]:
     """One step of one engine of this process, on vLLM's own stream of a CUDA device.
 
-    Threads have streams of their own otherwise, which nothing keeps in order.
+    Threads have streams of their own otherwise, which nothing keeps in order; and preprocessing on another stream waits
+    for no step.
     """
     with _stepping:
         if device == "cuda":

@@ -1,11 +1,18 @@
-"""The versions of vLLM that this project was tried with; drafts are left out with any other."""
+"""The versions of vLLM that this project was tried with; with any other, its public interface alone is used."""
 
 from __future__ import annotations
 
+import logging
 import re
+from collections.abc import Callable
+from typing import TypeVar
+
+logger = logging.getLogger(__name__)
 
 TRIED = ((0, 22), (0, 32))
 """The first and the last: 0.22.1 on a GPU; on CPUs also 0.25.1, 0.27.1, 0.29.0 and 0.32.0."""
+
+T = TypeVar("T")
 
 
 def version_problem(version: str) -> str:
@@ -24,3 +31,24 @@ def version_problem(version: str) -> str:
         return ""
     first, last = (".".join(map(str, known)) for known in TRIED)
     return f"vLLM {version} is installed, and this engine was tried with {first} to {last}"
+
+
+def private(find: Callable[[], T], version: str, without: str) -> T | None:
+    """Private parts of vLLM, if this version was tried and has them.
+
+    Args:
+        find: Imports and looks up all of them.
+        version: Of the vLLM that is installed.
+        without: The public way, for the warning.
+
+    Returns:
+        The result of `find`; None, after a warning, if the parts are missing or the version is unknown.
+    """
+    problem = version_problem(version)
+    if not problem:
+        try:
+            return find()
+        except (ImportError, AttributeError) as error:
+            problem = f"vLLM {version} lacks a private part ({error})"
+    logger.warning("%s: %s", problem, without)
+    return None
