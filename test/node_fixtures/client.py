@@ -128,7 +128,9 @@ class Client:
         """
         before = len(self.results)
         self.publish(pixels, camera, stamp)
-        return wait_for(lambda: self.results[before:], timeout_s, "a result")[0]
+        return wait_for(
+            lambda: [result for result in self.results[before:] if result.camera == camera], timeout_s, "a result"
+        )[0]
 
     def _is_active(self) -> bool:
         try:

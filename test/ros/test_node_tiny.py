@@ -29,7 +29,9 @@ CAMERAS = ("camera", "rear")
 def client():
     # Frames of 6 MB.
     reliable = {f"qos_overrides./{camera}/image_raw.subscription.reliability": "reliable" for camera in CAMERAS}
-    node = NodeProcess(real_node(), preset="tiny", cameras=list(CAMERAS), autostart=True, **reliable)
+    node = NodeProcess(
+        real_node(), preset="tiny", cameras=list(CAMERAS), autostart=True, inference_timeout=600.0, **reliable
+    )
     with node, Client(CAMERAS) as client:
         wait_for(lambda: not node.running or client._is_active(), 120, "two models to load")
         client.connect()
@@ -62,6 +64,7 @@ def test_the_trained_policy_zooms_and_its_model_finds_lights_where_they_are(clie
 def test_frames_of_several_cameras_are_perceived_together_and_each_gets_its_own_result(client):
     scenes = {camera: draw_scene(HELD_OUT_SEED + seed).image for seed, camera in enumerate(CAMERAS, 1)}
     alone = {camera: client.result_of(image, camera, timeout_s=100) for camera, image in scenes.items()}
+    assert [result.status_message for result in alone.values()] == ["", ""]
     before = len(client.results)
     for camera, image in scenes.items():
         client.publish(image, camera)
