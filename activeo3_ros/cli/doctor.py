@@ -188,6 +188,7 @@ def _cpu_packages() -> list[Check]:
         _package("msgspec", "everything", "pip install msgspec"),
         _opencv(),
         _package("PIL", "pictures in files, drawing", "pip install pillow", distribution="pillow"),
+        _package("simplejpeg", "JPEG, in files and messages", "pip install simplejpeg"),
         _package("onnxruntime", "the embedded preset", "pip install onnxruntime", load=True),
         _package("onnx", "activeo3 prefetch", "pip install onnx"),
         _package("rapidocr", "reading text", "pip install 'rapidocr==3.10.*'"),
