@@ -18,6 +18,7 @@ from pathlib import Path
 from .. import __version__, presets
 from ..assets import packages as assets
 from ..assets.cache import CACHE_VARIABLE, cache_directory
+from ..assets.onnx_session import disable_telemetry
 from ..assets.weights import local_model, model_of
 from ..core import PerceptionError
 from ..core.optional import installed_version
@@ -183,6 +184,7 @@ def _shared_memory() -> Check:
 
 
 def _cpu_packages() -> list[Check]:
+    disable_telemetry()  # onnxruntime is imported
     return [
         _package("numpy", "everything", "pip install numpy", load=True),
         _package("msgspec", "everything", "pip install msgspec"),
