@@ -18,6 +18,10 @@ Points = npt.NDArray[np.float64]
 
 FISHEYE_MODELS = ("equidistant", "fisheye")
 PINHOLE_MODELS = ("plumb_bob", "rational_polynomial", "")
+PINHOLE_COEFFICIENTS, FISHEYE_COEFFICIENTS = (4, 5, 8, 12, 14), (4,)
+"""How many coefficients OpenCV's models take."""
+MAX_ERROR_PX = 0.5
+"""A ray that the lens would show further than this from its pixel is none: the distortion has no inverse there."""
 UNDISTORT_UNTIL = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
 """Steps and accuracy of the inverse of a distortion; OpenCV's default of 5 steps is off by pixels in the corners."""
 
@@ -48,6 +52,14 @@ class CameraModel:
         if any(self.distortion) and self.distortion_model not in (*PINHOLE_MODELS, *FISHEYE_MODELS):
             known = ", ".join(name for name in (*PINHOLE_MODELS, *FISHEYE_MODELS) if name)
             raise InvalidInput(f"distortion model {self.distortion_model!r} is unknown; known are {known}")
+        if not np.isfinite(self.distortion).all():
+            raise InvalidInput(f"distortion coefficients must be finite, got {self.distortion}")
+        lengths = FISHEYE_COEFFICIENTS if self.distortion_model in FISHEYE_MODELS else PINHOLE_COEFFICIENTS
+        if any(self.distortion) and len(self.distortion) not in lengths:
+            wanted = " or ".join(map(str, lengths))
+            raise InvalidInput(
+                f"distortion model {self.distortion_model!r} has {wanted} coefficients, got {len(self.distortion)}"
+            )
 
     def rays(self, points: npt.ArrayLike) -> Points:
         """Points where rays through image points meet the plane z = 1.
@@ -56,7 +68,8 @@ class CameraModel:
             points: `(n, 2)` x, y in pixels of the image, continuous coordinates.
 
         Returns:
-            `(n, 3)` x, y, 1 in the optical frame; multiplied by a depth they are positions in metres.
+            `(n, 3)` x, y, 1 in the optical frame; multiplied by a depth they are positions in metres. NaN where the
+            lens shows no point of that plane.
         """
         points = np.asarray(points, np.float64).reshape(-1, 2)
         sensor = points * self.scale + self.offset - 0.5
@@ -71,6 +84,18 @@ class CameraModel:
                     sensor[:, None], matrix, coefficients, np.eye(3), np.eye(3), UNDISTORT_UNTIL
                 )
             plane = np.asarray(found, np.float64).reshape(-1, 2)
+            plane[~(np.linalg.norm(self._projected(plane, matrix, coefficients) - sensor, axis=1) < MAX_ERROR_PX)] = (
+                np.nan
+            )
         else:
             plane = (sensor - [cx, cy]) / [fx, fy]
         return np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
+
+    def _projected(self, plane: Points, matrix: Points, coefficients: Points) -> Points:
+        """`(n, 2)` pixels of the sensor where the lens shows points of the plane z = 1."""
+        points, nowhere = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)[:, None], np.zeros(3)
+        if self.distortion_model in FISHEYE_MODELS:
+            pixels, _ = cv2.fisheye.projectPoints(points, nowhere, nowhere, matrix, coefficients)
+        else:
+            pixels, _ = cv2.projectPoints(points, nowhere, nowhere, matrix, coefficients)
+        return np.asarray(pixels, np.float64).reshape(-1, 2)

@@ -113,6 +113,9 @@ def test_a_camera_without_calibration_has_no_model():
         ({"k": (-1.0, *K[1:])}, (WIDTH, HEIGHT), "positive focal lengths"),
         ({"k": (float("nan"), *K[1:])}, (WIDTH, HEIGHT), "positive focal lengths"),
         ({"d": DISTORTION, "distortion_model": "thin_prism"}, (WIDTH, HEIGHT), "thin_prism"),
+        ({"d": DISTORTION[:3]}, (WIDTH, HEIGHT), "has 4 or 5 or 8 or 12 or 14 coefficients, got 3"),
+        ({"d": DISTORTION, "distortion_model": "equidistant"}, (WIDTH, HEIGHT), "has 4 coefficients, got 5"),
+        ({"d": (*DISTORTION[:4], float("nan"))}, (WIDTH, HEIGHT), "must be finite"),
     ],
 )
 def test_a_calibration_that_contradicts_the_image_is_refused(wrong, size, words):
@@ -134,6 +137,21 @@ def test_any_window_of_the_sensor_gives_the_rays_of_the_sensor(x, y, width, heig
     model = camera_model(info(roi=(x, y, width, height), binning=(bins, bins)), binned, rectified=False)
     point = u * binned[0], v * binned[1]
     assert model.rays([point])[0] == pytest.approx(sensor_ray(x + point[0] * bins, y + point[1] * bins))
+
+
+def test_where_the_distortion_has_no_inverse_there_is_no_ray():
+    barrel = camera_model(info(d=(-0.9, 0.0, 0.0, 0.0, 0.0)), (WIDTH, HEIGHT), rectified=False)
+    rays = barrel.rays([[1060.5, 575.5], [0.0, 0.0]])
+    assert rays[0] == pytest.approx([0, 0, 1])
+    assert np.isnan(rays[1, :2]).all()
+
+
+def test_a_pixel_of_a_fisheye_that_looks_sideways_has_no_ray_on_the_plane_ahead():
+    k = (300.0, 0.0, 1068.0, 0.0, 300.0, 580.0, 0.0, 0.0, 1.0)
+    fields = {"k": k, "d": (0.0, 0.0, 0.0, 1e-9), "distortion_model": "equidistant"}
+    rays = camera_model(info(**fields), (WIDTH, HEIGHT), rectified=False).rays([[1068.5 + 300, 580.5], [0.0, 0.0]])
+    assert rays[0] == pytest.approx([np.tan(1.0), 0, 1])
+    assert np.isnan(rays[1, :2]).all()
 
 
 def test_no_points_have_no_rays():
