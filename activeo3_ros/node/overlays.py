@@ -119,7 +119,7 @@ def detections_2d(result: msg.PerceptionResult) -> Any:
 
 
 def _corners(box: msg.BoundingBox, camera: CameraModel, distance_m: float) -> list[Point]:
-    """The four corners of a box on the plane `distance_m` ahead, metres in the optical frame; none if one has no ray."""
+    """A box's four corners on the plane `distance_m` ahead, metres in the optical frame; none if one has no ray."""
     right, bottom = box.x + box.width, box.y + box.height
     rays = camera.rays([(box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom)])
     if not np.isfinite(rays).all():
