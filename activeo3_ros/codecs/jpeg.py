@@ -1,7 +1,8 @@
 """Strict decoding of JPEG: a picture to its last block and its last scan, or an error.
 
 libjpeg fills what is missing with grey and only warns; OpenCV and Pillow keep the warning to themselves. `simplejpeg`
-wraps libjpeg-turbo, the decoder that OpenCV has, and raises it: the pixels are the same.
+wraps libjpeg-turbo, the decoder that OpenCV has, and raises it: the pixels are the same. A JPEG has no checksum: a lost
+piece of some tens of bytes can leave a valid stream of as many blocks, which nobody can tell.
 """
 
 from __future__ import annotations
