@@ -57,6 +57,7 @@ setup(
         "opencv-python-headless>=4.8,<5",
         "pillow>=10.1",
         "pyyaml>=6",
+        "simplejpeg>=1.7",
         "tqdm>=4.66",
     ],
     extras_require={

@@ -19,6 +19,17 @@ Threads = Annotated[int, within(1, 64)] | None
 """CPU threads for one run of a model; None for `default_threads`."""
 
 
+def disable_telemetry() -> None:
+    """Keep onnxruntime from writing an identifier of the machine and sending events, unless the user wants it.
+
+    It reads the variable when it is first imported, by whichever library.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+disable_telemetry()
+
+
 class ModelError(PerceptionError):
     """A model file cannot be loaded, or the model cannot process what it was given."""
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from .. import __version__, presets
 from ..assets import packages as assets
 from ..assets.cache import CACHE_VARIABLE, cache_directory
+from ..assets.onnx_session import disable_telemetry
 from ..assets.weights import local_model, model_of
 from ..core import PerceptionError
 from ..core.optional import installed_version
@@ -183,11 +184,13 @@ def _shared_memory() -> Check:
 
 
 def _cpu_packages() -> list[Check]:
+    disable_telemetry()  # onnxruntime is imported
     return [
         _package("numpy", "everything", "pip install numpy", load=True),
         _package("msgspec", "everything", "pip install msgspec"),
         _opencv(),
         _package("PIL", "pictures in files, drawing", "pip install pillow", distribution="pillow"),
+        _package("simplejpeg", "JPEG, in files and messages", "pip install simplejpeg"),
         _package("onnxruntime", "the embedded preset", "pip install onnxruntime", load=True),
         _package("onnx", "activeo3 prefetch", "pip install onnx"),
         _package("rapidocr", "reading text", "pip install 'rapidocr==3.10.*'"),

@@ -20,7 +20,11 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", type=class_names, help="what to detect, separated by commas, for example car,person"
     )
-    parser.add_argument("--masks", action="store_true", help="also give the pixels of each object")
+    parser.add_argument(
+        "--masks",
+        action="store_true",
+        help="also give the pixels of each object; GrabCut cuts by colour: many get none",
+    )
 
 
 def add_preset_arguments(parser: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ picture as viewers show it. A picture that cannot be read to its last row is an 
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,9 +15,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..core import InvalidInput
+from .jpeg import JPEG_START, decode_jpeg
+from .png import PNG_START, check_png
 
 Picture = npt.NDArray[np.uint8]
 
@@ -25,6 +28,7 @@ MAX_IMAGE_PIXELS = 200_000_000
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes of the pictures that a directory is searched for; a file that is named outright may have any name."""
 JPEG_QUALITY = 92
+ORIENTATION = ExifTags.Base.Orientation
 
 
 def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
@@ -59,24 +63,30 @@ def read_image(path: str | Path) -> Picture:
 
     Raises:
         InvalidInput: The file is no picture, is cut short or damaged, or has more than `MAX_IMAGE_PIXELS`.
+        MissingPackageError: It is a JPEG, and simplejpeg is not installed.
     """
     try:
         with warnings.catch_warnings():
             # Pillow's own limit is below ours, and warnings would be more than the one line that a user should see.
             warnings.simplefilter("ignore")
             Image.MAX_IMAGE_PIXELS = None
-            with Image.open(path) as image:
+            data = Path(path).read_bytes()
+            with Image.open(io.BytesIO(data)) as image:
                 width, height = image.size
                 if width * height > MAX_IMAGE_PIXELS:
                     raise InvalidInput(
-                        f"{path}: {width} x {height} is more than {MAX_IMAGE_PIXELS} pixels; make the picture smaller"
+                        f"{width} x {height} is more than {MAX_IMAGE_PIXELS} pixels; make the picture smaller"
                     )
+                if data.startswith(JPEG_START):
+                    return _upright(decode_jpeg(data), image.getexif().get(ORIENTATION, 1))
+                if data.startswith(PNG_START):
+                    check_png(data)
                 image.load()
                 return _to_bgr(ImageOps.exif_transpose(image))
-    except InvalidInput:
-        raise
     except UnidentifiedImageError:
         raise InvalidInput(f"{path}: not a picture in a known format") from None
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}: cannot be read as a picture: {error}") from error
     except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError) as error:
         raise InvalidInput(
             f"{path}: cannot be read as a picture: {' '.join(str(error).split()) or 'damaged'}"
@@ -101,6 +111,14 @@ def write_image(path: Path, image: Picture) -> None:
             f"{path}: a picture of {image.shape[1]} x {image.shape[0]} cannot be written as {path.suffix}"
         )
     path.write_bytes(encoded.tobytes())
+
+
+def _upright(picture: Picture, orientation: int) -> Picture:
+    """A picture turned and mirrored as its EXIF orientation, 1 to 8, says."""
+    if orientation in (5, 6, 7, 8):
+        picture = np.asarray(picture.transpose(1, 0, 2))
+    mirrored_x, mirrored_y = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    return np.ascontiguousarray(picture[:: -1 if mirrored_y else 1, :: -1 if mirrored_x else 1])
 
 
 def _to_bgr(image: Image.Image) -> Picture:

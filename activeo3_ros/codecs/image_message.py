@@ -6,7 +6,7 @@ cv_bridge does it. A message's fields are checked against each other before a pi
 
 from __future__ import annotations
 
-import struct
+import re
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import InvalidInput
+from .jpeg import JPEG_START, decode_jpeg, jpeg_header
+from .png import PNG_START, check_png, png_header
 
 BgrImage = npt.NDArray[np.uint8]
 
-JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
-PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
+OPENCV_TYPE = re.compile(r"(8|16|32|64)[USF]C\d*", re.IGNORECASE)
+"""OpenCV's names of matrices: of those that `ENCODINGS` lacks, nobody knows what their values mean."""
 
 
 class ImageMessage(Protocol):
@@ -120,32 +122,109 @@ def compressed_to_bgr(message: CompressedImageMessage, max_pixels: int) -> BgrIm
         `(height, width, 3)` uint8 BGR, as the sensor delivered it: an orientation tag is not applied.
 
     Raises:
-        InvalidInput: It is neither, is cut off or damaged, holds depth, or has too many pixels.
+        InvalidInput: It is neither, is cut off or damaged, holds no colours, or has too many pixels.
+        MissingPackageError: It is a JPEG, and simplejpeg is not installed.
     """
-    data = bytes(message.data)
-    if "compressedDepth" in message.format:
-        raise InvalidInput(f"format {message.format[:60]!r} holds depth, not a picture; subscribe to a colour topic")
-    width, height = _compressed_size(data)
-    _check_size(width, height, max_pixels)
-    # An orientation tag would turn the picture away from the pixels that the camera's calibration speaks of.
-    try:
-        image = cv2.imdecode(
-            np.frombuffer(data, np.uint8),
-            cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION,
-        )
-    except cv2.error as error:
-        raise InvalidInput(f"the compressed image could not be decoded: {error.err}") from error
-    if image is None or image.shape[:2] != (height, width):
-        raise InvalidInput(f"the compressed image of {len(data)} bytes is damaged and could not be decoded")
-    # compressed_image_transport names the channel order that it handed to an encoder that expects BGR.
-    if "compressed rgb" in message.format:
-        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    return np.asarray(image, np.uint8)
+    stored = _stored_encoding(message.format)
+    pixels = _decompressed(bytes(message.data), max_pixels)
+    if pixels.ndim == 2:
+        pixels = cv2.cvtColor(pixels, _one_channel_to_bgr(message.format, stored, pixels))
+    elif stored.is_rgb:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
+    if pixels.dtype == np.uint16:
+        pixels = cv2.convertScaleAbs(pixels, alpha=255 / 65535)
+    return np.asarray(pixels, np.uint8)
 
 
 def grey(height: int, width: int) -> BgrImage:
     """A plain grey `(height, width, 3)` uint8 image."""
     return np.full((height, width, 3), 127, np.uint8)
+
+
+@dataclass(frozen=True)
+class StoredEncoding:
+    """What the field `format` says, `ENCODING; CODEC compressed TARGET` by compressed_image_transport.
+
+    Attributes:
+        raw: The encoding of the image before compression, "" where the field does not name one.
+        target: The encoding that the image was converted to for the codec, "" where it was left as it was.
+    """
+
+    raw: str
+    target: str
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether red and blue are exchanged: the codec took what it was handed for BGR."""
+        return (self.target or self.raw).startswith("rgb")
+
+
+def _stored_encoding(format: str) -> StoredEncoding:
+    """Read the field `format`.
+
+    Raises:
+        InvalidInput: The compressed data are depth, or values that are no picture.
+    """
+    if "compresseddepth" in format.lower():
+        raise InvalidInput(f"format {format[:60]!r} holds depth, not a picture; subscribe to a colour topic")
+    first, _, rest = format.partition(";")
+    known = {name.lower(): name for name in ENCODINGS}
+    raw = known.get(first.strip().lower(), "")
+    if not raw and OPENCV_TYPE.fullmatch(first.strip()):
+        raise InvalidInput(
+            f"format {format[:60]!r} holds values of type {first.strip()}, depth for instance, not a picture; "
+            f"subscribe to a colour topic"
+        )
+    if not rest.strip() and raw.startswith("rgb"):
+        return StoredEncoding("", "")  # no word about the codec, which is then taken for one that knows its colours
+    _, _, target = rest.lower().partition("compressed")
+    return StoredEncoding(raw, target.strip())
+
+
+def _one_channel_to_bgr(format: str, stored: StoredEncoding, pixels: npt.NDArray[Any]) -> int:
+    """OpenCV's code for a picture of one channel: grey, or the mosaic of a sensor."""
+    encoding = ENCODINGS.get(stored.raw)
+    if pixels.dtype == np.uint16 and (encoding is None or encoding.depth == 1):
+        raise InvalidInput(
+            f"format {format[:60]!r} does not say what the 16-bit values of its one channel are; they may be depth. "
+            "Name the encoding, as in 'mono16; png compressed '"
+        )
+    if encoding is None or stored.target.startswith("mono"):
+        return cv2.COLOR_GRAY2BGR
+    is_bayer = stored.raw.startswith("bayer")
+    if encoding.even_width or (is_bayer and stored.target not in ("", stored.raw)):
+        raise InvalidInput(f"format {format[:60]!r} speaks of colours, but the data have one channel")
+    if is_bayer and min(pixels.shape) < 3:
+        raise InvalidInput(f"{stored.raw} needs at least 3 x 3 pixels, got {pixels.shape[1]} x {pixels.shape[0]}")
+    return encoding.to_bgr if is_bayer and encoding.to_bgr is not None else cv2.COLOR_GRAY2BGR
+
+
+def _decompressed(data: bytes, max_pixels: int) -> npt.NDArray[Any]:
+    """`(h, w)` or `(h, w, 3)` as OpenCV orders colours, uint8 or uint16."""
+    if data.startswith(PNG_START):
+        png = png_header(data)
+        _check_size(png.width, png.height, max_pixels)
+        pixels = _decode_png(data)
+        return np.ascontiguousarray(pixels[..., 0]) if png.is_grey and pixels.ndim == 3 else pixels
+    if data.startswith(JPEG_START):
+        jpeg = jpeg_header(data)
+        _check_size(jpeg.width, jpeg.height, max_pixels)
+        decoded = decode_jpeg(data)
+        return np.ascontiguousarray(decoded[..., 0]) if len(jpeg.components) == 1 else decoded
+    raise InvalidInput(f"a compressed image must be JPEG or PNG; its {len(data)} bytes start with {data[:8].hex()!r}")
+
+
+def _decode_png(data: bytes) -> npt.NDArray[Any]:
+    check_png(data)
+    # An orientation tag would turn the picture away from the pixels that the camera's calibration speaks of.
+    flags = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise InvalidInput(f"a PNG of {len(data)} bytes could not be decoded: {error.err}") from error
+    if pixels is None:
+        raise InvalidInput(f"a PNG of {len(data)} bytes is damaged and could not be decoded")
+    return np.asarray(pixels)
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -181,32 +260,3 @@ def _pixels(message: ImageMessage, encoding: Encoding) -> npt.NDArray[np.uint8] 
         return rows.reshape(shape)
     stored = rows.view(">u2" if message.is_bigendian else "<u2").reshape(shape)
     return stored.astype(np.uint16, copy=False)
-
-
-def _compressed_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the header of a JPEG or PNG that is there to its end, so that no decoder fills in grey."""
-    if data.startswith(PNG_START):
-        if len(data) < 33 or PNG_END not in data[-64:]:
-            raise InvalidInput(f"a PNG of {len(data)} bytes is cut off")
-        width, height = struct.unpack(">II", data[16:24])
-        return int(width), int(height)
-    if data.startswith(JPEG_START):
-        if JPEG_END not in data.rstrip(b"\0")[-2:]:
-            raise InvalidInput(f"a JPEG of {len(data)} bytes is cut off")
-        return _jpeg_size(data)
-    raise InvalidInput(f"a compressed image must be JPEG or PNG; its {len(data)} bytes start with {data[:8].hex()!r}")
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the frame header, walking the segments of a JPEG."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
-            return int(width), int(height)
-        else:
-            at += 2 + int(struct.unpack(">H", data[at + 2 : at + 4])[0])
-    raise InvalidInput(f"a JPEG of {len(data)} bytes is damaged: it has no frame header")

@@ -167,8 +167,17 @@ class ActivePerception:
             timings_ms=costs.timings_ms(),
             cost=costs.cost,
         )
-        missing = ("this preset makes no masks",) if query.masks and self.segmenter is None else ()
-        return result.with_notes([*proposal.notes, *(note for _, found in examined for note in found.notes), *missing])
+        notes = [*proposal.notes, *(note for _, found in examined for note in found.notes)]
+        if query.masks:
+            notes.append(self._missing_masks(detections, masks))
+        return result.with_notes(notes)
+
+    def _missing_masks(self, detections: Sequence[Detection], masks: Sequence[InstanceMask]) -> str:
+        """A note about objects without the mask that was asked for, "" if each has one."""
+        if self.segmenter is None:
+            return "this preset makes no masks"
+        missing = len(detections) - len(masks)
+        return f"{missing} of {len(detections)} objects have no mask: no whole outline was found" if missing > 0 else ""
 
     def _crop(self, frame: Frame, window: Box, max_pixels: int, region: int) -> View:
         """The full-resolution pixels of a window, at the size that the task model wants to see."""

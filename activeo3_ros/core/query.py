@@ -18,7 +18,7 @@ class Query:
     Attributes:
         text: A phrase or question ("the number on the police car"); "" when only classes are asked for.
         classes: Names to detect; empty together with an empty text asks for everything that the preset knows.
-        masks: Whether each detection should come with an instance mask.
+        masks: Whether each detection should come with an instance mask. The result's notes say how many have none.
         revision: Counts changes of the query, echoed in every result.
 
     Raises:

@@ -11,6 +11,9 @@ from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from ..codecs.camera_info import camera_model, is_rectified
+from ..core.camera import CameraModel
+from ..core.errors import InvalidInput
 from . import qos
 from .frame_counters import Gaps
 
@@ -27,6 +30,7 @@ class CameraInput:
         topic: Resolved name of the image topic.
         profile: Quality of service of the image subscription, overrides included.
         info: The newest camera_info, None before the first.
+        calibration_error: Why the newest camera_info does not fit the newest image it was needed for, "" if it does.
         gaps: Images that were sent and never received, including those that the middleware does not report.
         lost: Images that the middleware reported as lost on the way.
     """
@@ -45,10 +49,12 @@ class CameraInput:
         self.group = group
         self.topic = node.resolve_topic_name(f"{name}/{topic}")
         self.info: CameraInfo | None = None
+        self.calibration_error = ""
         self.gaps = Gaps()
         self.lost = 0
         self._node = node
         self._heard_at = math.nan
+        self._told: set[str] = set()
         self._enqueue: Callable[[str, bytes], None] | None = None
         # Serialized: a frame that is replaced before its turn is never decoded.
         self.profile = qos.create_subscription(
@@ -72,6 +78,28 @@ class CameraInput:
     def silent_s(self) -> float:
         """Seconds since the newest image, NaN before the first."""
         return time.monotonic() - self._heard_at
+
+    def model(self, width: int, height: int) -> CameraModel | None:
+        """The calibration of an image of this size; None without one, or where it contradicts the image.
+
+        A contradiction is logged once.
+
+        Args:
+            width: Of the image, pixels.
+            height: Of the image, pixels.
+        """
+        if self.info is None:
+            return None
+        try:
+            model = camera_model(self.info, (width, height), is_rectified(self.topic))
+        except InvalidInput as error:
+            self.calibration_error = str(error)
+            if self.calibration_error not in self._told:
+                self._told.add(self.calibration_error)
+                self._node.get_logger().warning(f"{self.name}: no markers: {self.calibration_error}")
+            return None
+        self.calibration_error = ""
+        return model
 
     def _on_image(self, data: bytes, info: Mapping[str, Any]) -> None:
         # Older releases do not name the sender: there, all count as one.

@@ -77,6 +77,7 @@ class CameraReport:
         publishers: Full names of the nodes that publish compatibly on the topic.
         silent_s: Seconds since its newest message, NaN before the first.
         ahead_s: Seconds that its newest stamp is ahead of the node's clock, negative for an age, NaN without a stamp.
+        calibration_error: Why its camera_info does not fit its images, "" if it does or was not needed.
     """
 
     camera: str
@@ -90,6 +91,7 @@ class CameraReport:
     publishers: Sequence[str]
     silent_s: float
     ahead_s: float
+    calibration_error: str = ""
 
 
 def node_status(name: str, hardware_id: str, report: NodeReport) -> DiagnosticStatus:
@@ -134,6 +136,7 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         "publishers": ", ".join(report.publishers),
         "silent_s": _number(report.silent_s),
         "stamp_age_s": _number(-report.ahead_s),
+        "calibration_error": report.calibration_error,
     }
     return _status(f"{name}: {report.camera}", hardware_id, level, message, values)
 
@@ -216,6 +219,8 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
             WARN,
             f"stamps are {report.ahead_s:.1f} s ahead of this node's clock; do the clocks agree?",
         )
+    if report.calibration_error:
+        return WARN, f"no markers: {report.calibration_error}"
     return OK, f"{_rate(done, report.seconds)} frames a second"
 
 

@@ -10,6 +10,7 @@ from sensor_msgs.msg import Image
 
 from ..codecs.image_message import compressed_to_bgr, image_to_bgr
 from ..core import Frame, InvalidInput
+from ..core.optional import MissingPackageError
 from .jobs import DecodedFrame, RejectedFrame
 
 
@@ -54,6 +55,6 @@ class FrameDecoder:
         self.stamps_ns[camera] = stamp_ns
         try:
             image = self._to_bgr(message, self._max_pixels())
-        except InvalidInput as error:
+        except (InvalidInput, MissingPackageError) as error:
             raise RejectedFrame(str(error), header) from error
         return DecodedFrame(Frame(image, stamp_ns, header.frame_id, camera), header)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point
-from sensor_msgs.msg import CameraInfo, CompressedImage
+from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -17,6 +17,7 @@ from activeo3_ros import msg
 
 from ..codecs.picture import caption, draw
 from ..core import Result
+from ..core.camera import CameraModel
 
 # BGR
 REGION_COLOUR = (0, 200, 255)
@@ -48,18 +49,18 @@ def annotated(image: npt.NDArray[np.uint8], header: Header, result: Result) -> C
     return CompressedImage(header=header, format="bgr8; jpeg compressed bgr8", data=data.tobytes())
 
 
-def markers(result: msg.PerceptionResult, info: CameraInfo, distance_m: float) -> MarkerArray:
+def markers(result: msg.PerceptionResult, camera: CameraModel | None, distance_m: float) -> MarkerArray:
     """Draw boxes as outlines in the camera's optical frame, on a plane in front of it.
 
-    The lens's distortion is not undone: on a picture that is not rectified boxes near the edges are off by as much.
+    A box with a corner that the camera cannot see is left out.
 
     Args:
         result: The result, in source pixels.
-        info: The camera's pinhole model.
+        camera: The calibration of the image; None: no box is drawn, and those of the last result go.
         distance_m: Distance of the plane, metres.
     """
     clear = Marker(header=result.header, action=Marker.DELETEALL)
-    if not (info.k[0] > 0 and info.k[4] > 0 and result.image_width and info.width):
+    if camera is None:
         return MarkerArray(markers=[clear])
     boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
     grounded = {g.detection for g in result.groundings}  # one label an object
@@ -70,7 +71,9 @@ def markers(result: msg.PerceptionResult, info: CameraInfo, distance_m: float) -
     boxes += [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
     drawn = []
     for index, (namespace, box, text, colour) in enumerate(boxes):
-        corners = _corners(box, info, info.width / result.image_width, distance_m)
+        corners = _corners(box, camera, distance_m)
+        if not corners:
+            continue
         drawn.append(
             _marker(
                 result.header,
@@ -115,18 +118,13 @@ def detections_2d(result: msg.PerceptionResult) -> Any:
     return array
 
 
-def _corners(box: msg.BoundingBox, info: CameraInfo, scale: float, distance_m: float) -> list[Point]:
-    """The four corners of a box on the plane `distance_m` ahead; x right, y down, z forward, metres."""
-    fx, fy, cx, cy = info.k[0], info.k[4], info.k[2], info.k[5]
+def _corners(box: msg.BoundingBox, camera: CameraModel, distance_m: float) -> list[Point]:
+    """A box's four corners on the plane `distance_m` ahead, metres in the optical frame; none if one has no ray."""
     right, bottom = box.x + box.width, box.y + box.height
-    return [
-        Point(
-            x=(u * scale - cx) / fx * distance_m,
-            y=(v * scale - cy) / fy * distance_m,
-            z=distance_m,
-        )
-        for u, v in ((box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom))
-    ]
+    rays = camera.rays([(box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom)])
+    if not np.isfinite(rays).all():
+        return []
+    return [Point(x=x, y=y, z=z) for x, y, z in (rays * distance_m).tolist()]
 
 
 def _marker(

@@ -150,7 +150,12 @@ PARAMETERS: dict[str, Parameter] = {
             When.ALWAYS,
             f"at most {MAX_CLASSES} of at most {MAX_CLASS_LENGTH} characters",
         ),
-        Parameter("masks", False, "Add an instance mask to each detection.", When.ALWAYS),
+        Parameter(
+            "masks",
+            False,
+            "Add an instance mask to each detection. GrabCut cuts by colour: many get none.",
+            When.ALWAYS,
+        ),
         _budget("max_regions", "regions", "Most regions to zoom into; 0: only the view of the whole frame"),
         _budget("view_pixels", "pixels", "Pixels of the view of the whole frame"),
         _budget("crop_pixels", "pixels", "Pixels of each zoomed crop"),

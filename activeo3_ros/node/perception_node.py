@@ -362,6 +362,7 @@ class PerceptionNode(ManagedNode):
             publishers=source.publishers(),
             silent_s=source.silent_s(),
             ahead_s=(stamp_ns - self.get_clock().now().nanoseconds) / 1e9 if stamp_ns else math.nan,
+            calibration_error=source.calibration_error,
         )
 
 

@@ -93,7 +93,8 @@ class _CameraTopics:
         if outcome.frame is not None and _has_subscriber(self._annotated):
             self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
         if self._camera.info is not None and _has_subscriber(self._markers):
-            self._markers.publish(overlays.markers(result, self._camera.info, marker_distance_m))
+            model = self._camera.model(result.image_width, result.image_height)
+            self._markers.publish(overlays.markers(result, model, marker_distance_m))
 
 
 def _is_perceived(result: msg.PerceptionResult) -> bool:

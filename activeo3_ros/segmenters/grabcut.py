@@ -7,6 +7,7 @@ from typing import Annotated
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ..core.frame import Frame
 from ..core.geometry import Box
@@ -15,12 +16,14 @@ from ..settings import validated, within
 
 MIN_SIDE_PX = 6
 """GrabCut needs pixels to fit two colour models; a smaller box gets no mask."""
-MIN_SHARE, MAX_SHARE = 0.05, 0.98
-"""A mask that fills less or more of its box than this separated nothing."""
 
 
 class GrabCut:
-    """Separates the object in a box from what surrounds it by colour (Rother et al. 2004)."""
+    """Cuts the object in a box out by colour (Rother et al. 2004): of an object of several colours it may keep a part.
+
+    A mask that does not look like the whole object in its box is left out. What passes may still miss a part inside
+    the outline, or hold a piece of something of the same colour.
+    """
 
     concurrent = True
 
@@ -30,6 +33,10 @@ class GrabCut:
         iterations: Annotated[int, within(1, 20)] = 3,
         margin: Annotated[float, within(0.05, 2)] = 0.25,
         max_side: Annotated[int, within(32, 2048, "pixels")] = 160,
+        min_share: Annotated[float, within(0, 1)] = 0.2,
+        max_share: Annotated[float, within(0, 1)] = 0.98,
+        min_connected: Annotated[float, within(0, 1)] = 0.9,
+        max_gap: Annotated[float, within(0, 1)] = 0.12,
     ) -> None:
         """Create the segmenter.
 
@@ -37,8 +44,15 @@ class GrabCut:
             iterations: Of the algorithm; more follow an outline closer and take longer.
             margin: Surroundings to learn the background from, as a share of the box's sides.
             max_side: Longer side of the patch for the computation; a larger one is scaled down to it.
+            min_share: A mask that fills less of its box is left out: it holds a detail.
+            max_share: A mask that fills more of its box is left out: nothing was told apart.
+            min_connected: A mask whose largest connected part is a smaller share of it is left out: it is in pieces.
+            max_gap: A mask whose largest part ends further from a side of the box, as a share of the box's width or
+                height, is left out: a detection's box touches its object on every side. 1 accepts every mask.
         """
         self.iterations, self.margin, self.max_side = iterations, margin, max_side
+        self.min_share, self.max_share = min_share, max_share
+        self.min_connected, self.max_gap = min_connected, max_gap
 
     def segment(self, frame: Frame, detections: Sequence[Detection]) -> list[InstanceMask]:
         masks = (self._segment_one(frame, detection, index) for index, detection in enumerate(detections))
@@ -71,6 +85,16 @@ class GrabCut:
         mask = (
             cv2.resize(inside.astype(np.uint8), (int(box.width), int(box.height)), interpolation=cv2.INTER_NEAREST) > 0
         )
-        if not MIN_SHARE <= mask.mean() <= MAX_SHARE:
+        if not self._is_whole(mask):
             return None
         return InstanceMask(detection.label, detection.score, box, mask, detection.region, index)
+
+    def _is_whole(self, mask: npt.NDArray[np.bool_]) -> bool:
+        """Whether a mask, `(h, w)` over its box, has the area, the connection and the extent of a whole object."""
+        if not mask.any() or not self.min_share <= mask.mean() <= self.max_share:
+            return False
+        height, width = mask.shape
+        _, _, parts, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=8)
+        x, y, part_width, part_height, area = max(parts[1:].tolist(), key=lambda part: part[cv2.CC_STAT_AREA])
+        gap = max(x / width, 1 - (x + part_width) / width, y / height, 1 - (y + part_height) / height)
+        return bool(area >= self.min_connected * mask.sum() and gap <= self.max_gap)

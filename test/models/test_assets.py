@@ -245,6 +245,14 @@ def test_an_end_in_mid_download_leaves_nothing_that_could_be_taken_for_a_model(f
     assert files_in_cache() == ["fake-models-1.0.0/weights.bin"]
 
 
+def test_onnxruntime_writes_no_identifier_of_the_machine(tmp_path):
+    script = "from activeo3_ros.assets import onnx_session; import onnxruntime"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment.update(HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path))
+    subprocess.run([sys.executable, "-c", script], env=environment, cwd="/", check=True, timeout=60)
+    assert not list(tmp_path.iterdir())
+
+
 def test_two_processes_fetch_once(fake_npm, tmp_path):
     fake_npm('sleep 1; cp "$ARCHIVE" fake-models-1.0.0.tgz')
     processes = [started(PREFETCH_IN_A_PROCESS, FILE.sha256) for _ in range(2)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
 from builtin_interfaces.msg import Time
+from image_fixtures import BGR, bayer
 from node_fixtures.client import image
 from node_fixtures.fakes import picture
 from rclpy.serialization import serialize_message
@@ -34,6 +37,33 @@ def test_a_compressed_image_becomes_a_frame():
     data = cv2.imencode(".png", picture(77))[1].tobytes()
     decoded = decoder(CompressedImage).decode("front", serialize_message(CompressedImage(format="png", data=data)))
     assert np.array_equal(decoded.frame.image, picture(77))
+
+
+def test_a_mosaic_in_a_compressed_image_becomes_colour_and_depth_is_rejected():
+    data = cv2.imencode(".png", bayer(BGR, "rggb"))[1].tobytes()
+    message = CompressedImage(format="bayer_rggb8; png compressed ", data=data)
+    decoded = decoder(CompressedImage).decode("front", serialize_message(message))
+    assert decoded.frame.image[4, 4].tolist() == BGR[4, 4].tolist()
+    message.format = "16UC1; png compressed "
+    with pytest.raises(RejectedFrame, match="depth"):
+        decoder(CompressedImage).decode("front", serialize_message(message))
+
+
+def test_a_jpeg_whose_scan_ends_early_is_rejected_with_its_header():
+    data = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (60, 80, 3), np.uint8))[1].tobytes()
+    message = CompressedImage(format="jpeg", data=data[: len(data) // 2] + b"\xff\xd9")
+    message.header.stamp = STAMP
+    with pytest.raises(RejectedFrame, match=r"a JPEG of .* is damaged") as rejected:
+        decoder(CompressedImage).decode("front", serialize_message(message))
+    assert rejected.value.header == message.header
+
+
+def test_without_simplejpeg_a_jpeg_is_rejected_by_the_name_of_the_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "simplejpeg", None)
+    message = CompressedImage(format="jpeg", data=cv2.imencode(".jpg", picture(77))[1].tobytes())
+    with pytest.raises(RejectedFrame, match="simplejpeg is needed to decode JPEG") as rejected:
+        decoder(CompressedImage).decode("front", serialize_message(message))
+    assert rejected.value.header == message.header
 
 
 def test_bytes_that_are_no_message_are_rejected_without_a_header():

@@ -102,6 +102,14 @@ def test_the_values_tell_counts_rates_and_distributions():
     assert (values["lost_before_receipt"], values["lost_in_transport"]) == ("0", "0")
 
 
+def test_a_calibration_that_contradicts_the_image_is_a_warning_with_its_reason():
+    report = dataclasses.replace(CAMERA, calibration_error="camera_info shows another shape")
+    status = camera_status("activeo3", "robot", report)
+    assert (status.level, status.message) == (WARN, "no markers: camera_info shows another shape")
+    values = {pair.key: pair.value for pair in status.values}
+    assert values["calibration_error"] == "camera_info shows another shape"
+
+
 def test_what_nobody_knows_is_said_to_be_unknown():
     report = dataclasses.replace(CAMERA, missing=None, silent_s=math.nan, ahead_s=math.nan)
     values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", report).values}

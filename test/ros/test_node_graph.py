@@ -130,7 +130,7 @@ def test_markers_are_where_the_camera_sees_the_boxes(client):
     infos = client.node.create_publisher(CameraInfo, "/camera/camera_info", RELIABLE)
     wait_for(infos.get_subscription_count)
     info = CameraInfo(width=80, height=60)
-    info.k = [100.0, 0.0, 40.0, 0.0, 100.0, 30.0, 0.0, 0.0, 1.0]
+    info.k = [100.0, 0.0, 39.5, 0.0, 100.0, 29.5, 0.0, 0.0, 1.0]  # the centre of the picture, counted in pixel centres
 
     def seen():
         infos.publish(info)

@@ -15,10 +15,10 @@ from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.interfaces import environment_with_vision_msgs
 from node_fixtures.processes import NodeProcess
-from sensor_msgs.msg import CameraInfo
 from visualization_msgs.msg import Marker
 from waiting import wait_for
 
+from activeo3_ros.core.camera import CameraModel
 from activeo3_ros.node.overlays import markers
 
 TOPIC = "/activeo3/camera/detections_2d"
@@ -85,11 +85,23 @@ def test_a_detection_and_a_grounding_of_one_object_have_two_outlines_and_one_lab
         detections=[Detection(label="van", score=0.25, box=box), Detection(label="car", score=0.5, box=box)],
         groundings=[GroundingBox(phrase="the number", text="102", box=box, detection=1)],
     )
-    info = CameraInfo(width=640, k=[500.0, 0.0, 320.0, 0.0, 500.0, 240.0, 0.0, 0.0, 1.0])
-    drawn = markers(result, info, 5.0).markers
+    drawn = markers(result, CameraModel((500.0, 500.0, 319.5, 239.5)), 5.0).markers
     assert [marker.ns for marker in drawn if marker.type == Marker.LINE_STRIP and marker.action == Marker.ADD] == [
         "detections",
         "detections",
         "groundings",
     ]
     assert [marker.text for marker in drawn if marker.type == Marker.TEXT_VIEW_FACING] == ["van 0.25", "102"]
+
+
+def test_a_box_that_the_lens_cannot_show_is_left_out_and_the_others_stay():
+    boxes = [BoundingBox(x=300.0, y=200.0, width=40.0, height=40.0), BoundingBox(width=40.0, height=40.0)]
+    result = PerceptionResult(detections=[Detection(label="car", box=box) for box in boxes])
+    camera = CameraModel((300.0, 300.0, 319.5, 239.5), (-0.9, 0.0, 0.0, 0.0, 0.0), "plumb_bob")
+    drawn = [marker for marker in markers(result, camera, 5.0).markers if marker.type == Marker.LINE_STRIP]
+    assert [marker.id for marker in drawn] == [0]
+
+
+def test_without_a_calibration_the_markers_of_the_last_result_go():
+    result = PerceptionResult(detections=[Detection(label="car", box=BoundingBox(width=4.0, height=4.0))])
+    assert [marker.action for marker in markers(result, None, 5.0).markers] == [Marker.DELETEALL]

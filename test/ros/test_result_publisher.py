@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import pytest
 import rclpy
@@ -13,8 +14,9 @@ from node_fixtures.fakes import picture
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from sensor_msgs.msg import CompressedImage
+from sensor_msgs.msg import CameraInfo, CompressedImage, RegionOfInterest
 from std_msgs.msg import Header
+from visualization_msgs.msg import Marker, MarkerArray
 from waiting import wait_for
 
 from activeo3_ros.core import Box, Detection, Frame, Grounding, InstanceMask, Query, Region, Result, Status
@@ -48,8 +50,8 @@ class Bench:
     """A publisher in a node, what it built, and subscriptions in another node of this process."""
 
     def __init__(self, node: Node, listener: Node) -> None:
-        camera = CameraInput(node, "front", "raw", MutuallyExclusiveCallbackGroup())
-        self.publisher = ResultPublisher(node, [camera], lambda: 10.0)
+        self.camera = CameraInput(node, "front", "raw", MutuallyExclusiveCallbackGroup())
+        self.publisher = ResultPublisher(node, [self.camera], lambda: 10.0)
         self.listener = listener
         self.built: Counter[str] = Counter()
         self._executor = SingleThreadedExecutor(context=listener.context)
@@ -60,9 +62,14 @@ class Bench:
         received: list = []
         self.listener.create_subscription(kind, f"/publishing/front/{name}", received.append, qos.RESULTS)
         topics = self.publisher._topics["front"]
-        publisher = {"result": topics._result, "annotated/compressed": topics._annotated, **topics._arrays}[name]
+        publisher = {"result": topics._result, "annotated/compressed": topics._annotated, "markers": topics._markers}
+        publisher = {**publisher, **topics._arrays}[name]
         wait_for(publisher.get_subscription_count)
         return received
+
+    def calibrate(self, info: CameraInfo, topic: str = "/front/image_raw") -> None:
+        """As if this camera_info had come, for images on this topic."""
+        self.camera.info, self.camera.topic = info, topic
 
     def receive(self, received: list, number: int = 1) -> list:
         wait_for(lambda: self._executor.spin_once(timeout_sec=0.1) or len(received) >= number)
@@ -146,3 +153,61 @@ def test_a_picture_that_cannot_be_drawn_takes_nothing_of_the_result_back(bench, 
     monkeypatch.setattr(overlays, "annotated", lambda *_: 1 / 0)
     bench.publisher.publish(outcome())
     assert bench.receive(results)[0].status == PerceptionResult.STATUS_COMPLETE
+
+
+K = [100.0, 0.0, 79.5, 0.0, 100.0, 59.5, 0.0, 0.0, 1.0]
+"""Of a sensor of 160 x 120 pixels; the picture has 80 x 60."""
+P = [200.0, 0.0, 79.5, 0.0, 0.0, 200.0, 59.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+ROI = RegionOfInterest(x_offset=40, y_offset=30, width=80, height=60)
+
+
+def sensor(**fields) -> CameraInfo:
+    return CameraInfo(**{"width": 160, "height": 120, "k": K, "p": P, "distortion_model": "plumb_bob", **fields})
+
+
+@pytest.mark.parametrize(
+    ("info", "topic", "corner"),
+    [
+        # The box's corner 1, 2 is 41, 32 of the sensor, 39 and 28 pixels of 100 from its middle; at 10 m.
+        (sensor(roi=ROI), "/front/image_raw", (-3.9, -2.8)),
+        (sensor(roi=ROI), "/front/image_rect", (-1.95, -1.4)),
+        (sensor(roi=ROI, d=[0.1] * 5), "/front/image_rect_color/compressed", (-1.95, -1.4)),
+        # 2, 4 of the whole sensor.
+        (sensor(binning_x=2, binning_y=2), "/front/image_raw", (-7.8, -5.6)),
+        (sensor(), "/front/image_raw", (-7.8, -5.6)),
+    ],
+)
+def test_markers_are_where_the_calibration_says(bench, info, topic, corner):
+    arrays = bench.subscribe(MarkerArray, "markers")
+    bench.calibrate(info, topic)
+    bench.publisher.publish(outcome())
+    (outline,) = [m for m in bench.receive(arrays)[0].markers if m.type == Marker.LINE_STRIP and m.ns == "detections"]
+    assert (outline.points[0].x, outline.points[0].y, outline.points[0].z) == pytest.approx((*corner, 10.0))
+
+
+def test_distortion_is_undone_in_the_markers(bench):
+    arrays = bench.subscribe(MarkerArray, "markers")
+    distortion = [-0.2, 0.05, 0.0, 0.0, 0.0]
+    bench.calibrate(sensor(d=distortion))
+    bench.publisher.publish(outcome())
+    (outline,) = [m for m in bench.receive(arrays)[0].markers if m.type == Marker.LINE_STRIP and m.ns == "detections"]
+    corners = np.array([[[point.x, point.y, point.z]] for point in outline.points[:4]])
+    seen, _ = cv2.projectPoints(corners, np.zeros(3), np.zeros(3), np.array(K).reshape(3, 3), np.array(distortion))
+    expected = [[1, 2], [31, 2], [31, 42], [1, 42]]
+    assert (seen.reshape(4, 2) + 0.5) / 2 == pytest.approx(np.array(expected, float), abs=0.01)
+
+
+def test_a_calibration_that_contradicts_the_image_gives_no_markers_one_warning_and_a_reason(bench, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(type(bench.camera._node.get_logger()), "warning", lambda _, text, **__: said.append(text))
+    arrays = bench.subscribe(MarkerArray, "markers")
+    bench.calibrate(sensor(roi=RegionOfInterest(x_offset=100, width=80, height=60)))
+    for _ in range(3):
+        bench.publisher.publish(outcome())
+    assert [[m.action for m in array.markers] for array in bench.receive(arrays, 3)] == [[Marker.DELETEALL]] * 3
+    assert len(said) == 1 and said[0].startswith("front: no markers: camera_info: the region of interest")
+    assert bench.camera.calibration_error in said[0]
+    bench.calibrate(sensor())
+    bench.publisher.publish(outcome())
+    assert len(bench.receive(arrays, 4)[-1].markers) > 1
+    assert not bench.camera.calibration_error

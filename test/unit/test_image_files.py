@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import zlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from activeo3_ros.codecs.image_files import find_images, read_image, write_image
 from activeo3_ros.core import InvalidInput
@@ -60,8 +62,8 @@ def test_floating_point_values_are_refused(tmp_path):
         read_image(tmp_path / "f.tif")
 
 
-@settings(max_examples=40, deadline=None)
-@given(share=st.floats(0, 0.995), format=st.sampled_from(["JPEG", "PNG"]))
+@settings(max_examples=100, deadline=None)
+@given(share=st.floats(0, 0.995), format=st.sampled_from(["JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM", "GIF"]))
 def test_a_file_cut_anywhere_is_refused_and_never_half_a_picture(tmp_path_factory, photograph, share, format):
     path = tmp_path_factory.mktemp("cut") / "picture"
     Image.fromarray(photograph).save(path, format)
@@ -69,6 +71,50 @@ def test_a_file_cut_anywhere_is_refused_and_never_half_a_picture(tmp_path_factor
     path.write_bytes(data[: int(len(data) * share)])
     with pytest.raises(InvalidInput, match="picture"):
         read_image(path)
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+def test_a_jpeg_whose_scan_ends_early_before_an_end_marker_is_refused(tmp_path, photograph, progressive, share):
+    Image.fromarray(photograph).save(tmp_path / "p.jpg", progressive=progressive)
+    data = (tmp_path / "p.jpg").read_bytes()
+    (tmp_path / "p.jpg").write_bytes(data[: int(len(data) * share)] + b"\xff\xd9")
+    with pytest.raises(InvalidInput, match=r"p\.jpg: cannot be read as a picture: a JPEG .* is damaged"):
+        read_image(tmp_path / "p.jpg")
+
+
+def test_a_png_whose_data_end_early_is_refused_and_not_black_below(tmp_path, photograph):
+    Image.fromarray(photograph).save(tmp_path / "p.png")
+    data = (tmp_path / "p.png").read_bytes()
+    at = data.index(b"IDAT") - 4
+    length = int.from_bytes(data[at : at + 4], "big")
+    half = zlib.compress(zlib.decompress(data[at + 8 : at + 8 + length])[: 160 * 3 * 60])
+    piece = b"IDAT" + half
+    chunk = len(half).to_bytes(4, "big") + piece + zlib.crc32(piece).to_bytes(4, "big")
+    (tmp_path / "p.png").write_bytes(data[:at] + chunk + data[-12:])
+    with pytest.raises(InvalidInput, match=r"p\.png: cannot be read as a picture: a PNG .* is damaged"):
+        read_image(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_is_upright_in_every_orientation(tmp_path, photograph, format, orientation):
+    path = tmp_path / "picture"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(photograph).save(path, format, exif=exif)
+    with Image.open(path) as image:
+        expected = np.asarray(ImageOps.exif_transpose(image).convert("RGB"), int)[..., ::-1]
+    assert read_image(path).shape == expected.shape
+    assert np.abs(read_image(path) - expected).max() <= (3 if format == "JPEG" else 0)
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
+def test_a_jpeg_of_any_colour_space_has_its_colours(tmp_path, photograph, mode):
+    picture = Image.fromarray(photograph).convert(mode)
+    picture.save(tmp_path / "p.jpg", quality=95)
+    expected = np.asarray(picture.convert("RGB"), int)[..., ::-1]
+    assert np.abs(read_image(tmp_path / "p.jpg") - expected).mean() < 3
 
 
 def test_in_a_directory_only_pictures_count_and_only_its_own(tmp_path):

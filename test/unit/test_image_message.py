@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import types
 
 import cv2
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from image_fixtures import BGR, message, stored_as
+from PIL import Image
 
 from activeo3_ros.codecs.image_message import ENCODINGS, compressed_to_bgr, image_to_bgr
 from activeo3_ros.core import InvalidInput
@@ -128,6 +130,142 @@ def test_a_jpeg_gives_about_its_pixels():
 def test_a_jpeg_that_was_handed_to_its_encoder_as_rgb_is_turned_back():
     source = compressed(".png", np.ascontiguousarray(BGR[..., ::-1]), "rgb8; png compressed rgb8")
     assert np.array_equal(compressed_to_bgr(source, LIMIT), BGR)
+
+
+INSIDE = np.zeros(BGR.shape[:2], bool)
+"""Away from the edges between colours."""
+INSIDE[2:6, 2:10] = INSIDE[2:6, 14:22] = INSIDE[10:14, 2:10] = INSIDE[10:14, 14:22] = True
+GREY = np.repeat(BGR[..., 1:2], 3, axis=2)
+RGB = np.ascontiguousarray(BGR[..., ::-1])
+WIDE = BGR.astype(np.uint16) * 257
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("depth", [8, 16])
+@pytest.mark.parametrize(
+    ("extension", "words"),
+    [
+        (".png", "; png compressed "),
+        (".png", "; png compressed"),
+        (".png", ""),
+        (".png", ";png compressed bayer_{pattern}{depth}"),
+        (".jpg", "; jpeg compressed "),
+    ],
+)
+def test_a_mosaic_in_its_raw_encoding_becomes_colour(pattern, depth, extension, words):
+    encoding = f"bayer_{pattern}{depth}"
+    mosaic = stored_as(f"bayer_{pattern}{depth if extension == '.png' else 8}")
+    source = types.SimpleNamespace(
+        format=encoding + words.format(pattern=pattern, depth=depth),
+        data=cv2.imencode(extension, mosaic, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes(),
+    )
+    got = compressed_to_bgr(source, LIMIT).astype(int)
+    assert np.abs(got - BGR)[INSIDE].max() <= (0 if extension == ".png" else 12)
+
+
+@pytest.mark.parametrize(
+    ("format", "pixels", "expected"),
+    [
+        ("png", BGR, BGR),
+        ("PNG", BGR, BGR),
+        ("", BGR, BGR),
+        ("nonsense", BGR, BGR),
+        ("image/png", BGR, BGR),
+        ("rgb8", BGR, BGR),
+        ("bgr8", BGR, BGR),
+        ("bgr8; png compressed bgr8", BGR, BGR),
+        ("rgb8; png compressed bgr8", BGR, BGR),
+        ("rgb8; png compressed rgb8", RGB, BGR),
+        ("bgr8; png compressed rgb8", RGB, BGR),
+        ("rgb8; png compressed ", RGB, BGR),
+        ("bgr8; png compressed ", BGR, BGR),
+        ("bgra8; png compressed bgr8", BGR, BGR),
+        ("bayer_rggb8; png compressed bgr8", BGR, BGR),
+        ("bayer_rggb8; png compressed ", BGR, BGR),
+        ("yuv422; png compressed bgr8", BGR, BGR),
+        ("yuv422_yuy2; png compressed bgr8", BGR, BGR),
+        ("nv12; png compressed bgr8", BGR, BGR),
+        ("8UC3; png compressed ", BGR, BGR),
+        ("rgb16; png compressed bgr16", WIDE, BGR),
+        ("png", WIDE, BGR),
+        ("mono8; png compressed ", BGR[..., 1], GREY),
+        ("8UC1; png compressed ", BGR[..., 1], GREY),
+        ("png", BGR[..., 1], GREY),
+        ("bayer_rggb8; png compressed mono8", BGR[..., 1], GREY),
+        ("mono16; png compressed ", WIDE[..., 1], GREY),
+        ("mono16; png compressed mono16", WIDE[..., 1], GREY),
+        ("mono8; png compressed bgr8", BGR, BGR),
+    ],
+)
+def test_the_words_of_format_say_what_is_stored(format, pixels, expected):
+    assert np.array_equal(compressed_to_bgr(compressed(".png", pixels, format), LIMIT), expected)
+
+
+@pytest.mark.parametrize(
+    "format", ["jpeg", "jpg", "JPEG", "bayer_rggb8; jpeg compressed bgr8", "rgb8; jpeg compressed bgr8"]
+)
+def test_a_jpeg_of_colours_keeps_them(format):
+    source = compressed(".jpg", BGR, format)
+    assert np.array_equal(
+        compressed_to_bgr(source, LIMIT), cv2.imdecode(np.frombuffer(source.data, np.uint8), cv2.IMREAD_COLOR)
+    )
+
+
+@pytest.mark.parametrize(
+    ("format", "pixels", "says"),
+    [
+        ("16UC1; png compressed ", WIDE[..., 1], "type 16UC1, depth for instance"),
+        ("16UC1", WIDE[..., 1], "type 16UC1"),
+        ("16uc1; png compressed", WIDE[..., 1], "type 16uc1"),
+        ("32FC1; png compressed ", BGR, "type 32FC1"),
+        ("16SC1; png compressed ", BGR[..., 1], "type 16SC1"),
+        ("16UC1; jpeg compressed ", BGR[..., 1], "type 16UC1"),
+        ("16UC1; compressedDepth", WIDE[..., 1], "holds depth"),
+        ("16UC1; compressedDepth png", WIDE[..., 1], "holds depth"),
+        ("32FC1; compressedDepth rvl", WIDE[..., 1], "holds depth"),
+        ("png", WIDE[..., 1], "may be depth"),
+        ("mono8; png compressed ", WIDE[..., 1], "may be depth"),
+        ("bayer_rggb8; png compressed bgr8", BGR[..., 1], "speaks of colours"),
+        ("yuv422; png compressed ", BGR[..., 1], "speaks of colours"),
+        ("bayer_rggb8; png compressed ", BGR[:2, :2, 1], "at least 3 x 3 pixels, got 2 x 2"),
+    ],
+)
+def test_depth_and_contradictions_are_refused(format, pixels, says):
+    with pytest.raises(InvalidInput, match=says):
+        compressed_to_bgr(compressed(".png", pixels, format), LIMIT)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA"])
+def test_a_png_of_any_kind_has_its_colours_and_no_alpha(mode):
+    picture = Image.fromarray(RGB)
+    picture.putalpha(100)
+    stored = picture.convert(mode, dither=Image.Dither.NONE)
+    file = io.BytesIO()
+    stored.save(file, "PNG")
+    expected = np.asarray(stored.convert("RGBA"))[..., 2::-1]
+    assert np.array_equal(compressed_to_bgr(types.SimpleNamespace(format="png", data=file.getvalue()), LIMIT), expected)
+
+
+def test_an_orientation_tag_is_not_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    file = io.BytesIO()
+    Image.fromarray(RGB).save(file, "JPEG", exif=exif)
+    assert compressed_to_bgr(types.SimpleNamespace(format="jpeg", data=file.getvalue()), LIMIT).shape == BGR.shape
+
+
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_bytes_behind_the_end_do_not_matter(extension):
+    source = compressed(extension)
+    padded = types.SimpleNamespace(format=source.format, data=source.data + b"\r\n" + bytes(300))
+    assert np.array_equal(compressed_to_bgr(padded, LIMIT), compressed_to_bgr(source, LIMIT))
+
+
+def test_a_jpeg_whose_scan_ends_early_before_an_end_marker_is_refused():
+    source = compressed(".jpg", np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
+    cut = types.SimpleNamespace(format="jpeg", data=source.data[: len(source.data) * 2 // 3] + b"\xff\xd9")
+    with pytest.raises(InvalidInput, match="damaged"):
+        compressed_to_bgr(cut, LIMIT)
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png"])

@@ -163,6 +163,8 @@ def test_a_mask_is_linked_to_its_detection_also_where_others_have_none():
     result = perception.perceive(FRAME, Query(masks=True))
     assert [mask.detection for mask in result.masks] == [1]
     assert result.detections[1].box == result.masks[0].box
+    assert result.notes == ("1 of 2 objects have no mask: no whole outline was found",)
+    assert result.status == Status.COMPLETE
 
 
 def test_a_segmenter_that_links_to_an_object_that_is_not_there_fails():

@@ -1,0 +1,160 @@
+"""The bound for a policy with a given task model: the windows in which that model really finds the most true objects.
+
+It is expensive, for it examines a whole pyramid of windows of every frame, and what it sees is kept on disk. An oracle
+that knows the boxes alone (`oracle.Oracle`) is no bound: it trusts that whatever is large enough is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..core.budget import Budget
+from ..core.frame import GLOBAL_VIEW, Frame, View, fit_within
+from ..core.geometry import Box, as_array, iou
+from ..core.interfaces import TaskModel
+from ..core.query import Query
+from ..core.results import Proposal, Region
+
+SHARES = (1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 8)
+"""Widths of the windows, as shares of the frame's longer side; neighbours overlap by half."""
+MATCH_IOU = 0.5
+
+
+@dataclass(frozen=True)
+class TrueObject:
+    """An object of the ground truth: its category, and its box in source pixels."""
+
+    category: int
+    box: Box
+
+
+class DetectorOracle:
+    """Takes windows greedily, each the one in which the task model finds the most true objects not yet found.
+
+    Set `frame` and `objects` before each call of `propose`.
+    """
+
+    def __init__(
+        self, task: TaskModel, category_of: Callable[[str], int | None], facts: str = "", cache: Path | None = None
+    ) -> None:
+        """Choose the model.
+
+        Args:
+            task: The task model whose findings count.
+            category_of: The category of a detection's label, None for a label that is not judged.
+            facts: All that the findings depend on besides frame, query and budget, for the cache.
+            cache: Directory for what was found in each window; None keeps it for the last frame alone.
+        """
+        self.frame = Frame(np.zeros((1, 1, 3), np.uint8))
+        self.objects: Sequence[TrueObject] = ()
+        self._task = task
+        self._category_of = category_of
+        self._facts = facts
+        self._cache = cache
+        self._last: tuple[str, list[list[int]]] = ("", [])
+
+    def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
+        return fit_within(width, height, max_pixels)
+
+    def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        if not self.objects or not budget.max_regions:
+            return Proposal(used_view=False)
+        windows = [self.frame.window, *window_pyramid(self.frame.width, self.frame.height)]
+        hits = [set(indices) for indices in self._hits(windows, query, budget)]
+        found = hits[0]
+        regions: list[Region] = []
+        while len(regions) < budget.max_regions:
+            gains = [len(hit - found) for hit in hits]
+            best = max(range(len(windows)), key=gains.__getitem__)
+            if not gains[best]:
+                break
+            box = view.from_source([windows[best].as_tuple()])[0]
+            regions.append(Region(Box(*box.tolist()), "true objects", float(gains[best])))
+            found = found | hits[best]
+        return Proposal(tuple(regions), used_view=False)
+
+    def _hits(self, windows: Sequence[Box], query: Query, budget: Budget) -> list[list[int]]:
+        """The indices of the true objects that are found in each window; the first window is the whole frame."""
+        key = self._key(query, budget)
+        if self._last[0] == key:
+            return self._last[1]
+        path = self._cache / f"{key}.json" if self._cache is not None else None
+        if path is not None and path.is_file():
+            hits: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))
+        else:
+            hits = [self._found_in(window, index == 0, query, budget) for index, window in enumerate(windows)]
+            if path is not None:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                unfinished = path.with_suffix(f".{os.getpid()}")
+                unfinished.write_text(json.dumps(hits), encoding="utf-8")
+                unfinished.replace(path)
+        self._last = (key, hits)
+        return hits
+
+    def _found_in(self, window: Box, is_whole: bool, query: Query, budget: Budget) -> list[int]:
+        window = window.snapped(self.frame.width, self.frame.height)
+        pixels = budget.view_pixels if is_whole else budget.crop_pixels
+        size = self._task.view_size(window.width, window.height, pixels)
+        view = self.frame.view(window, size, GLOBAL_VIEW if is_whole else 0)
+        [findings] = self._task.examine([view], query, budget)
+        seen = [
+            (finding.score if math.isfinite(finding.score) else 0.0, category, view.box_to_source(finding.box))
+            for finding in findings.objects
+            if (category := self._category_of(finding.label)) is not None
+        ]
+        return matched(self.objects, seen)
+
+    def _key(self, query: Query, budget: Budget) -> str:
+        digest = hashlib.sha256(self.frame.image.tobytes())
+        facts = [self._facts, query.text, query.classes, budget.view_pixels, budget.crop_pixels, SHARES, MATCH_IOU]
+        boxes = [(known.category, known.box.as_tuple()) for known in self.objects]
+        digest.update(json.dumps([self.frame.image.shape, facts, boxes]).encode())
+        return digest.hexdigest()[:32]
+
+
+def matched(objects: Sequence[TrueObject], found: Sequence[tuple[float, int, Box]]) -> list[int]:
+    """Match findings to true objects, the best score first, each with the free object that it overlaps most.
+
+    Args:
+        objects: The ground truth.
+        found: Score, category and box in source pixels of each finding.
+
+    Returns:
+        The indices of the objects that a finding of their category overlaps with an IoU of at least `MATCH_IOU`,
+        ascending.
+    """
+    if not objects or not found:
+        return []
+    overlaps = iou(as_array(box for _, _, box in found), as_array(known.box for known in objects))
+    same = np.array([[category == known.category for known in objects] for _, category, _ in found])
+    overlaps = np.where(same, overlaps, 0.0)
+    hit: set[int] = set()
+    for row in sorted(range(len(found)), key=lambda index: -found[index][0]):
+        free = [index for index in np.flatnonzero(overlaps[row] >= MATCH_IOU).tolist() if index not in hit]
+        if free:
+            hit.add(max(free, key=overlaps[row].__getitem__))
+    return sorted(hit)
+
+
+def window_pyramid(width: int, height: int) -> list[Box]:
+    """Square windows of several scales that cover a frame, neighbours overlapping by half, in source pixels."""
+    windows = []
+    for share in SHARES:
+        side = share * max(width, height)
+        wide, high = min(side, width), min(side, height)
+        columns = math.ceil((width - wide) / (side / 2)) + 1
+        rows = math.ceil((height - high) / (side / 2)) + 1
+        windows += [
+            Box(x, y, wide, high)
+            for y in np.linspace(0, height - high, rows).tolist()
+            for x in np.linspace(0, width - wide, columns).tolist()
+        ]
+    return windows
