@@ -65,8 +65,9 @@ class McapFile:
     def index(self, topics: Collection[str]) -> FileIndex:
         """Where the messages of some topics lie: by the index of the file, or salvaged where that does not hold."""
         index = None
-        if self._summary is not None and self._summary.statistics is not None:
-            index = self._indexed(self._summary, self._summary.statistics.channel_message_counts, topics)
+        counts = self._salvage.counts()
+        if self._summary is not None and counts is not None:
+            index = self._indexed(self._summary, counts, topics)
         return self._salvage.index(topics) if index is None else index
 
     def read(self, place: tuple[int, ...]) -> bytes:

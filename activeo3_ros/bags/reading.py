@@ -200,6 +200,12 @@ class Bag:
         lying = sorted((f for f in self.path.iterdir() if _storage_suffix(f) in STORAGES and f.is_file()), key=_natural)
         lying = [f for f in lying if not (_is_compressed(f) and f.with_suffix("") in lying)]  # unpacked beside it
         files = [file for file in named if file.is_file()] or lying
+        known = {_unpacked_name(file) for file in files}
+        self._notes += [
+            f"{file.name} is left out, metadata.yaml does not name it"
+            for file in lying
+            if _unpacked_name(file) not in known
+        ]
         if not files:
             raise InvalidInput(
                 f"{self.path}: no bag in this directory (looked for {' '.join('*' + s for s in STORAGES)})"
@@ -279,10 +285,14 @@ def _is_compressed(path: Path) -> bool:
     return path.suffix == COMPRESSED_SUFFIX and Path(path.stem).suffix in STORAGES
 
 
+def _unpacked_name(path: Path) -> str:
+    return path.stem if _is_compressed(path) else path.name
+
+
 def _storage_suffix(path: Path) -> str:
     return Path(path.stem).suffix if _is_compressed(path) else path.suffix
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Sorts `bag_2` before `bag_10`, as ROS 2 numbers the files of a split bag."""
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", path.name)]
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", path.name)]
