@@ -1,8 +1,8 @@
 """The records of an MCAP file by their places, read through the library `mcap`.
 
 The library parses records, and decompresses and verifies chunks. Our own code adds the checksum of the summary, chunks
-of several compressed frames, chunks that the end of the file cuts, and a limit to the memory that a damaged size can ask
-for.
+of several compressed frames, chunks that the end of the file cuts, and a limit to the memory that a damaged size can
+ask for.
 """
 
 from __future__ import annotations

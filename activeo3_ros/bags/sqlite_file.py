@@ -3,9 +3,9 @@
 The reader of rosbags is not used: it fetches every picture in order to list the messages, has no access to a single
 one, and ends at the first damaged page. Ours is the salvage around damaged pages, row after row.
 
-A recording that was killed leaves its last messages in a log beside the file (`-wal`), or a journal of a change that was
-not finished (`-journal`). SQLite merges either into the file: so it does that in a copy, and the user's files stay as
-they are. A file without them is read where it lies.
+A recording that was killed leaves its last messages in a log beside the file (`-wal`), or a journal of a change that
+was not finished (`-journal`). SQLite merges either into the file: so it does that in a copy, and the user's files stay
+as they are. A file without them is read where it lies.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,31 @@ def compressed_message(image: np.ndarray, stamp_ns: int, suffix: str = ".jpg") -
     data = np.frombuffer(cv2.imencode(suffix, image)[1].tobytes(), np.uint8)
     message = store.types[COMPRESSED_TYPE](header=header, format=suffix[1:], data=data)
     return bytes(store.serialize_cdr(message, COMPRESSED_TYPE))
+
+
+def raw_cdr(frame_id: bytes, encoding: bytes = b"bgr8\0", order: str = "<") -> bytes:
+    """An Image of 1 x 1 pixel, written field by field."""
+    body = b""
+
+    def add(code: str, value: int) -> None:
+        nonlocal body
+        body += b"\0" * (-len(body) % struct.calcsize(code)) + struct.pack(order + code, value)
+
+    def add_bytes(value: bytes) -> None:
+        nonlocal body
+        add("I", len(value))
+        body += value
+
+    add("i", 5)
+    add("I", 6)
+    add_bytes(frame_id)
+    add("I", 1)
+    add("I", 1)
+    add_bytes(encoding)
+    add("B", 0)
+    add("I", 3)
+    add_bytes(b"\1\2\3")
+    return (b"\0\1\0\0" if order == "<" else b"\0\0\0\0") + body
 
 
 def write_mcap(
