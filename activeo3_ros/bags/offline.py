@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Status
 from .mcap_file import McapFile
 from .messages import IMAGE_TYPES, camera_of, frame_from_message, image_message, stamp_ns
 from .reading import Bag, DamagedMessage, Entry, topic_type
+from .storage import CDR, Topic
 from .writing import BagWriter
 
 SETTINGS = "activeo3_replay"
@@ -74,7 +75,20 @@ class ReplayOutcome:
 
 def image_topics(bag: Bag) -> list[str]:
     """The image topics of a bag."""
-    return [topic.name for topic in bag.topics.values() if topic.type in IMAGE_TYPES]
+    return [topic.name for topic in bag.topics.values() if _has_images(topic)]
+
+
+def _has_images(topic: Topic) -> bool:
+    return topic.type in IMAGE_TYPES and topic.encoding == CDR
+
+
+def _describe(topics: Iterable[Topic]) -> str:
+    """Topics with their types, and a hint where they are of another system than ROS 2."""
+    topics = list(topics)
+    described = ", ".join(f"{topic.name} ({topic.describe_type()})" for topic in topics)
+    foreign = sorted({topic.encoding for topic in topics} - {CDR})
+    hint = f"; only {' and '.join(IMAGE_TYPES)} in {CDR} are read: convert the bag to ROS 2 first" if foreign else ""
+    return described + hint
 
 
 def choose_topics(bag: Bag, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -85,18 +99,18 @@ def choose_topics(bag: Bag, wanted: Sequence[str]) -> tuple[str, ...]:
     """
     available = image_topics(bag)
     for topic in wanted:
-        kind = topic_type(bag, topic)
-        if kind not in IMAGE_TYPES:
+        topic_type(bag, topic)
+        if topic not in available:
             raise InvalidInput(
-                f"{bag.path}: {topic} holds {kind or 'an unknown type'}, not pictures; topics with pictures: "
-                f"{', '.join(available) or 'none'}"
+                f"{bag.path}: holds no pictures of ROS 2 in {_describe([bag.topics[topic]])}; "
+                f"topics with pictures: {', '.join(available) or 'none'}"
             )
     if wanted:
         return tuple(dict.fromkeys(wanted))
     if not bag.topics:
         raise InvalidInput(f"{bag.path}: cannot be read as a bag: it is none, or nothing of its topics is left")
     if not available:
-        raise InvalidInput(f"{bag.path}: has no topic with pictures; it has {', '.join(bag.topics)}")
+        raise InvalidInput(f"{bag.path}: has no topic with pictures; it has {_describe(bag.topics.values())}")
     if len(available) > 1:
         raise InvalidInput(f"{bag.path}: has several topics with pictures; choose with --topic: {', '.join(available)}")
     return tuple(available)

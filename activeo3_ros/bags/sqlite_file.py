@@ -17,11 +17,12 @@ import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ..core import InvalidInput
 from .compression import FIRST_BLOCK_BYTES, head_of
 from .compression import MAGIC as COMPRESSED
-from .storage import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Found, Topic
+from .storage import CDR, CDR_HEAD_BYTES, DEFINITION_LANGUAGE, DamagedMessage, FileIndex, Found, Topic
 
 MAX_LISTED_IDS = 10_000_000
 """A damaged file can claim any largest id; beyond this it is not believed."""
@@ -71,7 +72,16 @@ class SqliteFile:
 
     def topics(self) -> list[Topic]:
         """The topics that the file names."""
-        return [Topic(name, kind) for _, name, kind in self._topics()]
+        encodings = dict(self._query("SELECT name, serialization_format FROM topics"))
+        definitions = dict(  # since Iron
+            self._query(
+                "SELECT topic_type, encoded_message_definition FROM message_definitions "
+                f"WHERE encoding = '{DEFINITION_LANGUAGE}'"
+            )
+        )
+        return [
+            Topic(name, kind, encodings.get(name) or CDR, definitions.get(kind, "")) for _, name, kind in self._topics()
+        ]
 
     def index(self, topics: Collection[str]) -> FileIndex:
         """Where the messages of some topics lie."""
@@ -109,11 +119,15 @@ class SqliteFile:
             self._copy.cleanup()
 
     def _topics(self) -> list[tuple[int, str, str]]:
+        rows = self._query("SELECT id, name, type FROM topics")
+        return [row for row in rows if isinstance(row[1], str) and isinstance(row[2], str)]
+
+    def _query(self, query: str) -> list[tuple[Any, ...]]:
+        """The rows of a query; none where they cannot be read, or the file is older than the table."""
         try:
-            rows = self._connection.execute("SELECT id, name, type FROM topics").fetchall()
+            return self._connection.execute(query).fetchall()
         except UNREADABLE:
             return []
-        return [row for row in rows if isinstance(row[1], str) and isinstance(row[2], str)]
 
     def _rows(self, reasons: list[str]) -> Iterator[tuple[object, ...]]:
         """Id, topic, time and first bytes of each message; where a page is damaged, row after row around it."""

@@ -6,6 +6,7 @@ import sqlite3
 import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -75,7 +76,9 @@ def write_mcap(
     chunk_bytes: int = 30_000,
     topic: str = TOPIC,
     kind: str = IMAGE_TYPE,
-    **options: bool,
+    encoding: str = "cdr",
+    definition: str | None = None,
+    **options: Any,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -83,9 +86,11 @@ def write_mcap(
         writer.start(profile="ros2", library="test")
         schema = 0  # means none
         if kind:
-            definition, _ = typestore().generate_msgdef(kind, ros_version=2)
-            schema = writer.register_schema(kind, "ros2msg", definition.encode())
-        channel = writer.register_channel(topic, "cdr", schema)
+            if definition is None and kind in typestore().types:
+                definition, _ = typestore().generate_msgdef(kind, ros_version=2)
+            language = "ros2msg" if encoding == "cdr" else encoding
+            schema = writer.register_schema(kind, language, (definition or "").encode())
+        channel = writer.register_channel(topic, encoding, schema)
         for time_ns, cdr in messages:
             writer.add_message(channel, time_ns, cdr, time_ns)
         writer.finish()
