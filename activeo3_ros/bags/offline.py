@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rosbags.serde import SerdeError
+
 from ..codecs.result_cdr import RESULT_TYPE, canonical_cdr, from_cdr, result_message, to_cdr
 from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Status
 from .mcap_file import McapFile
@@ -298,6 +300,7 @@ def _readable(bag: Bag, entries: Sequence[Entry]) -> Iterator[RecordedResult]:
     for entry in entries:
         try:
             cdr = bag.read(entry)
-        except DamagedMessage:
+            message = from_cdr(cdr)
+        except (DamagedMessage, SerdeError):
             continue
-        yield RecordedResult(entry.log_time_ns, cdr, from_cdr(cdr))
+        yield RecordedResult(entry.log_time_ns, cdr, message)

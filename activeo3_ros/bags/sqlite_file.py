@@ -55,10 +55,11 @@ class SqliteFile:
             OSError: It cannot be opened. Damage is no error.
             InvalidInput: It has a log beside it, and there is no room for a copy of both.
         """
+        path = path.resolve()  # the log lies beside the file, not beside a link to it
         self._notes = ["another process is writing it: what is not written yet is missing"] if _is_locked(path) else []
         self._copy = TemporaryDirectory(prefix="activeo3-") if _logs(path) else None
         # Immutable: a bag on a read-only disk can be read, and no journal is left beside it.
-        uri = f"{path.absolute().as_uri()}?mode=ro&immutable=1"
+        uri = f"{path.as_uri()}?mode=ro&immutable=1"
         try:
             if self._copy is not None:
                 uri, is_whole = _copy_with_logs(path, Path(self._copy.name))

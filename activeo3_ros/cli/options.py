@@ -55,7 +55,7 @@ def check_not_overwritten(files: Iterable[Path], force: bool, otherwise: str = "
     """
     there = () if force else [file for file in files if file.exists()]
     if there:
-        more = f" and {len(there) - 1} more files" if there[1:] else ""
+        more = f" and {len(there) - 1} more" if there[1:] else ""
         raise InvalidInput(
             f"{there[0]}{more} would be overwritten: {otherwise}give another --out, or overwrite with --force"
         )

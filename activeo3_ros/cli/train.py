@@ -56,7 +56,7 @@ def _grpo(args: argparse.Namespace) -> int:
 
 
 def _data(args: argparse.Namespace) -> int:
-    check_not_overwritten([args.out / "rows.jsonl"], args.force)
+    check_not_overwritten([args.out / name for name in ("rows.jsonl", "provenance.json")], args.force)
     choice = (args.out, args.seed, args.rows, args.per_class)
     if args.kind == BAG:
         from ..training.bag_rows import build_from_bag

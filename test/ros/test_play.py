@@ -199,3 +199,12 @@ def test_a_bag_of_which_nothing_can_be_published_is_one_line(play, tmp_path: Pat
     assert player.process.wait(30) == 2
     (line,) = player.log.read_text().splitlines()
     assert "none of its topics can be published: /camera/image_raw: the bag does not say its type" in line
+
+
+def test_the_recorder_overwrites_nothing(tmp_path: Path):
+    (tmp_path / "a.mcap").write_bytes(b"earlier")
+    command = [sys.executable, "-m", "activeo3_ros.node.recorder", "/words=std_msgs/msg/String", "--out"]
+    finished = subprocess.run([*command, str(tmp_path / "a.mcap")], capture_output=True, text=True)
+    assert finished.returncode == 2
+    assert "a.mcap is there already; give another --out" in finished.stderr
+    assert (tmp_path / "a.mcap").read_bytes() == b"earlier"

@@ -54,7 +54,8 @@ def test_the_log_is_read_and_no_file_changes(tmp_path: Path, log: str, expected:
     before = contents(path.parent)
     path.parent.chmod(0o555 if is_read_only else 0o755)
     try:
-        for bag in (path, path.parent):
+        (tmp_path / "link.db3").symlink_to(path)
+        for bag in (path, path.parent, tmp_path / "link.db3"):
             with Bag(bag) as opened:
                 entries, damage = opened.index([TOPIC])
                 assert [opened.read(entry) for entry in entries] == [cdr for _, cdr in raw_messages(expected)]

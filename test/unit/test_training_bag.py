@@ -106,5 +106,5 @@ def test_rows_of_an_earlier_run_are_not_overwritten_without_force(tmp_path: Path
     command = ["train", "data", "bag", "--bag", str(bag), "--annotations", str(truth), "--out", str(out)]
     assert cli.main(command) == 0
     assert cli.main(command) == 2
-    assert "rows.jsonl would be overwritten: give another --out, or overwrite with --force" in capsys.readouterr().err
+    assert "rows.jsonl and 1 more would be overwritten: give another --out, or" in capsys.readouterr().err
     assert cli.main([*command, "--force"]) == 0
