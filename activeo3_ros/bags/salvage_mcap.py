@@ -35,6 +35,8 @@ from .storage import DamagedMessage, FileIndex, Found
 CHUNK_PATTERN = re.compile(rb"\x06.{5}\x00{3}", re.DOTALL)
 """How the record of a chunk begins: its opcode, and a length whose highest bytes are zero."""
 SCAN_BYTES = 16 << 20
+TOLD_BY = (Opcode.SCHEMA, Opcode.CHANNEL)
+"""The records that say which topics there are."""
 NO_SCHEMA = 0
 """The schema of a channel that has none."""
 NO_CHUNK = (-1, -1)
@@ -54,7 +56,8 @@ class McapSalvage:
         self._records = records
         self._summary = summary or Summary()
         self._has_summary = summary is not None
-        self._chunks = sorted(map(place_of, self._summary.chunk_indexes))
+        places = map(place_of, self._summary.chunk_indexes)
+        self._chunks = sorted(place for place in places if place[1] - place[0] > RECORD_HEAD.size)
         self.channels, self.schemas = self._summary.channels, self._summary.schemas
         self.names = {number: channel.topic for number, channel in self.channels.items()}
         self._is_learning = not self._tells_all_channels()
@@ -115,15 +118,18 @@ class McapSalvage:
                 return is_complete
             if opcode == Opcode.CHUNK or at in known_ends:
                 end = known_ends.get(at, end)
-                entered[at] = end
                 is_known = self._enter_chunk(at, end, topics, index)
                 is_complete = is_complete and is_known
-                trusted = end if is_known or at in known_ends else at + 1
-                end = trusted if trusted == end else self._find_chunk(trusted)
+                if is_known or at in known_ends:
+                    trusted = entered[at] = end
+                else:
+                    trusted = at + 1
+                    end = self._find_chunk(trusted)
             elif opcode == Opcode.MESSAGE and start + MESSAGE_HEAD.size <= end <= records.size:
                 self._enter_message(start, end, topics, index)
             elif 0 < opcode < 0x80 and opcode != Opcode.MESSAGE and end <= records.size:
-                self._learn(opcode, records.bytes_at(start, min(end - start, SCAN_BYTES)))
+                if opcode in TOLD_BY:
+                    self._learn(opcode, records.bytes_at(start, min(end - start, SCAN_BYTES)))
             else:
                 index.reasons.append(f"damaged at byte {at}")
                 is_complete = False
@@ -187,7 +193,7 @@ class McapSalvage:
 
     def _learn(self, opcode: int, data: bytes) -> None:
         """Remember a schema or channel, unless a whole summary has told all of them."""
-        if not self._is_learning or opcode not in (Opcode.SCHEMA, Opcode.CHANNEL):
+        if not self._is_learning or opcode not in TOLD_BY:
             return
         stream = ReadDataStream(BytesIO(data))
         try:

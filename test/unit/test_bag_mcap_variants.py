@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ SUMMARIES: dict[str, dict[str, Any]] = {
 def write_mixed(path: Path, written: list[tuple[int, bytes]], loose: set[int], **options: Any) -> Path:
     """A chunked file of which some messages lie outside of any chunk. loose: their numbers."""
     with path.open("wb") as file:
-        writer = Writer(file, chunk_size=20_000, **options)
+        writer = Writer(file, **{"chunk_size": 20_000, **options})
         writer.start(profile="ros2", library="test")
         definition, _ = typestore().generate_msgdef(IMAGE_TYPE, ros_version=2)
         channel = writer.register_channel(
@@ -107,6 +108,26 @@ def test_a_damaged_chunk_costs_no_message_outside_of_it(tmp_path: Path):
         entries, damage = bag.index([TOPIC])
         assert {written[0][1], written[11][1]} <= {bag.read(entry) for entry in entries}
     assert len(entries) + damage.count == COUNT
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("has_checksums", [True, False])
+def test_random_damage_never_raises_hangs_or_doubles_a_message(tmp_path: Path, has_checksums: bool):
+    """Without checksums a damaged index is believed as far as it can be read."""
+    written = raw_messages(COUNT, width=16, height=12)
+    path = write_mixed(tmp_path / "a.mcap", written, {0, 3, 11}, chunk_size=1500, enable_crcs=has_checksums)
+    whole = path.read_bytes()
+    generator = random.Random(8)
+    for attempt in range(600):
+        damaged = bytearray(whole)
+        for _ in range(generator.randint(1, 4)):
+            start = len(damaged) * 2 // 3 if attempt % 2 else 0  # the summary is in the last third
+            damaged[generator.randrange(start, len(damaged))] ^= 1 << generator.randrange(8)
+        path.write_bytes(damaged)
+        with Bag(path) as bag:
+            if TOPIC in bag.topics:
+                entries, _ = bag.index([TOPIC])
+                assert len({entry.place for entry in entries}) == len(entries) <= COUNT
 
 
 def test_statistics_that_do_not_count_the_channels_are_not_believed(tmp_path: Path, monkeypatch):
