@@ -282,10 +282,14 @@ def _read(path: Path, topic: str) -> Iterator[tuple[int, Topic, bytes]]:
 @lru_cache(maxsize=16)
 def _store_of(message_type: str, definition: str) -> Typestore:
     """The type as it was when the bag was written: fields may have come or gone since."""
-    if not definition:
+    if not definition.strip():
         return typestore()
     store = get_typestore(Stores.EMPTY)
-    store.register(get_types_from_msg(definition, message_type))
+    try:
+        store.register(get_types_from_msg(definition, message_type))
+        store.get_msgdef(message_type)
+    except Exception:  # one without the types in it: the library raises whatever comes up
+        return typestore()
     return store
 
 

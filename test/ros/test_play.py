@@ -194,11 +194,18 @@ def test_topics_that_ros_2_cannot_carry_are_left_out_by_name(play, tmp_path: Pat
     assert "Traceback" not in log
 
 
-def test_a_bag_of_which_nothing_can_be_published_is_one_line(play, tmp_path: Path):
-    player = play(bag=write_mcap(tmp_path / "a.mcap", raw_messages(1), kind=""))
+@pytest.mark.parametrize(
+    ("topic", "kind", "says"),
+    [
+        ("/camera/image_raw", "", "/camera/image_raw: the bag does not say its type"),
+        ("/clock", "rosgraph_msgs/msg/Clock", "/clock: --clock publishes it"),  # two clocks would contradict each other
+    ],
+)
+def test_a_bag_of_which_nothing_can_be_published_is_one_line(play, tmp_path: Path, topic: str, kind: str, says: str):
+    player = play("--clock", bag=write_mcap(tmp_path / "a.mcap", raw_messages(1), topic=topic, kind=kind))
     assert player.process.wait(30) == 2
     (line,) = player.log.read_text().splitlines()
-    assert "none of its topics can be published: /camera/image_raw: the bag does not say its type" in line
+    assert f"none of its topics can be published: {says}" in line
 
 
 def test_the_recorder_overwrites_nothing(tmp_path: Path):

@@ -10,13 +10,14 @@ import pytest
 from bag_fixtures import write_mcap
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
+from rosbags.rosbag2 import Writer
 
 import activeo3_ros.bags
 from activeo3_ros.bags.messages import IMAGE_TYPE, serialize_image
 from activeo3_ros.bags.offline import choose_topics
 from activeo3_ros.bags.reading import Bag, read_frames, read_messages, read_serialized
 from activeo3_ros.bags.writing import BagWriter
-from activeo3_ros.codecs.result_cdr import FIELDS_SINCE_0_1, RESULT_TYPE, _typestore, result_message, typestore
+from activeo3_ros.codecs.result_cdr import FIELDS_SINCE_0_1, RESULT_TYPE, _typestore, result_message, to_cdr, typestore
 from activeo3_ros.codecs.result_message import from_message
 from activeo3_ros.core import Box, Detection, InvalidInput, Query, Result
 from activeo3_ros.core.optional import MissingPackageError
@@ -112,15 +113,19 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, p
         importlib.reload(activeo3_ros.bags)
 
 
-@pytest.fixture
-def of_0_1(tmp_path):
+@pytest.fixture(params=["mcap", "db3"])
+def of_0_1(tmp_path, request):
     """A result as version 0.1 recorded it: the fields since then are missing, in the message and in its definition."""
     store = _typestore(FIELDS_SINCE_0_1)
     result = Result(64, 48, Query(classes=("car",)), detections=(Detection("car", 0.5, Box(1, 2, 3, 4)),))
     message = result_message(result, "camera", 5, "optical")
     definition, _ = store.generate_msgdef(RESULT_TYPE, ros_version=2)
     cdr = bytes(store.serialize_cdr(message, RESULT_TYPE))
-    return write_mcap(tmp_path / "old.mcap", [(5, cdr)], topic="/result", kind=RESULT_TYPE, definition=definition)
+    if request.param == "mcap":
+        return write_mcap(tmp_path / "old.mcap", [(5, cdr)], topic="/result", kind=RESULT_TYPE, definition=definition)
+    with Writer(tmp_path / "old", version=8) as writer:  # as rosbag2 does since Iron
+        writer.write(writer.add_connection("/result", RESULT_TYPE, typestore=store), 5, cdr)
+    return tmp_path / "old"
 
 
 def test_results_of_version_0_1_are_read_by_the_definition_in_the_bag(of_0_1):
@@ -128,6 +133,14 @@ def test_results_of_version_0_1_are_read_by_the_definition_in_the_bag(of_0_1):
     assert not hasattr(message.detections[0], "existence")
     result = from_message(message)
     assert [(each.label, each.score, each.box.as_tuple()) for each in result.detections] == [("car", 0.5, (1, 2, 3, 4))]
+
+
+@pytest.mark.parametrize("definition", ["", "std_msgs/Header header\n", "not a definition $"])
+def test_without_a_whole_definition_ours_is_taken(tmp_path, definition: str):
+    message = result_message(Result(64, 48, Query(classes=("car",))), "camera", 5, "optical")
+    path = write_mcap(tmp_path / "a.mcap", [(5, to_cdr(message))], topic="/r", kind=RESULT_TYPE, definition=definition)
+    ((_, read),) = read_messages(path, "/r")
+    assert (read.camera, read.image_width) == ("camera", 64)
 
 
 @pytest.mark.parametrize("cut", [4, 30, -9])
