@@ -12,7 +12,7 @@ from ..core import InvalidInput
 from ..core.optional import require_package
 from .datasets import Dataset
 from .differences import paired_differences
-from .item_files import MANIFEST, missing_items, write_atomically, write_manifest
+from .item_files import MANIFEST, REPORTS, missing_items, write_atomically, write_manifest
 from .methods import Method
 from .metrics_files import metrics_to_csv, metrics_to_dict
 from .published import PublishedRow, beside_published
@@ -24,7 +24,6 @@ from .summary import text_difference, text_table
 
 NEEDED = {"faster_coco_eval": "faster-coco-eval", "matplotlib": "matplotlib", "jinja2": "jinja2"}
 """Packages of the scores and the report, and their names for pip."""
-REPORTS = ("report.html", "metrics.json", "metrics.csv")
 SMALL_OBJECTS = (("APs", "AP small"), ("ARs", "AR small"))
 """Published metrics, each with ours that stands under it."""
 
@@ -101,16 +100,15 @@ def _score_and_report(
     differences = paired_differences(scores, compared)
     rows = beside_published(scores, published, columns)
     metrics = metrics_to_dict(settings, dataset, scores, differences, rows)
-    report, numbers, table = (out / name for name in REPORTS)
-    write_atomically(numbers, json.dumps(metrics, indent=1) + "\n")
-    write_atomically(table, metrics_to_csv(scores))
-    write_atomically(report, report_html(settings, dataset, scores, differences, rows))
+    write_atomically(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    write_atomically(out / "metrics.csv", metrics_to_csv(scores))
+    write_atomically(out / "report.html", report_html(settings, dataset, scores, differences, rows))
     print(text_table(scores))
     for difference in differences:
         print(text_difference(difference))
     for row in rows:
         print(f"{row.method}: {', '.join(f'{k} {v}' for k, v in row.numbers.items())}  [{row.origin}]")
-    print(f"report: {report}; numbers: {numbers}, {table}")
+    print(f"report: {out / 'report.html'}; numbers: {out / 'metrics.json'}, {out / 'metrics.csv'}")
 
 
 def make_results_directory(out: Path) -> None:
