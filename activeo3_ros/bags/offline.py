@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ SETTINGS = "activeo3_replay"
 """The name of the metadata record of a file of results: the settings of its run."""
 RESULT_TOPIC = "/activeo3/{camera}/result"
 """Where the node publishes: a replay writes to the same topic."""
+
+CLOCK_LEAP_NS = 86_400 * 10**9
+"""No recording pauses for so long: a clock was set."""
 
 
 @dataclass(frozen=True)
@@ -129,17 +133,28 @@ def select(entries: Sequence[Entry], selection: Selection) -> list[Entry]:
     """
     if not entries:
         return []
-    begin_ns = min(entry.log_time_ns for entry in entries) + round(selection.start_s * 1e9)
+    begin_ns = recording_start_ns(entries) + round(selection.start_s * 1e9)
     end_ns = None if selection.duration_s is None else begin_ns + round(selection.duration_s * 1e9)
     by_topic: dict[str, int] = {}
     selected = []
     for entry in entries:
-        if entry.log_time_ns < begin_ns or (end_ns is not None and entry.log_time_ns >= end_ns):
+        if (selection.start_s and entry.log_time_ns < begin_ns) or (end_ns is not None and entry.log_time_ns >= end_ns):
             continue
         number = by_topic[entry.topic] = by_topic.get(entry.topic, -1) + 1
         if number % selection.every == 0:
             selected.append(entry)
     return selected
+
+
+def recording_start_ns(entries: Sequence[Entry]) -> int:
+    """When a recording began, nanoseconds; frames before a leap of the clock, as when it is first set, do not count.
+
+    Args:
+        entries: At least one message.
+    """
+    times = sorted(entry.log_time_ns for entry in entries)
+    later = [after for before, after in pairwise(times[: len(times) // 2 + 1]) if after - before > CLOCK_LEAP_NS]
+    return later[-1] if later else times[0]
 
 
 def replay(

@@ -9,9 +9,11 @@ import os
 import signal
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
@@ -19,7 +21,16 @@ from tqdm import tqdm
 
 from .. import __version__
 from ..bags.messages import check_cameras_differ
-from ..bags.offline import SETTINGS, ReplayOutcome, Selection, choose_topics, read_recorded, replay, select
+from ..bags.offline import (
+    SETTINGS,
+    ReplayOutcome,
+    Selection,
+    choose_topics,
+    read_recorded,
+    recording_start_ns,
+    replay,
+    select,
+)
 from ..bags.reading import Bag, Damage, Entry
 from ..bags.writing import BagWriter
 from ..core import Budget, InvalidInput, Query
@@ -39,6 +50,7 @@ EACH_MESSAGE = 1
 """Bytes of a chunk of the results: each result is on its way to the disk before the next frame begins."""
 CLOCK_TOLERANCE = 0.01
 """Share by which the time of the stamps may differ from that of the recording."""
+LONG_GAP_S = 10.0
 LINES_OF_PROGRESS = 10
 """Where there is no terminal for a bar."""
 
@@ -123,15 +135,24 @@ def _span_s(times_ns: Sequence[int]) -> float:
 
 
 def _compare_clocks(bag: Path, entries: Sequence[Entry]) -> None:
-    """Say so where the stamps tell of other seconds than those that are selected by."""
+    """Say so where the seconds that are selected by may not be those that the user means."""
     if not entries:
         return
-    stamps_s = _span_s([entry.stamp_ns for entry in entries])
-    recorded_s = _span_s([entry.log_time_ns for entry in entries])
+    start_ns, times = recording_start_ns(entries), sorted(entry.log_time_ns for entry in entries)
+    early, times = bisect_left(times, start_ns), [time for time in times if time >= start_ns]
+    stamps_s, recorded_s = _span_s([entry.stamp_ns for entry in entries]), _span_s(times)
+    gap_s, after = max(((later - time) / 1e9, n) for n, (time, later) in enumerate(pairwise([*times, times[-1]]), 1))
+    notes = []
+    if early:
+        notes.append(f"{early} frames were recorded before the clock was set")
     if abs(stamps_s - recorded_s) > 1 + CLOCK_TOLERANCE * recorded_s:
+        notes.append(f"its stamps span {stamps_s:.3f} s, its recording took {recorded_s:.3f} s")
+    if gap_s > max(LONG_GAP_S, recorded_s / 2):
+        notes.append(f"nothing was recorded for {gap_s:.3f} s after the first {early + after} frames")
+    if notes:
         print(
-            f"activeo3 replay: {bag}: its stamps span {stamps_s:.3f} s, its recording took {recorded_s:.3f} s; "
-            "--start and --duration count seconds of the recording",
+            f"activeo3 replay: {bag}: {'; '.join(notes)}; --start and --duration count seconds of the recording"
+            f"{' after that' if early else ''}",
             file=sys.stderr,
         )
 

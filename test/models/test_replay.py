@@ -324,6 +324,27 @@ def test_a_few_early_stamps_do_not_move_the_seconds_that_are_selected(tmp_path: 
     assert "its recording took 9.000 s; --start and --duration count" in capsys.readouterr().err
 
 
+def test_frames_recorded_before_the_clock_was_set_do_not_move_the_seconds(tmp_path: Path, capsys):
+    """With simulated time, stamps and recording both begin at zero."""
+    times = [0, 10**8, *(START_NS + i * 10**9 for i in range(8))]
+    bag = write_mcap(tmp_path / "a.mcap", [(t, serialize_image(picture(1, 32), t, "")) for t in times])
+    assert replay(bag, tmp_path / "r.mcap", "--start", "3", "--duration", "2") == 0
+    assert [stamp(message) for _, message in results(tmp_path / "r.mcap")] == times[5:7]
+    assert "2 frames were recorded before the clock was set" in capsys.readouterr().err
+    assert replay(bag, tmp_path / "all.mcap") == 0
+    assert len(results(tmp_path / "all.mcap")) == 10
+
+
+def test_a_long_gap_in_the_recording_is_told(tmp_path: Path, capsys):
+    times = [START_NS, START_NS + 3600 * 10**9, START_NS + 3601 * 10**9]
+    bag = write_mcap(tmp_path / "a.mcap", [(t, serialize_image(picture(1, 32), t, "")) for t in times])
+    assert replay(bag, tmp_path / "r.mcap", "--duration", "2") == 0
+    assert len(results(tmp_path / "r.mcap")) == 1
+    assert "nothing was recorded for 3600.000 s after the first 1 frames" in capsys.readouterr().err
+    assert replay(bag, tmp_path / "r2.mcap") == 0
+    assert "nothing was recorded" not in capsys.readouterr().err
+
+
 def test_two_topics_of_one_camera_are_refused(tmp_path: Path, capsys):
     topics = ["/cam/image_raw/compressed", "/cam/image_rect/compressed"]
     for number, topic in enumerate(topics):
