@@ -33,7 +33,7 @@ prefetch: setup
 
 demo: prefetch
 	@$(ACTIVATE)
-	activeo3 demo --out out/demo
+	activeo3 demo --out out/demo --force
 
 lint: setup
 	@$(ACTIVATE)

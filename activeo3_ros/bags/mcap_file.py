@@ -17,13 +17,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from mcap.opcode import Opcode
-from mcap.records import ChunkIndex
+from mcap.records import Channel, ChunkIndex
 from mcap.summary import Summary
 
 from .compression import MAGIC as COMPRESSED
 from .mcap_records import RECORD_HEAD, McapRecords, count_by_topic, messages_in, place_of
 from .salvage_mcap import McapSalvage
-from .storage import CDR_HEAD_BYTES, DamagedMessage, FileIndex, Found, Topic, header_stamp_ns
+from .storage import CDR, CDR_HEAD_BYTES, DEFINITION_LANGUAGE, DamagedMessage, FileIndex, Found, Topic, header_stamp_ns
 
 HEADS = struct.Struct("<BQHIQQ")
 """The head of a record and that of a message: opcode, length, channel, sequence number, log time, publish time."""
@@ -52,11 +52,7 @@ class McapFile:
 
     def topics(self) -> list[Topic]:
         """The topics of all channels; a channel without schema has no type."""
-        schemas = self._salvage.schemas
-        return [
-            Topic(channel.topic, schemas[channel.schema_id].name if channel.schema_id in schemas else "")
-            for channel in self._salvage.channels.values()
-        ]
+        return [self._topic_of(channel) for channel in self._salvage.channels.values()]
 
     def metadata(self, name: str) -> dict[str, str] | None:
         """The notes that lie before the first chunk under a name; None if there are none."""
@@ -65,8 +61,9 @@ class McapFile:
     def index(self, topics: Collection[str]) -> FileIndex:
         """Where the messages of some topics lie: by the index of the file, or salvaged where that does not hold."""
         index = None
-        if self._summary is not None and self._summary.statistics is not None:
-            index = self._indexed(self._summary, self._summary.statistics.channel_message_counts, topics)
+        counts = self._salvage.counts()
+        if self._summary is not None and counts is not None:
+            index = self._indexed(self._summary, counts, topics)
         return self._salvage.index(topics) if index is None else index
 
     def read(self, place: tuple[int, ...]) -> bytes:
@@ -134,6 +131,15 @@ class McapFile:
     def _by_reading(self, place: tuple[int, int], topics: Collection[str]) -> list[Found]:
         """The messages of a chunk, after its checksum. Raises DamagedMessage."""
         return list(messages_in(self._records.chunk(*place), place, self._salvage.names, topics))
+
+    def _topic_of(self, channel: Channel) -> Topic:
+        encoding = channel.message_encoding or CDR
+        schema = self._salvage.schemas.get(channel.schema_id)
+        if schema is None:
+            return Topic(channel.topic, "", encoding)
+        is_msg = schema.encoding == DEFINITION_LANGUAGE
+        definition = schema.data.decode("utf-8", "replace") if is_msg else ""
+        return Topic(channel.topic, schema.name, encoding, definition)
 
     def _topic(self, channel: int) -> str:
         return self._salvage.names.get(channel, "")

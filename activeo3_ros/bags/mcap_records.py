@@ -1,8 +1,8 @@
 """The records of an MCAP file by their places, read through the library `mcap`.
 
 The library parses records, and decompresses and verifies chunks. Our own code adds the checksum of the summary, chunks
-of several Zstandard frames, chunks that the end of the file cuts, and a limit to the memory that a damaged size can ask
-for.
+of several compressed frames, chunks that the end of the file cuts, and a limit to the memory that a damaged size can
+ask for.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from io import BytesIO
 from typing import BinaryIO
 
+import lz4.frame
 import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
@@ -40,6 +41,24 @@ UNREADABLE = (McapError, ValueError, struct.error, MemoryError, OverflowError, R
 """Exceptions of the libraries for damaged bytes."""
 
 
+def _decompress_zstd(data: bytes, size: int) -> bytes:
+    frames = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+    return bytes(frames.read(size))
+
+
+def _decompress_lz4(data: bytes, size: int) -> bytes:
+    records = b""
+    while data and len(records) < size:
+        frame = lz4.frame.LZ4FrameDecompressor()
+        records += frame.decompress(data, max_length=size - len(records))
+        data = frame.unused_data or b""
+    return records
+
+
+DECOMPRESSORS = {"zstd": _decompress_zstd, "lz4": _decompress_lz4}
+"""Decompress the frames of a chunk up to its size."""
+
+
 class McapRecords:
     """An open MCAP file. Places are in bytes from its beginning."""
 
@@ -63,16 +82,19 @@ class McapRecords:
         return opcode, at + RECORD_HEAD.size, at + RECORD_HEAD.size + length
 
     def summary(self) -> Summary | None:
-        """The index at the end of the file; None if it is missing, fails its checksum or cannot be read."""
+        """The index at the end of the file, empty if the file was written without; None if it is cut off or damaged."""
         end = self.size - FOOTER.size
         tail = self.bytes_at(end, FOOTER.size)
         if len(tail) < FOOTER.size:
             return None
         opcode, length, start, _, checksum, magic = FOOTER.unpack(tail)
-        if (opcode, length, magic) != (Opcode.FOOTER, FOOTER_LENGTH, MAGIC) or not 0 < start <= end:
+        if (opcode, length, magic) != (Opcode.FOOTER, FOOTER_LENGTH, MAGIC) or start > end:
             return None
-        if checksum not in (0, zlib.crc32(self.bytes_at(start, end - start) + tail[: -len(MAGIC) - 4])):
+        summary = self.bytes_at(start, end - start) if start else b""
+        if checksum not in (0, zlib.crc32(summary + tail[: -len(MAGIC) - 4])):
             return None
+        if not start:
+            return Summary()
         try:
             self._file.seek(-len(MAGIC), os.SEEK_END)  # the library checks that it comes next
             return SeekingReader(self._file).get_summary()
@@ -125,17 +147,17 @@ class McapRecords:
         if opcode != Opcode.CHUNK or stream.count != end - at:
             raise DamagedMessage(f"{where} is {'cut off' if is_cut else 'damaged'}")
         try:
-            is_zstd = chunk.compression == "zstd"
-            if is_zstd and zstandard.frame_content_size(chunk.data) != chunk.uncompressed_size:
+            if chunk.compression in DECOMPRESSORS:
                 # The library would stop after the first frame, and take as much memory as that claims.
-                frames = zstandard.ZstdDecompressor().stream_reader(chunk.data, read_across_frames=True)
-                chunk.data = frames.read(min(chunk.uncompressed_size, MAX_CHUNK_BYTES))
-                chunk.compression = ""
+                size = min(chunk.uncompressed_size, MAX_CHUNK_BYTES)
+                chunk.data, chunk.compression = DECOMPRESSORS[chunk.compression](chunk.data, size), ""
             records, length = get_chunk_data_stream(chunk, validate_crc=True)
         except CRCValidationError as error:
             raise DamagedMessage(f"{where} fails its checksum") from error
         except UNREADABLE as error:
-            raise DamagedMessage(f"{where} cannot be decompressed") from error
+            known = chunk.compression in ("", *DECOMPRESSORS)
+            how = "" if known else f": {chunk.compression[:20]!r} is no compression of MCAP"
+            raise DamagedMessage(f"{where} cannot be decompressed{how}") from error
         if length != chunk.uncompressed_size and not chunk.uncompressed_crc:
             raise DamagedMessage(f"{where} is damaged")
         return bytes(records.read(length))

@@ -1,10 +1,17 @@
-"""Image messages as bytes of a recording, to frames and back. Needs no ROS."""
+"""Image messages as bytes of a recording, to frames and back. Needs no ROS.
+
+The two types of images are parsed here and not by rosbags, so that a replay accepts what the node accepts: rosbags
+refuses a string that is not UTF-8, or that has no NUL at its end.
+"""
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ..codecs.image_files import MAX_IMAGE_PIXELS, Picture
 from ..codecs.image_message import compressed_to_bgr, image_to_bgr
@@ -14,6 +21,7 @@ from ..core import Frame, InvalidInput
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE)
+ENCAPSULATION_BYTES = 4
 
 
 def serialize_image(image: Picture, stamp_ns: int, frame_id: str) -> bytes:
@@ -40,15 +48,57 @@ def serialize_image(image: Picture, stamp_ns: int, frame_id: str) -> bytes:
 
 
 def image_message(cdr: bytes, message_type: str) -> Any:
-    """A deserialized image message.
+    """A deserialized image message; its strings are read as rclpy reads them.
 
     Raises:
         InvalidInput: The bytes are no message of that type.
     """
+    types = typestore().types
     try:
-        return typestore().deserialize_cdr(cdr, message_type)
-    except Exception as error:  # damaged bytes make the library raise whatever comes up
-        raise InvalidInput(f"not a {message_type}: {type(error).__name__}") from error
+        reader = _CdrReader(cdr)
+        stamp = types["builtin_interfaces/msg/Time"](reader.number("i"), reader.number("I"))
+        header = types["std_msgs/msg/Header"](stamp, reader.text())
+        if message_type == COMPRESSED_TYPE:
+            return types[COMPRESSED_TYPE](header, reader.text(), reader.octets())
+        height, width, encoding = reader.number("I"), reader.number("I"), reader.text()
+        is_bigendian, step = reader.number("B"), reader.number("I")
+        return types[IMAGE_TYPE](header, height, width, encoding, is_bigendian, step, reader.octets())
+    except (struct.error, ValueError) as error:
+        raise InvalidInput(f"a message of {len(cdr)} bytes is not a whole {message_type}: {error}") from error
+
+
+class _CdrReader:
+    """Reads one field of a message after the other. Its methods raise `struct.error` or ValueError at the end."""
+
+    def __init__(self, cdr: bytes) -> None:
+        if cdr[:2] not in (b"\0\0", b"\0\1") or len(cdr) < ENCAPSULATION_BYTES:
+            raise ValueError(f"it begins with {cdr[:ENCAPSULATION_BYTES].hex()!r}, which is not plain CDR")
+        self._order = "<" if cdr[1] else ">"
+        self._data = memoryview(cdr)[ENCAPSULATION_BYTES:]
+        self._at = 0
+
+    def number(self, code: str) -> int:
+        """An integer. code: as in `struct`."""
+        size = struct.calcsize(code)
+        start = self._at + -self._at % size
+        (value,) = struct.unpack_from(self._order + code, self._data, start)
+        self._at = start + size
+        return int(value)
+
+    def text(self) -> str:
+        """A string up to its first NUL; U+FFFD in place of what is not UTF-8."""
+        return bytes(self._take()).partition(b"\0")[0].decode("utf-8", "replace")
+
+    def octets(self) -> npt.NDArray[np.uint8]:
+        """A sequence of bytes, `(n,)` uint8; shares the message's memory."""
+        return np.frombuffer(self._take(), np.uint8)
+
+    def _take(self) -> memoryview:
+        length = self.number("I")
+        start, self._at = self._at, self._at + length
+        if self._at > len(self._data):
+            raise ValueError(f"{self._at - len(self._data)} bytes are missing at its end")
+        return self._data[start : self._at]
 
 
 def frame_from_message(message: Any, message_type: str, camera: str) -> Frame:
@@ -73,7 +123,23 @@ def stamp_ns(message: Any) -> int:
 
 def camera_of(topic: str) -> str:
     """The camera of an image topic: `front/left` of `/front/left/image_raw/compressed`."""
-    parts = topic.strip("/").split("/")
-    if parts[-1] == "compressed":
+    parts = [part for part in topic.split("/") if part]
+    if len(parts) > 1 and parts[-1] == "compressed":
         parts = parts[:-1]
-    return "/".join(parts[:-1]) or parts[0]
+    return "/".join(parts[:-1] or parts)
+
+
+def check_cameras_differ(topics: Sequence[str]) -> None:
+    """Check that each image topic is of a camera of its own, since results are told apart by their camera.
+
+    Raises:
+        InvalidInput: Two topics are of one camera.
+    """
+    topic_of: dict[str, str] = {}
+    for topic in topics:
+        other = topic_of.setdefault(camera_of(topic), topic)
+        if other != topic:
+            raise InvalidInput(
+                f"{other} and {topic} are both of camera {camera_of(topic)!r}, and would share its results; "
+                "choose one with --topic, and give the other a run and an --out of its own"
+            )

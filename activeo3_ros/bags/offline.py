@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from rosbags.serde import SerdeError
 
 from ..codecs.result_cdr import RESULT_TYPE, canonical_cdr, from_cdr, result_message, to_cdr
 from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Status
 from .mcap_file import McapFile
 from .messages import IMAGE_TYPES, camera_of, frame_from_message, image_message, stamp_ns
 from .reading import Bag, DamagedMessage, Entry, topic_type
+from .storage import CDR, Topic
 from .writing import BagWriter
 
 SETTINGS = "activeo3_replay"
 """The name of the metadata record of a file of results: the settings of its run."""
 RESULT_TOPIC = "/activeo3/{camera}/result"
 """Where the node publishes: a replay writes to the same topic."""
+
+CLOCK_LEAP_NS = 86_400 * 10**9
+"""No recording pauses for so long: a clock was set."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,8 @@ class Selection:
 
     Attributes:
         topics: The image topics.
-        start_s: Seconds after the first stamp of all, from which on frames are taken.
-        duration_s: Seconds of the stamps for which frames are taken; None: to the end.
+        start_s: Seconds of recording, counted from the first frame, after which frames are taken.
+        duration_s: Seconds of recording for which frames are taken; None: to the end.
         every: Every how many frames of each topic one is taken.
     """
 
@@ -74,7 +81,20 @@ class ReplayOutcome:
 
 def image_topics(bag: Bag) -> list[str]:
     """The image topics of a bag."""
-    return [topic.name for topic in bag.topics.values() if topic.type in IMAGE_TYPES]
+    return [topic.name for topic in bag.topics.values() if _has_images(topic)]
+
+
+def _has_images(topic: Topic) -> bool:
+    return topic.type in IMAGE_TYPES and topic.encoding == CDR
+
+
+def _describe(topics: Iterable[Topic]) -> str:
+    """Topics with their types, and a hint where they are of another system than ROS 2."""
+    topics = list(topics)
+    described = ", ".join(f"{topic.name} ({topic.describe_type()})" for topic in topics)
+    foreign = sorted({topic.encoding for topic in topics} - {CDR})
+    hint = f"; only {' and '.join(IMAGE_TYPES)} in {CDR} are read: convert the bag to ROS 2 first" if foreign else ""
+    return described + hint
 
 
 def choose_topics(bag: Bag, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -85,18 +105,18 @@ def choose_topics(bag: Bag, wanted: Sequence[str]) -> tuple[str, ...]:
     """
     available = image_topics(bag)
     for topic in wanted:
-        kind = topic_type(bag, topic)
-        if kind not in IMAGE_TYPES:
+        topic_type(bag, topic)
+        if topic not in available:
             raise InvalidInput(
-                f"{bag.path}: {topic} holds {kind or 'an unknown type'}, not pictures; topics with pictures: "
-                f"{', '.join(available) or 'none'}"
+                f"{bag.path}: holds no pictures of ROS 2 in {_describe([bag.topics[topic]])}; "
+                f"topics with pictures: {', '.join(available) or 'none'}"
             )
     if wanted:
         return tuple(dict.fromkeys(wanted))
     if not bag.topics:
         raise InvalidInput(f"{bag.path}: cannot be read as a bag: it is none, or nothing of its topics is left")
     if not available:
-        raise InvalidInput(f"{bag.path}: has no topic with pictures; it has {', '.join(bag.topics)}")
+        raise InvalidInput(f"{bag.path}: has no topic with pictures; it has {_describe(bag.topics.values())}")
     if len(available) > 1:
         raise InvalidInput(f"{bag.path}: has several topics with pictures; choose with --topic: {', '.join(available)}")
     return tuple(available)
@@ -105,23 +125,36 @@ def choose_topics(bag: Bag, wanted: Sequence[str]) -> tuple[str, ...]:
 def select(entries: Sequence[Entry], selection: Selection) -> list[Entry]:
     """The messages of a selection.
 
+    Seconds are those of the recording: a single stamp that is zero or far too early would move all others.
+
     Args:
         entries: Messages in the order of their stamps.
         selection: Its topics are not regarded: `entries` are of these.
     """
     if not entries:
         return []
-    begin_ns = entries[0].stamp_ns + round(selection.start_s * 1e9)
+    begin_ns = recording_start_ns(entries) + round(selection.start_s * 1e9)
     end_ns = None if selection.duration_s is None else begin_ns + round(selection.duration_s * 1e9)
     by_topic: dict[str, int] = {}
     selected = []
     for entry in entries:
-        if entry.stamp_ns < begin_ns or (end_ns is not None and entry.stamp_ns >= end_ns):
+        if (selection.start_s and entry.log_time_ns < begin_ns) or (end_ns is not None and entry.log_time_ns >= end_ns):
             continue
         number = by_topic[entry.topic] = by_topic.get(entry.topic, -1) + 1
         if number % selection.every == 0:
             selected.append(entry)
     return selected
+
+
+def recording_start_ns(entries: Sequence[Entry]) -> int:
+    """When a recording began, nanoseconds; frames before a leap of the clock, as when it is first set, do not count.
+
+    Args:
+        entries: At least one message.
+    """
+    times = sorted(entry.log_time_ns for entry in entries)
+    later = [after for before, after in pairwise(times[: len(times) // 2 + 1]) if after - before > CLOCK_LEAP_NS]
+    return later[-1] if later else times[0]
 
 
 def replay(
@@ -131,7 +164,7 @@ def replay(
     query: Query,
     budget: Budget,
     writer: BagWriter,
-    recorded: Sequence[bytes] = (),
+    recorded: Sequence[RecordedResult] = (),
     with_images: bool = False,
     goes_on: Callable[[int, ReplayOutcome], bool] = lambda done, outcome: True,
 ) -> ReplayOutcome:
@@ -144,7 +177,7 @@ def replay(
         query: The objects to find.
         budget: The limits for a frame.
         writer: Takes the results, each with the time of recording of its image.
-        recorded: Results of an earlier run in CDR, which are not computed again.
+        recorded: Results of an earlier run, which are not computed again.
         with_images: Whether the images are written beside their results.
         goes_on: Called with the number of messages done before each; where it says False, the replay ends.
     """
@@ -153,25 +186,21 @@ def replay(
         writer.add_topic(RESULT_TOPIC.format(camera=camera_of(topic)), RESULT_TYPE)
         if with_images:
             writer.add_topic(topic, bag.topics[topic].type)
-    earlier: dict[tuple[str, int], deque[bytes]] = {}
-    for cdr in recorded:
-        message = from_cdr(cdr)
-        earlier.setdefault((message.camera, stamp_ns(message)), deque()).append(cdr)
+    earlier = _results_by_frame(recorded, entries)
     for number, entry in enumerate(entries):
         if not goes_on(number, outcome):
             break
         start = time.perf_counter()
-        known = earlier.get((camera_of(entry.topic), entry.stamp_ns))
+        known = earlier.get(_frame_key(entry))
         try:
-            image = bag.read(entry) if with_images or not known else b""
+            image = bag.read(entry) if with_images or known is None else b""
         except DamagedMessage as error:
             outcome.unreadable += 1
             outcome.reasons.append(str(error))
             continue
         outcome.reading_s += time.perf_counter() - start
-        if known:
-            cdr = known.popleft()
-            result = from_cdr(cdr)
+        if known is not None:
+            result, cdr = known.message, known.cdr
             outcome.resumed += 1
         else:
             result = _perceive(image, bag.topics[entry.topic].type, entry, perception, query, budget, outcome)
@@ -187,6 +216,36 @@ def replay(
         writer.write(RESULT_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, cdr or to_cdr(result))
         outcome.writing_s += time.perf_counter() - start
     return outcome
+
+
+FrameKey = tuple[str, int, int]
+"""Camera, stamp and time of recording of a frame: a stamp alone may be that of several frames."""
+
+
+@dataclass(frozen=True)
+class RecordedResult:
+    """A result of an earlier run.
+
+    Attributes:
+        log_time_ns: Time of recording, which is that of its image.
+        cdr: Its bytes.
+        message: The `PerceptionResult` in them.
+    """
+
+    log_time_ns: int
+    cdr: bytes
+    message: Any
+
+
+def _frame_key(entry: Entry) -> FrameKey:
+    return camera_of(entry.topic), entry.stamp_ns, entry.log_time_ns
+
+
+def _results_by_frame(recorded: Sequence[RecordedResult], entries: Sequence[Entry]) -> dict[FrameKey, RecordedResult]:
+    """The earlier result of each frame; none where frames have one key, which are then perceived anew."""
+    frames = Counter(map(_frame_key, entries))
+    by_frame = {(r.message.camera, stamp_ns(r.message), r.log_time_ns): r for r in recorded}
+    return {key: result for key, result in by_frame.items() if frames[key] == 1}
 
 
 def _perceive(
@@ -221,7 +280,7 @@ def _perceive(
     return result_message(result, camera, stamp_ns(message), message.header.frame_id)
 
 
-def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:
+def read_recorded(path: Path, settings: dict[str, str]) -> list[RecordedResult]:
     """The results of an earlier run that was cut short.
 
     Args:
@@ -229,7 +288,7 @@ def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:
         settings: The settings of this run.
 
     Returns:
-        The results in CDR, in the order of their stamps; none if there is no file.
+        The results in the order of their stamps; none if there is no file.
 
     Raises:
         InvalidInput: The file is not from a run with the same settings.
@@ -243,7 +302,7 @@ def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:
         differing = sorted(key for key in settings if (found or {}).get(key) != settings[key])
         raise InvalidInput(
             f"{path}: cannot be resumed, it was made from other settings ({', '.join(differing) or 'unknown'}); "
-            "give another --out or leave --resume away"
+            "give another --out, or overwrite with --force in place of --resume"
         )
     with Bag(path) as bag:
         topics = [topic.name for topic in bag.topics.values() if topic.type == RESULT_TYPE]
@@ -251,10 +310,12 @@ def read_recorded(path: Path, settings: dict[str, str]) -> list[bytes]:
         return list(_readable(bag, entries))
 
 
-def _readable(bag: Bag, entries: Sequence[Entry]) -> Iterator[bytes]:
-    """The messages that are not damaged; the results that were in the others are computed again."""
+def _readable(bag: Bag, entries: Sequence[Entry]) -> Iterator[RecordedResult]:
+    """The results that are not damaged; the others are computed again."""
     for entry in entries:
         try:
-            yield bag.read(entry)
-        except DamagedMessage:
+            cdr = bag.read(entry)
+            message = from_cdr(cdr)
+        except (DamagedMessage, SerdeError):
             continue
+        yield RecordedResult(entry.log_time_ns, cdr, message)

@@ -20,10 +20,14 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
 
 from ..codecs.result_cdr import typestore
 from ..core import Frame, InvalidInput
@@ -41,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 STORAGES: dict[str, type[McapFile] | type[SqliteFile]] = {".mcap": McapFile, ".db3": SqliteFile}
 """The reader of each kind of file, by the end of its name."""
+
+ROS_1_SUFFIX, ROS_1_MAGIC = ".bag", b"#ROSBAG"
+"""How the name of a bag of ROS 1 ends, and how it begins."""
 
 
 @dataclass(frozen=True)
@@ -200,17 +207,29 @@ class Bag:
         lying = sorted((f for f in self.path.iterdir() if _storage_suffix(f) in STORAGES and f.is_file()), key=_natural)
         lying = [f for f in lying if not (_is_compressed(f) and f.with_suffix("") in lying)]  # unpacked beside it
         files = [file for file in named if file.is_file()] or lying
+        known = {_unpacked_name(file) for file in files}
+        self._notes += [
+            f"{file.name} is left out, metadata.yaml does not name it"
+            for file in lying
+            if _unpacked_name(file) not in known
+        ]
         if not files:
+            for of_ros_1 in sorted(self.path.glob(f"*{ROS_1_SUFFIX}")):
+                _open_file(of_ros_1)
             raise InvalidInput(
                 f"{self.path}: no bag in this directory (looked for {' '.join('*' + s for s in STORAGES)})"
             )
         return files
 
     def _merge_topics(self) -> dict[str, Topic]:
-        types = {topic.name: topic.type for file in self._open_files for topic in file.topics()}
+        topics: dict[str, Topic] = {}
+        for topic in (topic for file in self._open_files for topic in file.topics()):
+            if topic.name not in topics or not topics[topic.name].type:
+                topics[topic.name] = topic
         for name, kind in self._metadata.types.items():
-            types[name] = types.get(name) or kind  # MCAP allows channels that do not say their type
-        return {name: Topic(name, kind) for name, kind in sorted(types.items())}
+            topic = topics.get(name, Topic(name, kind))
+            topics[name] = topic if topic.type else replace(topic, type=kind)  # MCAP allows channels without their type
+        return dict(sorted(topics.items()))
 
 
 def read_serialized(path: Path, topic: str) -> Iterator[tuple[int, str, bytes]]:
@@ -222,8 +241,32 @@ def read_serialized(path: Path, topic: str) -> Iterator[tuple[int, str, bytes]]:
     Raises:
         InvalidInput: There is no bag, or it has no such topic; then the message names its topics.
     """
+    for time_ns, source, cdr in _read(path, topic):
+        yield time_ns, source.type, cdr
+
+
+def read_messages(path: Path, topic: str) -> Iterator[tuple[int, Any]]:
+    """The messages of a topic in the order of recording, by the definition in the bag where it has one.
+
+    Yields:
+        Time of recording in nanoseconds, and message, of a class of rosbags.
+
+    Raises:
+        InvalidInput: As for `read_serialized`, and for a message that is not of the topic's type.
+    """
+    for time_ns, source, cdr in _read(path, topic):
+        try:
+            message = _store_of(source.type, source.definition).deserialize_cdr(cdr, source.type)
+        except Exception as error:  # damaged bytes make the library raise whatever comes up
+            raise InvalidInput(
+                f"{path}: a message of {topic} at {time_ns} ns is not a whole {source.describe_type()}: {error}"
+            ) from error
+        yield time_ns, message
+
+
+def _read(path: Path, topic: str) -> Iterator[tuple[int, Topic, bytes]]:
     with Bag(path) as bag:
-        message_type = topic_type(bag, topic)
+        topic_type(bag, topic)
         entries, damage = bag.index([topic], by_header=False)
         if damage:
             logger.warning("%s: %s", path, damage.describe())
@@ -233,13 +276,21 @@ def read_serialized(path: Path, topic: str) -> Iterator[tuple[int, str, bytes]]:
             except DamagedMessage as error:
                 logger.warning("%s: a message is lost: %s", path, error)
                 continue
-            yield entry.log_time_ns, message_type, cdr
+            yield entry.log_time_ns, bag.topics[topic], cdr
 
 
-def read_messages(path: Path, topic: str) -> Iterator[tuple[int, Any]]:
-    """Time of recording in nanoseconds and message of each message of a topic. Otherwise as `read_serialized`."""
-    for time_ns, message_type, cdr in read_serialized(path, topic):
-        yield time_ns, typestore().deserialize_cdr(cdr, message_type)
+@lru_cache(maxsize=16)
+def _store_of(message_type: str, definition: str) -> Typestore:
+    """The type as it was when the bag was written: fields may have come or gone since."""
+    if not definition.strip():
+        return typestore()
+    store = get_typestore(Stores.EMPTY)
+    try:
+        store.register(get_types_from_msg(definition, message_type))
+        store.get_msgdef(message_type)
+    except Exception:  # one without the types in it: the library raises whatever comes up
+        return typestore()
+    return store
 
 
 def read_frames(path: Path, topic: str) -> Iterator[Frame]:
@@ -265,7 +316,19 @@ def topic_type(bag: Bag, topic: str) -> str:
     return bag.topics[topic].type
 
 
+def _begins_as_ros_1(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(ROS_1_MAGIC)) == ROS_1_MAGIC
+    except OSError:
+        return False
+
+
 def _open_file(path: Path) -> BagFile:
+    if path.suffix == ROS_1_SUFFIX or _begins_as_ros_1(path):
+        raise InvalidInput(
+            f"{path}: is a bag of ROS 1; convert it with: rosbags-convert --src {path} --dst {path.with_suffix('')}"
+        )
     if path.suffix not in STORAGES:
         raise InvalidInput(f"{path}: not a bag; a bag is a directory or a file that ends with {' or '.join(STORAGES)}")
     try:
@@ -279,10 +342,14 @@ def _is_compressed(path: Path) -> bool:
     return path.suffix == COMPRESSED_SUFFIX and Path(path.stem).suffix in STORAGES
 
 
+def _unpacked_name(path: Path) -> str:
+    return path.stem if _is_compressed(path) else path.name
+
+
 def _storage_suffix(path: Path) -> str:
     return Path(path.stem).suffix if _is_compressed(path) else path.suffix
 
 
 def _natural(path: Path) -> list[tuple[int, int, str]]:
     """Sorts `bag_2` before `bag_10`, as ROS 2 numbers the files of a split bag."""
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in re.split(r"(\d+)", path.name)]
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", path.name)]

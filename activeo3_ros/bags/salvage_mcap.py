@@ -1,14 +1,15 @@
 """Salvage of an MCAP file that is damaged or has no index: the messages that are left, and the number of those lost.
 
 The library `mcap` ends at the first damage, takes a cut message for a whole one, and does not count the missing.
-Here every chunk is read that the index names, or if it names none, the file from its first byte on. A chunk that fails
-its checksum is lost, and counted by the message indexes after it. Where bytes make no sense, reading goes on with the
-next whole chunk.
+Here the file is read from its first byte on, and every chunk that the index names, wherever it lies: messages may lie
+outside of chunks, and an index may leave out what it likes. A chunk that fails its checksum is lost, and counted by the
+message indexes after it. Where bytes make no sense, reading goes on with the next chunk.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Collection
 from io import BytesIO
 
@@ -34,6 +35,10 @@ from .storage import DamagedMessage, FileIndex, Found
 CHUNK_PATTERN = re.compile(rb"\x06.{5}\x00{3}", re.DOTALL)
 """How the record of a chunk begins: its opcode, and a length whose highest bytes are zero."""
 SCAN_BYTES = 16 << 20
+TOLD_BY = (Opcode.SCHEMA, Opcode.CHANNEL)
+"""The records that say which topics there are."""
+NO_SCHEMA = 0
+"""The schema of a channel that has none."""
 NO_CHUNK = (-1, -1)
 """The place of the chunk of a message that lies in none."""
 
@@ -51,54 +56,87 @@ class McapSalvage:
         self._records = records
         self._summary = summary or Summary()
         self._has_summary = summary is not None
-        self._chunks = sorted(map(place_of, self._summary.chunk_indexes))
+        places = map(place_of, self._summary.chunk_indexes)
+        self._chunks = sorted(place for place in places if place[1] - place[0] > RECORD_HEAD.size)
         self.channels, self.schemas = self._summary.channels, self._summary.schemas
         self.names = {number: channel.topic for number, channel in self.channels.items()}
-        self._is_learning = not self.channels
+        self._is_learning = not self._tells_all_channels()
         if self._is_learning:
             self.index(())
+
+    def counts(self) -> dict[int, int] | None:
+        """The number of messages of each channel, as the summary has it; None if it does not tell all of them."""
+        statistics = self._summary.statistics
+        if statistics is None or sum(statistics.channel_message_counts.values()) != statistics.message_count:
+            return None
+        return statistics.channel_message_counts
 
     def index(self, topics: Collection[str]) -> FileIndex:
         """Where the messages of some topics lie that are left, by reading everything."""
         index = FileIndex()
-        if self._chunks:
-            is_complete = not [place for place in self._chunks if not self._enter_chunk(*place, topics, index)]
-        else:
-            is_complete = self._scan(topics, index)
-        if self._summary.statistics is not None:
-            counts = self._summary.statistics.channel_message_counts
+        entered: dict[int, int] = {}
+        is_complete = self._scan(topics, index, entered)
+        for place in self._chunks:
+            if place[0] not in entered:  # damage before it hid it
+                entered.update([place])
+                is_complete = self._enter_chunk(*place, topics, index) and is_complete
+        index.found = _without_strays(index.found, entered)
+        counts = self.counts()
+        if counts is not None:
             index.expected = count_by_topic(counts, self.names, topics)
         elif is_complete:
             index.expected = index.counts(topics)
         return index
 
-    def _scan(self, topics: Collection[str], index: FileIndex) -> bool:
-        """Fill an index from the first byte on; whether all was there up to the end of the data, or can be counted."""
-        records = self._records
+    def _tells_all_channels(self) -> bool:
+        """Whether the summary has every channel and schema that it speaks of."""
+        statistics = self._summary.statistics
+        spoken_of = {number for chunk in self._summary.chunk_indexes for number in chunk.message_index_offsets}
+        return (
+            bool(self.channels)
+            and spoken_of <= self.channels.keys()
+            and {channel.schema_id for channel in self.channels.values()} - {NO_SCHEMA} <= self.schemas.keys()
+            and (statistics is None or statistics.channel_count <= len(self.channels))
+        )
+
+    def _scan(self, topics: Collection[str], index: FileIndex, entered: dict[int, int]) -> bool:
+        """Fill an index from the first byte on; whether all was there up to the end of the data, or can be counted.
+
+        Args:
+            topics: Of the messages that are wanted.
+            index: Takes the messages.
+            entered: Takes start and end of each chunk.
+        """
+        records, known_ends = self._records, dict(self._chunks)
         at = trusted = len(MAGIC)
-        is_complete, has_chunks = True, False
+        is_complete = True
         while (record := records.record_at(at)) is not None:
             opcode, start, end = record
             if opcode == Opcode.DATA_END and end - start == 4:
                 if not self._has_summary:
                     index.reasons.append("the index at its end is damaged or missing")
                 return is_complete
-            if opcode == Opcode.CHUNK:
-                has_chunks = True
+            if opcode == Opcode.CHUNK or at in known_ends:
+                end = known_ends.get(at, end)
                 is_known = self._enter_chunk(at, end, topics, index)
                 is_complete = is_complete and is_known
-                trusted = end if is_known else at + 1
-                end = end if is_known else self._find_chunk(trusted)
-            elif opcode == Opcode.MESSAGE and not has_chunks and start + MESSAGE_HEAD.size <= end <= records.size:
+                if is_known or at in known_ends:
+                    trusted = entered[at] = end
+                else:
+                    trusted = at + 1
+                    end = self._find_chunk(trusted)
+            elif opcode == Opcode.MESSAGE and start + MESSAGE_HEAD.size <= end <= records.size:
                 self._enter_message(start, end, topics, index)
-            elif 0 < opcode < 0x80 and end <= records.size:
-                self._learn(opcode, records.bytes_at(start, min(end - start, SCAN_BYTES)))
+            elif 0 < opcode < 0x80 and opcode != Opcode.MESSAGE and end <= records.size:
+                if opcode in TOLD_BY:
+                    self._learn(opcode, records.bytes_at(start, min(end - start, SCAN_BYTES)))
             else:
                 index.reasons.append(f"damaged at byte {at}")
                 is_complete = False
                 end = trusted = self._find_chunk(trusted)
             at = end
-        index.reasons.append("it ends in the middle: what came after is lost")
+        if not self._has_summary:
+            index.reasons.append("it ends in the middle: what came after is lost")
         return False
 
     def _enter_chunk(self, at: int, end: int, topics: Collection[str], index: FileIndex) -> bool:
@@ -134,7 +172,9 @@ class McapSalvage:
         return counts
 
     def _find_chunk(self, at: int) -> int:
-        """Where the next whole chunk begins; the end of the file if there is none."""
+        """Where the next chunk begins that the index names, or that is whole; the end of the file if there is none."""
+        if self._chunks:
+            return next((start for start, _ in self._chunks if start >= at), self._records.size)
         while at < self._records.size:
             window = self._records.bytes_at(at, SCAN_BYTES)
             for match in CHUNK_PATTERN.finditer(window):
@@ -153,7 +193,7 @@ class McapSalvage:
 
     def _learn(self, opcode: int, data: bytes) -> None:
         """Remember a schema or channel, unless a whole summary has told all of them."""
-        if not self._is_learning or opcode not in (Opcode.SCHEMA, Opcode.CHANNEL):
+        if not self._is_learning or opcode not in TOLD_BY:
             return
         stream = ReadDataStream(BytesIO(data))
         try:
@@ -166,3 +206,16 @@ class McapSalvage:
                 self.names.setdefault(channel.id, channel.topic)
         except UNREADABLE:
             pass
+
+
+def _without_strays(found: list[Found], chunks: dict[int, int]) -> list[Found]:
+    """Messages without those that seemed to lie outside of any chunk and lie in one: a damaged length led there."""
+    starts = sorted(chunks)
+
+    def is_stray(message: Found) -> bool:
+        if message.place[:2] != NO_CHUNK:
+            return False
+        before = bisect(starts, message.place[2]) - 1
+        return before >= 0 and message.place[2] < chunks[starts[before]]
+
+    return [message for message in found if not is_stray(message)]

@@ -15,12 +15,33 @@ class DamagedMessage(Exception):
     """A message, or the chunk that holds it, cannot be read; says why, and where it lies."""
 
 
+CDR = "cdr"
+"""The encoding of the messages of ROS 2."""
+DEFINITION_LANGUAGE = "ros2msg"
+"""The language of `.msg` files, as bags name it."""
+
+
 @dataclass(frozen=True)
 class Topic:
-    """A topic of a bag. type: such as `sensor_msgs/msg/Image`, "" if the bag does not say."""
+    """A topic of a bag.
+
+    Attributes:
+        name: Its name.
+        type: The type of its messages, such as `sensor_msgs/msg/Image`; "" if the bag does not say.
+        encoding: The encoding of its messages, such as `cdr`, `ros1`, `protobuf`.
+        definition: The definition of its type and of all types in it, in the language of `.msg` files; "" if the bag
+            has none.
+    """
 
     name: str
     type: str
+    encoding: str = CDR
+    definition: str = ""
+
+    def describe_type(self) -> str:
+        """The type in words, with the encoding where it is not that of ROS 2."""
+        kind = self.type or "of unknown type"
+        return kind if self.encoding == CDR else f"{kind} in {self.encoding}"
 
 
 class Found(NamedTuple):

@@ -19,12 +19,15 @@ from ..demo.comparison import METHODS, compare, summarize
 from ..demo.processes import ProcessDied
 from .argument_types import whole_number
 from .main import FAILURE, SUCCESS
+from .options import add_force_argument, check_not_overwritten
 from .prefetch import prefetch_with_progress
 from .progress import progress
 
 PICTURES = (MOTORWAY_PICTURE, TERRAIN_PICTURE)
 FRAME_SIZE = (1920, 1080)
 """Width and height in pixels."""
+FOLDERS = ("frames", "logs")
+FILES = ("camera.mcap", "results.mcap", "summary.json", "comparison.jpg")
 PRESET = "embedded"
 QUERY = Query(classes=("car", "truck", "bus", "motorcycle"))
 
@@ -36,8 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("out/demo"),
         metavar="DIR",
-        help="replaces an earlier demo (default: %(default)s)",
+        help="where film, results and pictures go (default: %(default)s)",
     )
+    add_force_argument(parser)
     parser.add_argument(
         "--frames", type=whole_number(2, 1000), default=24, metavar="N", help="frames to film (default: %(default)s)"
     )
@@ -47,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Film the pictures, play the film to a node, record its results, compare with baselines, report."""
     out: Path = args.out
     bag, recording = out / "camera.mcap", out / "results.mcap"
+    check_not_overwritten((out / name for name in (*FOLDERS, *FILES)), args.force)
     ros_run.node_executable()
     prefetch_with_progress("demo")
     _clear(out)
@@ -119,7 +124,7 @@ def _fail(reason: object) -> int:
 def _clear(out: Path) -> None:
     """Remove the files of an earlier demo, and nothing else."""
     out.mkdir(parents=True, exist_ok=True)
-    for name in ("frames", "logs"):
+    for name in FOLDERS:
         shutil.rmtree(out / name, ignore_errors=True)
-    for name in ("camera.mcap", "results.mcap", "summary.json", "comparison.jpg"):
+    for name in FILES:
         (out / name).unlink(missing_ok=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from ..core import Budget, Query
+from ..core import Budget, InvalidInput, Query
 from ..core.budget import MAX_REGIONS
 from ..evaluation.settings import RunSettings
 from ..presets import Preset, preset_names
@@ -38,6 +39,30 @@ def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help=f"regions to examine closer, 0 to {MAX_REGIONS} (default: the preset's)",
     )
+
+
+def add_force_argument(parser: argparse._ActionsContainer) -> None:
+    """Add the leave to overwrite."""
+    parser.add_argument("--force", action="store_true", help="overwrite what an earlier run left in --out")
+
+
+def check_not_overwritten(files: Iterable[Path], force: bool, otherwise: str = "") -> None:
+    """Check that files which a command is going to write are not there yet.
+
+    Args:
+        files: Paths of the files.
+        force: The user's leave to overwrite.
+        otherwise: Another way out, in words that end with ", ".
+
+    Raises:
+        InvalidInput: One of them is there; the message names it.
+    """
+    there = () if force else [file for file in files if file.exists()]
+    if there:
+        more = f" and {len(there) - 1} more" if there[1:] else ""
+        raise InvalidInput(
+            f"{there[0]}{more} would be overwritten: {otherwise}give another --out, or overwrite with --force"
+        )
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

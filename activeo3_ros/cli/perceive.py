@@ -14,9 +14,17 @@ from ..codecs.image_files import Picture, find_images, read_image, write_image
 from ..codecs.picture import caption, draw
 from ..codecs.result_json import to_json
 from ..core import Box, Frame, InvalidInput, Result, Status
+from ..core.budget import MAX_REGIONS
 from ..presets import load_preset
 from .main import BAD_INPUT, FAILURE, SUCCESS
-from .options import add_preset_arguments, add_query_arguments, budget_of, query_of
+from .options import (
+    add_force_argument,
+    add_preset_arguments,
+    add_query_arguments,
+    budget_of,
+    check_not_overwritten,
+    query_of,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="save the annotated picture and the crop of each region"
     )
+    add_force_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -43,9 +52,11 @@ def run(args: argparse.Namespace) -> int:
     if not paths:
         return code
 
+    stems = _unique_stems(paths)
+    if args.out is not None:
+        check_not_overwritten((file for stem in stems.values() for file in _saved(args.out, stem)), args.force)
     perception = preset.build()
     perception.load(query)
-    stems = _unique_stems(paths)
     for path in tqdm(paths, unit="picture", leave=False, disable=len(paths) == 1 or not sys.stderr.isatty()):
         try:
             image = read_image(path)
@@ -111,11 +122,27 @@ def _unique_stems(paths: list[Path]) -> dict[Path, str]:
     return stems
 
 
+def _saved(directory: Path, stem: str) -> list[Path]:
+    """The files of a picture that an earlier run saved."""
+    files = [_annotated(directory, stem), *(_crop(directory, stem, number) for number in range(1, MAX_REGIONS + 1))]
+    return [file for file in files if file.exists()]
+
+
+def _annotated(directory: Path, stem: str) -> Path:
+    return directory / f"{stem}.annotated.jpg"
+
+
+def _crop(directory: Path, stem: str, number: int) -> Path:
+    return directory / f"{stem}.region{number}.png"
+
+
 def _save(directory: Path, stem: str, image: Picture, result: Result) -> None:
-    write_image(directory / f"{stem}.annotated.jpg", draw(image, result))
+    for file in _saved(directory, stem):  # else the regions of an earlier run would stand beside those of this one
+        file.unlink()
+    write_image(_annotated(directory, stem), draw(image, result))
     for number, region in enumerate(result.regions, start=1):
         window = region.box.snapped(result.width, result.height)
-        write_image(directory / f"{stem}.region{number}.png", image[window.slices()])
+        write_image(_crop(directory, stem, number), image[window.slices()])
 
 
 def _complain(problem: object) -> None:

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from ..bags.pacing import Pacer
 from ..bags.reading import Bag, Entry, topic_type
 from ..core import InvalidInput
+from ..node.transports import settings_for_images
 from .argument_types import number
 from .main import SUCCESS
+from .progress import progress
 
 if TYPE_CHECKING:
     from ..node.bag_publisher import BagPublisher
 
 CLOCK_HZ = 40.0
+LINES_OF_PROGRESS = 10
+"""Where there is no terminal for a bar."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index the bag, publish it once or for ever."""
+    os.environ.update(settings_for_images(os.environ))  # else most raw images are lost; before ROS reads it
     try:
         from ..node import bag_publisher
     except ImportError as error:
@@ -64,8 +68,8 @@ def run(args: argparse.Namespace) -> int:
         pacer = Pacer(args.rate, args.paused)
         with bag_publisher.ros_context():
             node = bag_publisher.BagPublisher(bag, list(dict.fromkeys(e.topic for e in entries)), pacer, args.clock)
-            for topic, kind in node.left_out.items():
-                print(f"activeo3 play: {topic} is left out: {kind} is not installed", file=sys.stderr)
+            for topic, reason in node.left_out.items():
+                print(f"activeo3 play: {topic} is left out: {reason}", file=sys.stderr)
             entries = [entry for entry in entries if entry.topic in node.topics]
             if args.wait and not node.wait_for_subscribers(args.wait):
                 raise InvalidInput(f"not every topic has a subscriber after {args.wait:g} s: {', '.join(node.topics)}")
@@ -81,12 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _play(node: BagPublisher, entries: Sequence[Entry], loop: bool) -> None:
     while True:
-        with tqdm(total=len(entries), unit="message", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-            damaged = node.publish(entries, lambda done: _show(bar, done))
-        print(f"{len(entries) - damaged} messages published, {damaged} could not be read", file=sys.stderr)
+        with progress("play", len(entries), LINES_OF_PROGRESS, "message") as show:
+            published, damaged = node.publish(entries, show)
+        print(f"{published} messages published, {damaged} could not be read", file=sys.stderr)
         if not loop:
             return
-
-
-def _show(bar: tqdm[NoReturn], done: int) -> None:
-    bar.update(done - bar.n)

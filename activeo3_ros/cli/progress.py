@@ -10,18 +10,19 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress(step: str, total: int, lines: int = 4) -> Iterator[Callable[[int], None]]:
+def progress(step: str, total: int, lines: int = 4, unit: str = "frame") -> Iterator[Callable[[int], None]]:
     """Show a bar with rate and time left on a terminal, a few lines elsewhere.
 
     Args:
         step: Name of the step.
         total: Number of things to do.
         lines: How many lines to print where there is no terminal.
+        unit: Name of one thing.
 
     Yields:
         A function to be called with the number of things that are done.
     """
-    with tqdm(total=total, desc=step, unit="frame", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=total, desc=step, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
         shown = 0
 
         def show(done: int) -> None:

@@ -9,26 +9,48 @@ import os
 import signal
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 from types import FrameType
 
 from tqdm import tqdm
 
 from .. import __version__
-from ..bags.offline import SETTINGS, ReplayOutcome, Selection, choose_topics, read_recorded, replay, select
+from ..bags.messages import check_cameras_differ
+from ..bags.offline import (
+    SETTINGS,
+    ReplayOutcome,
+    Selection,
+    choose_topics,
+    read_recorded,
+    recording_start_ns,
+    replay,
+    select,
+)
 from ..bags.reading import Bag, Damage, Entry
 from ..bags.writing import BagWriter
 from ..core import Budget, InvalidInput, Query
 from ..presets import Preset, load_preset
 from .argument_types import number, whole_number
 from .main import FAILURE, SUCCESS
-from .options import add_preset_arguments, add_query_arguments, budget_of, query_of
+from .options import (
+    add_force_argument,
+    add_preset_arguments,
+    add_query_arguments,
+    budget_of,
+    check_not_overwritten,
+    query_of,
+)
 
 EACH_MESSAGE = 1
 """Bytes of a chunk of the results: each result is on its way to the disk before the next frame begins."""
+CLOCK_TOLERANCE = 0.01
+"""Share by which the time of the stamps may differ from that of the recording."""
+LONG_GAP_S = 10.0
 LINES_OF_PROGRESS = 10
 """Where there is no terminal for a bar."""
 
@@ -49,10 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_query_arguments(parser)
     add_preset_arguments(parser)
     parser.add_argument("--every", type=whole_number(1, 1_000_000), default=1, metavar="N", help="take every Nth frame")
-    parser.add_argument("--start", type=number(0), default=0.0, metavar="S", help="seconds after the first stamp")
-    parser.add_argument("--duration", type=number(0), metavar="S", help="seconds (default: to the end)")
+    parser.add_argument(
+        "--start", type=number(0), default=0.0, metavar="S", help="seconds of recording after the first frame"
+    )
+    parser.add_argument("--duration", type=number(0), metavar="S", help="seconds of recording (default: to the end)")
     parser.add_argument("--with-images", action="store_true", help="copy the pictures beside their results")
-    parser.add_argument("--resume", action="store_true", help="keep the results that an interrupted run left in --out")
+    over = parser.add_mutually_exclusive_group()
+    over.add_argument("--resume", action="store_true", help="keep the results that an interrupted run left in --out")
+    add_force_argument(over)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -60,14 +86,19 @@ def run(args: argparse.Namespace) -> int:
     preset = load_preset(args.preset)
     query, budget = query_of(args, preset), budget_of(args, preset)
     _check_out(args.bag, args.out)
+    if not args.resume:
+        check_not_overwritten([args.out], args.force, "go on from it with --resume, ")
     with Bag(args.bag) as bag:
         selection = Selection(choose_topics(bag, args.topic), args.start, args.duration, args.every)
+        check_cameras_differ(selection.topics)
         start = time.perf_counter()
         entries, damage = bag.index(selection.topics)
         indexing_s = time.perf_counter() - start
         chosen = select(entries, selection)
         if damage:
             print(f"activeo3 replay: {args.bag}: {damage.describe()}", file=sys.stderr)
+        if args.start or args.duration is not None:
+            _compare_clocks(args.bag, entries)
         if not chosen:
             raise InvalidInput(f"{args.bag}: no frame to replay; {_describe_span(entries)}")
         settings = _settings(args, preset, query, budget, chosen, selection)
@@ -95,8 +126,35 @@ def run(args: argparse.Namespace) -> int:
 def _describe_span(entries: Sequence[Entry]) -> str:
     if not entries:
         return "none of its messages can be read"
-    seconds = (entries[-1].stamp_ns - entries[0].stamp_ns) / 1e9
+    seconds = _span_s([entry.log_time_ns for entry in entries])
     return f"its {len(entries)} frames span {seconds:.3f} s; see --start and --duration"
+
+
+def _span_s(times_ns: Sequence[int]) -> float:
+    return (max(times_ns) - min(times_ns)) / 1e9
+
+
+def _compare_clocks(bag: Path, entries: Sequence[Entry]) -> None:
+    """Say so where the seconds that are selected by may not be those that the user means."""
+    if not entries:
+        return
+    start_ns, times = recording_start_ns(entries), sorted(entry.log_time_ns for entry in entries)
+    early, times = bisect_left(times, start_ns), [time for time in times if time >= start_ns]
+    stamps_s, recorded_s = _span_s([entry.stamp_ns for entry in entries]), _span_s(times)
+    gap_s, after = max(((later - time) / 1e9, n) for n, (time, later) in enumerate(pairwise([*times, times[-1]]), 1))
+    notes = []
+    if early:
+        notes.append(f"{early} frames were recorded before the clock was set")
+    if abs(stamps_s - recorded_s) > 1 + CLOCK_TOLERANCE * recorded_s:
+        notes.append(f"its stamps span {stamps_s:.3f} s, its recording took {recorded_s:.3f} s")
+    if gap_s > max(LONG_GAP_S, recorded_s / 2):
+        notes.append(f"nothing was recorded for {gap_s:.3f} s after the first {early + after} frames")
+    if notes:
+        print(
+            f"activeo3 replay: {bag}: {'; '.join(notes)}; --start and --duration count seconds of the recording"
+            f"{' after that' if early else ''}",
+            file=sys.stderr,
+        )
 
 
 def _check_out(bag: Path, out: Path) -> None:
@@ -118,7 +176,7 @@ def _settings(
     selection: Selection,
 ) -> dict[str, str]:
     """The settings that the results depend on: notes in their file, and compared by `--resume`."""
-    frames = hashlib.sha256("\n".join(f"{e.topic} {e.stamp_ns}" for e in chosen).encode()).hexdigest()
+    frames = hashlib.sha256("\n".join(map(str, chosen)).encode()).hexdigest()
     components = {
         "sensing": [preset.sensing.type, dict(preset.sensing.settings)],
         "task": [preset.task.type, dict(preset.task.settings)],

@@ -10,6 +10,7 @@ from ..core import InvalidInput
 from ..training.builders import BAG, KINDS, build
 from .argument_types import whole_number
 from .main import SUCCESS
+from .options import add_force_argument, check_not_overwritten
 
 MAX_ROWS = 10_000_000
 
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--per-class", type=whole_number(1, MAX_ROWS), help="questions of one class at most, for test sets"
     )
+    add_force_argument(data)
     data.set_defaults(run_what=_data)
 
 
@@ -54,6 +56,7 @@ def _grpo(args: argparse.Namespace) -> int:
 
 
 def _data(args: argparse.Namespace) -> int:
+    check_not_overwritten([args.out / name for name in ("rows.jsonl", "provenance.json")], args.force)
     choice = (args.out, args.seed, args.rows, args.per_class)
     if args.kind == BAG:
         from ..training.bag_rows import build_from_bag

@@ -12,7 +12,7 @@ from ..core import InvalidInput
 from ..core.optional import require_package
 from .datasets import Dataset
 from .differences import paired_differences
-from .item_files import missing_items, write_atomically, write_manifest
+from .item_files import MANIFEST, REPORTS, missing_items, write_atomically, write_manifest
 from .methods import Method
 from .metrics_files import metrics_to_csv, metrics_to_dict
 from .published import PublishedRow, beside_published
@@ -115,7 +115,7 @@ def make_results_directory(out: Path) -> None:
     """Make the directory of results.
 
     Raises:
-        InvalidInput: It is a file, or cannot be made.
+        InvalidInput: It is a file, cannot be made, or has reports that are not of a benchmark.
     """
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"--out {out} is a file; give a directory")
@@ -123,3 +123,9 @@ def make_results_directory(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInput(f"--out {out}: cannot be made: {error.strerror}") from error
+    foreign = [name for name in REPORTS if (out / name).exists() and not (out / MANIFEST).exists()]
+    if foreign:
+        raise InvalidInput(
+            f"--out {out}: {', '.join(foreign)} would be overwritten, of which no {MANIFEST} says that it is of this "
+            "command; give another --out"
+        )

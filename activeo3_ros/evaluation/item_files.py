@@ -21,6 +21,8 @@ from .datasets import Dataset, Sample, read_json
 from .methods import Method
 
 MANIFEST = "manifest.json"
+REPORTS = ("report.html", "metrics.json", "metrics.csv")
+"""The files that are written beside the manifest at the end."""
 
 
 def write_manifest(out: Path, dataset: Dataset, methods: Sequence[Method], seed: int) -> None:

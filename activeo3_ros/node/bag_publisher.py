@@ -10,21 +10,25 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
+from rclpy.validate_full_topic_name import validate_full_topic_name
 from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from ..bags.pacing import Pacer
-from ..bags.reading import Bag, DamagedMessage, Entry
+from ..bags.reading import Bag, DamagedMessage, Entry, Topic
+from ..bags.storage import CDR
 from ..core import InvalidInput
 from .message_types import message_class
 
 NODE_NAME = "activeo3_player"
 STEP_S = 0.05
 """Seconds after which a wait checks again for a pause or an interruption."""
+CLOCK_TOPIC = "/clock"
 DEPTH = 10
 
 
@@ -41,25 +45,43 @@ class BagPublisher(Node):
             clock_hz: Rate of `/clock`, 0 for never.
 
         Raises:
-            InvalidInput: None of the topics' types is installed.
+            InvalidInput: None of the topics can be published.
         """
         super().__init__(NODE_NAME)
         self._bag = bag
         self._pacer = pacer
         self._outputs: dict[str, Any] = {}
         self.left_out: dict[str, str] = {}
-        """Topics that are not published, because their type is not installed, and that type."""
+        """Why a topic is not published, by its name."""
         for topic in topics:
-            kind = bag.topics[topic].type
+            if topic == CLOCK_TOPIC and clock_hz:
+                self.left_out[topic] = "--clock publishes it"
+                continue
             try:
-                self._outputs[topic] = self.create_publisher(message_class(kind), topic, _qos(topic))
-            except (ImportError, AttributeError, ValueError):
-                self.left_out[topic] = kind or "an unknown type"
+                self._outputs[topic] = self._create_output(bag.topics[topic])
+            except InvalidInput as error:
+                self.left_out[topic] = str(error)
         if not self._outputs:
-            raise InvalidInput(f"{bag.path}: none of its types is installed here: {', '.join(self.left_out.values())}")
-        self._clock: Any = self.create_publisher(Clock, "/clock", DEPTH) if clock_hz else None
+            reasons = "; ".join(f"{topic}: {reason}" for topic, reason in self.left_out.items())
+            raise InvalidInput(f"{bag.path}: none of its topics can be published: {reasons}")
+        self._clock: Any = self.create_publisher(Clock, CLOCK_TOPIC, DEPTH) if clock_hz else None
         self._clock_step_s = 1.0 / clock_hz if clock_hz else STEP_S
         self.create_service(SetBool, "~/pause", self._on_pause)
+
+    def _create_output(self, topic: Topic) -> Any:
+        """The publisher of a topic. Raises InvalidInput, which says why there can be none."""
+        if not topic.type:
+            raise InvalidInput("the bag does not say its type")
+        if topic.encoding != CDR:
+            raise InvalidInput(f"its messages are {topic.describe_type()}, ROS 2 needs {CDR}")
+        try:
+            validate_full_topic_name(topic.name if topic.name.startswith("/") else f"/{topic.name}")
+            return self.create_publisher(message_class(topic.type), topic.name, _qos(topic.name))
+        except InvalidTopicNameException as error:
+            reason = str(error).splitlines()[0].removeprefix("Invalid topic name: ").rstrip(":")
+            raise InvalidInput(f"ROS 2 does not allow its name: {reason}") from error
+        except (ImportError, AttributeError) as error:
+            raise InvalidInput(f"{topic.type} is not installed") from error
 
     @property
     def topics(self) -> list[str]:
@@ -75,7 +97,7 @@ class BagPublisher(Node):
             waiting.wait(STEP_S)
         return False
 
-    def publish(self, entries: Sequence[Entry], show: Callable[[int], None]) -> int:
+    def publish(self, entries: Sequence[Entry], show: Callable[[int], None]) -> tuple[int, int]:
         """Publish all messages once, each at its time.
 
         Args:
@@ -83,12 +105,12 @@ class BagPublisher(Node):
             show: Called with the number of messages done after each.
 
         Returns:
-            How many could not be read.
+            How many were published, and how many could not be read.
         """
-        damaged = 0
+        published = damaged = 0
         waiting = threading.Event()
         self._pacer.start_at(entries[0].log_time_ns)
-        for number, entry in enumerate(entries, start=1):
+        for entry in entries:
             while rclpy.ok() and (wait_s := self._pacer.wait_s(entry.log_time_ns)) > 0:
                 waiting.wait(min(wait_s, STEP_S, self._clock_step_s))
                 self._publish_clock()
@@ -96,11 +118,12 @@ class BagPublisher(Node):
                 break
             try:
                 self._outputs[entry.topic].publish(self._bag.read(entry))
+                published += 1
             except DamagedMessage:
                 damaged += 1
             self._publish_clock()
-            show(number)
-        return damaged
+            show(published + damaged)
+        return published, damaged
 
     def _publish_clock(self) -> None:
         if self._clock is not None:

@@ -75,6 +75,8 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="the MCAP file to write")
     args = parser.parse_args()
+    if args.out.exists():
+        parser.error(f"{args.out} is there already; give another --out, or remove it")
 
     rclpy.init(signal_handler_options=SignalHandlerOptions.ALL)
     with BagWriter(args.out) as writer:

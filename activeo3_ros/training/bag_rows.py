@@ -12,7 +12,7 @@ from typing import Any
 
 import cv2
 
-from ..bags.messages import camera_of
+from ..bags.messages import camera_of, check_cameras_differ
 from ..bags.offline import choose_topics
 from ..bags.reading import Bag, read_messages
 from ..codecs.result_cdr import RESULT_TYPE
@@ -109,12 +109,13 @@ def detections_as_coco(results: Path, topics: Sequence[str]) -> tuple[dict[str, 
         A COCO document, and a problem for each result that failed or is of another camera.
 
     Raises:
-        InvalidInput: The bag has no results.
+        InvalidInput: The bag has no results, or two topics are of one camera.
     """
     with Bag(results) as bag:
         sources = [topic.name for topic in bag.topics.values() if topic.type == RESULT_TYPE]
     if not sources:
         raise InvalidInput(f"{results}: has no topic of {RESULT_TYPE}; make one by `activeo3 replay`")
+    check_cameras_differ(topics)
     by_camera = {camera_of(topic): topic for topic in topics}
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []

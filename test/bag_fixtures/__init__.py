@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -42,6 +44,31 @@ def compressed_message(image: np.ndarray, stamp_ns: int, suffix: str = ".jpg") -
     return bytes(store.serialize_cdr(message, COMPRESSED_TYPE))
 
 
+def raw_cdr(frame_id: bytes, encoding: bytes = b"bgr8\0", order: str = "<") -> bytes:
+    """An Image of 1 x 1 pixel, written field by field."""
+    body = b""
+
+    def add(code: str, value: int) -> None:
+        nonlocal body
+        body += b"\0" * (-len(body) % struct.calcsize(code)) + struct.pack(order + code, value)
+
+    def add_bytes(value: bytes) -> None:
+        nonlocal body
+        add("I", len(value))
+        body += value
+
+    add("i", 5)
+    add("I", 6)
+    add_bytes(frame_id)
+    add("I", 1)
+    add("I", 1)
+    add_bytes(encoding)
+    add("B", 0)
+    add("I", 3)
+    add_bytes(b"\1\2\3")
+    return (b"\0\1\0\0" if order == "<" else b"\0\0\0\0") + body
+
+
 def write_mcap(
     path: Path,
     messages: Sequence[tuple[int, bytes]],
@@ -49,7 +76,9 @@ def write_mcap(
     chunk_bytes: int = 30_000,
     topic: str = TOPIC,
     kind: str = IMAGE_TYPE,
-    **options: bool,
+    encoding: str = "cdr",
+    definition: str | None = None,
+    **options: Any,
 ) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -57,9 +86,11 @@ def write_mcap(
         writer.start(profile="ros2", library="test")
         schema = 0  # means none
         if kind:
-            definition, _ = typestore().generate_msgdef(kind, ros_version=2)
-            schema = writer.register_schema(kind, "ros2msg", definition.encode())
-        channel = writer.register_channel(topic, "cdr", schema)
+            if definition is None and kind in typestore().types:
+                definition, _ = typestore().generate_msgdef(kind, ros_version=2)
+            language = "ros2msg" if encoding == "cdr" else encoding
+            schema = writer.register_schema(kind, language, (definition or "").encode())
+        channel = writer.register_channel(topic, encoding, schema)
         for time_ns, cdr in messages:
             writer.add_message(channel, time_ns, cdr, time_ns)
         writer.finish()

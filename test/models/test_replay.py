@@ -17,6 +17,7 @@ from bag_fixtures import (
     STEP_NS,
     compressed_message,
     picture,
+    raw_cdr,
     raw_messages,
     write_humble_db3,
     write_mcap,
@@ -28,8 +29,10 @@ from rosbags.highlevel import AnyReader
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
 from activeo3_ros.bags.messages import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image
+from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.cli import main as cli
 from activeo3_ros.codecs.image_files import read_image
+from activeo3_ros.codecs.result_cdr import RESULT_TYPE
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -252,3 +255,112 @@ def wait_for_results(child: subprocess.Popen, out: Path) -> None:
             return
         time.sleep(0.01)
     pytest.fail("the replay wrote nothing")
+
+
+def test_strings_that_are_not_utf_8_cost_no_frame(tmp_path: Path, capsys):
+    cdr = [raw_cdr(b"optical\0"), raw_cdr(b"opt\xffic\0"), raw_cdr(b"optical\0", b"bgr\xff8\0")]
+    bag = write_mcap(tmp_path / "a.mcap", [(START_NS + i, each) for i, each in enumerate(cdr)])
+    assert replay(bag, tmp_path / "r.mcap") == 0
+    assert "3 selected, 3 processed, 1 failed, 0 unreadable" in capsys.readouterr().out
+    found = [message for _, message in results(tmp_path / "r.mcap")]
+    assert [message.header.frame_id for message in found] == ["optical", "opt\ufffdic", "optical"]
+    assert "unsupported encoding" in found[2].status_message
+
+
+def sizes(path: Path) -> list[int]:
+    return [message.image_width for _, message in results(path)]
+
+
+def test_frames_of_one_stamp_keep_their_own_results_when_resumed(tmp_path: Path, capsys):
+    """Their pictures are of different widths, so that each result can be told from the other."""
+    widths = (64, 32, 48, 16)
+    messages = [(START_NS + i, serialize_image(picture(i, width), START_NS, "")) for i, width in enumerate(widths)]
+    bag = write_mcap(tmp_path / "a.mcap", messages)
+    assert replay(bag, tmp_path / "whole.mcap") == 0
+    whole = hash_of(capsys.readouterr().out)
+    for kept in ({0}, {1}, {2, 3}, {0, 3}):  # of the earlier run: the others were lost
+        out = tmp_path / "r.mcap"
+        keep_results(tmp_path / "whole.mcap", out, kept)
+        assert replay(bag, out, "--resume") == 0
+        printed = capsys.readouterr().out
+        assert f"{len(kept)} of them from the earlier run" in printed
+        assert sizes(out) == list(widths)
+        assert hash_of(printed) == whole
+
+
+def test_frames_of_one_stamp_and_one_time_of_recording_are_perceived_anew(tmp_path: Path, capsys):
+    widths = (64, 32, 48)
+    bag = write_mcap(tmp_path / "a.mcap", [(START_NS, serialize_image(picture(1, w), START_NS, "")) for w in widths])
+    assert replay(bag, tmp_path / "whole.mcap") == 0
+    keep_results(tmp_path / "whole.mcap", tmp_path / "r.mcap", {1})
+    capsys.readouterr()
+    assert replay(bag, tmp_path / "r.mcap", "--resume") == 0
+    assert "from the earlier run" not in capsys.readouterr().out
+    assert sizes(tmp_path / "r.mcap") == list(widths)
+
+
+def keep_results(whole: Path, out: Path, kept: set[int]) -> None:
+    """Copy some results of a run, with its settings."""
+    with whole.open("rb") as file:
+        reader = make_reader(file)
+        (metadata,) = reader.iter_metadata()
+        messages = [message for _, _, message in reader.iter_messages()]
+    with BagWriter(out) as writer:
+        writer.add_metadata(metadata.name, metadata.metadata)
+        writer.add_topic("/activeo3/camera/result", RESULT_TYPE)
+        for number in kept:
+            writer.write("/activeo3/camera/result", messages[number].log_time, messages[number].data)
+
+
+@pytest.mark.parametrize("early", [0, START_NS - 3600 * 10**9])
+def test_a_few_early_stamps_do_not_move_the_seconds_that_are_selected(tmp_path: Path, early: int, capsys):
+    """A driver that starts before its clock is set stamps its first frames with zero."""
+    times = [START_NS + i * 10**9 for i in range(10)]
+    stamps = [early, early + 1, *times[2:]]
+    messages = [(t, serialize_image(picture(1, 32), s, "")) for t, s in zip(times, stamps, strict=True)]
+    bag = write_mcap(tmp_path / "a.mcap", messages)
+    assert replay(bag, tmp_path / "r.mcap", "--start", "3", "--duration", "2") == 0
+    assert [stamp(message) for _, message in results(tmp_path / "r.mcap")] == times[3:5]
+    assert "its recording took 9.000 s; --start and --duration count" in capsys.readouterr().err
+
+
+def test_frames_recorded_before_the_clock_was_set_do_not_move_the_seconds(tmp_path: Path, capsys):
+    """With simulated time, stamps and recording both begin at zero."""
+    times = [0, 10**8, *(START_NS + i * 10**9 for i in range(8))]
+    bag = write_mcap(tmp_path / "a.mcap", [(t, serialize_image(picture(1, 32), t, "")) for t in times])
+    assert replay(bag, tmp_path / "r.mcap", "--start", "3", "--duration", "2") == 0
+    assert [stamp(message) for _, message in results(tmp_path / "r.mcap")] == times[5:7]
+    assert "2 frames were recorded before the clock was set" in capsys.readouterr().err
+    assert replay(bag, tmp_path / "all.mcap") == 0
+    assert len(results(tmp_path / "all.mcap")) == 10
+
+
+def test_a_long_gap_in_the_recording_is_told(tmp_path: Path, capsys):
+    times = [START_NS, START_NS + 3600 * 10**9, START_NS + 3601 * 10**9]
+    bag = write_mcap(tmp_path / "a.mcap", [(t, serialize_image(picture(1, 32), t, "")) for t in times])
+    assert replay(bag, tmp_path / "r.mcap", "--duration", "2") == 0
+    assert len(results(tmp_path / "r.mcap")) == 1
+    assert "nothing was recorded for 3600.000 s after the first 1 frames" in capsys.readouterr().err
+    assert replay(bag, tmp_path / "r2.mcap") == 0
+    assert "nothing was recorded" not in capsys.readouterr().err
+
+
+def test_two_topics_of_one_camera_are_refused(tmp_path: Path, capsys):
+    topics = ["/cam/image_raw/compressed", "/cam/image_rect/compressed"]
+    for number, topic in enumerate(topics):
+        messages = [(START_NS, compressed_message(picture(number), START_NS))]
+        write_mcap(tmp_path / "bag" / f"{number}.mcap", messages, topic=topic, kind=COMPRESSED_TYPE)
+    assert replay(tmp_path / "bag", tmp_path / "r.mcap", "--topic", topics[0], "--topic", topics[1]) == 2
+    assert "are both of camera 'cam'" in capsys.readouterr().err
+    assert replay(tmp_path / "bag", tmp_path / "r.mcap", "--topic", topics[1]) == 0
+
+
+def test_an_earlier_result_is_not_overwritten_without_force(tmp_path: Path, capsys):
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(2))
+    out = tmp_path / "r.mcap"
+    out.write_bytes(b"of another program")
+    assert replay(bag, out) == 2
+    assert "r.mcap would be overwritten: go on from it with --resume, give another --out, or" in capsys.readouterr().err
+    assert out.read_bytes() == b"of another program"
+    assert replay(bag, out, "--force") == 0
+    assert len(results(out)) == 2

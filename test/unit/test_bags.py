@@ -7,16 +7,19 @@ import sys
 
 import numpy as np
 import pytest
+from bag_fixtures import write_mcap
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
+from rosbags.rosbag2 import Writer
 
 import activeo3_ros.bags
 from activeo3_ros.bags.messages import IMAGE_TYPE, serialize_image
-from activeo3_ros.bags.reading import read_frames, read_messages
+from activeo3_ros.bags.offline import choose_topics
+from activeo3_ros.bags.reading import Bag, read_frames, read_messages, read_serialized
 from activeo3_ros.bags.writing import BagWriter
-from activeo3_ros.codecs.result_cdr import RESULT_TYPE, typestore
+from activeo3_ros.codecs.result_cdr import FIELDS_SINCE_0_1, RESULT_TYPE, _typestore, result_message, to_cdr, typestore
 from activeo3_ros.codecs.result_message import from_message
-from activeo3_ros.core import InvalidInput
+from activeo3_ros.core import Box, Detection, InvalidInput, Query, Result
 from activeo3_ros.core.optional import MissingPackageError
 
 TOPIC = "/camera/image_raw"
@@ -108,3 +111,69 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch, p
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingPackageError, match=rf"{package} is needed .* pip install 'activeo3_ros\[bags\]'"):
         importlib.reload(activeo3_ros.bags)
+
+
+@pytest.fixture(params=["mcap", "db3"])
+def of_0_1(tmp_path, request):
+    """A result as version 0.1 recorded it: the fields since then are missing, in the message and in its definition."""
+    store = _typestore(FIELDS_SINCE_0_1)
+    result = Result(64, 48, Query(classes=("car",)), detections=(Detection("car", 0.5, Box(1, 2, 3, 4)),))
+    message = result_message(result, "camera", 5, "optical")
+    definition, _ = store.generate_msgdef(RESULT_TYPE, ros_version=2)
+    cdr = bytes(store.serialize_cdr(message, RESULT_TYPE))
+    if request.param == "mcap":
+        return write_mcap(tmp_path / "old.mcap", [(5, cdr)], topic="/result", kind=RESULT_TYPE, definition=definition)
+    with Writer(tmp_path / "old", version=8) as writer:  # as rosbag2 does since Iron
+        writer.write(writer.add_connection("/result", RESULT_TYPE, typestore=store), 5, cdr)
+    return tmp_path / "old"
+
+
+def test_results_of_version_0_1_are_read_by_the_definition_in_the_bag(of_0_1):
+    ((_, message),) = read_messages(of_0_1, "/result")
+    assert not hasattr(message.detections[0], "existence")
+    result = from_message(message)
+    assert [(each.label, each.score, each.box.as_tuple()) for each in result.detections] == [("car", 0.5, (1, 2, 3, 4))]
+
+
+@pytest.mark.parametrize("definition", ["", "std_msgs/Header header\n", "not a definition $"])
+def test_without_a_whole_definition_ours_is_taken(tmp_path, definition: str):
+    message = result_message(Result(64, 48, Query(classes=("car",))), "camera", 5, "optical")
+    path = write_mcap(tmp_path / "a.mcap", [(5, to_cdr(message))], topic="/r", kind=RESULT_TYPE, definition=definition)
+    ((_, read),) = read_messages(path, "/r")
+    assert (read.camera, read.image_width) == ("camera", 64)
+
+
+@pytest.mark.parametrize("cut", [4, 30, -9])
+def test_a_message_that_is_not_whole_is_told_in_words(of_0_1, tmp_path, cut: int):
+    definition = _typestore(FIELDS_SINCE_0_1).generate_msgdef(RESULT_TYPE, ros_version=2)[0]
+    ((_, _, cdr),) = read_serialized(of_0_1, "/result")
+    path = write_mcap(tmp_path / "b.mcap", [(5, cdr[:cut])], topic="/r", kind=RESULT_TYPE, definition=definition)
+    with pytest.raises(InvalidInput, match=r"a message of /r at 5 ns is not a whole activeo3_ros/msg/PerceptionResult"):
+        list(read_messages(path, "/r"))
+
+
+def test_a_bag_of_ros_1_is_called_so_with_the_way_out(tmp_path):
+    for name in ("drive.bag", "drive.mcap", "folder/drive.bag"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"#ROSBAG V2.0\n" + bytes(100))
+        with pytest.raises(InvalidInput, match="is a bag of ROS 1; convert it with: rosbags-convert --src"):
+            Bag(tmp_path / name if "folder" not in name else tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("kind", "encoding", "says"),
+    [
+        ("foxglove.CompressedImage", "protobuf", "/cam (foxglove.CompressedImage in protobuf); only"),
+        ("sensor_msgs/Image", "ros1", "/cam (sensor_msgs/Image in ros1); only"),
+        (IMAGE_TYPE, "json", "/cam (sensor_msgs/msg/Image in json); only"),
+        ("", "cdr", "/cam (of unknown type)"),
+        ("sensor_msgs/msg/PointCloud2", "cdr", "/cam (sensor_msgs/msg/PointCloud2)"),
+    ],
+)
+def test_a_bag_without_pictures_of_ros_2_says_what_its_topics_hold(tmp_path, kind: str, encoding: str, says: str):
+    with Bag(write_mcap(tmp_path / "a.mcap", [(1, b"\0\1\0\0")], topic="/cam", kind=kind, encoding=encoding)) as bag:
+        for wanted in ([], ["/cam"]):
+            with pytest.raises(InvalidInput) as error:
+                choose_topics(bag, wanted)
+            assert says in str(error.value)
+            assert ("convert the bag to ROS 2 first" in str(error.value)) == (encoding != "cdr")

@@ -97,3 +97,14 @@ def test_wrong_input_is_one_line(tmp_path: Path, monkeypatch, capsys, options: l
     said = capsys.readouterr().err
     assert says in said and "Traceback" not in said
     assert not (tmp_path / "out" / "rows.jsonl").exists()
+
+
+def test_rows_of_an_earlier_run_are_not_overwritten_without_force(tmp_path: Path, capsys) -> None:
+    bag = write_mcap(tmp_path / "a.mcap", raw_messages(1))
+    truth = write_truth(tmp_path / "t.json", [{"id": 0, "stamp": START_NS}], [{"image_id": 0, "bbox": [1, 1, 9, 9]}])
+    out = tmp_path / "out"
+    command = ["train", "data", "bag", "--bag", str(bag), "--annotations", str(truth), "--out", str(out)]
+    assert cli.main(command) == 0
+    assert cli.main(command) == 2
+    assert "rows.jsonl and 1 more would be overwritten: give another --out, or" in capsys.readouterr().err
+    assert cli.main([*command, "--force"]) == 0
