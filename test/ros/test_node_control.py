@@ -7,6 +7,7 @@ import time
 
 import pytest
 from action_msgs.msg import GoalStatus
+from activeo3_ros.action import Perceive
 from activeo3_ros.msg import PerceptionResult
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_fixtures.client import Client
@@ -17,6 +18,7 @@ from rcl_interfaces.srv import DescribeParameters
 from waiting import wait_for
 
 from activeo3_ros.node.parameters import PARAMETERS
+from activeo3_ros.node.perceive_action import AS_NODE
 
 CAMERAS = ("camera", "rear")
 
@@ -206,6 +208,25 @@ def test_a_request_has_its_own_query_and_leaves_the_standing_one_alone(client):
     assert stages[:2] == ["decode", "sense"]
     assert len(wait_for(lambda: [m for m in feedback if m.feedback.regions])[-1].feedback.regions) == 1
     assert client.result_of(picture()).query == standing.query
+
+
+def test_a_request_zooms_as_the_node_does_unless_it_says_how_often(client):
+    client.result_of(picture())
+
+    def regions_and_message(**goal):
+        result = client.outcome(client.perceive(camera="camera", **goal)).result.result
+        assert result.status == PerceptionResult.STATUS_COMPLETE
+        return len(result.regions), result.status_message
+
+    assert regions_and_message(max_regions=AS_NODE) == (2, "")
+    assert client.set_parameters(max_regions=1)[0].successful
+    assert regions_and_message() == (1, "")
+    assert regions_and_message(max_regions=2) == (2, "")
+    # What a client sends that sets nothing: a result that looks complete must say what was left out.
+    regions, message = regions_and_message(max_regions=Perceive.Goal().max_regions)
+    assert regions == 0
+    assert "only the view of the whole frame was examined; 255 takes the node's" in message
+    assert client.set_parameters(max_regions=-1)[0].successful
 
 
 def test_a_disabled_node_still_serves_requests(client):
