@@ -69,6 +69,9 @@ class LoadablePreset(Protocol):
 class PerceptionNode(ManagedNode):
     """A lifecycle node around one `ActivePerception`; docs/reference/lifecycle.md says what each transition does."""
 
+    _perceive: PerceiveActionServer | None = None
+    """None in a node whose parameters were refused."""
+
     def __init__(self, load: Callable[[str], LoadablePreset] = load_preset, **arguments: Any) -> None:
         """Declare the parameters and create topics and services.
 
@@ -125,7 +128,8 @@ class PerceptionNode(ManagedNode):
         self._timer(WATCH_PERIOD_S, self._watch)
 
     def destroy_node(self) -> None:
-        self._perceive.destroy()
+        if self._perceive is not None:
+            self._perceive.destroy()
         super().destroy_node()
 
     def _timer(self, period_s: float, callback: Callable[[], None]) -> None:
@@ -235,6 +239,13 @@ class PerceptionNode(ManagedNode):
             self._values["max_frame_age"],
             self._values["inference_timeout"],
         )
+
+    def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
+        """As rclpy's, for both services too, but values that YAML read as another type are converted first."""
+        try:
+            return super().set_parameters_atomically(parameters.converted(parameter_list))
+        except InvalidInput as error:
+            return SetParametersResult(successful=False, reason=str(error))
 
     def _check_parameters(self, changes: Sequence[Parameter[Any]]) -> SetParametersResult:
         """Whether all of these changes may be made together; changes nothing itself."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -21,6 +22,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 
+from ..core import InvalidInput
 from .transports import PROFILES, TRANSPORTS, profile_for_images
 
 IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -50,16 +52,20 @@ def create_publisher(node: Node, kind: Any, topic: str, profile: QoSProfile, gro
         topic: Name of the topic, resolved here.
         profile: The quality of service without overrides.
         group: Callback group of the warning.
+
+    Raises:
+        InvalidInput: An override is not allowed.
     """
     profile, topic = copy.copy(profile), node.resolve_topic_name(topic)  # rclpy writes the overrides into the profile
-    return node.create_publisher(
-        kind,
-        topic,
-        profile,
-        callback_group=group,
-        event_callbacks=PublisherEventCallbacks(incompatible_qos=_warn_of_subscribers(node, topic, profile)),
-        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
-    )
+    with _named_overrides(topic):
+        return node.create_publisher(
+            kind,
+            topic,
+            profile,
+            callback_group=group,
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=_warn_of_subscribers(node, topic, profile)),
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+        )
 
 
 def create_subscription(
@@ -87,22 +93,38 @@ def create_subscription(
 
     Returns:
         The quality of service with the overrides.
+
+    Raises:
+        InvalidInput: An override is not allowed.
     """
     profile, topic = copy.copy(profile), node.resolve_topic_name(topic)
     events = SubscriptionEventCallbacks(
         incompatible_qos=_warn_of_publishers(node, topic, profile), message_lost=on_lost
     )
-    node.create_subscription(
-        kind,
-        topic,
-        callback,
-        profile,
-        callback_group=group,
-        event_callbacks=events,
-        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
-        raw=raw,
-    )
+    with _named_overrides(topic):
+        node.create_subscription(
+            kind,
+            topic,
+            callback,
+            profile,
+            callback_group=group,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+            raw=raw,
+        )
     return profile
+
+
+@contextmanager
+def _named_overrides(topic: str) -> Iterator[None]:
+    """Refuse overrides that rclpy or the middleware do not know as InvalidInput, with the name of the topic."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"the quality of service of {topic} cannot be had: {str(error).partition(', at /')[0]}; look at its "
+            f"parameters qos_overrides.{topic}…, docs/reference/qos.md says what is allowed"
+        ) from error
 
 
 def describe(profile: QoSProfile) -> str:

@@ -63,7 +63,8 @@ def test_every_parameter_is_declared_as_the_table_says(client):
         ({"max_regions": -3}, "max_regions"),
         ({"view_pixels": 5}, "view_pixels must be 1024"),
         ({"deadline_ms": float("nan")}, "deadline_ms"),
-        ({"deadline_ms": "soon"}, "type"),
+        ({"deadline_ms": "soon"}, "deadline_ms must be a number, got soon"),
+        ({"query": 42}, "query must be a text, got 42, which YAML reads as a number: quote it"),
         ({"query": "x" * 5000}, "1000 characters"),
         ({"query": "a unicorn"}, "not unicorns"),
         ({"preset": "other"}, "while the node is unconfigured"),
@@ -79,6 +80,15 @@ def test_a_change_that_is_not_allowed_says_why_and_changes_nothing(client, chang
     assert says in answer.reason
     assert client.get_parameters(name) == before
     assert client.result_of(picture()).status == PerceptionResult.STATUS_COMPLETE
+
+
+def test_a_change_may_be_written_as_its_neighbouring_type(client):
+    assert client.set_parameters(deadline_ms=60_000)[0].successful
+    assert client.get_parameters("deadline_ms")[0].double_value == 60_000.0
+    assert client.set_parameters_atomically(deadline_ms=-1, max_regions=1.0, masks="True").successful
+    result = client.result_of(picture())
+    assert (len(result.regions), len(result.masks)) == (1, len(result.detections))
+    assert client.set_parameters_atomically(max_regions=-1, masks=0, classes="").successful
 
 
 def test_several_changes_hold_together_or_not_at_all(client):
