@@ -106,6 +106,8 @@ class PerceptionNode(ManagedNode):
         self._publisher = ResultPublisher(self, self._cameras.values(), lambda: float(self._values["marker_distance"]))
         self._silent_since: dict[str, float] = {}
         """Since when a published camera brings no image; infinite once that was logged."""
+        self._told_of_clocks: set[str] = set()
+        """Cameras whose stamps are of another clock, once that was logged."""
 
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
@@ -317,16 +319,40 @@ class PerceptionNode(ManagedNode):
         self._diagnostics.publish(array)
         for report in cameras:
             self._warn_of_silence(report, now)
+            self._warn_of_clocks(report)
 
     def _warn_of_silence(self, report: diagnostics.CameraReport, now: float) -> None:
         """Log, once until an image comes, that a camera is published and none of its images arrives."""
-        if not report.working or not report.publishers or report.silent_s <= diagnostics.SILENT_S:
+        publishers = report.publishers
+        if (
+            not report.working
+            or not (publishers.heard or publishers.unheard)
+            or report.silent_s <= diagnostics.SILENT_S
+        ):
             self._silent_since.pop(report.camera, None)
             return
         silent_s = now - self._silent_since.setdefault(report.camera, now)
         if silent_s > diagnostics.SILENT_S:
             self._silent_since[report.camera] = math.inf
-            self.get_logger().warning(qos.warning_of_silence(report.topic, report.publishers, silent_s))
+            self.get_logger().warning(
+                qos.warning_of_silence(report.topic, publishers.heard, silent_s)
+                if publishers.heard
+                else f"nothing has come on {report.topic}: {'; '.join(publishers.unheard)}"
+            )
+
+    def _warn_of_clocks(self, report: diagnostics.CameraReport) -> None:
+        """Log, once until the clocks agree again, that a camera's stamps are of another clock."""
+        warning = diagnostics.clock_warning(report)
+        if not warning or report.silent_s > diagnostics.SILENT_S:
+            self._told_of_clocks.discard(report.camera)
+        elif report.working and report.camera not in self._told_of_clocks:
+            self._told_of_clocks.add(report.camera)
+            self.get_logger().warning(f"{report.topic}: {warning}")
+
+    def _kind_of_clock(self, now_ns: int) -> diagnostics.NodeClock:
+        if not self.get_parameter("use_sim_time").value:
+            return diagnostics.NodeClock.SYSTEM
+        return diagnostics.NodeClock.SIMULATED if now_ns else diagnostics.NodeClock.NOT_STARTED
 
     def _node_report(
         self, counts: dict[str, Counts], before: dict[str, Counts], seconds: float
@@ -361,6 +387,7 @@ class PerceptionNode(ManagedNode):
 
     def _camera_report(self, camera: str, counts: Counts, before: Counts, seconds: float) -> diagnostics.CameraReport:
         source, stamp_ns = self._cameras[camera], self._decoder.stamps_ns.get(camera, 0)
+        now_ns = self.get_clock().now().nanoseconds
         return diagnostics.CameraReport(
             camera=camera,
             topic=source.topic,
@@ -372,7 +399,8 @@ class PerceptionNode(ManagedNode):
             missing=source.gaps.missing,
             publishers=source.publishers(),
             silent_s=source.silent_s(),
-            ahead_s=(stamp_ns - self.get_clock().now().nanoseconds) / 1e9 if stamp_ns else math.nan,
+            ahead_s=(stamp_ns - now_ns) / 1e9 if stamp_ns else math.nan,
+            clock=self._kind_of_clock(now_ns),
         )
 
 

@@ -137,12 +137,10 @@ def _warn_of_publishers(node: Node, topic: str, profile: QoSProfile) -> Callable
 
     def warn() -> None:
         for publisher in node.get_publishers_info_by_topic(topic):
-            verdict, reason = qos_check_compatible(publisher.qos_profile, profile)
-            if verdict == QoSCompatibility.ERROR:
+            if reason := incompatibility(publisher, topic, profile):
                 node.get_logger().warning(
-                    f"{_full_name(publisher)} publishes {topic} as {describe(publisher.qos_profile)}, but "
-                    f"{node.get_fully_qualified_name()} asks for {describe(profile)}: no message will arrive. "
-                    f"Change one side, here with qos_overrides.{topic}.subscription… ({reason.strip()})"
+                    f"{full_name(publisher)} publishes {topic} as {describe(publisher.qos_profile)}, but "
+                    f"{node.get_fully_qualified_name()} asks for {describe(profile)}: {reason}"
                 )
 
     return _later(warn)
@@ -156,7 +154,7 @@ def _warn_of_subscribers(node: Node, topic: str, profile: QoSProfile) -> Callabl
             verdict, reason = qos_check_compatible(profile, subscriber.qos_profile)
             if verdict == QoSCompatibility.ERROR:
                 node.get_logger().warning(
-                    f"{_full_name(subscriber)} asks for {topic} as {describe(subscriber.qos_profile)}, but "
+                    f"{full_name(subscriber)} asks for {topic} as {describe(subscriber.qos_profile)}, but "
                     f"{node.get_fully_qualified_name()} publishes it as {describe(profile)}: it will get no message. "
                     f"Change one side, here with qos_overrides.{topic}.publisher… ({reason.strip()})"
                 )
@@ -164,14 +162,18 @@ def _warn_of_subscribers(node: Node, topic: str, profile: QoSProfile) -> Callabl
     return _later(warn)
 
 
-def publishers(node: Node, topic: str, profile: QoSProfile) -> list[str]:
-    """The full names of the nodes whose publishers of a topic are compatible with a profile."""
-    endpoints = node.get_publishers_info_by_topic(topic)
-    return [
-        _full_name(endpoint)
-        for endpoint in endpoints
-        if qos_check_compatible(endpoint.qos_profile, profile)[0] != QoSCompatibility.ERROR
-    ]
+def incompatibility(publisher: Any, topic: str, profile: QoSProfile) -> str:
+    """Why no message of a publisher reaches a subscription, and what to do; "" where the two are compatible.
+
+    Args:
+        publisher: The publisher's endpoint, of the topic.
+        topic: Full name of the topic.
+        profile: Quality of service of the subscription.
+    """
+    verdict, reason = qos_check_compatible(publisher.qos_profile, profile)
+    if verdict != QoSCompatibility.ERROR:
+        return ""
+    return f"no message will arrive. Change one side, here with qos_overrides.{topic}.subscription… ({reason.strip()})"
 
 
 def warning_of_silence(topic: str, publishers: Sequence[str], silent_s: float) -> str:
@@ -218,5 +220,6 @@ def _later(warn: Callable[[], None]) -> Callable[[Any], None]:
     return on_event
 
 
-def _full_name(endpoint: Any) -> str:
+def full_name(endpoint: Any) -> str:
+    """The full name of the node of a publisher or subscriber."""
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"

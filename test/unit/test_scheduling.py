@@ -465,6 +465,23 @@ def test_a_cancelled_request_ends_at_its_next_step():
         assert request.outcome.result.status_message == "cancelled by the client"
 
 
+@pytest.mark.parametrize(
+    ("age_s", "counted"),
+    [(0.25, True), (0.0, True), (-0.05, True), (3599.0, True), (95_843_951.073, False), (-5.0, False)],
+)
+def test_an_age_counts_only_where_stamp_and_node_follow_one_clock(age_s, counted):
+    with FakeRobot() as robot:
+        stamp_ns = 1_700_000_000 * 10**9
+        robot.decoder.stamps_ns[bytes([FINE])] = stamp_ns
+        robot.now_ns = stamp_ns + round(age_s * 1e9)
+        robot.send()
+        assert robot.settled().processed == 1
+        latencies = robot.scheduler.latencies.distributions()
+    assert "total" in latencies
+    assert ("age_at_publish" in latencies) == counted
+    assert not counted or latencies["age_at_publish"].max == pytest.approx(age_s * 1e3, abs=1e-3)
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.lists(st.sampled_from([FINE, RAISES, GARBAGE, NO_MEMORY, 0]), max_size=30))
 def test_any_sequence_of_frames_and_faults_is_accounted_for(greys):
