@@ -14,6 +14,7 @@ from ..codecs.image_files import Picture, find_images, read_image, write_image
 from ..codecs.picture import caption, draw
 from ..codecs.result_json import to_json
 from ..core import Box, Frame, InvalidInput, Result, Status
+from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
 from .main import BAD_INPUT, FAILURE, SUCCESS
 from .options import add_preset_arguments, add_query_arguments, budget_of, query_of
@@ -53,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
             _complain(error)
             code = code or BAD_INPUT
             continue
-        result = perception.perceive(Frame(image), query, budget)
+        with failures_told_by_caller():
+            result = perception.perceive(Frame(image), query, budget)
         if args.json:
             tqdm.write(json.dumps(to_json(result, str(path)), ensure_ascii=False))
         else:

@@ -30,6 +30,7 @@ from activeo3_ros import srv
 
 from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
+from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
 from . import diagnostics, parameters, qos
 from .camera_input import SOURCES, CameraInput
@@ -408,9 +409,10 @@ def _load_and_warm_up(preset: LoadablePreset, settings: Settings) -> ActivePerce
     """The models, ready for their first frame. Raises PerceptionError if they cannot serve the query."""
     perception = preset.build()
     budget = dataclasses.replace(settings.budget, deadline_ms=0.0)
-    result = perception.perceive(Frame(grey(*WARM_UP_SIZE)), settings.query, budget)
+    with failures_told_by_caller():
+        result = perception.perceive(Frame(grey(*WARM_UP_SIZE)), settings.query, budget)
     if result.status == Status.FAILED:
-        raise PerceptionError(f"the first picture failed: {result.status_message}")
+        raise PerceptionError(result.status_message)
     return perception
 
 
