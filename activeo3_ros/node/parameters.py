@@ -25,6 +25,7 @@ from rclpy.parameter import Parameter as RosParameter
 from ..core import Budget, InvalidInput, Query
 from ..core.budget import LIMITS
 from ..core.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
+from ..settings import did_you_mean
 from .parameter_types import convert
 
 Value = Any
@@ -213,6 +214,20 @@ def declare(node: Node) -> None:
         value = parameter.convert(found)
         value = EMPTY if value == [] else value
         node.declare_parameter(parameter.name, value, parameter.descriptor(), ignore_override=True)
+
+
+def misspelt(node: Node) -> list[str]:
+    """A sentence for each parameter that was given and that no one declared, where a similar one exists.
+
+    Others pass without a word, since a file's section `/**` is for every node.
+
+    Args:
+        node: The node, with all its parameters declared.
+    """
+    known = node.list_parameters([], 0).names
+    given = getattr(node, "_parameter_overrides", {})  # rclpy has no public list of them
+    hints = {name: did_you_mean(name, known) for name in given if not node.has_parameter(name)}
+    return [f"the parameter {name!r} does not exist and has no effect{hint}" for name, hint in hints.items() if hint]
 
 
 QUERY = frozenset({"query", "classes", "masks"})

@@ -122,7 +122,7 @@ class PerceiveActionServer:
                 if not request.data:
                     scheduler.end_request(request, "cancelled before a frame came")
             elif waited > FRAME_WAIT_S and not request.data:
-                reason = f"no frame of camera {request.camera} came within {FRAME_WAIT_S:g} s"
+                reason = f"no frame of camera {request.camera} came within {FRAME_WAIT_S:g} s; /diagnostics says why"
                 scheduler.end_request(request, reason)
         return self._conclude(handle, request)
 

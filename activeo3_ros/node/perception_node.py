@@ -123,6 +123,8 @@ class PerceptionNode(ManagedNode):
         self._diagnostics = qos.create_publisher(
             self, DiagnosticArray, "/diagnostics", qos.STATUS, ReentrantCallbackGroup()
         )
+        for warning in parameters.misspelt(self):
+            self.get_logger().warning(warning)
         self._reported = {name: Counts() for name in self._cameras}
         self._reported_at = time.monotonic()
         # Steady clocks: simulated time may stand still, jump, or not have begun.

@@ -225,6 +225,25 @@ def test_a_parameter_file_that_is_not_clear_is_refused_with_a_hint(tmp_path, wri
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize(
+    ("written", "similar"),
+    [
+        ("max_region: 5", "max_regions"),
+        ("deadline: 5.0", "deadline_ms"),
+        ('"qos_overrides./camera/image.subscription.depth": 5', "qos_overrides./camera/image_raw.subscription.depth"),
+        ("something_of_another_node: 5", ""),
+        ("max_regions: 5", ""),
+        ("use_sim_time: true", ""),
+    ],
+)
+def test_a_misspelt_parameter_is_told_with_the_one_that_was_meant(tmp_path, written, similar):
+    with node_with_file(tmp_path, written) as node:
+        warnings = parameters.misspelt(node)
+    assert len(warnings) == bool(similar)
+    if similar:
+        assert f"does not exist and has no effect; did you mean {similar!r}?" in warnings[0]
+
+
 @contextlib.contextmanager
 def node_with_file(folder, line: str):
     """A node in this process that is given a parameter file with one line."""
