@@ -136,7 +136,12 @@ def test_a_frame_that_would_miss_its_deadline_is_published_coarse_with_the_reaso
 def test_diagnostics_tell_rates_latencies_memory_and_models(client):
     for _ in range(3):
         client.result_of(picture(), stamp=client.node.get_clock().now().to_msg())
-    _, _, values = wait_for(lambda: (status := client.status())[0] == 0 and status)
+
+    def measured():
+        level, _, values = client.status()
+        return level == 0 and values.get("age_at_publish_ms", "unknown") != "unknown" and values
+
+    values = wait_for(measured)
     assert {"preset", "sensing", "task", "device", "memory_mb", "processed_hz", "last_error"} <= set(values)
     for stage in ("queue", "decode", "examine", "total", "callback_to_publish", "age_at_publish"):
         assert values[f"{stage}_ms"].startswith("p50 "), stage
