@@ -172,21 +172,32 @@ def load_preset(name_or_path: str) -> Preset:
     Raises:
         InvalidInput: There is none, or it is wrong; the message says the file, the key, the value and what is allowed.
     """
-    path = (
-        Path(name_or_path) if name_or_path.endswith((".yaml", ".yml")) else config_directory() / f"{name_or_path}.yaml"
-    )
-    if not path.is_file():
-        names = preset_names()
-        raise InvalidInput(
-            f"unknown preset {name_or_path!r}; choose one of {', '.join(names)} or give a .yaml file"
-            f"{did_you_mean(name_or_path, names)}"
-        )
+    path = _preset_path(name_or_path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InvalidInput(f"{path}: not a readable YAML file: {str(error).splitlines()[0]}") from error
     with named(str(path)):
         return _parse(path, values)
+
+
+def _preset_path(name_or_path: str) -> Path:
+    """The file of a preset. Raises InvalidInput where there is none."""
+    names = preset_names()
+    if name_or_path in names:
+        return config_directory() / f"{name_or_path}.yaml"
+    path, similar = Path(name_or_path), did_you_mean(Path(name_or_path).stem, names)
+    if path.suffix.lower() in (".yaml", ".yml"):
+        path = path.expanduser()
+        if path.is_file():
+            return path
+        problem = "is a directory" if path.is_dir() else "does not exist"
+        raise InvalidInput(f"the preset file {path.absolute()} {problem}; give the path of one that does{similar}")
+    if path.is_dir() or len(path.parts) > 1:
+        raise InvalidInput(f"a preset file ends in .yaml, got {name_or_path!r}{similar}")
+    raise InvalidInput(
+        f"unknown preset {name_or_path!r}; choose one of {', '.join(names)} or give a .yaml file{similar}"
+    )
 
 
 @dataclass(frozen=True)

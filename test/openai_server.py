@@ -45,6 +45,8 @@ class Server:
 
     def __init__(self, *script):
         self.script = deque(script)
+        self.models = 200, {"data": [{"id": "policy"}]}
+        """Status and body of the answer to the list of models."""
         self.requests = []
         self.connections = 0
         self.under_way = self.most_under_way = 0
@@ -60,6 +62,11 @@ class Server:
                 with server._lock:
                     server.connections += 1
                 super().setup()
+
+            def do_GET(self):
+                status, body = server.models
+                self.counts = False
+                self.send(status, json.dumps(body).encode())
 
             def do_POST(self):
                 self.request_body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -11,18 +11,19 @@ import platform
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from .. import __version__, presets
 from ..assets import packages as assets
 from ..assets.cache import CACHE_VARIABLE, cache_directory
 from ..assets.onnx_session import disable_telemetry
-from ..assets.weights import local_model, model_of
+from ..assets.weights import TINY_PREFIX, local_model, model_of
 from ..core import PerceptionError
-from ..core.optional import installed_version
+from ..core.optional import installed_version, require_package
 from ..node.transports import TRANSPORTS, carries_images, left_segments, profile_for_images
+from ..vlm.backends.remote_engine import API_KEY_VARIABLE
 from .main import SUCCESS
 
 PYTHONS = ((3, 10), (3, 14))
@@ -32,6 +33,11 @@ MAX_LEFT_MB = 100.0
 """Shared memory that killed processes left behind, from which on it is worth telling."""
 SOURCE_ROS = ". install/setup.sh (after make setup), or . /opt/ros/DISTRO/setup.sh and that of your workspace"
 PIP_GPU = "pip install '.[gpu]'"
+MAKE_TINY = "make setup EXTRAS=mllm"
+"""Brings PyTorch for a CPU into a source tree, the only place that has activeo3-tiny's weights."""
+PIP_REMOTE = "pip install '.[remote]'"
+SERVER_S = 3.0
+"""Seconds that a model server has for the list of its models."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +111,11 @@ def check_preset(name: str, checks: dict[str, Check]) -> PresetCheck:
     missing = [checks[check] for check in needed] + [_asset(asset) for asset in assets.NEEDED_BY.get(name, ())]
     models = dict.fromkeys(model for part in components if (model := model_of(part.settings)))
     if models:
-        missing += [checks["torch"], checks["transformers"], *(_large_model(model, name) for model in models)]
+        on_cpu = all(model.startswith(TINY_PREFIX) for model in models)
+        packages = [checks["torch"], checks["transformers"]]
+        missing += [replace(check, fix=MAKE_TINY) if on_cpu and check.fix else check for check in packages]
+        missing += [_large_model(model, name) for model in models]
+    missing += [_server(url, model) for url, model in dict.fromkeys(filter(None, map(_remote_engine, components)))]
     because = tuple(f"{check.name}: {check.found}{_command(check)}" for check in missing if not check.ok)
     return PresetCheck(name, preset.description, not because, because)
 
@@ -121,6 +131,46 @@ def _large_model(model: str, preset: str) -> Check:
     except PerceptionError as error:
         found, can_be_fetched, _ = str(error).partition("; run: ")
         return Check(model, False, found, preset, f"activeo3 prefetch {preset}" if can_be_fetched else "")
+
+
+def _remote_engine(part: presets.Component) -> tuple[str, str] | None:
+    """The url of the server that a component asks, and the model's name there; None where it asks none."""
+    engine = part.settings.get("engine")
+    if not isinstance(engine, Mapping) or engine.get("type") != "remote":
+        return None
+    return str(engine.get("url", "")), str(engine.get("model", ""))
+
+
+def _server(url: str, model: str) -> Check:
+    """Whether a model server answers and has the model.
+
+    Args:
+        url: Of the API, such as "http://localhost:8000/v1".
+        model: Its name there.
+    """
+    name, needed_for = f"server {url}", "presets with a model behind HTTP"
+    start = f"vllm serve {shlex.quote(model)} (docs/how-to/serve-a-model.md)"
+    try:
+        httpx = require_package("httpx", "to ask a model server", "activeo3_ros[remote]")
+    except PerceptionError:
+        return Check(name, False, "cannot be asked without httpx", needed_for, PIP_REMOTE)
+    key = os.environ.get(API_KEY_VARIABLE)
+    try:
+        with httpx.Client(trust_env=False, timeout=SERVER_S) as client:
+            headers = {"Authorization": f"Bearer {key}"} if key else {}
+            answer = client.get(f"{url.rstrip('/')}/models", headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        return Check(name, False, f"does not answer: {_first_line(error)}", needed_for, start)
+    if answer.status_code in (401, 403):
+        return Check(name, False, f"HTTP {answer.status_code}", needed_for, f"export {API_KEY_VARIABLE}=KEY")
+    try:
+        served = [str(entry["id"]) for entry in answer.json()["data"]]
+    except (ValueError, LookupError, TypeError):
+        found = f"HTTP {answer.status_code} instead of the list of its models"
+        return Check(name, False, found, needed_for, start)
+    if model not in served:
+        return Check(name, False, f"serves {', '.join(served) or 'nothing'}, and not {model}", needed_for, start)
+    return Check(name, True, f"serves {model}", needed_for)
 
 
 def _machine() -> list[Check]:
@@ -196,6 +246,7 @@ def _cpu_packages() -> list[Check]:
         _package("rapidocr", "reading text", "pip install 'rapidocr==3.10.*'"),
         _package("rosbags", "bags", "pip install rosbags"),
         _package("mcap", "bags", "pip install mcap"),
+        _package("httpx", "presets with a model behind HTTP", PIP_REMOTE, optional=True),
     ]
 
 

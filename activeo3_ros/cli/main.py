@@ -79,6 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, PerceptionError):
             print(f"activeo3: {_one_line(error)}", file=sys.stderr)
             return BAD_INPUT
+        if isinstance(error, OSError) and error.filename is not None:  # a path that the user gave, a disk that is full
+            print(f"activeo3: {error.filename}: {error.strerror or _one_line(error)}", file=sys.stderr)
+            return BAD_INPUT
         traceback.print_exc()
         print(f"activeo3: failed, which is a fault of this program: {_one_line(error)}", file=sys.stderr)
         return FAILURE

@@ -15,6 +15,7 @@ from ..codecs.picture import caption, draw
 from ..codecs.result_json import to_json
 from ..core import Box, Frame, InvalidInput, Result, Status
 from ..core.budget import MAX_REGIONS
+from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
 from .main import BAD_INPUT, FAILURE, SUCCESS
 from .options import (
@@ -64,7 +65,8 @@ def run(args: argparse.Namespace) -> int:
             _complain(error)
             code = code or BAD_INPUT
             continue
-        result = perception.perceive(Frame(image), query, budget)
+        with failures_told_by_caller():
+            result = perception.perceive(Frame(image), query, budget)
         if args.json:
             tqdm.write(json.dumps(to_json(result, str(path)), ensure_ascii=False))
         else:

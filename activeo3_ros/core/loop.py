@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from .budget import Budget, Cost
-from .errors import Cancelled, UnsupportedQuery
+from .errors import Cancelled, PerceptionError, UnsupportedQuery
 from .evidence import Observation, merge, to_source_detections
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
@@ -110,7 +110,7 @@ class ActivePerception:
             return Result.failed(frame, query, str(error), costs.timings_ms(), costs.cost)
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
-            _log_failure(frame, message)
+            _log_failure(frame, message, error)
             return Result.failed(frame, query, message, costs.timings_ms(), costs.cost)
 
     def _perceive(self, frame: Frame, query: Query, costs: CostTracker, observe: Observer) -> Result:
@@ -291,14 +291,33 @@ def _grounding(seen: Observation, detection: int) -> Grounding:
     return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.view.region, seen.finding.text, detection)
 
 
-def _log_failure(frame: Frame, message: str) -> None:
-    """With the traceback of the exception that is being handled."""
+@contextmanager
+def failures_told_by_caller() -> Iterator[None]:
+    """In this block errors that were raised on purpose are not logged: the caller tells the status message itself."""
+    logger.addFilter(_has_traceback)
+    try:
+        yield
+    finally:
+        logger.removeFilter(_has_traceback)
+
+
+def _has_traceback(record: logging.LogRecord) -> bool:
+    return bool(record.exc_info)
+
+
+def _log_failure(frame: Frame, message: str, error: Exception) -> None:
+    """With a traceback, but for an error that was raised on purpose: its message says all, the place nothing."""
     now = time.monotonic()
     if now - _logged.get(message, -math.inf) < LOGGED_EVERY_S:
         return
     if len(_logged) >= 100:
         _logged.clear()
     _logged[message] = now
-    logger.exception(
-        "perception of a %d x %d frame failed (logged once in %.0f s)", frame.width, frame.height, LOGGED_EVERY_S
+    logger.error(
+        "perception of a %d x %d frame failed (logged once in %.0f s): %s",
+        frame.width,
+        frame.height,
+        LOGGED_EVERY_S,
+        message,
+        exc_info=None if isinstance(error, PerceptionError) else error,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -17,8 +19,27 @@ from ..core.errors import InvalidInput
 from . import qos
 from .frame_counters import Gaps
 
+MOST_TOPICS = 5
+"""Topics with images that are named where a camera's own is not published."""
 SOURCES = {"raw": (Image, "image_raw"), "compressed": (CompressedImage, "image_raw/compressed")}
 """Message type and topic below the camera's name, by the parameter `transport`."""
+TYPES = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+"""The same types by their full names, as the graph has them."""
+
+
+@dataclass(frozen=True)
+class Publishers:
+    """The nodes that publish a camera's images.
+
+    Attributes:
+        heard: Full names of those whose images the subscription can receive.
+        unheard: The others, each with the reason: another type or quality of service.
+        elsewhere: Where nobody publishes the topic: topics that do carry images.
+    """
+
+    heard: tuple[str, ...] = ()
+    unheard: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
 
 
 class CameraInput:
@@ -45,6 +66,7 @@ class CameraInput:
             group: Callback group of all its topics.
         """
         kind, topic = SOURCES[transport]
+        self._transport = transport
         self.name = name
         self.group = group
         self.topic = node.resolve_topic_name(f"{name}/{topic}")
@@ -71,9 +93,44 @@ class CameraInput:
         """
         self._enqueue = enqueue
 
-    def publishers(self) -> list[str]:
-        """The names of the nodes whose images this subscription can receive."""
-        return qos.publishers(self._node, self.topic, self.profile)
+    def publishers(self) -> Publishers:
+        """The nodes that publish its images, whether this subscription can receive them or not."""
+        endpoints = self._node.get_publishers_info_by_topic(self.topic)
+        if not endpoints:
+            return Publishers(elsewhere=self._image_topics())
+        reasons = [(qos.full_name(endpoint), self._why_unheard(endpoint)) for endpoint in endpoints]
+        return Publishers(
+            tuple(name for name, reason in reasons if not reason),
+            tuple(f"{name} {reason}" for name, reason in reasons if reason),
+        )
+
+    def _why_unheard(self, publisher: Any) -> str:
+        """Why no image of a publisher of this topic arrives, "" where they do."""
+        kind, wanted = publisher.topic_type, TYPES[self._transport]
+        if kind != wanted:
+            reason = f"publishes it as {kind}, which this node does not read there but {wanted}"
+            other = next((name for name, its_type in TYPES.items() if its_type == kind), None)
+            if other is None:
+                return reason
+            topic = self._node.resolve_topic_name(f"{self.name}/{SOURCES[other][1]}")
+            return f"{reason}: set transport:={other} and remap {topic}:={self.topic}"
+        if reason := qos.incompatibility(publisher, self.topic, self.profile):
+            offers, asks = qos.describe(publisher.qos_profile), qos.describe(self.profile)
+            return f"publishes it as {offers}, and this node asks for {asks}: {reason}"
+        return ""
+
+    def _image_topics(self) -> tuple[str, ...]:
+        """The topics with images that no camera of this node reads, the nearest in name first."""
+        node = self._node
+        namespace, name = node.get_namespace(), node.get_name()
+        ours = dict(node.get_subscriber_names_and_types_by_node(name, namespace))
+        ours.update(node.get_publisher_names_and_types_by_node(name, namespace))
+        found = [
+            name
+            for name, kinds in node.get_topic_names_and_types()
+            if set(kinds) & set(TYPES.values()) and name not in ours and node.count_publishers(name)
+        ]
+        return tuple(sorted(found, key=lambda name: -SequenceMatcher(None, name, self.topic).ratio())[:MOST_TOPICS])
 
     def silent_s(self) -> float:
         """Seconds since the newest image, NaN before the first."""

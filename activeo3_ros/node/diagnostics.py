@@ -9,13 +9,15 @@ from __future__ import annotations
 import math
 import resource
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from enum import Enum
 
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from ..core import ActivePerception
-from .frame_counters import Counts, Distribution
+from .camera_input import Publishers
+from .frame_counters import Counts, Distribution, clocks_agree
 
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,
@@ -26,8 +28,14 @@ OK, WARN, ERROR, STALE = (
 
 SILENT_S = 3.0
 """Seconds without an image after which a camera is reported."""
-FUTURE_S = 0.1
-"""Seconds that a stamp may be ahead of the node's clock before two clocks count as disagreeing."""
+
+
+class NodeClock(Enum):
+    """The clock of the node. The value: what to do where stamps are of another one."""
+
+    SYSTEM = "if a bag is played, play it with --clock and set use_sim_time:=true; else set the clocks of both machines"
+    SIMULATED = "use_sim_time is true: let what publishes the images follow /clock too, or set use_sim_time:=false"
+    NOT_STARTED = "use_sim_time is true and nothing has come on /clock: play the bag with --clock, or set it to false"
 
 
 @dataclass(frozen=True)
@@ -74,9 +82,10 @@ class CameraReport:
         seconds: Time since the last report.
         lost: Messages that the middleware reported as lost.
         missing: Messages that were sent and never received, None where that is unknown.
-        publishers: Full names of the nodes that publish compatibly on the topic.
+        publishers: The nodes that publish its images.
         silent_s: Seconds since its newest message, NaN before the first.
         ahead_s: Seconds that its newest stamp is ahead of the node's clock, negative for an age, NaN without a stamp.
+        clock: The clock that stamps are compared with.
         calibration_error: Why its camera_info does not fit its images, "" if it does or was not needed.
     """
 
@@ -88,9 +97,10 @@ class CameraReport:
     seconds: float
     lost: int
     missing: int | None
-    publishers: Sequence[str]
+    publishers: Publishers
     silent_s: float
     ahead_s: float
+    clock: NodeClock
     calibration_error: str = ""
 
 
@@ -109,6 +119,7 @@ def node_status(name: str, hardware_id: str, report: NodeReport) -> DiagnosticSt
         **report.facts,
         **_counts(report.counts),
         "processed_hz": _rate(report.counts.processed - report.before.processed, report.seconds),
+        **({"age_at_publish_ms": "unknown"} if report.latencies else {}),
         **{f"{stage}_ms": _distribution(values) for stage, values in report.latencies.items()},
         "hung_threads": str(report.hung_threads),
         "last_error": report.last_error,
@@ -132,8 +143,10 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         "received_hz": _rate(received, report.seconds),
         "processed_hz": _rate(report.counts.processed - report.before.processed, report.seconds),
         "lost_before_receipt": "unknown" if report.missing is None else str(report.missing),
-        "lost_in_transport": str(report.lost),
-        "publishers": ", ".join(report.publishers),
+        # The middleware counts from another moment and reports at once; a gap shows with the next image.
+        "lost_in_transport": str(report.lost if report.missing is None else min(report.lost, report.missing)),
+        "publishers": ", ".join(report.publishers.heard),
+        "publishers_not_heard": "; ".join(report.publishers.unheard),
         "silent_s": _number(report.silent_s),
         "stamp_age_s": _number(-report.ahead_s),
         "calibration_error": report.calibration_error,
@@ -213,21 +226,38 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     if rejected or failed:
         return (WARN if done else ERROR), f"{rejected} frames rejected, {failed} failed; see last_error of the node"
     if stale:
-        return (WARN if done else ERROR), f"{stale} frames older than max_frame_age; do the clocks agree?"
-    if report.ahead_s > FUTURE_S:
-        return (
-            WARN,
-            f"stamps are {report.ahead_s:.1f} s ahead of this node's clock; do the clocks agree?",
-        )
+        cause = clock_warning(report) or "do the clocks agree?"
+        return (WARN if done else ERROR), f"{stale} frames older than max_frame_age; {cause}"
+    if warning := clock_warning(report):
+        return WARN, warning
     if report.calibration_error:
         return WARN, f"no markers: {report.calibration_error}"
     return OK, f"{_rate(done, report.seconds)} frames a second"
 
 
 def _silent_publishers(report: CameraReport) -> str:
-    if not report.publishers:
-        return "; nobody is known to publish it"
-    return f"; {', '.join(report.publishers)} publishes it"
+    heard, unheard, elsewhere = report.publishers.heard, report.publishers.unheard, report.publishers.elsewhere
+    told = [f"{', '.join(heard)} publishes it"] if heard else []
+    told += unheard
+    if not told:
+        told = ["nobody is known to publish it", *([f"images are on {', '.join(elsewhere)}"] if elsewhere else [])]
+    return "".join(f"; {sentence}" for sentence in told)
+
+
+def clock_warning(report: CameraReport) -> str:
+    """Say that a camera's stamps are of another clock than the node's, and what to do; "" where they are not."""
+    if math.isnan(report.ahead_s) or clocks_agree(-report.ahead_s):
+        return ""
+    apart = f"{_duration(abs(report.ahead_s))} {'ahead of' if report.ahead_s > 0 else 'behind'} this node's clock"
+    return f"stamps are {apart}; {report.clock.value}"
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in a unit that people can read."""
+    for unit, length, limit in (("s", 1, 600), ("min", 60, 7200), ("h", 3600, 48 * 3600)):
+        if seconds < limit:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds / 86400:.0f} days"
 
 
 def _steps(now: Counts, before: Counts, name: str) -> int:

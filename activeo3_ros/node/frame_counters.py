@@ -15,6 +15,17 @@ WINDOW = 200
 """Number of the newest samples in a distribution of latencies."""
 
 
+OLDEST_S = 3600.0
+"""Seconds from which on a stamp counts as one of another clock: of a bag's recording, or of the machine's start."""
+AHEAD_S = 0.1
+"""Seconds that a stamp may be ahead of the node's clock before two clocks count as disagreeing."""
+
+
+def clocks_agree(age_s: float) -> bool:
+    """Whether an age, seconds, can be that of an image: negative by a little at most, and not of years."""
+    return -AHEAD_S <= age_s < OLDEST_S
+
+
 class FrameDisposition(Enum):
     """How a received frame ended. Every received frame ends as exactly one of these."""
 

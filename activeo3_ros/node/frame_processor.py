@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..core import Cancelled, Frame, Region, Result, Status
-from .frame_counters import FrameCounters, FrameDisposition, Latencies
+from .frame_counters import FrameCounters, FrameDisposition, Latencies, clocks_agree
 from .jobs import Conclusion, DecodedFrame, FrameOutcome, Job, PerceiveRequest, RejectedFrame, Settings
 from .model_pool import WorkerThread
 
@@ -141,7 +142,8 @@ class FrameProcessor:
         timings = dict(outcome.result.timings_ms)
         timings["callback_to_publish"] = (time.perf_counter() - job.arrived) * 1e3
         if outcome.frame is not None and outcome.frame.stamp_ns:
-            timings["age_at_publish"] = (self._now_ns() - outcome.frame.stamp_ns) / 1e6
+            age_s = self._age_s(outcome.frame)
+            timings["age_at_publish"] = age_s * 1e3 if clocks_agree(age_s) else math.nan
         self.latencies.add(timings)
 
 

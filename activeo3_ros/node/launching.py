@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..presets import preset_names
-from .parameters import PARAMETERS, Value
+from .parameters import EMPTY, PARAMETERS, Value
 from .transports import settings_for_images
 
+SWITCH = ("true", "false", "True", "False")
+"""Both spellings of a bool: launch files in Python write the second."""
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -44,9 +46,9 @@ def arguments() -> list[Argument]:
         Argument("namespace", "", "Namespace of the node; its cameras' topics are in it too."),
         _from_parameter("transport"),
         Argument("config", "", "YAML file with parameters of the node; it wins over the arguments."),
-        _from_parameter("autostart", choices=("true", "false")),
+        _from_parameter("autostart", choices=SWITCH),
         Argument("log_level", "info", "Least severe messages that are logged.", LOG_LEVELS),
-        Argument("use_sim_time", "false", "Take the time from /clock, as when a bag is played.", ("true", "false")),
+        Argument("use_sim_time", "false", "Take the time from /clock, as when a bag is played.", SWITCH),
     ]
 
 
@@ -66,9 +68,10 @@ def node_parameters(values: Mapping[str, str]) -> list[dict[str, Value] | str]:
     """The node's `parameters=` for these arguments of the launch file: values first, then the file that wins."""
     parameters: dict[str, Value] = {
         "preset": values["preset"],
-        "cameras": [name.strip() for name in values["cameras"].split(",") if name.strip()],
+        # Also as a YAML list. An empty list, which launch_ros cannot pass on, is refused by the node with the reason.
+        "cameras": PARAMETERS["cameras"].convert(values["cameras"].strip(" []")) or EMPTY,
         "transport": values["transport"],
-        "autostart": values["autostart"] == "true",
-        "use_sim_time": values["use_sim_time"] == "true",
+        "autostart": values["autostart"].lower() == "true",
+        "use_sim_time": values["use_sim_time"].lower() == "true",
     }
     return [parameters, values["config"]] if values["config"] else [parameters]

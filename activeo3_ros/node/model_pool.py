@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..core import ActivePerception
+from ..core import ActivePerception, PerceptionError
 from ..vlm.engine_registry import forget
 from .frame_queue import LatestFrameQueue
 from .jobs import Job
@@ -110,6 +110,8 @@ class ModelPool:
             # What lives as long as the models need not be looked through for garbage: that would hold up every thread
             # for some tens of milliseconds, again and again while frames are perceived, and services with them.
             gc.freeze()
+        except PerceptionError as error:  # raised on purpose: whoever waits for the models tells it, in one line
+            self.error = str(error)
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
             logger.exception("the models could not be loaded")

@@ -25,6 +25,8 @@ from rclpy.parameter import Parameter as RosParameter
 from ..core import Budget, InvalidInput, Query
 from ..core.budget import LIMITS
 from ..core.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
+from ..settings import did_you_mean
+from .parameter_types import convert
 
 Value = Any
 """bool, int, float, str or a list of str, as the default of the parameter is."""
@@ -32,6 +34,8 @@ Value = Any
 AS_PRESET = -1
 """The value of a budget's parameter that keeps the preset's."""
 MAX_CAMERAS = 16
+EMPTY = [""]
+"""Stands for an empty list where a parameter is declared: an empty one has no type in rclpy."""
 CAMERA_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 
 
@@ -92,6 +96,10 @@ class Parameter:
                 ]
         return descriptor
 
+    def convert(self, value: Any) -> Value:
+        """A value of the parameter's type; see `parameter_types`. Raises InvalidInput for one that is not clear."""
+        return convert(self.name, value, self.default)
+
     def check(self, value: Value) -> None:
         """Raises InvalidInput if a value of the right type is not allowed."""
         if self.choices and value not in self.choices:
@@ -145,7 +153,7 @@ PARAMETERS: dict[str, Parameter] = {
         ),
         Parameter(
             "classes",
-            [""],
+            EMPTY,
             "Names of classes to find; empty names are left out.",
             When.ALWAYS,
             f"at most {MAX_CLASSES} of at most {MAX_CLASS_LENGTH} characters",
@@ -199,14 +207,50 @@ def declare(node: Node) -> None:
     """Declare every parameter on a node.
 
     Raises:
-        ParameterException: A value from the command line or a file is not allowed.
+        InvalidInput: A value from the command line or a file is of another type, and what is meant is not clear.
+        ParameterException: Such a value is not allowed.
     """
     for parameter in PARAMETERS.values():
-        node.declare_parameter(parameter.name, parameter.default, parameter.descriptor())
+        # Only a parameter of any type tells what the command line or a file gives: rclpy refuses another type at once.
+        found = node.declare_parameter(
+            parameter.name, parameter.default, ParameterDescriptor(dynamic_typing=True)
+        ).value
+        node.undeclare_parameter(parameter.name)
+        value = parameter.convert(found)
+        value = EMPTY if value == [] else value
+        node.declare_parameter(parameter.name, value, parameter.descriptor(), ignore_override=True)
+
+
+def misspelt(node: Node) -> list[str]:
+    """A sentence for each parameter that was given and that no one declared, where a similar one exists.
+
+    Others pass without a word, since a file's section `/**` is for every node.
+
+    Args:
+        node: The node, with all its parameters declared.
+    """
+    known = node.list_parameters([], 0).names
+    given = getattr(node, "_parameter_overrides", {})  # rclpy has no public list of them
+    hints = {name: did_you_mean(name, known) for name in given if not node.has_parameter(name)}
+    return [f"the parameter {name!r} does not exist and has no effect{hint}" for name, hint in hints.items() if hint]
 
 
 QUERY = frozenset({"query", "classes", "masks"})
 """The parameters that make up the query; a change of any of them is a new revision."""
+
+
+def converted(changes: Iterable[RosParameter[Any]]) -> list[RosParameter[Any]]:
+    """The changes with their values in the types of the table; other parameters stay as they are.
+
+    Raises:
+        InvalidInput: A value is of another type, and what is meant is not clear.
+    """
+    return [
+        RosParameter(change.name, PARAMETERS[change.name].type, PARAMETERS[change.name].convert(change.value))
+        if change.name in PARAMETERS
+        else change
+        for change in changes
+    ]
 
 
 def changed(changes: Iterable[RosParameter[Value]]) -> dict[str, Value]:
@@ -251,8 +295,9 @@ def check_cameras(names: list[str]) -> None:
     Raises:
         InvalidInput: They cannot, or do not.
     """
-    if not 1 <= len(names) <= MAX_CAMERAS:
-        raise InvalidInput(f"cameras must name 1 to {MAX_CAMERAS} cameras, got {len(names)}")
+    given = [] if names == EMPTY else names
+    if not 1 <= len(given) <= MAX_CAMERAS:
+        raise InvalidInput(f"cameras must name 1 to {MAX_CAMERAS} cameras, got {len(given)}")
     for name in names:
         if len(name) > 100 or not CAMERA_NAME.fullmatch(name):
             raise InvalidInput(
@@ -287,7 +332,6 @@ def query(values: Mapping[str, Value], preset: Query, revision: int) -> Query:
     Raises:
         InvalidInput: Text or classes are too long or too many.
     """
-    # An empty list has no type in rclpy, so the default is one empty name.
     classes = [name for name in values["classes"] if name.strip()]
     text, masks = str(values["query"]), bool(values["masks"]) or preset.masks
     if not text and not classes:
@@ -304,9 +348,12 @@ def markdown() -> str:
         "",
         "Set at start with `--ros-args -p NAME:=VALUE`, in a YAML file with `--params-file`, or in a launch file; at",
         "run time with `ros2 param set /activeo3 NAME VALUE`. A change outside the range, or at a time when it is not",
-        "allowed, is refused with the reason and changes nothing. Several changes in one `set_parameters_atomically`",
-        "hold together from one frame on, or not at all. Besides these, every topic has `qos_overrides…` parameters",
-        "(see [qos.md](qos.md)), and every ROS 2 node has `use_sim_time`.",
+        "allowed, is refused with the reason and changes nothing. A value that YAML reads as another type is converted",
+        'where only one can be meant: `200` or `"200"` for a double, `3.0` for an integer, `"True"` or 1 for a bool,',
+        "`car,person` or `[]` for a list. A number for a text is refused, since YAML reads `0010` as 8: quote it, as",
+        "in `-p hardware_id:='\"0010\"'`. Several changes in one `set_parameters_atomically` hold together from one",
+        "frame on, or not at all. Besides these, every topic has `qos_overrides…` parameters (see [qos.md](qos.md)),",
+        "and every ROS 2 node has `use_sim_time`.",
         "",
         "| Name | Type | Default | Range | Unit | May change | What it does |",
         "|---|---|---|---|---|---|---|",

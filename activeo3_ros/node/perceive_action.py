@@ -17,11 +17,13 @@ from rclpy.node import Node
 from activeo3_ros import action, msg
 
 from ..codecs.result_message import region_messages
-from ..core import Budget, InvalidInput, Query, Region
+from ..core import Budget, InvalidInput, Query, Region, Status
 from .jobs import FrameOutcome, PerceiveRequest
 from .message_library import RCLPY
 from .scheduler import Busy, Scheduler
 
+AS_NODE = 255
+"""A goal's `max_regions` that keeps the node's; it cannot be 0, which ROS fills in where a client sets nothing."""
 FRAME_WAIT_S = 5.0
 """Seconds that a request waits for a first frame of its camera."""
 POLL_S = 0.02
@@ -87,7 +89,7 @@ class PerceiveActionServer:
             raise InvalidInput(f"deadline_ms must be a number, got {goal.deadline_ms}")
         budget = replace(
             budget,
-            max_regions=goal.max_regions,
+            max_regions=budget.max_regions if goal.max_regions == AS_NODE else goal.max_regions,
             deadline_ms=float(goal.deadline_ms) or budget.deadline_ms,
         )
         return PerceiveRequest(camera, b"", query=Query(goal.query, tuple(goal.classes)), budget=budget)
@@ -120,12 +122,12 @@ class PerceiveActionServer:
                 if not request.data:
                     scheduler.end_request(request, "cancelled before a frame came")
             elif waited > FRAME_WAIT_S and not request.data:
-                reason = f"no frame of camera {request.camera} came within {FRAME_WAIT_S:g} s"
+                reason = f"no frame of camera {request.camera} came within {FRAME_WAIT_S:g} s; /diagnostics says why"
                 scheduler.end_request(request, reason)
         return self._conclude(handle, request)
 
     def _conclude(self, handle: ServerGoalHandle[Any, Any, Any], request: PerceiveRequest) -> action.Perceive.Result:
-        outcome = request.outcome
+        outcome = request.outcome and _with_note(request.outcome, handle.request.max_regions)
         result = self._to_message(outcome) if outcome else _failed(handle.request, request.reason).result
         if handle.is_cancel_requested and result.status == msg.PerceptionResult.STATUS_FAILED:
             handle.canceled()
@@ -134,6 +136,14 @@ class PerceiveActionServer:
         else:
             handle.succeed()
         return action.Perceive.Result(result=result)
+
+
+def _with_note(outcome: FrameOutcome, max_regions: int) -> FrameOutcome:
+    """The outcome, with a note where the goal allowed no region: most clients that send 0 set nothing."""
+    if max_regions or outcome.result.status is Status.FAILED:
+        return outcome
+    note = f"max_regions 0: only the view of the whole frame was examined; {AS_NODE} takes the node's number of regions"
+    return replace(outcome, result=outcome.result.with_notes([note]))
 
 
 def _failed(goal: action.Perceive.Goal, reason: str) -> action.Perceive.Result:

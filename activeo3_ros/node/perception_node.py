@@ -30,6 +30,7 @@ from activeo3_ros import srv
 
 from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
+from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
 from . import diagnostics, parameters, qos
 from .camera_input import SOURCES, CameraInput
@@ -69,6 +70,9 @@ class LoadablePreset(Protocol):
 class PerceptionNode(ManagedNode):
     """A lifecycle node around one `ActivePerception`; docs/reference/lifecycle.md says what each transition does."""
 
+    _perceive: PerceiveActionServer | None = None
+    """None in a node whose parameters were refused."""
+
     def __init__(self, load: Callable[[str], LoadablePreset] = load_preset, **arguments: Any) -> None:
         """Declare the parameters and create topics and services.
 
@@ -103,6 +107,8 @@ class PerceptionNode(ManagedNode):
         self._publisher = ResultPublisher(self, self._cameras.values(), lambda: float(self._values["marker_distance"]))
         self._silent_since: dict[str, float] = {}
         """Since when a published camera brings no image; infinite once that was logged."""
+        self._told_of_clocks: set[str] = set()
+        """Cameras whose stamps are of another clock, once that was logged."""
 
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
@@ -117,6 +123,8 @@ class PerceptionNode(ManagedNode):
         self._diagnostics = qos.create_publisher(
             self, DiagnosticArray, "/diagnostics", qos.STATUS, ReentrantCallbackGroup()
         )
+        for warning in parameters.misspelt(self):
+            self.get_logger().warning(warning)
         self._reported = {name: Counts() for name in self._cameras}
         self._reported_at = time.monotonic()
         # Steady clocks: simulated time may stand still, jump, or not have begun.
@@ -125,7 +133,8 @@ class PerceptionNode(ManagedNode):
         self._timer(WATCH_PERIOD_S, self._watch)
 
     def destroy_node(self) -> None:
-        self._perceive.destroy()
+        if self._perceive is not None:
+            self._perceive.destroy()
         super().destroy_node()
 
     def _timer(self, period_s: float, callback: Callable[[], None]) -> None:
@@ -236,6 +245,13 @@ class PerceptionNode(ManagedNode):
             self._values["inference_timeout"],
         )
 
+    def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
+        """As rclpy's, for both services too, but values that YAML read as another type are converted first."""
+        try:
+            return super().set_parameters_atomically(parameters.converted(parameter_list))
+        except InvalidInput as error:
+            return SetParametersResult(successful=False, reason=str(error))
+
     def _check_parameters(self, changes: Sequence[Parameter[Any]]) -> SetParametersResult:
         """Whether all of these changes may be made together; changes nothing itself."""
         changed = parameters.changed(changes)
@@ -306,16 +322,40 @@ class PerceptionNode(ManagedNode):
         self._diagnostics.publish(array)
         for report in cameras:
             self._warn_of_silence(report, now)
+            self._warn_of_clocks(report)
 
     def _warn_of_silence(self, report: diagnostics.CameraReport, now: float) -> None:
         """Log, once until an image comes, that a camera is published and none of its images arrives."""
-        if not report.working or not report.publishers or report.silent_s <= diagnostics.SILENT_S:
+        publishers = report.publishers
+        if (
+            not report.working
+            or not (publishers.heard or publishers.unheard)
+            or report.silent_s <= diagnostics.SILENT_S
+        ):
             self._silent_since.pop(report.camera, None)
             return
         silent_s = now - self._silent_since.setdefault(report.camera, now)
         if silent_s > diagnostics.SILENT_S:
             self._silent_since[report.camera] = math.inf
-            self.get_logger().warning(qos.warning_of_silence(report.topic, report.publishers, silent_s))
+            self.get_logger().warning(
+                qos.warning_of_silence(report.topic, publishers.heard, silent_s)
+                if publishers.heard
+                else f"nothing has come on {report.topic}: {'; '.join(publishers.unheard)}"
+            )
+
+    def _warn_of_clocks(self, report: diagnostics.CameraReport) -> None:
+        """Log, once until the clocks agree again, that a camera's stamps are of another clock."""
+        warning = diagnostics.clock_warning(report)
+        if not warning or report.silent_s > diagnostics.SILENT_S:
+            self._told_of_clocks.discard(report.camera)
+        elif report.working and report.camera not in self._told_of_clocks:
+            self._told_of_clocks.add(report.camera)
+            self.get_logger().warning(f"{report.topic}: {warning}")
+
+    def _kind_of_clock(self, now_ns: int) -> diagnostics.NodeClock:
+        if not self.get_parameter("use_sim_time").value:
+            return diagnostics.NodeClock.SYSTEM
+        return diagnostics.NodeClock.SIMULATED if now_ns else diagnostics.NodeClock.NOT_STARTED
 
     def _node_report(
         self, counts: dict[str, Counts], before: dict[str, Counts], seconds: float
@@ -350,6 +390,7 @@ class PerceptionNode(ManagedNode):
 
     def _camera_report(self, camera: str, counts: Counts, before: Counts, seconds: float) -> diagnostics.CameraReport:
         source, stamp_ns = self._cameras[camera], self._decoder.stamps_ns.get(camera, 0)
+        now_ns = self.get_clock().now().nanoseconds
         return diagnostics.CameraReport(
             camera=camera,
             topic=source.topic,
@@ -361,7 +402,8 @@ class PerceptionNode(ManagedNode):
             missing=source.gaps.missing,
             publishers=source.publishers(),
             silent_s=source.silent_s(),
-            ahead_s=(stamp_ns - self.get_clock().now().nanoseconds) / 1e9 if stamp_ns else math.nan,
+            ahead_s=(stamp_ns - now_ns) / 1e9 if stamp_ns else math.nan,
+            clock=self._kind_of_clock(now_ns),
             calibration_error=source.calibration_error,
         )
 
@@ -370,9 +412,10 @@ def _load_and_warm_up(preset: LoadablePreset, settings: Settings) -> ActivePerce
     """The models, ready for their first frame. Raises PerceptionError if they cannot serve the query."""
     perception = preset.build()
     budget = dataclasses.replace(settings.budget, deadline_ms=0.0)
-    result = perception.perceive(Frame(grey(*WARM_UP_SIZE)), settings.query, budget)
+    with failures_told_by_caller():
+        result = perception.perceive(Frame(grey(*WARM_UP_SIZE)), settings.query, budget)
     if result.status == Status.FAILED:
-        raise PerceptionError(f"the first picture failed: {result.status_message}")
+        raise PerceptionError(result.status_message)
     return perception
 
 

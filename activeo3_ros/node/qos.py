@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from rclpy.callback_groups import CallbackGroup
@@ -21,6 +22,7 @@ from rclpy.qos import (
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 
+from ..core import InvalidInput
 from .transports import PROFILES, TRANSPORTS, profile_for_images
 
 IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -50,16 +52,20 @@ def create_publisher(node: Node, kind: Any, topic: str, profile: QoSProfile, gro
         topic: Name of the topic, resolved here.
         profile: The quality of service without overrides.
         group: Callback group of the warning.
+
+    Raises:
+        InvalidInput: An override is not allowed.
     """
     profile, topic = copy.copy(profile), node.resolve_topic_name(topic)  # rclpy writes the overrides into the profile
-    return node.create_publisher(
-        kind,
-        topic,
-        profile,
-        callback_group=group,
-        event_callbacks=PublisherEventCallbacks(incompatible_qos=_warn_of_subscribers(node, topic, profile)),
-        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
-    )
+    with _named_overrides(topic):
+        return node.create_publisher(
+            kind,
+            topic,
+            profile,
+            callback_group=group,
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=_warn_of_subscribers(node, topic, profile)),
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+        )
 
 
 def create_subscription(
@@ -87,22 +93,38 @@ def create_subscription(
 
     Returns:
         The quality of service with the overrides.
+
+    Raises:
+        InvalidInput: An override is not allowed.
     """
     profile, topic = copy.copy(profile), node.resolve_topic_name(topic)
     events = SubscriptionEventCallbacks(
         incompatible_qos=_warn_of_publishers(node, topic, profile), message_lost=on_lost
     )
-    node.create_subscription(
-        kind,
-        topic,
-        callback,
-        profile,
-        callback_group=group,
-        event_callbacks=events,
-        qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
-        raw=raw,
-    )
+    with _named_overrides(topic):
+        node.create_subscription(
+            kind,
+            topic,
+            callback,
+            profile,
+            callback_group=group,
+            event_callbacks=events,
+            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+            raw=raw,
+        )
     return profile
+
+
+@contextmanager
+def _named_overrides(topic: str) -> Iterator[None]:
+    """Refuse overrides that rclpy or the middleware do not know as InvalidInput, with the name of the topic."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"the quality of service of {topic} cannot be had: {str(error).partition(', at /')[0]}; look at its "
+            f"parameters qos_overrides.{topic}…, docs/reference/qos.md says what is allowed"
+        ) from error
 
 
 def describe(profile: QoSProfile) -> str:
@@ -115,12 +137,10 @@ def _warn_of_publishers(node: Node, topic: str, profile: QoSProfile) -> Callable
 
     def warn() -> None:
         for publisher in node.get_publishers_info_by_topic(topic):
-            verdict, reason = qos_check_compatible(publisher.qos_profile, profile)
-            if verdict == QoSCompatibility.ERROR:
+            if reason := incompatibility(publisher, topic, profile):
                 node.get_logger().warning(
-                    f"{_full_name(publisher)} publishes {topic} as {describe(publisher.qos_profile)}, but "
-                    f"{node.get_fully_qualified_name()} asks for {describe(profile)}: no message will arrive. "
-                    f"Change one side, here with qos_overrides.{topic}.subscription… ({reason.strip()})"
+                    f"{full_name(publisher)} publishes {topic} as {describe(publisher.qos_profile)}, but "
+                    f"{node.get_fully_qualified_name()} asks for {describe(profile)}: {reason}"
                 )
 
     return _later(warn)
@@ -134,7 +154,7 @@ def _warn_of_subscribers(node: Node, topic: str, profile: QoSProfile) -> Callabl
             verdict, reason = qos_check_compatible(profile, subscriber.qos_profile)
             if verdict == QoSCompatibility.ERROR:
                 node.get_logger().warning(
-                    f"{_full_name(subscriber)} asks for {topic} as {describe(subscriber.qos_profile)}, but "
+                    f"{full_name(subscriber)} asks for {topic} as {describe(subscriber.qos_profile)}, but "
                     f"{node.get_fully_qualified_name()} publishes it as {describe(profile)}: it will get no message. "
                     f"Change one side, here with qos_overrides.{topic}.publisher… ({reason.strip()})"
                 )
@@ -142,14 +162,18 @@ def _warn_of_subscribers(node: Node, topic: str, profile: QoSProfile) -> Callabl
     return _later(warn)
 
 
-def publishers(node: Node, topic: str, profile: QoSProfile) -> list[str]:
-    """The full names of the nodes whose publishers of a topic are compatible with a profile."""
-    endpoints = node.get_publishers_info_by_topic(topic)
-    return [
-        _full_name(endpoint)
-        for endpoint in endpoints
-        if qos_check_compatible(endpoint.qos_profile, profile)[0] != QoSCompatibility.ERROR
-    ]
+def incompatibility(publisher: Any, topic: str, profile: QoSProfile) -> str:
+    """Why no message of a publisher reaches a subscription, and what to do; "" where the two are compatible.
+
+    Args:
+        publisher: The publisher's endpoint, of the topic.
+        topic: Full name of the topic.
+        profile: Quality of service of the subscription.
+    """
+    verdict, reason = qos_check_compatible(publisher.qos_profile, profile)
+    if verdict != QoSCompatibility.ERROR:
+        return ""
+    return f"no message will arrive. Change one side, here with qos_overrides.{topic}.subscription… ({reason.strip()})"
 
 
 def warning_of_silence(topic: str, publishers: Sequence[str], silent_s: float) -> str:
@@ -196,5 +220,6 @@ def _later(warn: Callable[[], None]) -> Callable[[Any], None]:
     return on_event
 
 
-def _full_name(endpoint: Any) -> str:
+def full_name(endpoint: Any) -> str:
+    """The full name of the node of a publisher or subscriber."""
     return f"{endpoint.node_namespace.rstrip('/')}/{endpoint.node_name}"

@@ -6,7 +6,7 @@ import logging
 import threading
 from dataclasses import dataclass, field, replace
 
-from ..core import ActivePerception, Query, UnsupportedQuery
+from ..core import ActivePerception, PerceptionError, Query, UnsupportedQuery
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +61,8 @@ class QueryLoader:
             perception.load(query)
         except UnsupportedQuery as error:
             loading.error = error
+        except PerceptionError as error:
+            logger.error("what the query %r needs could not be loaded; its frames will fail: %s", query.text, error)
         except Exception:
             logger.exception("what the query %r needs could not be loaded; its frames will fail", query.text)
         finally:

@@ -94,6 +94,7 @@ def test_help_lists_every_command_without_loading_what_they_need():
         (["perceive", "a.jpg", "--max-regions", "few"], ["whole number", "few"]),
         (["perceive", "a.jpg", "--classes", ","], ["at least one class"]),
         (["perceive", "a.jpg", "--preset", "magic"], ["magic", "embedded", "full_frame"]),
+        (["perceive", "a.jpg", "--preset", "my.yaml"], ["the preset file", "/my.yaml does not exist"]),
         (["perceive", "no-such-file.jpg"], ["no-such-file.jpg", "no such file"]),
         (["perceive", "a.jpg", "--query", "x" * 1001], ["1000 characters", "1001"]),
         (["demo", "--frames", "1"], ["--frames", "2 to 1000"]),
@@ -171,6 +172,20 @@ def test_a_query_that_the_preset_cannot_serve_lists_what_it_can(motorway):
 def test_models_that_were_not_fetched_are_named_with_the_command_that_fetches_them(motorway, tmp_path):
     finished = activeo3("perceive", motorway, ACTIVEO3_CACHE=str(tmp_path))
     assert_one_clear_line(finished, "centernet", "activeo3 prefetch embedded")
+
+
+def test_a_preset_whose_server_does_not_answer_is_one_line(motorway):
+    pytest.importorskip("httpx", reason="httpx is not installed")
+    finished = activeo3("perceive", motorway, "--preset", "remote")
+    assert finished.returncode == 1
+    (line,) = finished.stderr.splitlines()
+    assert "http://localhost:8000/v1" in line
+    assert "Traceback" not in finished.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(motorway):
+    finished = activeo3("perceive", motorway, "--max-regions", 0, "--out", "/proc/nowhere")
+    assert_one_clear_line(finished, "/proc/nowhere: ")
 
 
 def test_a_picture_that_cannot_be_read_does_not_stop_the_others(motorway, tmp_path):

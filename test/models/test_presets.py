@@ -1,8 +1,10 @@
 """Presets: the shipped ones are complete, and a wrong one says which file and which key."""
 
+import sys
 from pathlib import Path
 
 import pytest
+from openai_server import Server
 
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.cli import doctor
@@ -75,6 +77,48 @@ def test_an_unknown_preset_lists_the_known_ones():
         load_preset("nope")
 
 
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("my.yaml", "/my.yaml does not exist"),
+        ("no/such/dir/mine.yml", "/no/such/dir/mine.yml does not exist"),
+        ("embeded.yaml", "does not exist; give the path of one that does; did you mean 'embedded'?"),
+        ("~/no-such-preset.yaml", f"{Path.home()}/no-such-preset.yaml does not exist"),
+        ("folder.yaml", "folder.yaml is a directory"),
+        ("some/where/embedded", "a preset file ends in .yaml, got 'some/where/embedded'; did you mean 'embedded'?"),
+        ("folder", "a preset file ends in .yaml, got 'folder'"),
+        ("embeded", "unknown preset 'embeded'; choose one of"),
+    ],
+)
+def test_a_preset_file_that_is_missing_is_no_unknown_preset(tmp_path, monkeypatch, name, complaint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.yaml").mkdir()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InvalidInput) as refusal:
+        load_preset(name)
+    assert complaint in str(refusal.value)
+    assert ("unknown preset" in str(refusal.value)) == (name == "embeded")
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        ({"task": "{type: embedded, treshold: 0.3}"}, "did you mean 'threshold'?"),
+        ({"sensing": "{type: mllm, engine: {type: remote, ulr: 'http://x', model: y}}"}, "did you mean 'url'?"),
+        ({"sensing": "{type: mllm, engine: {type: remote, url: x, model: y}}"}, "url must begin with http://"),
+        ({"sensing": "{type: mllm, prompt: nope.yaml, engine: {type: remote, url: x, model: y}}"}, "nope.yaml"),
+        ({"budjet": "{max_regions: 3}"}, "did you mean 'budget'?"),
+        ({"query": "{clases: [car]}"}, "did you mean 'classes'?"),
+    ],
+)
+def test_every_mistake_in_a_preset_names_its_file_also_where_it_is_built(tmp_path, lines, complaint):
+    pytest.importorskip("httpx", reason="httpx is not installed")
+    with pytest.raises(InvalidInput, match=r"mine\.yaml: ") as refusal:
+        load_preset(write(tmp_path, **lines)).build()
+    assert complaint in str(refusal.value)
+
+
 def test_an_unknown_type_or_setting_is_refused_when_it_is_built(tmp_path):
     with pytest.raises(InvalidInput, match=r"unknown sensing type 'crystal_ball'; known are centre_crop"):
         load_preset(write(tmp_path, sensing="{type: crystal_ball}")).build()
@@ -90,6 +134,48 @@ def test_every_shipped_preset_is_described_on_its_page():
     page = Path(__file__).resolve().parents[2] / "docs" / "reference" / "presets.md"
     rows = [line.split("`")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
     assert sorted(rows) == preset_names()
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "ok", "found", "fix"),
+    [
+        (200, {"data": [{"id": "policy"}, {"id": "other"}]}, True, "serves policy", ""),
+        (200, {"data": [{"id": "other"}]}, False, "serves other, and not policy", "vllm serve policy"),
+        (401, {"error": "who?"}, False, "HTTP 401", "export ACTIVEO3_API_KEY=KEY"),
+        (503, {}, False, "HTTP 503 instead of the list of its models", "vllm serve policy"),
+        (200, [], False, "instead of the list of its models", "vllm serve policy"),
+    ],
+)
+def test_doctor_asks_a_model_server_before_it_says_that_a_preset_can_run(status, body, ok, found, fix):
+    pytest.importorskip("httpx", reason="httpx is not installed")
+    with Server() as server:
+        server.models = status, body
+        check = doctor._server(server.url, "policy")
+    assert check.ok == ok
+    assert found in check.found
+    assert check.fix.startswith(fix)
+    assert bool(check.fix) == bool(fix)
+
+
+def test_doctor_says_that_a_server_does_not_answer():
+    pytest.importorskip("httpx", reason="httpx is not installed")
+    check = doctor.check_preset("remote", {})
+    assert not check.ok
+    assert check.because[0].startswith("server http://localhost:8000/v1: does not answer: ")
+
+
+def test_doctor_says_that_a_server_cannot_be_asked_without_httpx(monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    check = doctor._server("http://localhost:1/v1", "policy")
+    assert (check.ok, check.fix) == (False, "pip install '.[remote]'")
+
+
+def test_doctor_offers_no_gpu_for_a_preset_that_runs_on_a_cpu():
+    missing = {
+        name: doctor.Check(name, False, "not installed", "", doctor.PIP_GPU) for name in ("torch", "transformers")
+    }
+    assert "torch: not installed; run: make setup EXTRAS=mllm" in doctor.check_preset("tiny", missing).because
+    assert "torch: not installed; run: pip install '.[gpu]'" in doctor.check_preset("active_o3", missing).because
 
 
 def test_doctor_gives_the_reason_without_a_command_where_none_brings_the_model(monkeypatch):

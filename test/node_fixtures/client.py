@@ -29,6 +29,8 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 from waiting import wait_for
 
+from activeo3_ros.node.perceive_action import AS_NODE
+
 RELIABLE = QoSProfile(depth=2000, history=HistoryPolicy.KEEP_LAST, reliability=ReliabilityPolicy.RELIABLE)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 TRANSITIONS = {
@@ -215,9 +217,9 @@ class Client:
         return self.call(SetBool, "enable", SetBool.Request(data=on))
 
     def perceive(self, feedback: Callable[[Any], None] | None = None, **goal: Any) -> Any:
-        """The handle of a goal, accepted or not."""
+        """The handle of a goal, accepted or not; with the node's number of regions unless the goal says another."""
         assert self.perceive_client.wait_for_server(15)
-        return _done(self.perceive_client.send_goal_async(Perceive.Goal(**goal), feedback))
+        return _done(self.perceive_client.send_goal_async(Perceive.Goal(**{"max_regions": AS_NODE, **goal}), feedback))
 
     def outcome(self, handle: Any, timeout_s: float = 15.0) -> Any:
         """Status and result of an accepted goal."""

@@ -109,6 +109,31 @@ def test_every_preset_is_a_choice_and_the_node_leaves_it_as_it_is():
         assert parameters.query(defaults, preset.query, 0) == preset.query
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("front,rear/left", ["front", "rear/left"]),
+        ("[front, rear/left]", ["front", "rear/left"]),
+        (" front, ", ["front"]),
+        ("", [""]),
+        ("[]", [""]),
+    ],
+)
+def test_cameras_are_names_with_commas_or_a_list_as_in_yaml(text, names):
+    values = {argument.name: argument.default for argument in launching.arguments()}
+    (passed,) = launching.node_parameters({**values, "cameras": text})
+    assert passed["cameras"] == names
+
+
+@pytest.mark.parametrize("name", ["autostart", "use_sim_time"])
+def test_a_switch_is_spelled_as_in_yaml_or_as_in_python(name):
+    argument = next(argument for argument in launching.arguments() if argument.name == name)
+    values = {argument.name: argument.default for argument in launching.arguments()}
+    for spelling in argument.choices:
+        (passed,) = launching.node_parameters({**values, name: spelling})
+        assert passed[name] is (spelling.lower() == "true"), spelling
+
+
 def test_what_the_node_gets_is_allowed_there():
     values = {argument.name: argument.default for argument in launching.arguments()}
     values.update(cameras="front, rear/left", transport="compressed", autostart="true", config="/some/file.yaml")

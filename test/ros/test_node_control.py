@@ -7,6 +7,7 @@ import time
 
 import pytest
 from action_msgs.msg import GoalStatus
+from activeo3_ros.action import Perceive
 from activeo3_ros.msg import PerceptionResult
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_fixtures.client import Client
@@ -17,6 +18,7 @@ from rcl_interfaces.srv import DescribeParameters
 from waiting import wait_for
 
 from activeo3_ros.node.parameters import PARAMETERS
+from activeo3_ros.node.perceive_action import AS_NODE
 
 CAMERAS = ("camera", "rear")
 
@@ -61,7 +63,8 @@ def test_every_parameter_is_declared_as_the_table_says(client):
         ({"max_regions": -3}, "max_regions"),
         ({"view_pixels": 5}, "view_pixels must be 1024"),
         ({"deadline_ms": float("nan")}, "deadline_ms"),
-        ({"deadline_ms": "soon"}, "type"),
+        ({"deadline_ms": "soon"}, "deadline_ms must be a number, got soon"),
+        ({"query": 42}, "query must be a text, got 42, which YAML reads as a number: quote it"),
         ({"query": "x" * 5000}, "1000 characters"),
         ({"query": "a unicorn"}, "not unicorns"),
         ({"preset": "other"}, "while the node is unconfigured"),
@@ -77,6 +80,15 @@ def test_a_change_that_is_not_allowed_says_why_and_changes_nothing(client, chang
     assert says in answer.reason
     assert client.get_parameters(name) == before
     assert client.result_of(picture()).status == PerceptionResult.STATUS_COMPLETE
+
+
+def test_a_change_may_be_written_as_its_neighbouring_type(client):
+    assert client.set_parameters(deadline_ms=60_000)[0].successful
+    assert client.get_parameters("deadline_ms")[0].double_value == 60_000.0
+    assert client.set_parameters_atomically(deadline_ms=-1, max_regions=1.0, masks="True").successful
+    result = client.result_of(picture())
+    assert (len(result.regions), len(result.masks)) == (1, len(result.detections))
+    assert client.set_parameters_atomically(max_regions=-1, masks=0, classes="").successful
 
 
 def test_several_changes_hold_together_or_not_at_all(client):
@@ -124,7 +136,12 @@ def test_a_frame_that_would_miss_its_deadline_is_published_coarse_with_the_reaso
 def test_diagnostics_tell_rates_latencies_memory_and_models(client):
     for _ in range(3):
         client.result_of(picture(), stamp=client.node.get_clock().now().to_msg())
-    _, _, values = wait_for(lambda: (status := client.status())[0] == 0 and status)
+
+    def measured():
+        level, _, values = client.status()
+        return level == 0 and values.get("age_at_publish_ms", "unknown") != "unknown" and values
+
+    values = wait_for(measured)
     assert {"preset", "sensing", "task", "device", "memory_mb", "processed_hz", "last_error"} <= set(values)
     for stage in ("queue", "decode", "examine", "total", "callback_to_publish", "age_at_publish"):
         assert values[f"{stage}_ms"].startswith("p50 "), stage
@@ -206,6 +223,25 @@ def test_a_request_has_its_own_query_and_leaves_the_standing_one_alone(client):
     assert stages[:2] == ["decode", "sense"]
     assert len(wait_for(lambda: [m for m in feedback if m.feedback.regions])[-1].feedback.regions) == 1
     assert client.result_of(picture()).query == standing.query
+
+
+def test_a_request_zooms_as_the_node_does_unless_it_says_how_often(client):
+    client.result_of(picture())
+
+    def regions_and_message(**goal):
+        result = client.outcome(client.perceive(camera="camera", **goal)).result.result
+        assert result.status == PerceptionResult.STATUS_COMPLETE
+        return len(result.regions), result.status_message
+
+    assert regions_and_message(max_regions=AS_NODE) == (2, "")
+    assert client.set_parameters(max_regions=1)[0].successful
+    assert regions_and_message() == (1, "")
+    assert regions_and_message(max_regions=2) == (2, "")
+    # What a client sends that sets nothing: a result that looks complete must say what was left out.
+    regions, message = regions_and_message(max_regions=Perceive.Goal().max_regions)
+    assert regions == 0
+    assert "only the view of the whole frame was examined; 255 takes the node's" in message
+    assert client.set_parameters(max_regions=-1)[0].successful
 
 
 def test_a_disabled_node_still_serves_requests(client):

@@ -8,7 +8,8 @@ import math
 import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
-from activeo3_ros.node.diagnostics import CameraReport, NodeReport, camera_status, node_status
+from activeo3_ros.node.camera_input import Publishers
+from activeo3_ros.node.diagnostics import CameraReport, NodeClock, NodeReport, camera_status, node_status
 from activeo3_ros.node.frame_counters import Counts, Distribution
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
@@ -35,9 +36,10 @@ CAMERA = CameraReport(
     seconds=2.0,
     lost=0,
     missing=0,
-    publishers=("/driver",),
+    publishers=Publishers(heard=("/driver",)),
     silent_s=0.1,
     ahead_s=-0.05,
+    clock=NodeClock.SYSTEM,
 )
 
 
@@ -72,15 +74,55 @@ def test_the_level_of_the_node(change, level, says):
     ("change", "level", "says"),
     [
         ({}, OK, "5.0 frames a second"),
-        ({"silent_s": math.nan, "publishers": ()}, WARN, "yet; nobody is known to publish it"),
+        ({"silent_s": math.nan, "publishers": Publishers()}, WARN, "yet; nobody is known to publish it"),
+        (
+            {"silent_s": math.nan, "publishers": Publishers(elsewhere=("/cam/image_raw",))},
+            WARN,
+            "nobody is known to publish it; images are on /cam/image_raw",
+        ),
+        (
+            {"silent_s": math.nan, "publishers": Publishers(unheard=("/driver publishes it as another type",))},
+            WARN,
+            "nothing has come on /front/image_raw yet; /driver publishes it as another type",
+        ),
+        (
+            {"silent_s": 4.0, "publishers": Publishers(("/driver",), ("/other asks too much",))},
+            WARN,
+            "for 4.0 s; /driver publishes it; /other asks too much",
+        ),
         ({"silent_s": math.nan}, WARN, "nothing has come on /front/image_raw yet; /driver publishes it"),
         ({"silent_s": 4.0}, WARN, "nothing has come on /front/image_raw for 4.0 s; /driver publishes it"),
         (failing(3, rejected=2), WARN, "2 frames rejected, 0 failed"),
         (failing(rejected=2), ERROR, "2 frames rejected, 0 failed"),
         (failing(failed=2), ERROR, "0 frames rejected, 2 failed"),
         (failing(3, stale=2), WARN, "2 frames older than max_frame_age; do the clocks agree?"),
+        (
+            {**failing(stale=2), "ahead_s": -95_843_951.1},
+            ERROR,
+            "older than max_frame_age; stamps are 1109 days behind",
+        ),
         (failing(stale=2), ERROR, "2 frames older than max_frame_age"),
-        ({"ahead_s": 5.0}, WARN, "stamps are 5.0 s ahead of this node's clock"),
+        (
+            {"ahead_s": 5.0},
+            WARN,
+            "stamps are 5.0 s ahead of this node's clock; if a bag is played, play it with --clock",
+        ),
+        ({"ahead_s": -3000.0}, OK, "5.0 frames a second"),
+        (
+            {"ahead_s": -95_843_951.1},
+            WARN,
+            "stamps are 1109 days behind this node's clock; if a bag is played, play it",
+        ),
+        (
+            {"ahead_s": -7300.0, "clock": NodeClock.SIMULATED},
+            WARN,
+            "2.0 h behind this node's clock; use_sim_time is true",
+        ),
+        (
+            {"ahead_s": 1.8e9, "clock": NodeClock.NOT_STARTED},
+            WARN,
+            "use_sim_time is true and nothing has come on /clock",
+        ),
         ({"working": False, "silent_s": math.nan}, STALE, "not looked at"),
     ],
 )
@@ -108,6 +150,22 @@ def test_a_calibration_that_contradicts_the_image_is_a_warning_with_its_reason()
     assert (status.level, status.message) == (WARN, "no markers: camera_info shows another shape")
     values = {pair.key: pair.value for pair in status.values}
     assert values["calibration_error"] == "camera_info shows another shape"
+
+
+@pytest.mark.parametrize(
+    ("missing", "lost", "shown"),
+    [(5, 3, ("5", "3")), (5, 7, ("5", "5")), (0, 2, ("0", "0")), (None, 2, ("unknown", "2"))],
+)
+def test_the_part_that_the_middleware_lost_is_not_more_than_all_that_is_missing(missing, lost, shown):
+    report = dataclasses.replace(CAMERA, missing=missing, lost=lost)
+    values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", report).values}
+    assert (values["lost_before_receipt"], values["lost_in_transport"]) == shown
+
+
+def test_an_age_by_two_clocks_is_unknown():
+    report = dataclasses.replace(NODE, latencies={"total": Distribution(10.0, 20.0, 30.0)})
+    values = {pair.key: pair.value for pair in node_status("activeo3", "robot", report).values}
+    assert values["age_at_publish_ms"] == "unknown"
 
 
 def test_what_nobody_knows_is_said_to_be_unknown():

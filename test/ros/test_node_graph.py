@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from activeo3_ros.msg import PerceptionResult
+from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticStatus
 from node_fixtures.client import RELIABLE, Client, image
 from node_fixtures.fakes import FINE, RAISES, picture
@@ -174,6 +175,80 @@ def test_quality_of_service_can_be_overridden_and_an_incompatible_camera_is_name
         client.node.create_publisher(Image, "/strict/image_raw", qos_profile_sensor_data)
         wait_for(lambda: "/client_of_strict_node publishes /strict/image_raw as best_effort" in node.text)
         assert "/strict_node asks for reliable" in node.text
+        wait_for(lambda: "/client_of_strict_node publishes it as best_effort" in client.status("strict")[1])
+        level, message, values = client.status("strict")
+        assert level == DiagnosticStatus.WARN[0]
+        assert "this node asks for reliable, volatile: no message will arrive. Change one side" in message
+        assert "nobody" not in message
+        assert "as best_effort" in values["publishers_not_heard"]
+
+
+@pytest.mark.parametrize(
+    ("transport", "topic", "kind", "remedy"),
+    [
+        (
+            "raw",
+            "image_raw",
+            CompressedImage,
+            "transport:=compressed and remap /odd/image_raw/compressed:=/odd/image_raw",
+        ),
+        (
+            "compressed",
+            "image_raw/compressed",
+            Image,
+            "transport:=raw and remap /odd/image_raw:=/odd/image_raw/compressed",
+        ),
+        ("raw", "image_raw", CameraInfo, "as sensor_msgs/msg/CameraInfo, which this node does not read there but"),
+    ],
+    ids=["compressed on raw", "raw on compressed", "no image"],
+)
+def test_a_publisher_of_another_type_is_told_apart_from_images_lost_on_the_way(transport, topic, kind, remedy):
+    cameras = {"node_name": "puzzled", "cameras": ["odd"], "transport": transport}
+    with NodeProcess(autostart=True, diagnostics_period=0.1, **cameras) as node, Client((), "puzzled") as client:
+        wait_for(client._is_active, 30)
+        client.node.create_publisher(kind, f"/odd/{topic}", RELIABLE)
+        wait_for(lambda: remedy in client.status("odd")[1])
+        assert f"/client_of_puzzled publishes it as sensor_msgs/msg/{kind.__name__}" in client.status("odd")[1]
+        wait_for(lambda: remedy in node.text, what="the warning in the log")
+        assert "lost on the way" not in node.text
+
+
+def test_where_nobody_publishes_a_camera_the_topics_with_images_are_named():
+    with (
+        NodeProcess(node_name="seeking", cameras=["front"], autostart=True, diagnostics_period=0.1),
+        Client((), "seeking") as client,
+    ):
+        wait_for(client._is_active, 30)
+        client.node.create_publisher(Image, "/front/image_rect", RELIABLE)
+        wait_for(lambda: "nobody is known to publish it; images are on /front/image_rect" in client.status("front")[1])
+
+
+@pytest.mark.parametrize(
+    ("use_sim_time", "says"),
+    [
+        (False, "days behind this node's clock; if a bag is played, play it with --clock and set use_sim_time:=true"),
+        (True, "ahead of this node's clock; use_sim_time is true and nothing has come on /clock"),
+    ],
+)
+def test_stamps_of_another_clock_are_told_and_give_no_age(use_sim_time, says):
+    """As a bag that is played without --clock: its stamps are years old."""
+    with (
+        NodeProcess(
+            node_name="dated", cameras=["old"], autostart=True, diagnostics_period=0.1, use_sim_time=use_sim_time
+        ) as node,
+        Client(("old",), "dated") as client,
+    ):
+        client.connect()
+        result = client.result_of(picture(), "old", Time(sec=1_700_000_000))
+        assert result.status == PerceptionResult.STATUS_COMPLETE
+        level, message, _ = wait_for(lambda: says in (status := client.status("old"))[1] and status)
+        assert level == DiagnosticStatus.WARN[0]
+        assert message.startswith("stamps are ")
+        assert client.status()[2]["age_at_publish_ms"] == "unknown"
+        wait_for(lambda: f"/old/image_raw: {message}"[:40] in node.text)
+        client.result_of(picture(), "old", Time(sec=1_700_000_001))
+        time.sleep(0.5)
+        assert node.text.count("/old/image_raw: stamps are") == 1
 
 
 def test_a_camera_that_is_published_and_not_heard_is_named_once_until_it_is_heard():
@@ -187,9 +262,10 @@ def test_a_camera_that_is_published_and_not_heard_is_named_once_until_it_is_hear
         wait_for(lambda: says in node.text)
         assert client.status("mute")[0] == client.status("absent")[0] == DiagnosticStatus.WARN[0]
         assert client.status("mute")[1].endswith("yet; /client_of_listening publishes it")
-        assert client.status("absent")[1].endswith("yet; nobody is known to publish it")
+        assert "yet; nobody is known to publish it" in client.status("absent")[1]
+        assert "/mute/image_raw" not in client.status("absent")[1], "another camera of this node"
         assert "absent/image_raw, but nothing" not in node.text
-        client.result_of(picture(), "mute")
+        client.result_of(picture(), "mute", client.node.get_clock().now().to_msg())
         wait_for(lambda: client.status("mute")[0] == DiagnosticStatus.OK[0])
         wait_for(lambda: node.text.count("publishes /mute/image_raw, but nothing has come") == 2)
         time.sleep(1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 import re
 import threading
@@ -136,6 +137,29 @@ def test_a_query_that_the_preset_cannot_serve_fails_configure(client):
     with NodeProcess(query="a unicorn"):
         assert not client.change_state("configure")
         wait_for(lambda: "not unicorns" in client.status()[1])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "says"),
+    [
+        ({"query": "a unicorn"}, "configure failed: this preset finds things, not unicorns"),
+        ({"preset": "nonsense"}, "configure failed: unknown preset 'nonsense'; choose fake"),
+    ],
+)
+def test_a_mistake_at_the_start_is_one_line_in_the_log(parameters, says):
+    with NodeProcess(autostart=True, **parameters) as node:
+        wait_for(lambda: says in node.text, 30)
+        assert [line for line in node.text.splitlines() if "ERROR" in line or "Traceback" in line] == [
+            line for line in node.text.splitlines() if says in line
+        ]
+        assert "Traceback" not in node.text
+
+
+def test_models_that_were_not_fetched_are_one_line_in_the_log(tmp_path):
+    environment = {**os.environ, "ACTIVEO3_CACHE": str(tmp_path)}
+    with NodeProcess(real_node(), environment=environment, autostart=True) as node:
+        wait_for(lambda: "run: activeo3 prefetch embedded" in node.text, 30)
+        assert len(node.text.splitlines()) == 1
 
 
 def test_cleanup_frees_the_memory_of_the_models(client):

@@ -28,6 +28,7 @@ from node_fixtures.fakes import (
 from waiting import wait_for
 
 from activeo3_ros.core import ActivePerception, Budget, Findings, Frame, InvalidInput, Query, Status, UnsupportedQuery
+from activeo3_ros.core.errors import EngineError
 from activeo3_ros.node.frame_counters import Counts, FrameCounters
 from activeo3_ros.node.jobs import DecodedFrame, FrameOutcome, Job, PerceiveRequest, RejectedFrame, Settings
 from activeo3_ros.node.scheduler import Busy, Scheduler
@@ -463,6 +464,43 @@ def test_a_cancelled_request_ends_at_its_next_step():
         request.cancelled.set()
         assert request.done.wait(5)
         assert request.outcome.result.status_message == "cancelled by the client"
+
+
+@pytest.mark.parametrize(
+    ("age_s", "counted"),
+    [(0.25, True), (0.0, True), (-0.05, True), (3599.0, True), (95_843_951.073, False), (-5.0, False)],
+)
+def test_an_age_counts_only_where_stamp_and_node_follow_one_clock(age_s, counted):
+    with FakeRobot() as robot:
+        stamp_ns = 1_700_000_000 * 10**9
+        robot.decoder.stamps_ns[bytes([FINE])] = stamp_ns
+        robot.now_ns = stamp_ns + round(age_s * 1e9)
+        robot.send()
+        assert robot.settled().processed == 1
+        latencies = robot.scheduler.latencies.distributions()
+    assert "total" in latencies
+    assert ("age_at_publish" in latencies) == counted
+    assert not counted or latencies["age_at_publish"].max == pytest.approx(age_s * 1e3, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "traceback"),
+    [
+        (EngineError("no server at x; start it"), "no server at x; start it", False),
+        (RuntimeError("a fault"), "RuntimeError: a fault", True),
+    ],
+)
+def test_models_that_cannot_be_loaded_are_told_with_a_traceback_only_where_the_fault_is_ours(
+    caplog, error, says, traceback
+):
+    def load():
+        raise error
+
+    preset = FakePreset()
+    preset.build = load
+    with FakeRobot(preset) as robot:
+        assert robot.scheduler.error == says
+    assert any(record.exc_info for record in caplog.records) == traceback
 
 
 @settings(max_examples=20, deadline=None)
