@@ -14,7 +14,7 @@ from ..evaluation.benchmark import SMALL_OBJECTS, make_results_directory, run_be
 from ..evaluation.composite_dataset import composite
 from ..evaluation.datasets import Dataset
 from ..evaluation.interactive_segmentation import ZOOMS
-from ..evaluation.methods import choose_methods
+from ..evaluation.methods import BOX_ORACLE, ORACLE, choose_methods
 from ..evaluation.published import ROWS
 from ..evaluation.scoring import ACCURACY, CORRECTED_IOU
 from .argument_types import whole_number
@@ -36,6 +36,7 @@ class Benchmark:
         columns: Published metrics, each with ours that stands under it.
         presets: Presets to run unless the user chooses others.
         regions: Number of regions unless the user chooses others; None for the presets' own.
+        oracle: The oracle among the baselines.
     """
 
     load: Callable[[Path, argparse.Namespace], Dataset]
@@ -45,6 +46,7 @@ class Benchmark:
     columns: Sequence[tuple[str, str]] = SMALL_OBJECTS
     presets: tuple[str, ...] = ("embedded",)
     regions: int | None = None
+    oracle: str = ORACLE
 
 
 AT_LOW_OVERLAP = (("APs", "AP10 small"), ("ARs", "AR10 small"))
@@ -84,6 +86,7 @@ BENCHMARKS: dict[str, Benchmark] = {
         lambda root, args: official.vstar(root, args.samples, args.seed, args.with_choices),
         "Who answers the questions of V*Bench?",
         compared=ACCURACY,
+        oracle=BOX_ORACLE,  # its objects are in the question, and no detection bears their name
     ),
 }
 
@@ -114,7 +117,7 @@ def run(args: argparse.Namespace) -> int:
     make_results_directory(args.out)
     dataset = benchmark.load(args.root, args)
     regions = args.regions or (None if benchmark.regions is None else [benchmark.regions])
-    methods = choose_methods(args.preset or benchmark.presets, regions, args.baselines)
+    methods = choose_methods(args.preset or benchmark.presets, regions, args.baselines, benchmark.oracle)
     complete = run_benchmark(
         run_settings(args, benchmark.question),
         dataset,

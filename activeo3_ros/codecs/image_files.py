@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from ..core import InvalidInput
 
@@ -25,6 +25,8 @@ MAX_IMAGE_PIXELS = 200_000_000
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes of the pictures that a directory is searched for; a file that is named outright may have any name."""
 JPEG_QUALITY = 92
+QUARTER_TURNS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 
 
 def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
@@ -81,6 +83,23 @@ def read_image(path: str | Path) -> Picture:
         raise InvalidInput(
             f"{path}: cannot be read as a picture: {' '.join(str(error).split()) or 'damaged'}"
         ) from error
+
+
+def image_size(path: str | Path) -> tuple[int, int] | None:
+    """Read the size of a picture without decoding it.
+
+    Returns:
+        Width and height of the upright picture in pixels, as `read_image` gives it; None if the file is no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                width, height = image.size
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def write_image(path: Path, image: Picture) -> None:

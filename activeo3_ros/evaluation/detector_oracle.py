@@ -39,11 +39,17 @@ class TrueObject:
 class DetectorOracle:
     """Takes windows greedily, each the one in which the task model finds the most true objects not yet found.
 
-    Set `frame` and `objects` before each call of `propose`.
+    Set `frame` and `objects` before each call of `propose`, and `show` where the share of the windows that are
+    examined is to be shown.
     """
 
     def __init__(
-        self, task: TaskModel, category_of: Callable[[str], int | None], facts: str = "", cache: Path | None = None
+        self,
+        task: TaskModel,
+        category_of: Callable[[str], int | None],
+        facts: str = "",
+        cache: Path | None = None,
+        examine_view: bool = True,
     ) -> None:
         """Choose the model.
 
@@ -52,13 +58,16 @@ class DetectorOracle:
             category_of: The category of a detection's label, None for a label that is not judged.
             facts: All that the findings depend on besides frame, query and budget, for the cache.
             cache: Directory for what was found in each window; None keeps it for the last frame alone.
+            examine_view: Whether the whole frame is examined besides the regions, so that none is spent on it.
         """
         self.frame = Frame(np.zeros((1, 1, 3), np.uint8))
         self.objects: Sequence[TrueObject] = ()
+        self.show: Callable[[float], None] = _show_nothing
         self._task = task
         self._category_of = category_of
         self._facts = facts
         self._cache = cache
+        self._examine_view = examine_view
         self._last: tuple[str, list[list[int]]] = ("", [])
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
@@ -69,7 +78,7 @@ class DetectorOracle:
             return Proposal(used_view=False)
         windows = [self.frame.window, *window_pyramid(self.frame.width, self.frame.height)]
         hits = [set(indices) for indices in self._hits(windows, query, budget)]
-        found = hits[0]
+        found = hits[0] if self._examine_view else set()
         regions: list[Region] = []
         while len(regions) < budget.max_regions:
             gains = [len(hit - found) for hit in hits]
@@ -90,7 +99,10 @@ class DetectorOracle:
         if path is not None and path.is_file():
             hits: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))
         else:
-            hits = [self._found_in(window, index == 0, query, budget) for index, window in enumerate(windows)]
+            hits = []
+            for index, window in enumerate(windows):
+                hits.append(self._found_in(window, index == 0, query, budget))
+                self.show((index + 1) / (len(windows) + 1))
             if path is not None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 unfinished = path.with_suffix(f".{os.getpid()}")
@@ -118,6 +130,10 @@ class DetectorOracle:
         boxes = [(known.category, known.box.as_tuple()) for known in self.objects]
         digest.update(json.dumps([self.frame.image.shape, facts, boxes]).encode())
         return digest.hexdigest()[:32]
+
+
+def _show_nothing(share: float) -> None:
+    pass
 
 
 def matched(objects: Sequence[TrueObject], found: Sequence[tuple[float, int, Box]]) -> list[int]:

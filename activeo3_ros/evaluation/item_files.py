@@ -17,7 +17,8 @@ from typing import Any
 from .. import __version__
 from ..codecs.result_json import from_json, to_json
 from ..core import InvalidInput, Result, Status
-from .datasets import Dataset, Sample, read_json
+from .datasets import Dataset, Sample
+from .ground_truth import read_json
 from .methods import Method
 
 MANIFEST = "manifest.json"

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..core.optional import require_package
+from .methods import BOX_ORACLE, ORACLE
 
 # Okabe and Ito's colours, which stay apart for colour-blind eyes.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-DASHED = ("oracle",)
+DASHED = (ORACLE, BOX_ORACLE)
 """Drawn dashed: methods that need the ground truth."""
 
 

@@ -299,7 +299,7 @@ def test_the_report_has_every_section_and_escapes_names(tmp_path: Path):
     assert "<i>car" not in page
     for part in (
         "1 detections have no score",
-        "no category of the truth and do not count:\nunicorn (1).",
+        "labels that are no category of the truth do not count: unicorn (1).",
         "Beside what was published",
         "By category, AP / AR",
         "a &amp; b.jpg: the frame cannot be read.",
