@@ -76,8 +76,8 @@ class DetectorOracle:
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
         if not self.objects or not budget.max_regions:
             return Proposal(used_view=False)
-        windows = [self.frame.window, *window_pyramid(self.frame.width, self.frame.height)]
-        hits = [set(indices) for indices in self._hits(windows, query, budget)]
+        windows = self._windows()
+        hits = [set(indices) for indices in self.search(query, budget)]
         found = hits[0] if self._examine_view else set()
         regions: list[Region] = []
         while len(regions) < budget.max_regions:
@@ -90,8 +90,16 @@ class DetectorOracle:
             found = found | hits[best]
         return Proposal(tuple(regions), used_view=False)
 
-    def _hits(self, windows: Sequence[Box], query: Query, budget: Budget) -> list[list[int]]:
-        """The indices of the true objects that are found in each window; the first window is the whole frame."""
+    def search(self, query: Query, budget: Budget) -> list[list[int]]:
+        """Examine the pyramid of windows of `frame`, unless that was done before, also for another number of regions.
+
+        Args:
+            query: The query.
+            budget: Its pixels count, its number of regions does not.
+
+        Returns:
+            The indices of the true objects that are found in each window; the first window is the whole frame.
+        """
         key = self._key(query, budget)
         if self._last[0] == key:
             return self._last[1]
@@ -99,6 +107,7 @@ class DetectorOracle:
         if path is not None and path.is_file():
             hits: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))
         else:
+            windows = self._windows()
             hits = []
             for index, window in enumerate(windows):
                 hits.append(self._found_in(window, index == 0, query, budget))
@@ -110,6 +119,9 @@ class DetectorOracle:
                 unfinished.replace(path)
         self._last = (key, hits)
         return hits
+
+    def _windows(self) -> list[Box]:
+        return [self.frame.window, *window_pyramid(self.frame.width, self.frame.height)]
 
     def _found_in(self, window: Box, is_whole: bool, query: Query, budget: Budget) -> list[int]:
         window = window.snapped(self.frame.width, self.frame.height)

@@ -60,7 +60,11 @@ class Method:
 
 
 def choose_methods(
-    presets: Sequence[str], regions: Sequence[int] | None, baselines: bool, oracle: str = ORACLE
+    presets: Sequence[str],
+    regions: Sequence[int] | None,
+    baselines: bool,
+    oracle: str = ORACLE,
+    left_out: Sequence[str] = (),
 ) -> list[Method]:
     """Combine every preset with every number of regions.
 
@@ -73,6 +77,7 @@ def choose_methods(
         regions: Numbers of regions; None takes each preset's own.
         baselines: Whether to add the fixed policies and the oracle.
         oracle: Which oracle, `ORACLE` or `BOX_ORACLE`.
+        left_out: Baselines that make no sense for the data set.
 
     Returns:
         The methods, those of the first preset first.
@@ -85,7 +90,7 @@ def choose_methods(
     named = [(preset.name, preset, "") for preset in loaded]
     if baselines:
         for name in BASELINES:
-            if name not in [preset.name for preset in loaded]:
+            if name not in [*left_out, *(preset.name for preset in loaded)]:
                 baseline = replace(load_preset(name), task=first.task, segmenter=first.segmenter, budget=first.budget)
                 named.append((name, baseline, ""))
         named.append((oracle, first, oracle))

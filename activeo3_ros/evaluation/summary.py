@@ -34,7 +34,7 @@ def text_table(scores: Sequence[MethodScores]) -> str:
         cost = [
             format_number(s.regions["coverage"].value),
             f"{s.cost['views']:.1f}",
-            f"{s.cost['ms_p50']:.0f}",
+            format_number(s.cost["ms_p50"], 0),
             str(s.failed),
         ]
         rows.append([s.method.name, format_regions(s), *quality, *cost])
@@ -94,6 +94,6 @@ def format_regions(scores: MethodScores) -> str:
     return f"{scores.cost['regions']:.3g}" if regions is None else str(regions)
 
 
-def format_number(value: float) -> str:
-    """Format a metric with three digits; "n/a" if there is none."""
-    return f"{value:.3f}" if math.isfinite(value) else "n/a"
+def format_number(value: float, digits: int = 3) -> str:
+    """Format a number with so many digits after the point; "n/a" if there is none."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "n/a"

@@ -80,6 +80,14 @@ def test_two_processes_share_the_items_and_the_metrics_have_all_methods(finished
     assert (finished / "metrics.csv").read_text().startswith("method,regions,metric,value,low,high\n")
 
 
+def test_the_oracle_is_a_bound_and_its_search_is_kept(finished: Path):
+    methods = {m["id"]: m for m in json.loads((finished / "metrics.json").read_text())["methods"]}
+    for metric in ("AR small", "AR50 small", "AR"):
+        assert methods["oracle-2"]["quality"][metric][0] >= methods["embedded-2"]["quality"][metric][0]
+    assert len(list((finished / "oracle").glob("*.json"))) == SAMPLES
+    assert methods["oracle-2"]["cost"]["ms_p50"] < 20 * methods["embedded-2"]["cost"]["ms_p50"], "without its search"
+
+
 def test_a_killed_run_computes_the_missing_items_only_and_ends_the_same(finished: Path, tmp_path: Path, capsys):
     out = tmp_path / "resumed"
     shutil.copytree(finished, out)
@@ -198,6 +206,38 @@ def test_wrong_ground_truth_is_one_line_and_exit_code_2(tmp_path: Path, change, 
     assert error.count("\n") == 1
 
 
+def write_truth(folder: Path, names: list[str]) -> list[str]:
+    """Ground truth of pictures of one car each, and the command that judges them."""
+    truth = {
+        "images": [{"id": name, "file_name": name} for name in names],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [{"image_id": name, "category_id": "1", "bbox": [1, 1, 9, 9]} for name in names],
+    }
+    (folder / "truth.json").write_text(json.dumps(truth))
+    command = ["evaluate", "--coco", str(folder / "truth.json"), "--images", str(folder), "--preset", "full_frame"]
+    return [*command, "--out", str(folder / "out"), "--bootstrap", "10"]
+
+
+def test_a_run_in_which_every_frame_failed_ends_with_1_and_says_why(tmp_path: Path, capsys):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no picture")
+    assert cli.main(write_truth(tmp_path, ["a.jpg", "b.jpg"])) == 1
+    printed = capsys.readouterr()
+    assert "full_frame-0: every frame failed and counts as one in which nothing was found: " in printed.err
+    assert "a.jpg: not a picture in a known format" in printed.err
+    assert "nan" not in printed.out
+
+
+def test_some_failed_frames_and_a_size_without_objects_are_told_without_nan(tmp_path: Path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    command = write_truth(tmp_path, ["a.png", "b.png"])
+    assert cli.main([*command, "--preset", "embedded", "--regions", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 2 frames failed" in printed.err
+    assert "nan" not in printed.out
+
+
 def test_scenes_are_the_same_for_a_seed_and_their_boxes_fit_their_masks():
     scene, again, other = make_scene(3, 1), make_scene(3, 1), make_scene(4, 1)
     assert np.array_equal(scene.image, again.image)
@@ -212,7 +252,7 @@ def test_scenes_are_the_same_for_a_seed_and_their_boxes_fit_their_masks():
         assert not outside.any()
 
 
-def test_the_oracle_covers_the_small_objects_first():
+def test_the_oracle_of_boxes_covers_the_small_objects_first():
     frame = Frame(np.zeros((1080, 1920, 3), np.uint8))
     oracle = Oracle()
     oracle.true_boxes = np.array([[100.0, 100, 12, 12], [130, 110, 12, 12], [1500, 900, 14, 14], [600, 300, 500, 400]])

@@ -265,7 +265,9 @@ def test_without_any_true_mask_there_is_nothing_to_score(tmp_path: Path):
         max_leaves=8,
     ),
     st.sampled_from(["images", "annotations", "categories"]),
-    st.sampled_from(["id", "image_id", "category_id", "bbox", "area", "iscrowd", "name", "file_name", "width", "height"]),
+    st.sampled_from(
+        ["id", "image_id", "category_id", "bbox", "area", "iscrowd", "name", "file_name", "width", "height"]
+    ),
 )
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_value_is_read_or_refused(tmp_path: Path, value, which: str, key: str):
