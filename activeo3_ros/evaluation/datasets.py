@@ -15,7 +15,7 @@ from ..bags.reading import Bag, DamagedMessage, Entry
 from ..codecs.image_files import image_size, read_image
 from ..core import Frame, InvalidInput, Query
 from ..core.geometry import Boxes
-from .ground_truth import OWN_ID, check_masks, check_picture, label_ids, label_key, reaches_outside, read_coco
+from .ground_truth import OWN_ID, check_boxes, check_masks, check_size, label_ids, label_key, reaches_outside, read_coco
 
 
 @dataclass(frozen=True)
@@ -116,12 +116,15 @@ def coco_of_images(path: Path, images: Path, query: Query | None, renamed: Seque
             )
         samples.append(Sample(row["id"], row["file_name"], asked, image_loader(file)))
     facts = {"truth": path.name, "images": str(images.name), "query": asked.text or list(asked.classes)}
-    dataset = Dataset(path.stem, samples, truth, labels, facts)
-    return with_checked_pictures(dataset, path, list(owners))
+    dataset = with_checked_sizes(Dataset(path.stem, samples, truth, labels, facts), path, list(owners))
+    for stated, row in zip(truth["images"], dataset.truth["images"], strict=True):
+        if row.get("width") and row.get("height"):
+            check_boxes(path, stated, (row["width"], row["height"]), dataset.annotations.get(row["id"], []))
+    return dataset
 
 
-def with_checked_pictures(dataset: Dataset, path: Path, files: Sequence[Path]) -> Dataset:
-    """Compare the pictures with what the truth says of them; decodes none.
+def with_checked_sizes(dataset: Dataset, path: Path, files: Sequence[Path]) -> Dataset:
+    """Compare the sizes of the pictures with those in the truth; decodes none.
 
     Args:
         dataset: The data set.
@@ -132,7 +135,7 @@ def with_checked_pictures(dataset: Dataset, path: Path, files: Sequence[Path]) -
         The data set with the size of every picture that can be read in its truth, and with notes.
 
     Raises:
-        InvalidInput: A picture has another size, or a box lies outside it.
+        InvalidInput: A picture has another size.
     """
     images, outside = [], []
     for row, file in zip(dataset.truth["images"], files, strict=True):
@@ -141,7 +144,7 @@ def with_checked_pictures(dataset: Dataset, path: Path, files: Sequence[Path]) -
             images.append(row)
             continue
         annotations = dataset.annotations.get(row["id"], [])
-        check_picture(path, row, size, annotations)
+        check_size(path, row, size)
         outside += [each for each in annotations if reaches_outside(size, each)]
         images.append({**row, "width": size[0], "height": size[1]})
     notes = list(dataset.notes)
@@ -269,7 +272,8 @@ def _bag_loader(
             frame = frame_from_cdr(bag.read(entry), bag.topics[entry.topic].type, camera_of(entry.topic))
         except (DamagedMessage, InvalidInput) as error:
             raise _UnreadableFrame(f"{bag.path}: {error}") from error
-        check_picture(path, image, (frame.width, frame.height), annotations)
+        check_size(path, image, (frame.width, frame.height))
+        check_boxes(path, image, (frame.width, frame.height), annotations)
         return frame
 
     return load

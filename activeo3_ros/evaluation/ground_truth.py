@@ -117,10 +117,28 @@ def label_ids(truth: Mapping[str, Any], renamed: Sequence[tuple[str, str]] = ())
     return {**by_name, **counted}
 
 
-def check_picture(path: Path, image: Entry, size: tuple[int, int], annotations: Sequence[Entry]) -> None:
-    """Check that the boxes of an image are in the pixels of its picture.
+def check_size(path: Path, image: Entry, size: tuple[int, int]) -> None:
+    """Check that a picture has the size that the annotations say, or the sides swapped by its EXIF orientation.
 
-    Sides may be stated swapped, as of a picture before its EXIF orientation, if the boxes fit the upright picture.
+    Args:
+        path: File of the annotations, for messages.
+        image: Entry of the image.
+        size: Width and height of the upright picture, pixels.
+
+    Raises:
+        InvalidInput: It has another size.
+    """
+    stated = _stated_size(image)
+    if stated not in (None, size, size[::-1]):
+        raise InvalidInput(
+            f"{_named(path, image)} is {stated[0]} x {stated[1]} pixels in the annotations, but the picture has "
+            f"{size[0]} x {size[1]}, so boxes would not fit; give the pictures that were annotated, or scale the "
+            "annotations"
+        )
+
+
+def check_boxes(path: Path, image: Entry, size: tuple[int, int], annotations: Sequence[Entry]) -> None:
+    """Check that boxes are in the pixels of their upright picture.
 
     Args:
         path: File of the annotations, for messages.
@@ -129,29 +147,27 @@ def check_picture(path: Path, image: Entry, size: tuple[int, int], annotations: 
         annotations: Those of the image.
 
     Raises:
-        InvalidInput: The size differs from the stated one, or a box lies outside the picture.
+        InvalidInput: A box lies outside the picture, or is of the picture before its EXIF orientation.
     """
-    where = f"{path}: image {_own_id(image)}"
-    where += f" ({image['file_name']})" if image.get("file_name") else ""
-    stated = image.get("width", 0), image.get("height", 0)
-    if all(stated) and stated not in (size, size[::-1]):
-        raise InvalidInput(
-            f"{where} is {stated[0]} x {stated[1]} pixels in the annotations, but the picture has {size[0]} x "
-            f"{size[1]}, so boxes would not fit; give the pictures that were annotated, or scale the annotations"
-        )
+    stated = _stated_size(image)
     for row in annotations:
-        x, y, width, height = row["bbox"]
-        turned = all(stated) and stated != size and (x + width > size[0] + SLACK_PX or y + height > size[1] + SLACK_PX)
-        if turned and x + width <= stated[0] + SLACK_PX and y + height <= stated[1] + SLACK_PX:
+        where = f"{_named(path, image)}: the box {row['bbox']} of annotation {_own_id(row)}"
+        if stated not in (None, size) and reaches_outside(size, row) and not reaches_outside(stated, row):
             raise InvalidInput(
-                f"{where}: the box {row['bbox']} of annotation {_own_id(row)} is of the picture as it is stored, "
-                f"{stated[0]} x {stated[1]}; boxes must be of the upright picture, {size[0]} x {size[1]}"
+                f"{where} is of the picture as it is stored, {stated[0]} x {stated[1]}; boxes must be of the upright "
+                f"picture, {size[0]} x {size[1]}"
             )
-        if x >= size[0] or y >= size[1] or x + width < 0 or y + height < 0:
+        if lies_outside(size, row):
             raise InvalidInput(
-                f"{where}: the box {row['bbox']} of annotation {_own_id(row)} lies outside the picture, "
-                f"{size[0]} x {size[1]} pixels; a box is x, y, width, height in pixels"
+                f"{where} lies outside the picture, {size[0]} x {size[1]} pixels; "
+                "a box is x, y, width, height in pixels"
             )
+
+
+def lies_outside(size: tuple[int, int], annotation: Entry) -> bool:
+    """Whether no part of a box lies in a picture of this width and height."""
+    x, y, width, height = annotation["bbox"]
+    return bool(x >= size[0] or y >= size[1] or x + width < 0 or y + height < 0)
 
 
 def reaches_outside(size: tuple[int, int], annotation: Entry) -> bool:
@@ -181,6 +197,16 @@ def check_masks(path: Path, truth: Mapping[str, Any]) -> dict[str, Any]:
     if not any(row.get("segmentation") and not row["iscrowd"] for row in annotations):
         raise InvalidInput(f"{path}: no annotation has a 'segmentation', so masks cannot be scored; leave out --masks")
     return {**truth, "annotations": annotations}
+
+
+def _stated_size(image: Entry) -> tuple[int, int] | None:
+    width, height = image.get("width"), image.get("height")
+    return (int(width), int(height)) if width and height else None
+
+
+def _named(path: Path, image: Entry) -> str:
+    name = f" ({image['file_name']})" if image.get("file_name") else ""
+    return f"{path}: image {_own_id(image)}{name}"
 
 
 def _own_id(row: Entry) -> Any:

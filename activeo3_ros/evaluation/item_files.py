@@ -8,6 +8,7 @@ Files are replaced atomically: a file is whole or absent.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -45,7 +46,8 @@ def write_manifest(out: Path, dataset: Dataset, methods: Sequence[Method], seed:
             {"id": s.id, "name": s.name, "query": s.query.text, "classes": list(s.query.classes)}
             for s in dataset.samples
         ],
-        "methods": {method.id: method.facts() for method in methods},
+        # An oracle's regions change with the truth, those of other methods do not.
+        "methods": {m.id: {**m.facts(), **({"truth": _digest(dataset)} if m.oracle else {})} for m in methods},
     }
     manifest = json.loads(json.dumps(manifest, default=str))
     path = out / MANIFEST
@@ -61,6 +63,12 @@ def write_manifest(out: Path, dataset: Dataset, methods: Sequence[Method], seed:
         manifest["methods"] = {**methods_before, **manifest["methods"]}
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(manifest, indent=1) + "\n")
+
+
+def _digest(dataset: Dataset) -> str:
+    """A digest of the objects and of the labels that count."""
+    objects = [[row["image_id"], row["category_id"], row["bbox"]] for row in dataset.truth["annotations"]]
+    return hashlib.sha256(json.dumps([objects, dict(dataset.label_ids)], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def result_to_item(sample: Sample, result: Result) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import numpy as np
 from ..codecs.image_files import read_image
 from ..codecs.rle import Mask, encode_rle
 from ..core import InvalidInput, Query
-from .datasets import Dataset, Sample, image_loader, with_checked_pictures
+from .datasets import Dataset, Sample, image_loader, with_checked_sizes
 from .ground_truth import label_ids, read_coco, read_json
 from .lvis_rules import DENSE_INSTANCES, SMALL_AREA_PX2, dense_instances, small_instances
 from .multiple_choice import lettered_question
@@ -164,7 +164,7 @@ def thinobjects(root: Path, count: int | None, seed: int) -> Dataset:
     listed = _first_file(root, "list/test.txt")
     names = [Path(line.strip()).stem for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
     names = _draw(names, count, seed)
-    images, annotations, samples = [], [], []
+    images, annotations, samples, files = [], [], [], []
     for number, name in enumerate(names, start=1):
         picture = _find_image(root, f"{name}.jpg", "images")
         mask = read_mask(_find_image(root, f"{name}.png", "masks"))
@@ -175,11 +175,13 @@ def thinobjects(root: Path, count: int | None, seed: int) -> Dataset:
         row = _annotation(number, 1, [float(value) for value in box])
         row["segmentation"] = {"size": list(mask.shape), "counts": encode_rle(mask).decode("ascii")}
         annotations.append(row)
+        files.append(picture)
         images.append({"id": number, "file_name": picture.name, "height": mask.shape[0], "width": mask.shape[1]})
         samples.append(Sample(number, name, Query(), image_loader(picture)))
     truth = _truth(images, annotations, [{"id": 1, "name": "object"}])
     facts = _facts("list/test.txt", count, seed, len(samples))
-    return Dataset("thinobjects", samples, truth, {"object": 1}, facts, interactive=True)
+    dataset = Dataset("thinobjects", samples, truth, {"object": 1}, facts, interactive=True)
+    return with_checked_sizes(dataset, listed, files)
 
 
 def vstar(root: Path, count: int | None, seed: int, with_choices: bool = False) -> Dataset:
@@ -280,7 +282,7 @@ def _lvis(
         "candidates": len(candidates),
     }
     made = _truth(images, annotations, categories)
-    return with_checked_pictures(Dataset(name, samples, made, label_ids(made), facts), path, files)
+    return with_checked_sizes(Dataset(name, samples, made, label_ids(made), facts), path, files)
 
 
 def _whole_images(
@@ -300,7 +302,7 @@ def _whole_images(
     truth = _truth(chosen, [row for row in annotations if row["image_id"] in kept], categories)
     samples = [Sample(row["id"], row["file_name"], query, image_loader(root / row["file_name"])) for row in chosen]
     dataset = Dataset(name, samples, truth, label_ids(truth), _facts("test split", count, seed, len(samples)))
-    return with_checked_pictures(dataset, path, [root / row["file_name"] for row in chosen])
+    return with_checked_sizes(dataset, path, [root / row["file_name"] for row in chosen])
 
 
 def _draw(items: Sequence[Any], count: int | None, seed: int) -> list[Any]:

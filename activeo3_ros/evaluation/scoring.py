@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codecs.rle import Mask, decode_rle
-from ..core.geometry import Boxes, iou
+from ..core.geometry import Box, Boxes
 from .datasets import Dataset
+from .detector_oracle import TrueObject, matched
 from .ground_truth_masks import decode_segmentation
 from .interactive_segmentation import ZOOMS
 from .item_files import read_items
@@ -38,8 +39,6 @@ CORRECTED_IOU = "mIoU at zoom budget"
 """The metrics of interactive segmentation; the number of zooms follows."""
 MASK_IOU = "mask mIoU"
 """The metric of masks beside detections."""
-FOUND_IOU = 0.5
-"""An object counts as found in a frame from this overlap on."""
 
 
 @dataclass(frozen=True)
@@ -317,15 +316,15 @@ def _mask_iou(true: Mask, found: Mapping[str, Any]) -> float:
 
 
 def _recall_by_frame(items: Items, dataset: Dataset) -> list[float]:
-    """The share of the objects of each frame that have a detection of their category at IoU 0.5."""
+    """The share of the objects of each frame that were found, each by a detection of its own and of its category."""
     recalls = []
     for item in items:
-        rows = dataset.objects(item["sample"])
-        found = [] if item["status"] == "failed" else item["detections"]
-        hits = 0
-        for row in rows:
-            same = [f for f in found if dataset.category_of(f["label"]) == row["category_id"]]
-            overlaps = iou([row["bbox"]], boxes_of(same))
-            hits += bool(overlaps.size and overlaps.max() >= FOUND_IOU)
-        recalls.append(hits / len(rows) if rows else math.nan)
+        objects = [TrueObject(row["category_id"], Box(*row["bbox"])) for row in dataset.objects(item["sample"])]
+        found = [
+            (NO_SCORE_RANK if each["score"] is None else each["score"], category, Box(*box))
+            for each, box in zip(item["detections"], boxes_of(item["detections"]).tolist(), strict=True)
+            if (category := dataset.category_of(each["label"])) is not None
+        ]
+        hits = 0 if item["status"] == "failed" else len(matched(objects, found))
+        recalls.append(hits / len(objects) if objects else math.nan)
     return recalls

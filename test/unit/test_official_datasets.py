@@ -18,7 +18,7 @@ from activeo3_ros.core import Box, Detection, InstanceMask, InvalidInput, Query,
 from activeo3_ros.evaluation import official_datasets as official
 from activeo3_ros.evaluation.datasets import Dataset, Sample, coco_of_images
 from activeo3_ros.evaluation.differences import difference
-from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_item
+from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_item, write_manifest
 from activeo3_ros.evaluation.methods import BOX_ORACLE, choose_methods
 from activeo3_ros.evaluation.multiple_choice import LETTERS, chosen_option, letter_order
 from activeo3_ros.evaluation.published import MEASURED, PUBLISHED, ROWS, beside_published
@@ -336,6 +336,36 @@ def test_the_baselines_slice_by_their_own_number_and_the_oracle_comes_last():
     assert {method.budget.max_regions for method in methods if method.regions is None} == {64}
     assert choose_methods(["embedded"], [2], baselines=True, oracle=BOX_ORACLE)[-1].id == "box_oracle-2"
     assert [method.id for method in choose_methods(["sahi"], [1, 2], baselines=False)] == ["sahi"]
+
+
+def test_one_detection_is_not_two_objects_in_the_gallery(tmp_path: Path):
+    rows = [
+        {"id": number, "image_id": 1, "category_id": 1, "bbox": [10 + number, 10, 20, 20], "area": 400, "iscrowd": 0}
+        for number in (1, 2)
+    ]
+    truth = {"images": [{"id": 1}], "annotations": rows, "categories": [{"id": 1, "name": "car"}]}
+    dataset = Dataset("pair", [Sample(1, "a", Query(), lambda: None)], truth, {"car": 1})
+    scores = scores_of(tmp_path, dataset, {1: detections(Query(), ("car", 0.9, (11, 10, 20, 20)))})
+    assert scores.frame_recall == [0.5]
+
+
+def test_results_of_an_oracle_are_not_kept_for_another_truth(lvis: Path, tmp_path: Path):
+    dataset = official.lvis_dense(lvis, None, seed=0)
+    methods = choose_methods(["embedded"], [2], baselines=True)
+    write_manifest(tmp_path / "out", dataset, methods, seed=0)
+    write_manifest(tmp_path / "out", dataset, methods, seed=0)
+    moved = [{**row, "bbox": [0.0, 0.0, 5.0, 5.0]} for row in dataset.truth["annotations"]]
+    changed = replace(dataset, truth={**dataset.truth, "annotations": moved})
+    write_manifest(tmp_path / "out", changed, methods[:1], seed=0)
+    with pytest.raises(InvalidInput, match="it differs in oracle-2"):
+        write_manifest(tmp_path / "out", changed, methods, seed=0)
+
+
+def test_official_pictures_of_another_size_are_refused(lvis: Path):
+    for path in lvis.glob("*2017/*.jpg"):
+        write_image(path, 32, 24)
+    with pytest.raises(InvalidInput, match=r"lvis_v1_val.json: image 1 .* is 64 x 48 pixels .* has 32 x 24"):
+        official.lvis_small(lvis, None, seed=0)
 
 
 def test_failed_frames_have_found_nothing(lvis: Path, tmp_path: Path):
