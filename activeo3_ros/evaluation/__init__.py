@@ -1,6 +1,6 @@
 """Evaluation of presets: data sets, protocols, metrics with confidence intervals, the report.
 
-Data sets:  `datasets`, `official_datasets`, `lvis_rules`, `composite_dataset`
+Data sets:  `datasets`, `official_datasets`, `subset_rules`, `composite_dataset`
 Truth:      `ground_truth`, `ground_truth_masks`
 Methods:    `methods`, `detector_oracle`, `oracle`
 Protocols:  `protocols`, `interactive_segmentation`, `multiple_choice`

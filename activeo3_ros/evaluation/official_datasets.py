@@ -23,8 +23,15 @@ from ..codecs.rle import Mask, encode_rle
 from ..core import InvalidInput, Query
 from .datasets import Dataset, Sample, image_loader, with_checked_sizes
 from .ground_truth import label_ids, read_coco, read_json
-from .lvis_rules import DENSE_INSTANCES, SMALL_AREA_PX2, dense_instances, small_instances
 from .multiple_choice import lettered_question
+from .subset_rules import (
+    DENSE_INSTANCES,
+    IGNORED_NAMES,
+    SMALL_AREA_PX2,
+    counted_instances,
+    dense_instances,
+    small_instances,
+)
 
 LVIS_TEST_SAMPLES = 1200
 MAX_SAMPLES_OF_CLASS = 3
@@ -135,11 +142,11 @@ def soda_d(root: Path, count: int | None, seed: int) -> Dataset:
     """
     path = _first_file(root, "Annotations/test.json", "annotations/test.json", "test.json")
     truth = read_coco(path)
-    ignored = {row["id"] for row in truth["categories"] if str(row["name"]).lower() == "ignore"}
-    categories = [row for row in truth["categories"] if row["id"] not in ignored]
+    by_id = {row["id"]: row for row in truth["categories"]}
+    categories = [row for row in truth["categories"] if row["name"].lower() not in IGNORED_NAMES]
     annotations = []
     for row in truth["annotations"]:
-        if row["category_id"] in ignored or row.get("ignore"):
+        if not counted_instances({}, by_id[row["category_id"]], [row]):
             annotations += [_annotation(row["image_id"], c["id"], row["bbox"], crowd=True) for c in categories]
         else:
             annotations.append(_annotation(row["image_id"], row["category_id"], row["bbox"]))
@@ -229,7 +236,7 @@ def read_mask(path: Path) -> Mask:
 def _lvis(
     root: Path,
     name: str,
-    fitting: Callable[[Mapping[str, Any], Any, Sequence[dict[str, Any]]], Sequence[Mapping[str, Any]]],
+    fitting: Callable[[Mapping[str, Any], Mapping[str, Any], Sequence[dict[str, Any]]], Sequence[Mapping[str, Any]]],
     rule: str,
     count: int | None,
     seed: int,
@@ -241,11 +248,12 @@ def _lvis(
     for row in truth["annotations"]:
         rows.setdefault((row["image_id"], row["category_id"]), []).append(row)
     by_id = {row["id"]: row for row in truth["images"]}
+    by_category = {row["id"]: row for row in truth["categories"]}
     names = {row["id"]: str(row["name"]).replace("_", " ") for row in truth["categories"]}
     candidates = [
         (image, category)
         for (image, category), members in sorted(rows.items())
-        if fitting(by_id[image], category, members)
+        if fitting(by_id[image], by_category[category], members)
     ]
     random.Random(seed).shuffle(candidates)
     of_class: Counter[int] = Counter()

@@ -19,15 +19,14 @@ import numpy as np
 
 from ..codecs.image_files import SUFFIXES, read_image
 from ..core.errors import InvalidInput
-from ..evaluation.lvis_rules import dense_instances, small_instances
+from ..evaluation.subset_rules import counted_instances, dense_instances, small_instances
 from .rows import Row, check_row, write_rows
 
 MAX_QUESTIONS_A_CLASS = 3
 """In a test set, so that frequent classes do not decide its result."""
 
-Select = Callable[[Mapping[str, Any], Any, Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
-"""Gives, of the annotations of one class in one picture, those that fit a rule: entry of the picture, id of the class,
-its annotations."""
+Select = Callable[[Mapping[str, Any], Mapping[str, Any], Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
+"""Gives the annotations that fit a rule: from the entry of a picture, that of a class, and its annotations there."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Recipe:
 
 
 def _everything(
-    picture: Mapping[str, Any], category: Any, members: Sequence[Mapping[str, Any]]
+    picture: Mapping[str, Any], category: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
 ) -> Sequence[Mapping[str, Any]]:
     return members
 
@@ -55,8 +54,8 @@ RECIPES = {
     "coco": Recipe("any COCO file", 10_000_000, _everything),
     "lvis-small": Recipe("LVIS, instances below 100 square pixels", 10_000, small_instances),
     "lvis-dense": Recipe("LVIS, more than 15 instances of the class", 10_000, dense_instances),
-    "soda-a": Recipe("SODA-A, aerial pictures, polygons as boxes", 1_000, _everything),
-    "soda-d": Recipe("SODA-D, driving", 1_000, _everything),
+    "soda-a": Recipe("SODA-A, aerial pictures, polygons as boxes", 1_000, counted_instances),
+    "soda-d": Recipe("SODA-D, driving", 1_000, counted_instances),
 }
 THIN_OBJECTS = "thin-objects"
 BAG = "bag"
@@ -163,6 +162,7 @@ def coco_rows(
         One row, or one problem, for each picture and class.
     """
     names = {each.get("id"): str(each.get("name") or "").replace("_", " ").strip() for each in document["categories"]}
+    categories = {each.get("id"): each for each in document["categories"]}
     pictures = {each.get("id"): each for each in document["images"]}
     grouped: dict[tuple[Any, Any], list[dict[str, Any]]] = defaultdict(list)
     for each in document["annotations"]:
@@ -190,7 +190,7 @@ def coco_rows(
             yield problem(path, picture, "the picture is not there")
             continue
         try:
-            chosen = select(picture, category, members)
+            chosen = select(picture, categories[category], members)
             if not chosen:
                 continue
             boxes = tuple(_box(each) for each in chosen)

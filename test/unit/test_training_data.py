@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from activeo3_ros.core import InvalidInput
-from activeo3_ros.evaluation import lvis_rules
+from activeo3_ros.evaluation import subset_rules
 from activeo3_ros.training.builders import RECIPES, build
 from activeo3_ros.training.dataset import load_rows, readable_rows
 from activeo3_ros.training.rows import Row, check_row, read_rows
@@ -74,9 +74,19 @@ def test_a_class_that_is_not_annotated_exhaustively_is_no_question(tmp_path: Pat
         build(kind, annotations, images, tmp_path / "out")
 
 
-def test_training_and_benchmark_share_the_rules_of_lvis() -> None:
-    assert RECIPES["lvis-small"].select is lvis_rules.small_instances
-    assert RECIPES["lvis-dense"].select is lvis_rules.dense_instances
+def test_training_and_benchmark_share_their_rules() -> None:
+    assert RECIPES["lvis-small"].select is subset_rules.small_instances
+    assert RECIPES["lvis-dense"].select is subset_rules.dense_instances
+
+
+@pytest.mark.parametrize("name", ["ignore", "Others"])
+def test_what_the_benchmark_of_soda_ignores_is_no_question(tmp_path: Path, name: str) -> None:
+    categories = [{"id": 1, "name": "people"}, {"id": 2, "name": name}]
+    boxes = [{"bbox": [10, 10, 5, 5]}, {"bbox": [30, 10, 5, 5], "category_id": 2}, {"bbox": [9, 9, 2, 2], "ignore": 1}]
+    annotations, images = write_coco(tmp_path, boxes, categories)
+    assert build("soda-d", annotations, images, tmp_path / "out") == (1, 0)
+    [row] = read_rows(tmp_path / "out")
+    assert (row.classes, row.boxes) == (("people",), ((10, 10, 5, 5),))
 
 
 @pytest.mark.parametrize(("instances", "rows"), [(15, 0), (16, 1)])
