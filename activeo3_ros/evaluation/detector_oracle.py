@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from ..core.geometry import Box, as_array, iou
 from ..core.interfaces import TaskModel
 from ..core.query import Query
 from ..core.results import Proposal, Region
+from .item_files import write_item
 
 SHARES = (1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 8)
 """Widths of the windows, as shares of the frame's longer side; neighbours overlap by half."""
@@ -100,6 +100,8 @@ class DetectorOracle:
         Returns:
             The indices of the true objects that are found in each window; the first window is the whole frame.
         """
+        if not self.objects:
+            return [[] for _ in self._windows()]
         key = self._key(query, budget)
         if self._last[0] == key:
             return self._last[1]
@@ -113,10 +115,7 @@ class DetectorOracle:
                 hits.append(self._found_in(window, index == 0, query, budget))
                 self.show((index + 1) / (len(windows) + 1))
             if path is not None:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                unfinished = path.with_suffix(f".{os.getpid()}")
-                unfinished.write_text(json.dumps(hits), encoding="utf-8")
-                unfinished.replace(path)
+                write_item(path, hits)
         self._last = (key, hits)
         return hits
 

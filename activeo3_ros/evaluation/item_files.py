@@ -94,8 +94,8 @@ def failed_item(sample: Sample, error: Exception) -> dict[str, Any]:
     return result_to_item(sample, Result(0, 0, sample.query, Status.FAILED, str(error)))
 
 
-def write_item(path: Path, item: Mapping[str, Any]) -> None:
-    """Write an item to its path, as `item_path` gives it."""
+def write_item(path: Path, item: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write an item, or what an oracle found for one, to its path; its directory is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(item))
 

@@ -88,10 +88,30 @@ def test_a_frame_is_examined_once_for_all_budgets(tmp_path):
     assert [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
 
 
-def test_without_truth_there_is_nothing_to_zoom_into():
-    policy = oracle(SquareFinder())
+def test_without_truth_there_is_nothing_to_zoom_into_and_nothing_to_search():
+    task = SquareFinder()
+    policy = oracle(task)
     policy.objects = []
     assert not propose(policy, 3)
+    assert not any(policy.search(QUERY, Budget()))
+    assert not task.views
+
+
+def test_a_preset_that_skips_the_whole_frame_spends_a_region_on_it():
+    task = SquareFinder()
+    policy = oracle(task)
+    assert len(propose(policy, 8)) == 2
+    policy = DetectorOracle(task, lambda label: 1 if label == "car" else None, examine_view=False)
+    policy.frame, policy.objects = oracle(task).frame, oracle(task).objects
+    assert len(propose(policy, 8)) == 3, "the large car has to be found too"
+
+
+def test_the_share_of_the_search_is_shown():
+    policy = oracle(SquareFinder())
+    shown: list[float] = []
+    policy.show = shown.append
+    propose(policy, 1)
+    assert shown == sorted(shown) and 0 < shown[0] < 0.01 and 0.99 < shown[-1] < 1
 
 
 def test_one_object_is_found_once_and_only_as_what_it_is():
