@@ -154,7 +154,7 @@ def with_checked_sizes(dataset: Dataset, path: Path, files: Sequence[Path]) -> D
             f"{len(outside)} of {len(dataset.truth['annotations'])} boxes reach beyond their picture, such as "
             f"{first['bbox']} of annotation {first.get(OWN_ID, first['id'])}; a box is x, y, width, height in pixels"
         )
-    return replace(dataset, truth={**dataset.truth, "images": images}, notes=(*notes, *_unasked(dataset)))
+    return replace(dataset, truth={**dataset.truth, "images": images}, notes=(*notes, *_notes_on(dataset)))
 
 
 def with_masks(dataset: Dataset, path: Path) -> Dataset:
@@ -234,7 +234,7 @@ def coco_of_bag(
         if entry.topic not in seen:
             seen.add(entry.topic)
             _check_first(load)
-    return replace(dataset, samples=samples, notes=tuple(_unasked(replace(dataset, samples=samples)))), missing
+    return replace(dataset, samples=samples, notes=tuple(_notes_on(replace(dataset, samples=samples)))), missing
 
 
 def _check_first(load: Callable[[], Frame]) -> None:
@@ -249,12 +249,14 @@ class _UnreadableFrame(InvalidInput):
     """A frame of a bag cannot be decoded."""
 
 
-def _unasked(dataset: Dataset) -> list[str]:
-    """A note on the categories with objects that no query asks for."""
+def _notes_on(dataset: Dataset) -> list[str]:
+    """Notes on a truth without objects, and on the categories with objects that no query asks for."""
+    has = {row["category_id"] for row in dataset.truth["annotations"] if not row.get("iscrowd")}
+    if not has:
+        return ["no object is annotated, so nothing but false detections can be found"]
     if not dataset.samples or any(not sample.query.classes for sample in dataset.samples):
         return []
     asked = {dataset.category_of(name) for sample in dataset.samples for name in sample.query.classes}
-    has = {row["category_id"] for row in dataset.truth["annotations"] if not row.get("iscrowd")}
     names = [row["name"] for row in dataset.truth["categories"] if row["id"] in has - asked]
     return [f"not asked for, so every object of it counts as missed: {', '.join(names)}"] if names else []
 

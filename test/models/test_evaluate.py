@@ -114,7 +114,7 @@ def test_a_killed_run_computes_the_missing_items_only_and_ends_the_same(finished
     assert first["differences"] == second["differences"]
 
     assert cli.main([*command[:3], "3", *command[4:], "--out", str(out)]) == 2
-    assert "is of other work (it differs in dataset, samples)" in capsys.readouterr().err
+    assert "is of other work (it differs in dataset, samples, oracle-2)" in capsys.readouterr().err
 
 
 def test_a_process_of_torchrun_computes_its_shard_only(tmp_path: Path):

@@ -161,6 +161,12 @@ def test_categories_that_are_not_asked_for_are_told(tmp_path: Path):
     assert not dataset_of(tmp_path, document, query=Query("the red car")).notes
 
 
+def test_a_truth_without_objects_is_told(tmp_path: Path):
+    assert dataset_of(tmp_path, {**truth(), "annotations": []}).notes == (
+        "no object is annotated, so nothing but false detections can be found",
+    )
+
+
 @pytest.mark.parametrize("size", [(32, 24), (128, 96), (64, 49)])
 def test_a_resized_copy_is_refused_before_any_frame(tmp_path: Path, size: tuple[int, int]):
     with pytest.raises(InvalidInput, match=rf"\(a.png\) is 64 x 48 pixels .* the picture has {size[0]} x {size[1]}"):

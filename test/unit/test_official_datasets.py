@@ -414,6 +414,10 @@ def test_the_report_has_every_section_and_escapes_names(tmp_path: Path):
     found = detections(Query(), ("<i>car</i>", NAN, (10, 10, 20, 10)), ("unicorn", 0.5, (0, 0, 9, 9)))
     scores = scores_of(tmp_path, dataset, {1: replace(found, timings_ms={"total": 5.0})})
     rows = beside_published([scores], ROWS["lvis-dense"], (("APs", "AP small"), ("ARs", "AR small")))
+    assert notes_on([scores]) == [
+        "full_frame-0: labels that are no category of the truth do not count: unicorn (1)",
+        "full_frame-0: 1 detections have no score; they rank after all that have one",
+    ]
     page = report_html(RunSettings(tmp_path, "Is 1 < 2?", ["evaluate"]), dataset, [scores], [], rows)
     assert "<h1>Is 1 &lt; 2?</h1>" in page
     assert "<th>&lt;i&gt;car&lt;/i&gt;</th>" in page
