@@ -1,7 +1,10 @@
 """The bound for a policy with a given task model: the windows in which that model really finds the most true objects.
 
-It is expensive, for it examines a whole pyramid of windows of every frame, and what it sees is kept on disk. An oracle
-that knows the boxes alone (`oracle.Oracle`) is no bound: it trusts that whatever is large enough is found.
+An object counts by how well it is found, as in AR: by the share of COCO's IoU thresholds that its best box reaches.
+Otherwise a policy that goes on zooming would beat the oracle by boxes that fit better.
+
+The oracle is expensive, for it examines a whole pyramid of windows of every frame, and what it sees is kept on disk. An
+oracle that knows the boxes alone (`oracle.Oracle`) is no bound: it trusts that whatever is large enough is found.
 """
 
 from __future__ import annotations
@@ -22,10 +25,14 @@ from ..core.interfaces import TaskModel
 from ..core.query import Query
 from ..core.results import Proposal, Region
 from .item_files import write_item
+from .metrics import COCO_IOUS
 
 SHARES = (1 / 2, 1 / 3, 1 / 4, 1 / 6, 1 / 8)
 """Widths of the windows, as shares of the frame's longer side; neighbours overlap by half."""
 MATCH_IOU = 0.5
+MIN_GAIN = 1e-6
+Matches = Sequence[tuple[int, float]]
+"""Index and IoU of each object that was found."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,7 @@ class TrueObject:
 
 
 class DetectorOracle:
-    """Takes windows greedily, each the one in which the task model finds the most true objects not yet found.
+    """Takes windows greedily, each the one in which the task model finds most that was not found as well before.
 
     Set `frame` and `objects` before each call of `propose`, and `show` where the share of the windows that are
     examined is to be shown.
@@ -68,7 +75,7 @@ class DetectorOracle:
         self._facts = facts
         self._cache = cache
         self._examine_view = examine_view
-        self._last: tuple[str, list[list[int]]] = ("", [])
+        self._last: tuple[str, list[Matches]] = ("", [])
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         return fit_within(width, height, max_pixels)
@@ -77,20 +84,23 @@ class DetectorOracle:
         if not self.objects or not budget.max_regions:
             return Proposal(used_view=False)
         windows = self._windows()
-        hits = [set(indices) for indices in self.search(query, budget)]
-        found = hits[0] if self._examine_view else set()
+        worth = np.zeros((len(windows), len(self.objects)))
+        for index, matches in enumerate(self.search(query, budget)):
+            for known, overlap in matches:
+                worth[index, known] = np.mean(np.array(COCO_IOUS) <= overlap)
+        found = worth[0] if self._examine_view else np.zeros(len(self.objects))
         regions: list[Region] = []
         while len(regions) < budget.max_regions:
-            gains = [len(hit - found) for hit in hits]
-            best = max(range(len(windows)), key=gains.__getitem__)
-            if not gains[best]:
+            gains = np.maximum(worth - found, 0.0).sum(axis=1)
+            best = int(np.argmax(gains))
+            if gains[best] < MIN_GAIN:
                 break
             box = view.from_source([windows[best].as_tuple()])[0]
             regions.append(Region(Box(*box.tolist()), "true objects", float(gains[best])))
-            found = found | hits[best]
+            found = np.maximum(found, worth[best])
         return Proposal(tuple(regions), used_view=False)
 
-    def search(self, query: Query, budget: Budget) -> list[list[int]]:
+    def search(self, query: Query, budget: Budget) -> list[Matches]:
         """Examine the pyramid of windows of `frame`, unless that was done before, also for another number of regions.
 
         Args:
@@ -98,7 +108,7 @@ class DetectorOracle:
             budget: Its pixels count, its number of regions does not.
 
         Returns:
-            The indices of the true objects that are found in each window; the first window is the whole frame.
+            The true objects that are found in each window, as `matched` gives them; the first is the whole frame.
         """
         if not self.objects:
             return [[] for _ in self._windows()]
@@ -107,7 +117,7 @@ class DetectorOracle:
             return self._last[1]
         path = self._cache / f"{key}.json" if self._cache is not None else None
         if path is not None and path.is_file():
-            hits: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))
+            hits: list[Matches] = json.loads(path.read_text(encoding="utf-8"))
         else:
             windows = self._windows()
             hits = []
@@ -122,7 +132,7 @@ class DetectorOracle:
     def _windows(self) -> list[Box]:
         return [self.frame.window, *window_pyramid(self.frame.width, self.frame.height)]
 
-    def _found_in(self, window: Box, is_whole: bool, query: Query, budget: Budget) -> list[int]:
+    def _found_in(self, window: Box, is_whole: bool, query: Query, budget: Budget) -> Matches:
         window = window.snapped(self.frame.width, self.frame.height)
         pixels = budget.view_pixels if is_whole else budget.crop_pixels
         size = self._task.view_size(window.width, window.height, pixels)
@@ -137,7 +147,16 @@ class DetectorOracle:
 
     def _key(self, query: Query, budget: Budget) -> str:
         digest = hashlib.sha256(self.frame.image.tobytes())
-        facts = [self._facts, query.text, query.classes, budget.view_pixels, budget.crop_pixels, SHARES, MATCH_IOU]
+        facts = [
+            self._facts,
+            query.text,
+            query.classes,
+            budget.view_pixels,
+            budget.crop_pixels,
+            SHARES,
+            MATCH_IOU,
+            "IoU",
+        ]
         boxes = [(known.category, known.box.as_tuple()) for known in self.objects]
         digest.update(json.dumps([self.frame.image.shape, facts, boxes]).encode())
         return digest.hexdigest()[:32]
@@ -147,7 +166,7 @@ def _show_nothing(share: float) -> None:
     pass
 
 
-def matched(objects: Sequence[TrueObject], found: Sequence[tuple[float, int, Box]]) -> list[int]:
+def matched(objects: Sequence[TrueObject], found: Sequence[tuple[float, int, Box]]) -> Matches:
     """Match findings to true objects, the best score first, each with the free object that it overlaps most.
 
     Args:
@@ -155,20 +174,21 @@ def matched(objects: Sequence[TrueObject], found: Sequence[tuple[float, int, Box
         found: Score, category and box in source pixels of each finding.
 
     Returns:
-        The indices of the objects that a finding of their category overlaps with an IoU of at least `MATCH_IOU`,
-        ascending.
+        Index and IoU of the objects that a finding of their category overlaps with an IoU of at least `MATCH_IOU`, by
+        index.
     """
     if not objects or not found:
         return []
     overlaps = iou(as_array(box for _, _, box in found), as_array(known.box for known in objects))
     same = np.array([[category == known.category for known in objects] for _, category, _ in found])
     overlaps = np.where(same, overlaps, 0.0)
-    hit: set[int] = set()
+    hit: dict[int, float] = {}
     for row in sorted(range(len(found)), key=lambda index: -found[index][0]):
         free = [index for index in np.flatnonzero(overlaps[row] >= MATCH_IOU).tolist() if index not in hit]
         if free:
-            hit.add(max(free, key=overlaps[row].__getitem__))
-    return sorted(hit)
+            best = max(free, key=overlaps[row].__getitem__)
+            hit[best] = float(overlaps[row, best])
+    return sorted(hit.items())
 
 
 def window_pyramid(width: int, height: int) -> list[Box]:
