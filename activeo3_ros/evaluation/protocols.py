@@ -72,7 +72,8 @@ class PerceptionRunner:
         self._box_oracle: Oracle | None = None
         if method.oracle == ORACLE:
             task = method.preset.task
-            facts = json.dumps([task.type, dict(task.settings)], sort_keys=True, default=str)
+            known = [task.type, dict(task.settings), dict(dataset.label_ids)]
+            facts = json.dumps(known, sort_keys=True, default=str)
             self._detector_oracle = DetectorOracle(
                 self._perception.task, dataset.category_of, facts, oracle_cache, method.preset.examine_view
             )

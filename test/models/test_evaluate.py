@@ -176,6 +176,16 @@ def test_frames_of_a_bag_are_judged_by_their_stamps(tmp_path: Path, capsys):
     assert "1 frames of" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out" / "items" / "full_frame-0").iterdir()) == ["0.json", "2.json"]
 
+    truth["images"][0].update(width=128, height=96)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert cli.main([*command, "--out", str(tmp_path / "resized")]) == 2
+    assert "image 0 is 128 x 96 pixels in the annotations, but the picture has 64 x 48" in capsys.readouterr().err
+    truth["images"][0].update(width=64, height=48)
+    truth["images"].append({**truth["images"][0], "id": "again"})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert cli.main([*command, "--out", str(tmp_path / "twice")]) == 2
+    assert "the images 0 and again are one frame" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("change", "says"),
