@@ -36,6 +36,8 @@ SENSING_TYPES = {
     "centre_crop": "activeo3_ros.policies.fixed:CentreCrop",
     "grid": "activeo3_ros.policies.fixed:Grid",
     "random": "activeo3_ros.policies.fixed:Random",
+    "sahi": "activeo3_ros.policies.slicing:SahiSlices",
+    "adaptive_slices": "activeo3_ros.policies.slicing:AdaptiveSlices",
     "mllm": "activeo3_ros.policies.mllm:MllmSensing",
 }
 TASK_TYPES = {

@@ -165,6 +165,8 @@ NEEDED_BY: dict[str, tuple[Asset, ...]] = {
     "embedded": _ON_CPU,
     "full_frame": _ON_CPU,
     "centre_crop": _ON_CPU,
+    "sahi": _ON_CPU,
+    "adaptive_slices": _ON_CPU,
     "grid": _ON_CPU,
     "random": _ON_CPU,
     "demo": (*_ON_CPU, MOTORWAY_PICTURE, TERRAIN_PICTURE),

@@ -14,7 +14,7 @@ from ..evaluation.benchmark import SMALL_OBJECTS, make_results_directory, run_be
 from ..evaluation.composite_dataset import composite
 from ..evaluation.datasets import Dataset
 from ..evaluation.interactive_segmentation import ZOOMS
-from ..evaluation.methods import choose_methods
+from ..evaluation.methods import BOX_ORACLE, ORACLE, OWN_REGIONS, choose_methods
 from ..evaluation.published import ROWS
 from ..evaluation.scoring import ACCURACY, CORRECTED_IOU
 from .argument_types import whole_number
@@ -36,6 +36,8 @@ class Benchmark:
         columns: Published metrics, each with ours that stands under it.
         presets: Presets to run unless the user chooses others.
         regions: Number of regions unless the user chooses others; None for the presets' own.
+        oracle: The oracle among the baselines.
+        left_out: Baselines that make no sense here.
     """
 
     load: Callable[[Path, argparse.Namespace], Dataset]
@@ -45,6 +47,8 @@ class Benchmark:
     columns: Sequence[tuple[str, str]] = SMALL_OBJECTS
     presets: tuple[str, ...] = ("embedded",)
     regions: int | None = None
+    oracle: str = ORACLE
+    left_out: tuple[str, ...] = ()
 
 
 AT_LOW_OVERLAP = (("APs", "AP10 small"), ("ARs", "AR10 small"))
@@ -79,11 +83,13 @@ BENCHMARKS: dict[str, Benchmark] = {
         columns=tuple((f"mIoU {zooms}", f"{CORRECTED_IOU} {zooms}") for zooms in range(ZOOMS + 1)),
         presets=("centre_crop",),  # the embedded policy does not understand the question
         regions=ZOOMS,
+        left_out=OWN_REGIONS,  # three clicks are not for twelve slices
     ),
     "vstar": Benchmark(
         lambda root, args: official.vstar(root, args.samples, args.seed, args.with_choices),
         "Who answers the questions of V*Bench?",
         compared=ACCURACY,
+        oracle=BOX_ORACLE,  # its objects are in the question, and no detection bears their name
     ),
 }
 
@@ -114,7 +120,9 @@ def run(args: argparse.Namespace) -> int:
     make_results_directory(args.out)
     dataset = benchmark.load(args.root, args)
     regions = args.regions or (None if benchmark.regions is None else [benchmark.regions])
-    methods = choose_methods(args.preset or benchmark.presets, regions, args.baselines)
+    methods = choose_methods(
+        args.preset or benchmark.presets, regions, args.baselines, benchmark.oracle, benchmark.left_out
+    )
     complete = run_benchmark(
         run_settings(args, benchmark.question),
         dataset,

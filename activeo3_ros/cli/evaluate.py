@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from contextlib import ExitStack
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from ..bags.offline import choose_topics
 from ..bags.reading import Bag
 from ..core import InvalidInput, Query
 from ..evaluation.benchmark import make_results_directory, run_benchmark
-from ..evaluation.datasets import Dataset, coco_of_bag, coco_of_images
+from ..evaluation.datasets import Dataset, coco_of_bag, coco_of_images, with_masks
 from ..evaluation.methods import choose_methods
 from .argument_types import class_names, renamed_label
 from .main import FAILURE, SUCCESS
@@ -55,8 +54,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         dataset = _dataset(args, stack)
         if args.masks:
-            samples = [replace(sample, query=replace(sample.query, masks=True)) for sample in dataset.samples]
-            dataset = replace(dataset, samples=samples, facts={**dataset.facts, "masks": True})
+            dataset = with_masks(dataset, args.coco)
         methods = choose_methods(args.preset or ["embedded"], args.regions, args.baselines)
         question = f"Which of {len(methods)} methods finds most in {dataset.name}, and what does it cost?"
         complete = run_benchmark(
@@ -67,13 +65,12 @@ def run(args: argparse.Namespace) -> int:
 
 def _dataset(args: argparse.Namespace, stack: ExitStack) -> Dataset:
     query = Query(args.query or "", args.classes or ()) if args.query or args.classes else None
-    renamed = dict(args.count_as)
     if (args.bag is None) == (args.images is None):
         raise InvalidInput("give either --images DIR or --bag BAG beside --coco")
     if args.images is not None:
-        return coco_of_images(args.coco, args.images, query, renamed)
+        return coco_of_images(args.coco, args.images, query, args.count_as)
     bag = stack.enter_context(Bag(args.bag))
-    dataset, missing = coco_of_bag(args.coco, bag, choose_topics(bag, args.topic), query, renamed)
+    dataset, missing = coco_of_bag(args.coco, bag, choose_topics(bag, args.topic), query, args.count_as)
     if missing:
         print(
             f"activeo3 evaluate: {missing} frames of {args.coco} are not in {args.bag}; they are left out",

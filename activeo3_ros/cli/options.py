@@ -82,7 +82,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baselines",
         action="store_true",
-        help="also run the fixed policies, and the oracle, with the first preset's models",
+        help="also run the fixed policies, two ways of slicing, and the oracle, with the first preset's models; "
+        "the oracle examines some 240 views of each frame, once",
     )
     parser.add_argument(
         "--out",

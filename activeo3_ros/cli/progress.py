@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 
 @contextmanager
-def progress(step: str, total: int, lines: int = 4, unit: str = "frame") -> Iterator[Callable[[int], None]]:
+def progress(step: str, total: int, lines: int = 4, unit: str = "frame") -> Iterator[Callable[[float], None]]:
     """Show a bar with rate and time left on a terminal, a few lines elsewhere.
 
     Args:
@@ -20,17 +20,17 @@ def progress(step: str, total: int, lines: int = 4, unit: str = "frame") -> Iter
         unit: Name of one thing.
 
     Yields:
-        A function to be called with the number of things that are done.
+        A function to be called with the number of things that are done; a fraction of one that takes long counts.
     """
     with tqdm(total=total, desc=step, unit=unit, file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        shown = 0
+        shown = 0.0
 
-        def show(done: int) -> None:
+        def show(done: float) -> None:
             nonlocal shown
             if not bar.disable:
                 bar.update(done - bar.n)
             elif done and (done - shown) * lines >= total:
-                print(f"{step}: {done} of {total}", file=sys.stderr, flush=True)
+                print(f"{step}: {round(done, 1):g} of {total}", file=sys.stderr, flush=True)
                 shown = done
 
         yield show

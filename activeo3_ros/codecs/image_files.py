@@ -29,6 +29,8 @@ SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 """Suffixes of the pictures that a directory is searched for; a file that is named outright may have any name."""
 JPEG_QUALITY = 92
 ORIENTATION = ExifTags.Base.Orientation
+QUARTER_TURNS = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
 
 
 def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
@@ -91,6 +93,23 @@ def read_image(path: str | Path) -> Picture:
         raise InvalidInput(
             f"{path}: cannot be read as a picture: {' '.join(str(error).split()) or 'damaged'}"
         ) from error
+
+
+def image_size(path: str | Path) -> tuple[int, int] | None:
+    """Read the size of a picture without decoding it.
+
+    Returns:
+        Width and height of the upright picture in pixels, as `read_image` gives it; None if the file is no picture.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                width, height = image.size
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) in QUARTER_TURNS
+    except (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError):
+        return None
+    return (height, width) if turned else (width, height)
 
 
 def write_image(path: Path, image: Picture) -> None:

@@ -1,7 +1,8 @@
 """Evaluation of presets: data sets, protocols, metrics with confidence intervals, the report.
 
-Data sets:  `datasets`, `official_datasets`, `composite_dataset`, `ground_truth_masks`
-Methods:    `methods`, `oracle`
+Data sets:  `datasets`, `official_datasets`, `subset_rules`, `composite_dataset`
+Truth:      `ground_truth`, `ground_truth_masks`
+Methods:    `methods`, `detector_oracle`, `oracle`
 Protocols:  `protocols`, `interactive_segmentation`, `multiple_choice`
 Metrics:    `metrics`, `region_quality`, `scoring`, `differences`, `published`
 Runs:       `benchmark`, `settings`, `sharding`, `item_files`

@@ -17,17 +17,17 @@ from .methods import Method
 from .metrics_files import metrics_to_csv, metrics_to_dict
 from .published import PublishedRow, beside_published
 from .report import report_html
-from .scoring import score
+from .scoring import MethodScores, score
 from .settings import RunSettings
 from .sharding import Shard, run_in_processes, run_shard
-from .summary import text_difference, text_table
+from .summary import notes_on, text_difference, text_table
 
 NEEDED = {"faster_coco_eval": "faster-coco-eval", "matplotlib": "matplotlib", "jinja2": "jinja2"}
 """Packages of the scores and the report, and their names for pip."""
 SMALL_OBJECTS = (("APs", "AP small"), ("ARs", "AR small"))
 """Published metrics, each with ours that stands under it."""
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 """Shows progress, given a step and its total; the context gives a function of the number that is done."""
 
 
@@ -55,7 +55,7 @@ def run_benchmark(
         columns: Published metrics, each with ours that stands under it.
 
     Returns:
-        Whether every item was there to be scored.
+        Whether every item was there to be scored, and no method failed in every frame.
 
     Raises:
         InvalidInput: The directory of results holds another run.
@@ -82,8 +82,8 @@ def run_benchmark(
     if missing:
         print(f"{missing} items are still to be computed; run the same command again", file=sys.stderr)
         return False
-    _score_and_report(settings, dataset, methods, published, compared, columns)
-    return True
+    scores = _score_and_report(settings, dataset, methods, published, compared, columns)
+    return not any(s.failed == len(dataset.samples) for s in scores)
 
 
 def _score_and_report(
@@ -93,7 +93,7 @@ def _score_and_report(
     published: Sequence[PublishedRow],
     compared: str,
     columns: Sequence[tuple[str, str]],
-) -> None:
+) -> list[MethodScores]:
     """Write `report.html`, `metrics.json` and `metrics.csv`, and print the main numbers."""
     out = settings.out
     scores = score(out, dataset, methods, settings.replicates, settings.seed, settings.max_detections)
@@ -108,7 +108,10 @@ def _score_and_report(
         print(text_difference(difference))
     for row in rows:
         print(f"{row.method}: {', '.join(f'{k} {v}' for k, v in row.numbers.items())}  [{row.origin}]")
+    for note in (*dataset.notes, *notes_on(scores)):
+        print(note, file=sys.stderr)
     print(f"report: {out / 'report.html'}; numbers: {out / 'metrics.json'}, {out / 'metrics.csv'}")
+    return scores
 
 
 def make_results_directory(out: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import numpy as np
 
 from ..bags.messages import camera_of, frame_from_cdr
 from ..bags.reading import Bag, DamagedMessage, Entry
-from ..codecs.image_files import read_image
+from ..codecs.image_files import image_size, read_image
 from ..core import Frame, InvalidInput, Query
 from ..core.geometry import Boxes
+from .ground_truth import OWN_ID, check_boxes, check_masks, check_size, label_ids, label_key, reaches_outside, read_coco
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,10 @@ class Dataset:
         name: Name of the data set.
         samples: Sorted by id.
         truth: COCO annotations (`images`, `annotations`, `categories`); every sample has an image of its id there.
-        label_ids: Category of each label of a result, in lower case.
+        label_ids: Category of each label of a result, by its `label_key`.
         facts: Origin and rules of the data set, for manifest and report.
         interactive: Whether methods are judged by interactive segmentation instead of detection.
+        notes: What a user should know of the truth before the scores are read.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Dataset:
     label_ids: Mapping[str, int]
     facts: Mapping[str, Any] = field(default_factory=dict)
     interactive: bool = False
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.id)))
@@ -68,93 +70,113 @@ class Dataset:
             found.setdefault(annotation["image_id"], []).append(annotation)
         return found
 
+    def category_of(self, label: str) -> int | None:
+        """The category of a label of a result; None for a label that is no category."""
+        return self.label_ids.get(label_key(label))
+
+    def objects(self, sample_id: int) -> list[dict[str, Any]]:
+        """The annotations of a sample without crowds."""
+        return [row for row in self.annotations.get(sample_id, []) if not row.get("iscrowd")]
+
     def boxes(self, sample_id: int) -> Boxes:
         """`(n, 4)` true boxes `x, y, width, height` of a sample in source pixels, without crowds."""
-        rows = [row["bbox"] for row in self.annotations.get(sample_id, []) if not row.get("iscrowd")]
-        return np.array(rows, np.float64).reshape(-1, 4)
+        return np.array([row["bbox"] for row in self.objects(sample_id)], np.float64).reshape(-1, 4)
 
 
-def read_coco(path: Path) -> dict[str, Any]:
-    """Read and check a file of COCO annotations.
-
-    Args:
-        path: The JSON file.
-
-    Returns:
-        Its images, annotations and categories; `area` is set from the box and `iscrowd` to 0 where they are missing.
-
-    Raises:
-        InvalidInput: The file cannot be read, or an entry is wrong; names the file and the entry.
-    """
-    data = read_json(path)
-    if not isinstance(data, dict):
-        raise InvalidInput(f"{path}: COCO annotations are an object, got {type(data).__name__}")
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(data.get(key), list):
-            raise InvalidInput(f"{path}: has no list {key!r}; COCO annotations need images, annotations and categories")
-    try:
-        images = _unique(path, "image", [row["id"] for row in data["images"]])
-        categories = _unique(path, "category", [row["id"] for row in data["categories"]])
-        for row in data["categories"]:
-            if not str(row["name"]).strip():
-                raise InvalidInput(f"{path}: category {row['id']} has no name")
-        annotations = []
-        for number, row in enumerate(data["annotations"]):
-            where = f"{path}: annotation {row.get('id', number)}"
-            if row["image_id"] not in images:
-                raise InvalidInput(f"{where} is of the image {row['image_id']}, which does not exist")
-            if row["category_id"] not in categories:
-                raise InvalidInput(f"{where} has the category {row['category_id']}, which does not exist")
-            box = [float(value) for value in row["bbox"]]
-            if len(box) != 4 or not np.isfinite(box).all() or box[2] < 0 or box[3] < 0:
-                raise InvalidInput(f"{where} has the box {row['bbox']}; a box is x, y, width, height in pixels")
-            annotations.append(
-                {
-                    **row,
-                    "id": number + 1,
-                    "bbox": box,
-                    "area": float(row.get("area", box[2] * box[3])),
-                    "iscrowd": int(row.get("iscrowd", 0)),
-                }
-            )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise InvalidInput(f"{path}: an entry is not as COCO has it: {type(error).__name__} {error}") from error
-    return {"images": data["images"], "annotations": annotations, "categories": data["categories"]}
-
-
-def coco_of_images(path: Path, images: Path, query: Query | None, renamed: Mapping[str, str]) -> Dataset:
+def coco_of_images(path: Path, images: Path, query: Query | None, renamed: Sequence[tuple[str, str]] = ()) -> Dataset:
     """Make a data set of the pictures that COCO annotations name by `file_name`.
 
     Args:
         path: File of the annotations.
         images: Directory of the pictures.
         query: Query of every sample; None asks for all categories.
-        renamed: Category that a further label counts as.
+        renamed: Further labels, each with the category that it counts as.
 
     Returns:
         The data set.
 
     Raises:
-        InvalidInput: The annotations are wrong, or a picture is missing.
+        InvalidInput: The annotations are wrong, or a picture is missing or of another size than they say.
     """
     truth = read_coco(path)
+    labels = label_ids(truth, renamed)
     asked = query or Query(classes=tuple(row["name"] for row in truth["categories"]))
-    samples = []
+    samples: list[Sample] = []
+    owners: dict[Path, Any] = {}
     for row in truth["images"]:
         if not row.get("file_name"):
-            raise InvalidInput(f"{path}: image {row['id']} has no file_name; annotations of a bag need --bag")
+            raise InvalidInput(f"{path}: image {row[OWN_ID]} has no file_name; annotations of a bag need --bag")
         file = images / row["file_name"]
         if not file.is_file():
             raise InvalidInput(f"{file} is missing, which {path} names")
-        samples.append(Sample(int(row["id"]), row["file_name"], asked, image_loader(file)))
+        if owners.setdefault(file, row[OWN_ID]) != row[OWN_ID]:
+            raise InvalidInput(
+                f"{path}: the images {owners[file]} and {row[OWN_ID]} are one file, {row['file_name']}; each would "
+                "count the other's objects as false"
+            )
+        samples.append(Sample(row["id"], row["file_name"], asked, image_loader(file)))
     facts = {"truth": path.name, "images": str(images.name), "query": asked.text or list(asked.classes)}
-    return Dataset(path.stem, samples, truth, label_ids(truth, renamed), facts)
+    dataset = with_checked_sizes(Dataset(path.stem, samples, truth, labels, facts), path, list(owners))
+    for stated, row in zip(truth["images"], dataset.truth["images"], strict=True):
+        if row.get("width") and row.get("height"):
+            check_boxes(path, stated, (row["width"], row["height"]), dataset.annotations.get(row["id"], []))
+    return dataset
+
+
+def with_checked_sizes(dataset: Dataset, path: Path, files: Sequence[Path]) -> Dataset:
+    """Compare the sizes of the pictures with those in the truth; decodes none.
+
+    Args:
+        dataset: The data set.
+        path: File of its annotations, for messages.
+        files: The picture of each image of the truth, in that order.
+
+    Returns:
+        The data set with the size of every picture that can be read in its truth, and with notes.
+
+    Raises:
+        InvalidInput: A picture has another size.
+    """
+    images, outside = [], []
+    for row, file in zip(dataset.truth["images"], files, strict=True):
+        size = image_size(file)
+        if size is None:  # its frame will fail, and say why
+            images.append(row)
+            continue
+        annotations = dataset.annotations.get(row["id"], [])
+        check_size(path, row, size)
+        outside += [each for each in annotations if reaches_outside(size, each)]
+        images.append({**row, "width": size[0], "height": size[1]})
+    notes = list(dataset.notes)
+    if outside:
+        first = outside[0]
+        notes.append(
+            f"{len(outside)} of {len(dataset.truth['annotations'])} boxes reach beyond their picture, such as "
+            f"{first['bbox']} of annotation {first.get(OWN_ID, first['id'])}; a box is x, y, width, height in pixels"
+        )
+    return replace(dataset, truth={**dataset.truth, "images": images}, notes=(*notes, *_notes_on(dataset)))
+
+
+def with_masks(dataset: Dataset, path: Path) -> Dataset:
+    """Ask for masks, and check those of the truth.
+
+    Args:
+        dataset: A data set of COCO annotations.
+        path: Their file, for messages.
+
+    Returns:
+        The data set whose queries ask for masks.
+
+    Raises:
+        InvalidInput: A segmentation is malformed, or there is none.
+    """
+    samples = [replace(sample, query=replace(sample.query, masks=True)) for sample in dataset.samples]
+    truth = check_masks(path, dataset.truth)
+    return replace(dataset, samples=samples, truth=truth, facts={**dataset.facts, "masks": True})
 
 
 def coco_of_bag(
-    path: Path, bag: Bag, topics: Sequence[str], query: Query | None, renamed: Mapping[str, str]
+    path: Path, bag: Bag, topics: Sequence[str], query: Query | None, renamed: Sequence[tuple[str, str]] = ()
 ) -> tuple[Dataset, int]:
     """Make a data set of the frames of a bag that COCO annotations name by `stamp`.
 
@@ -163,36 +185,39 @@ def coco_of_bag(
         bag: The open bag; it stays open as long as the data set is used.
         topics: Topics with pictures.
         query: Query of every sample; None asks for all categories.
-        renamed: Category that a further label counts as.
+        renamed: Further labels, each with the category that it counts as.
 
     Returns:
         The data set, and the number of annotated images that are not in the bag.
 
     Raises:
-        InvalidInput: The annotations are wrong, or none of their stamps is in the bag.
+        InvalidInput: The annotations are wrong, none of their stamps is in the bag, or the first frame of a topic has
+            another size than they say.
     """
     truth = read_coco(path)
+    labels = label_ids(truth, renamed)
     asked = query or Query(classes=tuple(row["name"] for row in truth["categories"]))
     entries, _ = bag.index(topics)
     by_stamp: dict[tuple[str, int], Entry] = {(entry.topic, entry.stamp_ns): entry for entry in entries}
-    samples, found = [], []
+    found: dict[Entry, dict[str, Any]] = {}
     for row in truth["images"]:
         try:
             stamp = int(row["stamp"])
         except (KeyError, TypeError, ValueError):
             raise InvalidInput(
-                f"{path}: image {row['id']} has no stamp in nanoseconds, which frames of a bag need"
+                f"{path}: image {row[OWN_ID]} has no stamp in nanoseconds, which frames of a bag need"
             ) from None
-        for topic in topics if row.get("topic") is None else [row["topic"]]:
-            entry = by_stamp.get((topic, stamp))
-            if entry is not None:
-                samples.append(Sample(int(row["id"]), f"{topic} {stamp}", asked, _bag_loader(bag, entry)))
-                found.append(row["id"])
-                break
-    if not samples:
+        named = topics if row.get("topic") is None else [row["topic"]]
+        entry = next((by_stamp[topic, stamp] for topic in named if (topic, stamp) in by_stamp), None)
+        if entry is not None and found.setdefault(entry, row) is not row:
+            raise InvalidInput(
+                f"{path}: the images {found[entry][OWN_ID]} and {row[OWN_ID]} are one frame, {stamp} on {entry.topic}; "
+                "each would count the other's objects as false"
+            )
+    if not found:
         raise InvalidInput(f"{path}: none of its {len(truth['images'])} stamps is in {bag.path} on {', '.join(topics)}")
     missing = len(truth["images"]) - len(found)
-    kept = set(found)
+    kept = {row["id"] for row in found.values()}
     truth["images"] = [row for row in truth["images"] if row["id"] in kept]
     truth["annotations"] = [row for row in truth["annotations"] if row["image_id"] in kept]
     facts = {
@@ -201,47 +226,39 @@ def coco_of_bag(
         "topics": list(topics),
         "query": asked.text or list(asked.classes),
     }
-    return Dataset(path.stem, samples, truth, label_ids(truth, renamed), facts), missing
+    dataset = Dataset(path.stem, (), truth, labels, facts)
+    samples, seen = [], set[str]()
+    for entry, row in found.items():
+        load = _bag_loader(bag, entry, path, row, dataset.annotations.get(row["id"], []))
+        samples.append(Sample(row["id"], f"{entry.topic} {entry.stamp_ns}", asked, load))
+        if entry.topic not in seen:
+            seen.add(entry.topic)
+            _check_first(load)
+    return replace(dataset, samples=samples, notes=tuple(_notes_on(replace(dataset, samples=samples)))), missing
 
 
-def label_ids(truth: Mapping[str, Any], renamed: Mapping[str, str]) -> dict[str, int]:
-    """Map labels to categories.
-
-    Args:
-        truth: COCO annotations.
-        renamed: Name of the category that a further label counts as.
-
-    Returns:
-        Id of the category of each label, in lower case: of the categories' own names, and of the renamed labels.
-
-    Raises:
-        InvalidInput: A label is to count as a category that does not exist.
-    """
-    by_name = {str(row["name"]).lower(): int(row["id"]) for row in truth["categories"]}
-    for label, name in renamed.items():
-        if name.lower() not in by_name:
-            raise InvalidInput(f"there is no category {name!r} to count {label!r} as; there are {', '.join(by_name)}")
-    return {**by_name, **{label.lower(): by_name[name.lower()] for label, name in renamed.items()}}
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file.
-
-    Raises:
-        InvalidInput: It does not exist, or cannot be read as JSON.
-    """
+def _check_first(load: Callable[[], Frame]) -> None:
+    """Raise before the run what every frame of a topic would fail with; a damaged frame fails alone."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InvalidInput(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise InvalidInput(f"{path}: cannot be read as JSON: {error}") from error
+        load()
+    except _UnreadableFrame:
+        pass
 
 
-def _unique(path: Path, kind: str, ids: Sequence[int]) -> set[int]:
-    if len(set(ids)) != len(ids):
-        raise InvalidInput(f"{path}: two entries have the same {kind} id")
-    return set(ids)
+class _UnreadableFrame(InvalidInput):
+    """A frame of a bag cannot be decoded."""
+
+
+def _notes_on(dataset: Dataset) -> list[str]:
+    """Notes on a truth without objects, and on the categories with objects that no query asks for."""
+    has = {row["category_id"] for row in dataset.truth["annotations"] if not row.get("iscrowd")}
+    if not has:
+        return ["no object is annotated, so nothing but false detections can be found"]
+    if not dataset.samples or any(not sample.query.classes for sample in dataset.samples):
+        return []
+    asked = {dataset.category_of(name) for sample in dataset.samples for name in sample.query.classes}
+    names = [row["name"] for row in dataset.truth["categories"] if row["id"] in has - asked]
+    return [f"not asked for, so every object of it counts as missed: {', '.join(names)}"] if names else []
 
 
 def image_loader(file: Path) -> Callable[[], Frame]:
@@ -249,11 +266,16 @@ def image_loader(file: Path) -> Callable[[], Frame]:
     return lambda: Frame(read_image(file))
 
 
-def _bag_loader(bag: Bag, entry: Entry) -> Callable[[], Frame]:
+def _bag_loader(
+    bag: Bag, entry: Entry, path: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]
+) -> Callable[[], Frame]:
     def load() -> Frame:
         try:
-            return frame_from_cdr(bag.read(entry), bag.topics[entry.topic].type, camera_of(entry.topic))
-        except DamagedMessage as error:
-            raise InvalidInput(f"{bag.path}: {error}") from error
+            frame = frame_from_cdr(bag.read(entry), bag.topics[entry.topic].type, camera_of(entry.topic))
+        except (DamagedMessage, InvalidInput) as error:
+            raise _UnreadableFrame(f"{bag.path}: {error}") from error
+        check_size(path, image, (frame.width, frame.height))
+        check_boxes(path, image, (frame.width, frame.height), annotations)
+        return frame
 
     return load

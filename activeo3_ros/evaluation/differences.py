@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from .methods import ORACLE
 from .metrics import interval
 from .scoring import Estimate, MethodScores
 
@@ -19,6 +19,11 @@ class Difference:
     b: str
     metric: str
     estimate: Estimate
+
+    @property
+    def has_interval(self) -> bool:
+        """Whether the bootstrap has an interval."""
+        return math.isfinite(self.estimate.low) and math.isfinite(self.estimate.high)
 
     @property
     def is_clear(self) -> bool:
@@ -51,11 +56,11 @@ def paired_differences(scores: Sequence[MethodScores], metric: str) -> list[Diff
     judged = [s for s in scores if metric in s.quality]
     differences = []
     for own in judged:
-        if own.method.name != first or (len(scores) > 1 and not own.method.regions):
+        if own.method.name != first or (len(scores) > 1 and own.method.regions == 0):
             continue
         rivals: dict[str, list[MethodScores]] = {}
         for other in judged:
-            if other.method.name not in (first, ORACLE):
+            if other.method.name != first and not other.method.oracle:
                 rivals.setdefault(other.method.name, []).append(other)
         for budgets in rivals.values():
             nearest = min(budgets, key=partial(_pixels_apart, own))

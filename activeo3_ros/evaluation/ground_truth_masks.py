@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..codecs.rle import Mask
+from ..core import InvalidInput
 from ..core.optional import require_package
 
 
@@ -22,6 +23,7 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask | No
         `(height, width)` bool mask; None if there is no segmentation or no pixel.
 
     Raises:
+        InvalidInput: The run lengths are of another size.
         MissingPackageError: faster-coco-eval is not installed.
     """
     if not segmentation or not height * width:
@@ -32,4 +34,10 @@ def decode_segmentation(segmentation: Any, height: int, width: int) -> Mask | No
         encoded = coder.merge(coder.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
         encoded = coder.frPyObjects(segmentation, height, width)
-    return np.asarray(coder.decode(encoded), bool)
+    mask = np.asarray(coder.decode(encoded), bool)
+    if mask.shape != (height, width):
+        raise InvalidInput(
+            f"a true mask is of {mask.shape[0]} x {mask.shape[1]} pixels (height, width), its picture has {height} x "
+            f"{width}; give the annotations of this picture"
+        )
+    return mask

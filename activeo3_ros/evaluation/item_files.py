@@ -8,6 +8,7 @@ Files are replaced atomically: a file is whole or absent.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,8 @@ from typing import Any
 from .. import __version__
 from ..codecs.result_json import from_json, to_json
 from ..core import InvalidInput, Result, Status
-from .datasets import Dataset, Sample, read_json
+from .datasets import Dataset, Sample
+from .ground_truth import read_json
 from .methods import Method
 
 MANIFEST = "manifest.json"
@@ -46,7 +48,8 @@ def write_manifest(out: Path, dataset: Dataset, methods: Sequence[Method], seed:
             {"id": s.id, "name": s.name, "query": s.query.text, "classes": list(s.query.classes)}
             for s in dataset.samples
         ],
-        "methods": {method.id: method.facts() for method in methods},
+        # An oracle's regions change with the truth, those of other methods do not.
+        "methods": {m.id: {**m.facts(), **({"truth": _digest(dataset)} if m.oracle else {})} for m in methods},
     }
     manifest = json.loads(json.dumps(manifest, default=str))
     path = out / MANIFEST
@@ -62,6 +65,12 @@ def write_manifest(out: Path, dataset: Dataset, methods: Sequence[Method], seed:
         manifest["methods"] = {**methods_before, **manifest["methods"]}
     out.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(manifest, indent=1) + "\n")
+
+
+def _digest(dataset: Dataset) -> str:
+    """A digest of the objects and of the labels that count."""
+    objects = [[row["image_id"], row["category_id"], row["bbox"]] for row in dataset.truth["annotations"]]
+    return hashlib.sha256(json.dumps([objects, dict(dataset.label_ids)], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def result_to_item(sample: Sample, result: Result) -> dict[str, Any]:
@@ -87,8 +96,8 @@ def failed_item(sample: Sample, error: Exception) -> dict[str, Any]:
     return result_to_item(sample, Result(0, 0, sample.query, Status.FAILED, str(error)))
 
 
-def write_item(path: Path, item: Mapping[str, Any]) -> None:
-    """Write an item to its path, as `item_path` gives it."""
+def write_item(path: Path, item: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Write an item, or what an oracle found for one, to its path; its directory is made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(item))
 

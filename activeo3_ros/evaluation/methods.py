@@ -8,10 +8,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..core import Budget
+from ..core.budget import MAX_REGIONS
 from ..presets import Preset, load_preset
 
-BASELINES = ("full_frame", "centre_crop", "grid", "random")
+BASELINES = ("full_frame", "centre_crop", "grid", "random", "sahi", "adaptive_slices")
+OWN_REGIONS = ("sahi", "adaptive_slices")
+"""Types of sensing whose number of regions follows from the frame, whatever was asked for."""
 ORACLE = "oracle"
+"""Takes the windows in which the task model really finds the most true objects."""
+BOX_ORACLE = "box_oracle"
+"""Takes the windows that show the true boxes largest, for questions whose objects no detection names."""
 
 
 @dataclass(frozen=True)
@@ -21,31 +27,31 @@ class Method:
     Attributes:
         name: For people; methods of one name differ in their number of regions.
         preset: Its models and its budget.
-        regions: Number of regions, instead of that of the preset's budget.
-        oracle: Whether the regions come from the ground truth.
+        regions: Number of regions, instead of that of the preset's budget; None where the policy has its own.
+        oracle: Which oracle chooses the regions from the ground truth, "" for none.
     """
 
     name: str
     preset: Preset
-    regions: int
-    oracle: bool = False
+    regions: int | None
+    oracle: str = ""
 
     @property
     def id(self) -> str:
         """Name and number of regions, which name the directory of its results."""
-        return f"{self.name}-{self.regions}"
+        return self.name if self.regions is None else f"{self.name}-{self.regions}"
 
     @property
     def budget(self) -> Budget:
         """The preset's budget with this number of regions."""
-        return replace(self.preset.budget, max_regions=self.regions)
+        return replace(self.preset.budget, max_regions=MAX_REGIONS if self.regions is None else self.regions)
 
     def facts(self) -> dict[str, Any]:
         """Everything that its results depend on, besides the frame and the query."""
         preset = self.preset
         return {
             "name": self.name,
-            "sensing": ORACLE if self.oracle else [preset.sensing.type, dict(preset.sensing.settings)],
+            "sensing": self.oracle or [preset.sensing.type, dict(preset.sensing.settings)],
             "task": [preset.task.type, dict(preset.task.settings)],
             "segmenter": [preset.segmenter.type, dict(preset.segmenter.settings)] if preset.segmenter else None,
             "examine_view": preset.examine_view,
@@ -53,16 +59,25 @@ class Method:
         }
 
 
-def choose_methods(presets: Sequence[str], regions: Sequence[int] | None, baselines: bool) -> list[Method]:
+def choose_methods(
+    presets: Sequence[str],
+    regions: Sequence[int] | None,
+    baselines: bool,
+    oracle: str = ORACLE,
+    left_out: Sequence[str] = (),
+) -> list[Method]:
     """Combine every preset with every number of regions.
 
-    A policy that never zooms runs once. The baselines and the oracle keep the task model, segmenter and budget of the
-    first preset, so that only the choice of regions differs.
+    A policy that never zooms runs once, and so does one whose number of regions follows from the frame. The baselines
+    and the oracle keep the task model, segmenter and budget of the first preset, so that only the choice of regions
+    differs.
 
     Args:
         presets: Names or files of presets.
         regions: Numbers of regions; None takes each preset's own.
         baselines: Whether to add the fixed policies and the oracle.
+        oracle: Which oracle, `ORACLE` or `BOX_ORACLE`.
+        left_out: Baselines that make no sense for the data set.
 
     Returns:
         The methods, those of the first preset first.
@@ -72,21 +87,25 @@ def choose_methods(presets: Sequence[str], regions: Sequence[int] | None, baseli
     """
     loaded = [load_preset(name) for name in presets]
     first = loaded[0]
-    named = [(preset.name, preset, False) for preset in loaded]
+    named = [(preset.name, preset, "") for preset in loaded]
     if baselines:
         for name in BASELINES:
-            if name not in [preset.name for preset in loaded]:
+            if name not in [*left_out, *(preset.name for preset in loaded)]:
                 baseline = replace(load_preset(name), task=first.task, segmenter=first.segmenter, budget=first.budget)
-                named.append((name, baseline, False))
-        named.append((ORACLE, first, True))
+                named.append((name, baseline, ""))
+        named.append((oracle, first, oracle))
     methods = []
-    for name, preset, oracle in named:
-        counts = list(regions or [preset.budget.max_regions])
-        if preset.sensing.type == "full_frame":
+    for name, preset, chooser in named:
+        counts: list[int | None] = list(regions or [preset.budget.max_regions])
+        if chooser:
+            counts = [count for count in counts if count]  # at none, it is the full frame
+        elif preset.sensing.type == "full_frame":
             counts = [0]
-        elif name == ORACLE or (baselines and name in BASELINES):
-            counts = [count for count in counts if count]  # at none, each is the full frame
-        methods += [Method(name, preset, count, oracle) for count in dict.fromkeys(counts)]
+        elif preset.sensing.type in OWN_REGIONS:
+            counts = [None]
+        elif baselines and name in BASELINES:
+            counts = [count for count in counts if count]
+        methods += [Method(name, preset, count, chooser) for count in dict.fromkeys(counts)]
     return methods
 
 

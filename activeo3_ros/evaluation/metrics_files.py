@@ -55,6 +55,7 @@ def _method_to_dict(s: MethodScores) -> dict[str, Any]:
         "region_quality": {name: value.to_json() for name, value in s.regions.items()},
         "cost": {name: _none_if_nan(value) for name, value in s.cost.items()},
         "failed": s.failed,
+        "first_failure": s.failure,
         "coarse": s.coarse,
         "detections_without_score": s.unscored,
         "labels_that_are_no_category": s.unknown_labels,
@@ -67,7 +68,7 @@ def metrics_to_csv(scores: Sequence[MethodScores]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["method", "regions", "metric", "value", "low", "high"])
     for s in scores:
-        method = [s.method.name, s.method.regions]
+        method = [s.method.name, "" if s.method.regions is None else s.method.regions]
         for name, estimate in {**s.quality, **{f"regions {k}": v for k, v in s.regions.items()}}.items():
             writer.writerow([*method, name, *("" if v is None else v for v in estimate.to_json())])
         for name, value in s.cost.items():

@@ -4,10 +4,39 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 
 LETTERS = "ABCDEFGH"
-NEGATIONS = r"(?:not|n't|neither|nor|never|except|isn.t|than)"
+VERBS_AFTER_LETTER = (
+    "or|and|is|was|because|since|as|given|based|due|seems|looks|appears|would|must|should|fits|matches|describes"
+)
+"""Words before which a lone A is a letter; before another word in lower case it is an article."""
+NEGATED_BEFORE = (
+    r"(?:\b(?:not|neither|nor|never|except|than|cannot|without|instead\s+of|exclude|rule\s+out)|n['’]t)\s+"  # noqa: RUF001
+    r"(?:be\s+|choose\s+|pick\s+|select\s+|say\s+|the\s+)*(?:(?:option|choice|letter|answer)\s+)?"
+    r"(?:[(\[]?[A-H][)\]]?\s*(?:or|nor|and)\s+)?[(\[\"'“‘]*$"  # noqa: RUF001
+)
+NEGATED_AFTER = (
+    r"[)\]\"'”’]*(?:\s+(?:and|or|nor)\s+[(\[]?[A-H][)\]]?)?\s+"  # noqa: RUF001
+    r"(?:(?:is|are|was|were|seems|looks|must\s+be|would\s+be)(?:\s+\w+ly)?"
+    r"\s+(?:wrong|incorrect|false|not|excluded|impossible|ruled|out)\b"
+    r"|(?:is|are|was|were|does|do|did|ca|could|would|wo)n['’]t\b"  # noqa: RUF001
+    r"|cannot\b|(?:can|could|does|do|did|would|will)\s+not\b)"
+)
+OPENING = r"[(\[{<\"'“‘]*\s*"  # noqa: RUF001
+NAMED = (
+    r"\b(?:answer|choose|pick|select)\b(?:\s*(?:is|would\s+be|must\s+be|should\s+be|option|choice|letter|:|=))*\s*"
+    + OPENING
+)
+"""What introduces a letter as the answer."""
+AT_BEGINNING = r"\A\W*(?=[A-H]\s*[).:,\-–—])"  # noqa: RUF001
+"""Before a letter at the beginning that is set apart as options are: "B.", "(b)"."""
+NUMBERED = r"\b(?:option|choice|letter)\b(?:\s*(?:is|:|=))?\s*" + OPENING
+ALTERNATIVE = (
+    r"[)\]\"'.:]*\s*(?:,|/|\||&|\bor\b|\band\b)+\s*(?:maybe|perhaps|possibly)?\s*(?:option|choice|letter)?\s*" + OPENING
+)
+"""Between a letter and one that is named as an alternative to it."""
 
 
 def lettered_question(question: str, choices: Sequence[str], seed: int, name: str) -> str:
@@ -66,8 +95,8 @@ def chosen_option(answer: str | None, choices: Sequence[str], order: Sequence[in
 def stated_letters(answer: str, letters: str) -> set[str]:
     """Find the option letters that an answer states, by the plainest form that it uses.
 
-    An `A` before a lower-case word is an article, an `I` before one a pronoun; a letter behind a negation is not
-    stated.
+    An `A` before a lower-case word is an article; a letter that is negated, or called wrong, is not stated. Of an
+    answer with `</think>` or `<answer>`, only what is answered counts.
 
     Args:
         answer: What the model said.
@@ -76,43 +105,42 @@ def stated_letters(answer: str, letters: str) -> set[str]:
     Returns:
         The letters, upper case; empty if there is none, several if the answer does not decide.
     """
-    text = re.sub(r"[*_`$]|\\boxed|\\text", " ", answer).strip()
-    letter = rf"[({{\[\"']?\s*([{letters}{letters.lower()}])\s*[)}}\]\"']?"
-    if alone := re.fullmatch(rf"\W*{letter}\W*", text):
+    text = unicodedata.normalize("NFKC", answer).rpartition("</think>")[2]
+    if tagged := re.search(r"<answer>(.*?)</answer>", text, re.IGNORECASE | re.DOTALL):
+        text = tagged.group(1)
+    text = re.sub(r"[*_`$]|\\boxed|\\text", " ", text).strip()
+    if alone := re.fullmatch(rf"\W*([{letters}{letters.lower()}])\W*", text):
         return {alone.group(1).upper()}
-    mentioned = _mentioned(text, letters)
-    named = re.findall(
-        r"\b(?:answer|option|choice|choose|pick|select)\b(?:\s+(?:is|would be|must be|should be|option|choice))*"
-        rf"\s*[:=]?\s*{letter}(?![\w'])",
-        text,
-        re.IGNORECASE,
-    )
-    named = [found for found in named if found.isupper() or found.upper() not in "AI"]
-    if named and len(mentioned | {found.upper() for found in named}) > 1:
-        # "The answer is B, not A" leaves one; "The answer is A or B" two.
-        rest = {found.upper() for found in named}
-        joined = re.search(rf"\b[{letters}]\b\s*(?:or|and|/|&|,)\s*(?:option\s+)?\(?[{letters}]\b", text)
-        return mentioned if joined else rest
-    if named:
-        return {found.upper() for found in named}
-    # A letter with a delimiter at the beginning, as options are written.
-    first = re.match(rf"\W*(?:\(([{letters}{letters.lower()}])\)|([{letters}{letters.lower()}])\s*[).:,\-–—])", text)  # noqa: RUF001
-    if first:
-        found = (first.group(1) or first.group(2)).upper()
-        alternatives = re.match(rf"\s*(?:(?:or|and)\b|\(?[{letters}]\)?(?![\w'])(?!\s+[a-z]))", text[first.end() :])
-        return mentioned | {found} if alternatives else {found}
-    return mentioned
+    upper = _mentions(text, letters)
+    either = {**upper, **_mentions(text, letters.lower())}
+    for introduction in (NAMED, AT_BEGINNING, NUMBERED):
+        stated = set()
+        for match in re.finditer(introduction, text, re.IGNORECASE):
+            if match.end() in either:
+                stated |= {either[match.end()], *_alternatives(text, match.end() + 1, upper)}
+        if stated:
+            return stated
+    return set(upper.values())
 
 
-def _mentioned(text: str, letters: str) -> set[str]:
-    """The letters that stand alone in upper case, articles, pronouns and negated ones left out."""
+def _alternatives(text: str, start: int, mentions: Mapping[int, str]) -> set[str]:
+    """The letters that follow another one as alternatives to it: "B or C", "B/C", "B, C"."""
     found = set()
-    for match in re.finditer(rf"(?<![\w'’])([{letters}])(?![\w'’])", text):  # noqa: RUF001
+    while (link := re.compile(ALTERNATIVE, re.IGNORECASE).match(text, start)) and link.end() in mentions:
+        found.add(mentions[link.end()])
+        start = link.end() + 1
+    return found
+
+
+def _mentions(text: str, letters: str) -> dict[int, str]:
+    """The letters that stand alone, upper case, by their place; articles and negated ones are left out."""
+    found = {}
+    for match in re.finditer(rf"(?<![A-Za-z0-9'’])[{letters}](?![A-Za-z0-9])(?!['’][a-z])", text):  # noqa: RUF001
         before, after = text[: match.start()], text[match.end() :]
-        article = match.group(1) in "AI" and re.match(r"\s+(?!(?:or|and|is|because|since|as)\b)[a-z]", after)
-        negated = re.search(rf"\b{NEGATIONS}\s+(?:option\s+|choice\s+)?[(\"']?$", before, re.IGNORECASE)
+        article = match.group() in "Aa" and re.match(rf"\s+(?!(?:{VERBS_AFTER_LETTER})\b)[a-z]", after)
+        negated = re.search(NEGATED_BEFORE, before, re.IGNORECASE) or re.match(NEGATED_AFTER, after, re.IGNORECASE)
         if not article and not negated:
-            found.add(match.group(1))
+            found[match.start()] = match.group().upper()
     return found
 
 

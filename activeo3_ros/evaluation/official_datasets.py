@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,20 @@ import numpy as np
 from ..codecs.image_files import read_image
 from ..codecs.rle import Mask, encode_rle
 from ..core import InvalidInput, Query
-from .datasets import Dataset, Sample, image_loader, label_ids, read_coco, read_json
+from .datasets import Dataset, Sample, image_loader, with_checked_sizes
+from .ground_truth import label_ids, read_coco, read_json
 from .multiple_choice import lettered_question
+from .subset_rules import (
+    DENSE_INSTANCES,
+    IGNORED_NAMES,
+    SMALL_AREA_PX2,
+    counted_instances,
+    dense_instances,
+    small_instances,
+)
 
 LVIS_TEST_SAMPLES = 1200
 MAX_SAMPLES_OF_CLASS = 3
-SMALL_AREA_PX2 = 100.0
-"""LVIS-small: an instance below this area, in square pixels of the image."""
-DENSE_INSTANCES = 15
-"""LVIS-dense: more instances than this."""
 SODA_CLASSES = (
     "airplane",
     "helicopter",
@@ -60,7 +65,7 @@ def lvis_small(root: Path, count: int | None, seed: int) -> Dataset:
     return _lvis(
         root,
         "lvis-small",
-        lambda rows: any(row["area"] < SMALL_AREA_PX2 for row in rows),
+        small_instances,
         f"an instance below {SMALL_AREA_PX2:g} square pixels",
         count,
         seed,
@@ -83,7 +88,7 @@ def lvis_dense(root: Path, count: int | None, seed: int) -> Dataset:
     return _lvis(
         root,
         "lvis-dense",
-        lambda rows: len(rows) > DENSE_INSTANCES,
+        dense_instances,
         f"more than {DENSE_INSTANCES} instances",
         count,
         seed,
@@ -121,7 +126,7 @@ def soda_a(root: Path, count: int | None, seed: int) -> Dataset:
     if not images:
         raise InvalidInput(f"{folder}: has no *.json; SODA-A has one for each image")
     categories = [{"id": number + 1, "name": name} for number, name in enumerate(SODA_CLASSES)]
-    return _whole_images("soda-a", root, images, annotations, categories, count, seed)
+    return _whole_images("soda-a", root, folder, images, annotations, categories, count, seed)
 
 
 def soda_d(root: Path, count: int | None, seed: int) -> Dataset:
@@ -137,11 +142,11 @@ def soda_d(root: Path, count: int | None, seed: int) -> Dataset:
     """
     path = _first_file(root, "Annotations/test.json", "annotations/test.json", "test.json")
     truth = read_coco(path)
-    ignored = {row["id"] for row in truth["categories"] if str(row["name"]).lower() == "ignore"}
-    categories = [row for row in truth["categories"] if row["id"] not in ignored]
+    by_id = {row["id"]: row for row in truth["categories"]}
+    categories = [row for row in truth["categories"] if row["name"].lower() not in IGNORED_NAMES]
     annotations = []
     for row in truth["annotations"]:
-        if row["category_id"] in ignored or row.get("ignore"):
+        if not counted_instances({}, by_id[row["category_id"]], [row]):
             annotations += [_annotation(row["image_id"], c["id"], row["bbox"], crowd=True) for c in categories]
         else:
             annotations.append(_annotation(row["image_id"], row["category_id"], row["bbox"]))
@@ -149,7 +154,7 @@ def soda_d(root: Path, count: int | None, seed: int) -> Dataset:
     for row in truth["images"]:
         image = _find_image(root, row["file_name"], "Images", "Images/test", "test/Images", "")
         images.append({**row, "file_name": str(image.relative_to(root))})
-    return _whole_images("soda-d", root, images, annotations, categories, count, seed)
+    return _whole_images("soda-d", root, path, images, annotations, categories, count, seed)
 
 
 def thinobjects(root: Path, count: int | None, seed: int) -> Dataset:
@@ -166,7 +171,7 @@ def thinobjects(root: Path, count: int | None, seed: int) -> Dataset:
     listed = _first_file(root, "list/test.txt")
     names = [Path(line.strip()).stem for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
     names = _draw(names, count, seed)
-    images, annotations, samples = [], [], []
+    images, annotations, samples, files = [], [], [], []
     for number, name in enumerate(names, start=1):
         picture = _find_image(root, f"{name}.jpg", "images")
         mask = read_mask(_find_image(root, f"{name}.png", "masks"))
@@ -177,11 +182,13 @@ def thinobjects(root: Path, count: int | None, seed: int) -> Dataset:
         row = _annotation(number, 1, [float(value) for value in box])
         row["segmentation"] = {"size": list(mask.shape), "counts": encode_rle(mask).decode("ascii")}
         annotations.append(row)
+        files.append(picture)
         images.append({"id": number, "file_name": picture.name, "height": mask.shape[0], "width": mask.shape[1]})
         samples.append(Sample(number, name, Query(), image_loader(picture)))
     truth = _truth(images, annotations, [{"id": 1, "name": "object"}])
     facts = _facts("list/test.txt", count, seed, len(samples))
-    return Dataset("thinobjects", samples, truth, {"object": 1}, facts, interactive=True)
+    dataset = Dataset("thinobjects", samples, truth, {"object": 1}, facts, interactive=True)
+    return with_checked_sizes(dataset, listed, files)
 
 
 def vstar(root: Path, count: int | None, seed: int, with_choices: bool = False) -> Dataset:
@@ -229,22 +236,24 @@ def read_mask(path: Path) -> Mask:
 def _lvis(
     root: Path,
     name: str,
-    is_candidate: Callable[[Sequence[dict[str, Any]]], bool],
+    fitting: Callable[[Mapping[str, Any], Mapping[str, Any], Sequence[dict[str, Any]]], Sequence[Mapping[str, Any]]],
     rule: str,
     count: int | None,
     seed: int,
 ) -> Dataset:
     """Samples of one category in one image: an image once, a class at most 3 times, all exhaustively annotated."""
-    truth = read_coco(_first_file(root, "lvis_v1_val.json", "annotations/lvis_v1_val.json"))
+    path = _first_file(root, "lvis_v1_val.json", "annotations/lvis_v1_val.json")
+    truth = read_coco(path)
     rows: dict[tuple[int, int], list[dict[str, Any]]] = {}
     for row in truth["annotations"]:
         rows.setdefault((row["image_id"], row["category_id"]), []).append(row)
     by_id = {row["id"]: row for row in truth["images"]}
+    by_category = {row["id"]: row for row in truth["categories"]}
     names = {row["id"]: str(row["name"]).replace("_", " ") for row in truth["categories"]}
     candidates = [
         (image, category)
         for (image, category), members in sorted(rows.items())
-        if category not in by_id[image].get("not_exhaustive_category_ids", ()) and is_candidate(members)
+        if fitting(by_id[image], by_category[category], members)
     ]
     random.Random(seed).shuffle(candidates)
     of_class: Counter[int] = Counter()
@@ -261,11 +270,16 @@ def _lvis(
             of_class[category] += 1
     if not chosen:
         raise InvalidInput(f"{root}: no image of LVIS has {rule} of one category")
-    images, annotations, samples = [], [], []
+    images, annotations, samples, files = [], [], [], []
     for number, (image, category) in enumerate(chosen, start=1):
         file = _find_image(root, "/".join(str(by_id[image]["coco_url"]).split("/")[-2:]), "", "images", "coco")
-        images.append({"id": number, "file_name": str(file.relative_to(root)), "lvis_image_id": image})
-        annotations += [_annotation(number, category, row["bbox"], area=row["area"]) for row in rows[image, category]]
+        files.append(file)
+        size = {side: by_id[image][side] for side in ("width", "height") if side in by_id[image]}
+        images.append({"id": number, "file_name": str(file.relative_to(root)), "lvis_image_id": image, **size})
+        annotations += [
+            _annotation(number, category, row["bbox"], bool(row["iscrowd"]), row["area"])
+            for row in rows[image, category]
+        ]
         samples.append(
             Sample(number, f"{file.stem} {names[category]}", Query(classes=(names[category],)), image_loader(file))
         )
@@ -276,12 +290,13 @@ def _lvis(
         "candidates": len(candidates),
     }
     made = _truth(images, annotations, categories)
-    return Dataset(name, samples, made, label_ids(made, {}), facts)
+    return with_checked_sizes(Dataset(name, samples, made, label_ids(made), facts), path, files)
 
 
 def _whole_images(
     name: str,
     root: Path,
+    path: Path,
     images: list[dict[str, Any]],
     annotations: list[dict[str, Any]],
     categories: list[dict[str, Any]],
@@ -294,7 +309,8 @@ def _whole_images(
     query = Query(classes=tuple(str(row["name"]) for row in categories))
     truth = _truth(chosen, [row for row in annotations if row["image_id"] in kept], categories)
     samples = [Sample(row["id"], row["file_name"], query, image_loader(root / row["file_name"])) for row in chosen]
-    return Dataset(name, samples, truth, label_ids(truth, {}), _facts("test split", count, seed, len(samples)))
+    dataset = Dataset(name, samples, truth, label_ids(truth), _facts("test split", count, seed, len(samples)))
+    return with_checked_sizes(dataset, path, [root / row["file_name"] for row in chosen])
 
 
 def _draw(items: Sequence[Any], count: int | None, seed: int) -> list[Any]:

@@ -1,4 +1,7 @@
-"""The oracle chooses regions from the ground truth: an upper bound for policies, in practice."""
+"""An oracle that knows the true boxes and no detector, for questions whose objects no detection names.
+
+It is no bound for detection: `detector_oracle` is.
+"""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..core.optional import require_package
+from .methods import BOX_ORACLE, ORACLE
 
 # Okabe and Ito's colours, which stay apart for colour-blind eyes.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-DASHED = ("oracle",)
+DASHED = (ORACLE, BOX_ORACLE)
 """Drawn dashed: methods that need the ground truth."""
 
 
@@ -83,7 +84,8 @@ def distribution(times_ms: Mapping[str, Sequence[float]]) -> str:
     axes.set_ylabel("share of frames")
     axes.set_ylim(0, 1.02)
     axes.grid(alpha=0.3, which="both")
-    axes.legend(fontsize=7, frameon=False, ncols=2)
+    if axes.get_legend_handles_labels()[0]:  # no frame has a time where every one failed
+        axes.legend(fontsize=7, frameon=False, ncols=2)
     return _svg(figure)
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..core import Box, Budget, Cost, Frame, InvalidInput, Query, Result
 from ..presets import SENSING_TYPES
 from .datasets import Dataset, Sample
+from .detector_oracle import DetectorOracle, TrueObject
 from .ground_truth_masks import decode_segmentation
 from .interactive_segmentation import Corrector, ErrorOracle, GrabCutCorrector, SamCorrector, interact
 from .item_files import result_to_item
-from .methods import Method
+from .methods import ORACLE, Method
 from .oracle import Oracle
+from .settings import RunSettings
 
 
 class Runner(Protocol):
@@ -25,66 +31,86 @@ class Runner(Protocol):
             UnsupportedQuery: They do not.
         """
 
-    def run(self, frame: Frame, sample: Sample, dataset: Dataset, budget: Budget) -> dict[str, Any]:
+    def run(self, frame: Frame, sample: Sample, budget: Budget, show: Callable[[float], None]) -> dict[str, Any]:
         """Run the models on a sample.
 
         Args:
             frame: The decoded frame of the sample.
             sample: Its query and id.
-            dataset: The ground truth, for oracles alone.
             budget: The budget of the method.
+            show: Called with the share of the work that is done, where that takes long.
 
         Returns:
             The item of the sample, as `result_to_item` makes it.
         """
 
 
-def make_runner(method: Method, dataset: Dataset, sam_weights: str) -> Runner:
+def make_runner(method: Method, dataset: Dataset, settings: RunSettings) -> Runner:
     """Load the models of a method.
 
     Args:
         method: Its preset is built; its budget is not used.
-        dataset: Chooses the protocol.
-        sam_weights: Directory of SAM's weights for interactive segmentation, "" for GrabCut.
+        dataset: Chooses the protocol; its ground truth is for oracles alone.
+        settings: Directory of the results, weights of SAM.
 
     Returns:
         A runner for all methods with the same models.
     """
     if dataset.interactive:
-        return InteractiveRunner(method, SamCorrector(sam_weights) if sam_weights else GrabCutCorrector())
-    return PerceptionRunner(method)
+        sam = settings.sam_weights
+        return InteractiveRunner(method, dataset, SamCorrector(sam) if sam else GrabCutCorrector())
+    return PerceptionRunner(method, dataset, settings.out / ORACLE)
 
 
 class PerceptionRunner:
-    """Runs the loop; only the oracle gets the ground truth."""
+    """Runs the loop; only an oracle gets the ground truth."""
 
-    def __init__(self, method: Method) -> None:
+    def __init__(self, method: Method, dataset: Dataset, oracle_cache: Path) -> None:
         self._perception = method.preset.build()
-        self._oracle = Oracle() if method.oracle else None
-        if self._oracle is not None:
-            self._perception.sensing = self._oracle
+        self._dataset = dataset
+        self._detector_oracle: DetectorOracle | None = None
+        self._box_oracle: Oracle | None = None
+        if method.oracle == ORACLE:
+            task = method.preset.task
+            known = [task.type, dict(task.settings), dict(dataset.label_ids)]
+            facts = json.dumps(known, sort_keys=True, default=str)
+            self._detector_oracle = DetectorOracle(
+                self._perception.task, dataset.category_of, facts, oracle_cache, method.preset.examine_view
+            )
+            self._perception.sensing = self._detector_oracle
+        elif method.oracle:
+            self._box_oracle = Oracle()
+            self._perception.sensing = self._box_oracle
 
     def check(self, query: Query, budget: Budget) -> None:
         self._perception.task.examine((), query, budget)
 
-    def run(self, frame: Frame, sample: Sample, dataset: Dataset, budget: Budget) -> dict[str, Any]:
-        if self._oracle is not None:
-            self._oracle.true_boxes = dataset.boxes(sample.id)
+    def run(self, frame: Frame, sample: Sample, budget: Budget, show: Callable[[float], None]) -> dict[str, Any]:
+        if self._box_oracle is not None:
+            self._box_oracle.true_boxes = self._dataset.boxes(sample.id)
+        if self._detector_oracle is not None:
+            rows = self._dataset.objects(sample.id)
+            self._detector_oracle.frame = frame
+            self._detector_oracle.objects = [TrueObject(row["category_id"], Box(*row["bbox"])) for row in rows]
+            self._detector_oracle.show = show
+            with suppress(Exception):  # the loop meets the same error and says it in the result
+                self._detector_oracle.search(sample.query, budget)  # not part of the time of the frame
         return result_to_item(sample, self._perception.perceive(frame, sample.query, budget))
 
 
 class InteractiveRunner:
     """Runs a policy alone: clicks correct the mask in the regions that it marks."""
 
-    def __init__(self, method: Method, corrector: Corrector) -> None:
+    def __init__(self, method: Method, dataset: Dataset, corrector: Corrector) -> None:
+        self._dataset = dataset
         self._policy = ErrorOracle() if method.oracle else method.preset.sensing.build(SENSING_TYPES)
         self._corrector = corrector
 
     def check(self, query: Query, budget: Budget) -> None:
         """Check nothing: a policy that does not understand the question raises with the first frame."""
 
-    def run(self, frame: Frame, sample: Sample, dataset: Dataset, budget: Budget) -> dict[str, Any]:
-        row = dataset.annotations[sample.id][0]
+    def run(self, frame: Frame, sample: Sample, budget: Budget, show: Callable[[float], None]) -> dict[str, Any]:
+        row = self._dataset.annotations[sample.id][0]
         truth = decode_segmentation(row["segmentation"], frame.height, frame.width)
         if truth is None:
             raise InvalidInput(f"{sample.name}: has no mask")

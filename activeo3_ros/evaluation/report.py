@@ -21,12 +21,11 @@ from .differences import Difference
 from .environment import describe_environment
 from .interactive_segmentation import ZOOMS
 from .item_files import read_items, result_from_item
-from .methods import ORACLE
 from .plots import Point, curve, distribution
 from .published import PublishedRow
 from .scoring import ACCURACY, CORRECTED_IOU, MASK_IOU, MethodScores
 from .settings import RunSettings
-from .summary import table_metrics
+from .summary import format_difference, format_regions, notes_on, table_metrics, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
 CURVE_METRICS = ("AR small", "AR", ACCURACY, MASK_IOU, f"{CORRECTED_IOU} {ZOOMS}")
@@ -85,7 +84,9 @@ def report_html(
         metrics=metrics,
         best={name: _best(scores, name) for name in metrics},
         published=published,
-        differences=differences,
+        differences=[(d, format_difference(d), verdict(d)) for d in differences],
+        notes=[*dataset.notes, *notes_on(scores)],
+        regions={s.method.id: format_regions(s) for s in scores},
         largest=largest,
         curves=_curves(scores),
         latency=distribution({s.method.id: _times_ms(settings.out, dataset, s) for s in largest}),
@@ -97,7 +98,7 @@ def report_html(
 
 def _best(scores: Sequence[MethodScores], metric: str) -> list[str]:
     """The ids of the methods with the highest value of a metric, without the oracle."""
-    judged = [s for s in scores if s.method.name != ORACLE and metric in s.quality]
+    judged = [s for s in scores if not s.method.oracle and metric in s.quality]
     highest = max((v for s in judged if math.isfinite(v := s.quality[metric].value)), default=math.nan)
     return [s.method.id for s in judged if s.quality[metric].value == highest]
 
@@ -106,7 +107,8 @@ def _at_largest_budget(scores: Sequence[MethodScores]) -> list[MethodScores]:
     """Of each name the method with the most regions."""
     largest: dict[str, MethodScores] = {}
     for s in scores:
-        if s.method.name not in largest or s.method.regions > largest[s.method.name].method.regions:
+        before = largest.get(s.method.name)
+        if before is None or (s.method.regions or 0) > (before.method.regions or 0):
             largest[s.method.name] = s
     return list(largest.values())
 
@@ -123,7 +125,8 @@ def _curves(scores: Sequence[MethodScores]) -> list[str]:
     by_pixels: dict[str, list[Point]] = {}
     for s in judged:
         e = s.quality[metric]
-        by_regions.setdefault(s.method.name, []).append(Point(s.method.regions, e.value, e.low, e.high))
+        regions = s.cost["regions"] if s.method.regions is None else s.method.regions
+        by_regions.setdefault(s.method.name, []).append(Point(regions, e.value, e.low, e.high))
         by_pixels.setdefault(s.method.name, []).append(Point(s.cost["pixels"] / 1e6, e.value, e.low, e.high))
     return [
         curve(by_regions, "regions looked at closer", metric),

@@ -13,14 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from ..codecs.rle import Mask, decode_rle
-from ..core.geometry import Boxes, iou
+from ..core.geometry import Box, Boxes
 from .datasets import Dataset
+from .detector_oracle import TrueObject, matched
 from .ground_truth_masks import decode_segmentation
 from .interactive_segmentation import ZOOMS
 from .item_files import read_items
 from .methods import Method
 from .metrics import (
-    AREAS,
     HEADLINES,
     MAX_DETECTIONS,
     NO_SCORE_RANK,
@@ -33,17 +33,12 @@ from .multiple_choice import chosen_option, letter_order
 from .region_quality import region_quality
 
 Items = list[dict[str, Any]]
-RESAMPLED_AREAS = {name: AREAS[name] for name in ("all", "tiny", "small")}
-"""The sizes of objects whose numbers get an interval."""
-
 ACCURACY = "accuracy"
 """The metric of multiple choice: the share of right answers."""
 CORRECTED_IOU = "mIoU at zoom budget"
 """The metrics of interactive segmentation; the number of zooms follows."""
 MASK_IOU = "mask mIoU"
 """The metric of masks beside detections."""
-FOUND_IOU = 0.5
-"""An object counts as found in a frame from this overlap on."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,10 @@ class MethodScores:
         quality: Metrics by name.
         by_category: Value of each category, by metric.
         regions: `coverage`, `purity` and `overlap` of the regions.
-        cost: Means a frame (`views`, `pixels`, `tokens`, `calls`), and `ms_p50` and `ms_p95`, milliseconds a frame.
+        cost: Means a frame (`regions`, `views`, `pixels`, `tokens`, `calls`), and `ms_p50` and `ms_p95`, milliseconds a
+            frame.
         failed: Number of failed frames.
+        failure: Why the first of them failed.
         coarse: Number of frames whose deadline stopped the zooming.
         unscored: Number of detections without a score.
         unknown_labels: How often each label occurs that is no category.
@@ -83,6 +80,7 @@ class MethodScores:
     regions: dict[str, Estimate]
     cost: dict[str, float]
     failed: int
+    failure: str
     coarse: int
     unscored: int
     unknown_labels: dict[str, int]
@@ -125,14 +123,11 @@ def _score_method(
         return _score_answers(items, dataset, method, draws)
     if dataset.interactive:
         return _score_corrections(items, dataset, method, draws)
-    predictions, unscored, unknown = predictions_of(items, dataset.label_ids)
+    predictions, unscored, unknown = predictions_of(items, dataset)
     scores = DetectionScores(dataset.truth, predictions, max_detections=(max_detections,))
     quality = {str(name): Estimate(scores.value(name)) for name in HEADLINES}
-    # Fewer sizes than in the table: the work of a replicate grows with them.
-    resampler = DetectionScores(dataset.truth, predictions, (max_detections,), areas=RESAMPLED_AREAS)
-    names = [name for name in HEADLINES if name.area in RESAMPLED_AREAS]
-    values = resampler.resampled(names, draws)
-    resampled = {str(name): values[:, column] for column, name in enumerate(names)}
+    values = scores.resampled(HEADLINES, draws)
+    resampled = {str(name): values[:, column] for column, name in enumerate(HEADLINES)}
     for name, drawn in resampled.items():
         quality[name] = Estimate(quality[name].value, *interval(drawn))
     mask_ious = _mask_ious(items, dataset)
@@ -146,6 +141,7 @@ def _score_method(
         regions=_regions(items, dataset, draws),
         cost=_cost(items),
         failed=sum(item["status"] == "failed" for item in items),
+        failure=_first_failure(items),
         coarse=sum(item["status"] == "coarse" for item in items),
         unscored=unscored,
         unknown_labels=unknown,
@@ -200,6 +196,7 @@ def _without_detections(
         regions=_regions(items, dataset, draws),
         cost=_cost(items),
         failed=sum(item["status"] == "failed" for item in items),
+        failure=_first_failure(items),
         coarse=sum(item["status"] == "coarse" for item in items),
         unscored=0,
         unknown_labels={},
@@ -208,7 +205,7 @@ def _without_detections(
     )
 
 
-def predictions_of(items: Items, label_ids: Mapping[str, int]) -> tuple[list[dict[str, Any]], int, dict[str, int]]:
+def predictions_of(items: Items, dataset: Dataset) -> tuple[list[dict[str, Any]], int, dict[str, int]]:
     """Convert items to COCO results.
 
     A failed item has no detections, whatever else it holds. A score that does not exist is not invented: such
@@ -216,7 +213,7 @@ def predictions_of(items: Items, label_ids: Mapping[str, int]) -> tuple[list[dic
 
     Args:
         items: The items of a method.
-        label_ids: The category of each label, in lower case.
+        dataset: Knows the category of each label.
 
     Returns:
         COCO results; how many have no score of their own; how often each label occurs that is no category.
@@ -225,7 +222,7 @@ def predictions_of(items: Items, label_ids: Mapping[str, int]) -> tuple[list[dic
     unscored, unknown = 0, Counter[str]()
     for item in items:
         for found in item["detections"] if item["status"] != "failed" else ():
-            category = label_ids.get(found["label"].lower())
+            category = dataset.category_of(found["label"])
             if category is None:
                 unknown[found["label"]] += 1
                 continue
@@ -277,25 +274,32 @@ def _cost(items: Items) -> dict[str, float]:
         name: float(np.mean([item["cost"][name] for item in items])) for name in ("views", "pixels", "tokens", "calls")
     }
     p50, p95 = np.percentile(times, [50, 95]) if times else (math.nan, math.nan)
+    mean["regions"] = float(np.mean([len(item["regions"]) for item in items]))
     return {**mean, "ms_p50": float(p50), "ms_p95": float(p95)}
+
+
+def _first_failure(items: Items) -> str:
+    return next((str(item["status_message"]) for item in items if item["status"] == "failed"), "")
 
 
 def _mask_ious(items: Items, dataset: Dataset) -> npt.NDArray[np.float64] | None:
     """For each image the mean over its true masks of the IoU with the best found one of that category.
 
-    None where the results have no masks.
+    A frame that failed has found none. None where no masks were asked for.
     """
-    if not any(item["masks"] for item in items):
+    if not any(sample.query.masks for sample in dataset.samples):
         return None
     means = []
     for item in items:
         ious = []
-        for row in dataset.annotations.get(item["sample"], []):
-            segmentation = None if row.get("iscrowd") else row.get("segmentation")
-            true = decode_segmentation(segmentation, item["height"], item["width"])
+        for row in dataset.objects(item["sample"]):
+            if item["status"] == "failed":
+                ious += [0.0] if row.get("segmentation") else []
+                continue
+            true = decode_segmentation(row.get("segmentation"), item["height"], item["width"])
             if true is None:
                 continue
-            candidates = [m for m in item["masks"] if dataset.label_ids.get(m["label"].lower()) == row["category_id"]]
+            candidates = [m for m in item["masks"] if dataset.category_of(m["label"]) == row["category_id"]]
             ious.append(max((_mask_iou(true, mask) for mask in candidates), default=0.0))
         means.append(float(np.mean(ious)) if ious else math.nan)
     return np.array(means)
@@ -312,15 +316,15 @@ def _mask_iou(true: Mask, found: Mapping[str, Any]) -> float:
 
 
 def _recall_by_frame(items: Items, dataset: Dataset) -> list[float]:
-    """The share of the objects of each frame that have a detection of their category at IoU 0.5."""
+    """The share of the objects of each frame that were found, each by a detection of its own and of its category."""
     recalls = []
     for item in items:
-        rows = [row for row in dataset.annotations.get(item["sample"], []) if not row.get("iscrowd")]
-        found = [] if item["status"] == "failed" else item["detections"]
-        hits = 0
-        for row in rows:
-            same = [f for f in found if dataset.label_ids.get(f["label"].lower()) == row["category_id"]]
-            overlaps = iou([row["bbox"]], boxes_of(same))
-            hits += bool(overlaps.size and overlaps.max() >= FOUND_IOU)
-        recalls.append(hits / len(rows) if rows else math.nan)
+        objects = [TrueObject(row["category_id"], Box(*row["bbox"])) for row in dataset.objects(item["sample"])]
+        found = [
+            (NO_SCORE_RANK if each["score"] is None else each["score"], category, Box(*box))
+            for each, box in zip(item["detections"], boxes_of(item["detections"]).tolist(), strict=True)
+            if (category := dataset.category_of(each["label"])) is not None
+        ]
+        hits = 0 if item["status"] == "failed" else len(matched(objects, found))
+        recalls.append(hits / len(objects) if objects else math.nan)
     return recalls

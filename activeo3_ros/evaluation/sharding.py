@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 
 from ..core import Frame, InvalidInput, PerceptionError
@@ -62,7 +63,7 @@ def run_shard(
     dataset: Dataset,
     methods: Sequence[Method],
     shard: Shard,
-    show: Callable[[int], None],
+    show: Callable[[float], None],
 ) -> None:
     """Compute the missing items of a shard. A frame that cannot be read counts as failed.
 
@@ -71,7 +72,7 @@ def run_shard(
         dataset: The data set.
         methods: Methods to run.
         shard: The items of this process.
-        show: Called with the number of items that are done.
+        show: Called with the number of items that are done; a fraction within an item that takes long.
 
     Raises:
         UnsupportedQuery: A preset does not understand the queries; raised before its first frame.
@@ -82,7 +83,7 @@ def run_shard(
     show(done)
     for _, group in groupby(missing, key=lambda item: models_key(item[0])):
         work = list(group)
-        runner = make_runner(work[0][0], dataset, settings.sam_weights)
+        runner = make_runner(work[0][0], dataset, settings)
         runner.check(work[0][1].query, work[0][0].budget)
         # Sample after sample, so that each frame is decoded once for all budgets.
         for _, of_sample in groupby(sorted(work, key=lambda item: item[1].id), key=lambda item: item[1].id):
@@ -90,12 +91,16 @@ def run_shard(
             for method, sample in of_sample:
                 frame = frame or _load(sample)
                 if isinstance(frame, Frame):
-                    item = runner.run(frame, sample, dataset, method.budget)
+                    item = runner.run(frame, sample, method.budget, partial(_show_share, show, done))
                 else:
                     item = failed_item(sample, frame)
                 write_item(item_path(settings.out, method, sample), item)
                 done += 1
                 show(done)
+
+
+def _show_share(show: Callable[[float], None], done: int, share: float) -> None:
+    show(done + share)
 
 
 def _load(sample: Sample) -> Frame | InvalidInput:

@@ -8,8 +8,11 @@ from collections.abc import Sequence
 from .differences import Difference
 from .scoring import MASK_IOU, MethodScores
 
-MAIN_METRICS = ("AP", "AP50", "AR", "AP small", "AR small", "AR50 small", "AR10 small")
-"""The columns of the tables, as far as they were measured."""
+MAIN_METRICS = (
+    "AP", "AP small", "AP medium", "AP large", "AR small", "AR", "AR medium", "AR large",
+    "AP50", "AR50 small", "AR10 small",
+)  # fmt: skip
+"""The columns of the tables, as far as they were measured: every size, for zooming can lose the large objects."""
 COLUMNS_OF_TEXT = 5
 """How many of them fit on a terminal."""
 
@@ -31,10 +34,10 @@ def text_table(scores: Sequence[MethodScores]) -> str:
         cost = [
             format_number(s.regions["coverage"].value),
             f"{s.cost['views']:.1f}",
-            f"{s.cost['ms_p50']:.0f}",
+            format_number(s.cost["ms_p50"], 0),
             str(s.failed),
         ]
-        rows.append([s.method.name, str(s.method.regions), *quality, *cost])
+        rows.append([s.method.name, format_regions(s), *quality, *cost])
     return "\n".join(align_columns(rows))
 
 
@@ -49,12 +52,48 @@ def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def text_difference(difference: Difference) -> str:
     """Format a paired difference as one line."""
-    e = difference.estimate
-    verdict = "clear" if difference.is_clear else "not clear: the interval holds zero"
     names = f"{difference.metric}: {difference.a} - {difference.b}"
-    return f"{names} = {e.value:+.3f} [{e.low:+.3f}, {e.high:+.3f}], {verdict}"
+    return f"{names} = {format_difference(difference)}, {verdict(difference)}"
 
 
-def format_number(value: float) -> str:
-    """Format a metric with three digits; "n/a" if there is none."""
-    return f"{value:.3f}" if math.isfinite(value) else "n/a"
+def format_difference(difference: Difference) -> str:
+    """Format the value of a difference and its interval, as far as they exist."""
+    e = difference.estimate
+    if not math.isfinite(e.value):
+        return "n/a"
+    return f"{e.value:+.3f}" + (f" [{e.low:+.3f}, {e.high:+.3f}]" if difference.has_interval else "")
+
+
+def verdict(difference: Difference) -> str:
+    """Whether a difference is shown, and why not."""
+    if not math.isfinite(difference.estimate.value):
+        return "the truth has no object to judge it by"
+    if not difference.has_interval:
+        return "too few frames for an interval"
+    return "clear" if difference.is_clear else "not clear: the interval holds zero"
+
+
+def notes_on(scores: Sequence[MethodScores]) -> list[str]:
+    """What a user should know before trusting the table: failed frames, labels that do not count, missing scores."""
+    notes = []
+    for s in scores:
+        if s.failed:
+            every = "every frame" if s.failed == len(s.frame_recall) else f"{s.failed} of {len(s.frame_recall)} frames"
+            notes.append(f"{s.method.id}: {every} failed and counts as one in which nothing was found: {s.failure}")
+        if s.unknown_labels:
+            found = ", ".join(f"{label} ({count})" for label, count in sorted(s.unknown_labels.items()))
+            notes.append(f"{s.method.id}: labels that are no category of the truth do not count: {found}")
+        if s.unscored:
+            notes.append(f"{s.method.id}: {s.unscored} detections have no score; they rank after all that have one")
+    return notes
+
+
+def format_regions(scores: MethodScores) -> str:
+    """The number of regions of a method; where its policy chose it, the mean a frame."""
+    regions = scores.method.regions
+    return f"{scores.cost['regions']:.3g}" if regions is None else str(regions)
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """Format a number with so many digits after the point; "n/a" if there is none."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "n/a"

@@ -14,6 +14,7 @@ from ..core.geometry import Box
 from ..core.query import Query
 from ..core.results import Proposal, Region
 from ..settings import validated, within
+from .slicing import tile_side
 
 
 class _FixedPolicy:
@@ -65,19 +66,18 @@ class Grid(_FixedPolicy):
             (columns, rows) for columns in range(1, budget.max_regions + 1) for rows in [budget.max_regions // columns]
         ]
         columns, rows = min(
-            layouts, key=lambda layout: max(self._side(view.width, layout[0]), self._side(view.height, layout[1]))
+            layouts,
+            key=lambda layout: max(
+                tile_side(view.width, layout[0], self.overlap), tile_side(view.height, layout[1], self.overlap)
+            ),
         )
-        width, height = self._side(view.width, columns), self._side(view.height, rows)
+        width, height = tile_side(view.width, columns, self.overlap), tile_side(view.height, rows, self.overlap)
         regions = [
             Region(Box(x, y, width, height), f"tile {column},{row}")
             for row, y in enumerate(np.linspace(0, view.height - height, rows).tolist())
             for column, x in enumerate(np.linspace(0, view.width - width, columns).tolist())
         ]
         return Proposal(tuple(regions), used_view=False)
-
-    def _side(self, length: float, count: int) -> float:
-        """Side of each of `count` equal tiles that cover a length with the overlap between neighbours."""
-        return length / (count - (count - 1) * self.overlap)
 
 
 class Random(_FixedPolicy):

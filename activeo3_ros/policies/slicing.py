@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from ..core.budget import MAX_REGIONS, Budget
 from ..core.errors import InvalidInput
 from ..core.frame import View, fit_within
 from ..core.geometry import Box
 from ..core.query import Query
 from ..core.results import Proposal, Region
+from ..settings import validated, within
 
 
 class SahiSlices:
@@ -19,20 +22,16 @@ class SahiSlices:
 
     concurrent = True
 
-    def __init__(self, slice_px: int = 512, overlap: float = 0.2) -> None:
+    @validated
+    def __init__(
+        self, slice_px: Annotated[int, within(32, 8192)] = 512, overlap: Annotated[float, within(0, 0.9)] = 0.2
+    ) -> None:
         """Choose the slices; the defaults are those of SAHI's `predict`.
 
         Args:
-            slice_px: Side of a slice in source pixels, 32 to 8192.
-            overlap: Share of a slice's side that it has in common with its neighbour, 0 to 0.9.
-
-        Raises:
-            InvalidInput: For a value outside its range.
+            slice_px: Side of a slice in source pixels.
+            overlap: Share of a slice's side that it has in common with its neighbour.
         """
-        if not 32 <= slice_px <= 8192:
-            raise InvalidInput(f"slice_px must be 32 to 8192 pixels, got {slice_px}")
-        if not 0 <= overlap <= 0.9:
-            raise InvalidInput(f"overlap must be 0 to 0.9, got {overlap}")
         self.slice_px = slice_px
         self.overlap = overlap
 
@@ -79,21 +78,19 @@ class AdaptiveSlices:
 
     concurrent = True
 
-    def __init__(self, overlap: float = 0.15, high_resolution_px: int = 1819) -> None:
+    @validated
+    def __init__(
+        self,
+        overlap: Annotated[float, within(0, 0.9)] = 0.15,
+        high_resolution_px: Annotated[int, within(64, 100_000)] = 1819,
+    ) -> None:
         """Choose the layout.
 
         Args:
-            overlap: Share of a slice's side that it has in common with its neighbour, 0 to 0.9.
-            high_resolution_px: Frames whose longer side has at least so many pixels get 12 slices instead of 6, 64 to
-                100000; the default is four overlapping slices of 512 px.
-
-        Raises:
-            InvalidInput: For a value outside its range.
+            overlap: Share of a slice's side that it has in common with its neighbour.
+            high_resolution_px: Frames whose longer side has at least so many pixels get 12 slices instead of 6; the
+                default is four overlapping slices of 512 px.
         """
-        if not 0 <= overlap <= 0.9:
-            raise InvalidInput(f"overlap must be 0 to 0.9, got {overlap}")
-        if not 64 <= high_resolution_px <= 100_000:
-            raise InvalidInput(f"high_resolution_px must be 64 to 100000 pixels, got {high_resolution_px}")
         self.overlap = overlap
         self.high_resolution_px = high_resolution_px
 

@@ -18,7 +18,8 @@ from ..bags.reading import Bag, read_messages
 from ..codecs.result_cdr import RESULT_TYPE
 from ..core.errors import InvalidInput
 from ..core.results import Status
-from ..evaluation.datasets import coco_of_bag, read_coco
+from ..evaluation.datasets import coco_of_bag
+from ..evaluation.ground_truth import read_coco
 from .builders import RECIPES, coco_rows, digest, limit_rows, problem
 from .rows import Row, write_rows
 
@@ -64,7 +65,7 @@ def build_from_bag(
             annotations = out / "detections.json"
             document, problems = detections_as_coco(source, topics)
             annotations.write_text(json.dumps(document), encoding="utf-8")
-        dataset, _ = coco_of_bag(annotations, bag, topics, None, {})
+        dataset, _ = coco_of_bag(annotations, bag, topics, None)
         pictures = {each["id"]: each for each in dataset.truth["images"]}
         problems += [
             problem(annotations, each, f"no picture of stamp {each['stamp']} in {path}")
@@ -147,9 +148,6 @@ def detections_as_coco(results: Path, topics: Sequence[str]) -> tuple[dict[str, 
 def _write_picture(entry: dict[str, Any], image: Any, name: str, folder: Path) -> dict[str, Any]:
     """The entry of a picture with its file, written, and its size. image: `(h, w, 3)` uint8 BGR."""
     size = {"width": image.shape[1], "height": image.shape[0]}
-    for key, value in size.items():
-        if entry.get(key, value) != value:
-            raise InvalidInput(f"its {key} is {value} px, the annotations say {entry[key]}")
     file = folder / (name.strip("/").replace("/", "_").replace(" ", "-") + ".png")
     if not cv2.imwrite(str(file), image):
         raise InvalidInput(f"{file} could not be written")

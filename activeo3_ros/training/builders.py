@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ import numpy as np
 
 from ..codecs.image_files import SUFFIXES, read_image
 from ..core.errors import InvalidInput
+from ..evaluation.subset_rules import counted_instances, dense_instances, small_instances
 from .rows import Row, check_row, write_rows
 
-LVIS_SMALL_MAX_AREA_PX = 100.0
-LVIS_DENSE_MIN_INSTANCES = 15
 MAX_QUESTIONS_A_CLASS = 3
 """In a test set, so that frequent classes do not decide its result."""
 
-Select = Callable[[Row], Row | None]
+Select = Callable[[Mapping[str, Any], Mapping[str, Any], Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
+"""Gives the annotations that fit a rule: from the entry of a picture, that of a class, and its annotations there."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Recipe:
     Attributes:
         description: One line for people.
         rows: At most so many pictures are kept.
-        select: Gives the row, or the part of it, that fits the rule; None for a row that does not.
+        select: Gives the annotations of a picture and a class that fit the rule.
     """
 
     description: str
@@ -44,31 +44,18 @@ class Recipe:
     select: Select
 
 
-def _everything(row: Row) -> Row | None:
-    return row
-
-
-def _lvis_small(row: Row) -> Row | None:
-    """Only the instances below 100 square pixels."""
-    kept = [i for i, box in enumerate(row.boxes) if box[2] * box[3] < LVIS_SMALL_MAX_AREA_PX]
-    if not kept:
-        return None
-    polygons = tuple(row.polygons[i] for i in kept) if row.polygons else ()
-    boxes, labels = tuple(row.boxes[i] for i in kept), tuple(row.labels[i] for i in kept)
-    return replace(row, boxes=boxes, labels=labels, polygons=polygons)
-
-
-def _lvis_dense(row: Row) -> Row | None:
-    """Only pictures with more than 15 instances of the class that is asked for."""
-    return row if len(row.boxes) > LVIS_DENSE_MIN_INSTANCES else None
+def _everything(
+    picture: Mapping[str, Any], category: Mapping[str, Any], members: Sequence[Mapping[str, Any]]
+) -> Sequence[Mapping[str, Any]]:
+    return members
 
 
 RECIPES = {
     "coco": Recipe("any COCO file", 10_000_000, _everything),
-    "lvis-small": Recipe("LVIS, instances below 100 square pixels", 10_000, _lvis_small),
-    "lvis-dense": Recipe("LVIS, more than 15 instances of the class", 10_000, _lvis_dense),
-    "soda-a": Recipe("SODA-A, aerial pictures, polygons as boxes", 1_000, _everything),
-    "soda-d": Recipe("SODA-D, driving", 1_000, _everything),
+    "lvis-small": Recipe("LVIS, instances below 100 square pixels", 10_000, small_instances),
+    "lvis-dense": Recipe("LVIS, more than 15 instances of the class", 10_000, dense_instances),
+    "soda-a": Recipe("SODA-A, aerial pictures, polygons as boxes", 1_000, counted_instances),
+    "soda-d": Recipe("SODA-D, driving", 1_000, counted_instances),
 }
 THIN_OBJECTS = "thin-objects"
 BAG = "bag"
@@ -175,6 +162,7 @@ def coco_rows(
         One row, or one problem, for each picture and class.
     """
     names = {each.get("id"): str(each.get("name") or "").replace("_", " ").strip() for each in document["categories"]}
+    categories = {each.get("id"): each for each in document["categories"]}
     pictures = {each.get("id"): each for each in document["images"]}
     grouped: dict[tuple[Any, Any], list[dict[str, Any]]] = defaultdict(list)
     for each in document["annotations"]:
@@ -202,7 +190,10 @@ def coco_rows(
             yield problem(path, picture, "the picture is not there")
             continue
         try:
-            boxes = tuple(_box(each) for each in members)
+            chosen = select(picture, categories[category], members)
+            if not chosen:
+                continue
+            boxes = tuple(_box(each) for each in chosen)
             row = check_row(
                 Row(
                     str(path),
@@ -211,7 +202,7 @@ def coco_rows(
                     (names[category],),
                     boxes,
                     (names[category],) * len(boxes),
-                    tuple(_outlines(each) for each in members),
+                    tuple(_outlines(each) for each in chosen),
                 )
             )
         except (InvalidInput, KeyError, TypeError, ValueError) as error:
@@ -219,12 +210,10 @@ def coco_rows(
                 path, picture, f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
             )
             continue
-        chosen = select(row)
-        if chosen is not None:
-            yield chosen
+        yield row
 
 
-def _box(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
+def _box(annotation: Mapping[str, Any]) -> tuple[float, float, float, float]:
     """The box of an annotation, or the one around its polygon, as SODA-A has them."""
     if annotation.get("bbox"):
         x, y, width, height = map(float, annotation["bbox"])
@@ -237,7 +226,7 @@ def _box(annotation: dict[str, Any]) -> tuple[float, float, float, float]:
     return x0, y0, x1 - x0, y1 - y0
 
 
-def _outlines(annotation: dict[str, Any]) -> tuple[tuple[float, ...], ...]:
+def _outlines(annotation: Mapping[str, Any]) -> tuple[tuple[float, ...], ...]:
     parts = annotation.get("segmentation") or ([annotation["poly"]] if annotation.get("poly") else [])
     return tuple(tuple(map(float, part)) for part in parts) if isinstance(parts, list) else ()
 

@@ -66,16 +66,26 @@ def run(*arguments: str) -> int:
 def test_two_processes_share_the_items_and_the_metrics_have_all_methods(finished: Path):
     metrics = json.loads((finished / "metrics.json").read_text())
     names = [method["id"] for method in metrics["methods"]]
-    assert names == ["embedded-0", "embedded-2", "full_frame-0", "centre_crop-2", "grid-2", "random-2", "oracle-2"]
+    baselines = ["full_frame-0", "centre_crop-2", "grid-2", "random-2", "sahi", "adaptive_slices", "oracle-2"]
+    assert names == ["embedded-0", "embedded-2", *baselines]
     assert len(list(finished.glob("items/*/*.json"))) == SAMPLES * len(names)
     for method in metrics["methods"]:
         value, low, high = method["quality"]["AR"]
         assert low <= value <= high
         assert method["failed"] == 0
-        assert method["cost"]["views"] == 1 + method["regions"]
+        assert method["cost"]["views"] == 1 + method["cost"]["regions"]
+        assert method["regions"] in (None, method["cost"]["regions"]) or method["name"] == "oracle"
     assert {d["a"] for d in metrics["differences"]} == {"embedded-2"}
     assert "faster-coco-eval" in metrics["environment"]["versions"]
     assert (finished / "metrics.csv").read_text().startswith("method,regions,metric,value,low,high\n")
+
+
+def test_the_oracle_is_a_bound_and_its_search_is_kept(finished: Path):
+    methods = {m["id"]: m for m in json.loads((finished / "metrics.json").read_text())["methods"]}
+    for metric in ("AR small", "AR50 small", "AR"):
+        assert methods["oracle-2"]["quality"][metric][0] >= methods["embedded-2"]["quality"][metric][0]
+    assert len(list((finished / "oracle").glob("*.json"))) == SAMPLES
+    assert methods["oracle-2"]["cost"]["ms_p50"] < 20 * methods["embedded-2"]["cost"]["ms_p50"], "without its search"
 
 
 def test_a_killed_run_computes_the_missing_items_only_and_ends_the_same(finished: Path, tmp_path: Path, capsys):
@@ -104,7 +114,7 @@ def test_a_killed_run_computes_the_missing_items_only_and_ends_the_same(finished
     assert first["differences"] == second["differences"]
 
     assert cli.main([*command[:3], "3", *command[4:], "--out", str(out)]) == 2
-    assert "is of other work (it differs in dataset, samples)" in capsys.readouterr().err
+    assert "is of other work (it differs in dataset, samples, oracle-2)" in capsys.readouterr().err
 
 
 def test_a_process_of_torchrun_computes_its_shard_only(tmp_path: Path):
@@ -166,6 +176,16 @@ def test_frames_of_a_bag_are_judged_by_their_stamps(tmp_path: Path, capsys):
     assert "1 frames of" in capsys.readouterr().err
     assert sorted(path.name for path in (tmp_path / "out" / "items" / "full_frame-0").iterdir()) == ["0.json", "2.json"]
 
+    truth["images"][0].update(width=128, height=96)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert cli.main([*command, "--out", str(tmp_path / "resized")]) == 2
+    assert "image 0 is 128 x 96 pixels in the annotations, but the picture has 64 x 48" in capsys.readouterr().err
+    truth["images"][0].update(width=64, height=48)
+    truth["images"].append({**truth["images"][0], "id": "again"})
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert cli.main([*command, "--out", str(tmp_path / "twice")]) == 2
+    assert "the images 0 and again are one frame" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("change", "says"),
@@ -174,7 +194,7 @@ def test_frames_of_a_bag_are_judged_by_their_stamps(tmp_path: Path, capsys):
         (lambda t: t["annotations"][0].update(image_id=5), "is of the image 5, which does not exist"),
         (lambda t: t["annotations"][0].update(category_id=5), "has the category 5, which does not exist"),
         (lambda t: t["annotations"][0].update(bbox=[1, 2, -3, 4]), "a box is x, y, width, height"),
-        (lambda t: t["annotations"][0].pop("bbox"), "an entry is not as COCO has it"),
+        (lambda t: t["annotations"][0].pop("bbox"), "annotation 1 has no 'bbox'"),
         (lambda t: t["images"].append(t["images"][0]), "two entries have the same image id"),
         (lambda t: t["images"][0].update(file_name="no.jpg"), "no.jpg is missing"),
         (lambda t: t["categories"][0].update(name="unicorn"), "unicorn"),
@@ -196,6 +216,38 @@ def test_wrong_ground_truth_is_one_line_and_exit_code_2(tmp_path: Path, change, 
     assert error.count("\n") == 1
 
 
+def write_truth(folder: Path, names: list[str]) -> list[str]:
+    """Ground truth of pictures of one car each, and the command that judges them."""
+    truth = {
+        "images": [{"id": name, "file_name": name} for name in names],
+        "categories": [{"id": 1, "name": "car"}],
+        "annotations": [{"image_id": name, "category_id": "1", "bbox": [1, 1, 9, 9]} for name in names],
+    }
+    (folder / "truth.json").write_text(json.dumps(truth))
+    command = ["evaluate", "--coco", str(folder / "truth.json"), "--images", str(folder), "--preset", "full_frame"]
+    return [*command, "--out", str(folder / "out"), "--bootstrap", "10"]
+
+
+def test_a_run_in_which_every_frame_failed_ends_with_1_and_says_why(tmp_path: Path, capsys):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"no picture")
+    assert cli.main(write_truth(tmp_path, ["a.jpg", "b.jpg"])) == 1
+    printed = capsys.readouterr()
+    assert "full_frame-0: every frame failed and counts as one in which nothing was found: " in printed.err
+    assert "a.jpg: not a picture in a known format" in printed.err
+    assert "nan" not in printed.out
+
+
+def test_some_failed_frames_and_a_size_without_objects_are_told_without_nan(tmp_path: Path, capsys):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    command = write_truth(tmp_path, ["a.png", "b.png"])
+    assert cli.main([*command, "--preset", "embedded", "--regions", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 2 frames failed" in printed.err
+    assert "nan" not in printed.out
+
+
 def test_scenes_are_the_same_for_a_seed_and_their_boxes_fit_their_masks():
     scene, again, other = make_scene(3, 1), make_scene(3, 1), make_scene(4, 1)
     assert np.array_equal(scene.image, again.image)
@@ -210,7 +262,7 @@ def test_scenes_are_the_same_for_a_seed_and_their_boxes_fit_their_masks():
         assert not outside.any()
 
 
-def test_the_oracle_covers_the_small_objects_first():
+def test_the_oracle_of_boxes_covers_the_small_objects_first():
     frame = Frame(np.zeros((1080, 1920, 3), np.uint8))
     oracle = Oracle()
     oracle.true_boxes = np.array([[100.0, 100, 12, 12], [130, 110, 12, 12], [1500, 900, 14, 14], [600, 300, 500, 400]])

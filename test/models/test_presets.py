@@ -12,7 +12,7 @@ from activeo3_ros.core import Budget, InvalidInput
 from activeo3_ros.presets import SEGMENTER_TYPES, load_preset, preset_names
 
 
-@pytest.mark.parametrize("name", ["embedded", "full_frame", "centre_crop", "grid", "random"])
+@pytest.mark.parametrize("name", ["embedded", "full_frame", "centre_crop", "grid", "random", "sahi", "adaptive_slices"])
 def test_the_shipped_presets_are_there_and_described(name):
     assert name in preset_names()
     preset = load_preset(name)
@@ -120,7 +120,9 @@ def test_every_mistake_in_a_preset_names_its_file_also_where_it_is_built(tmp_pat
 
 
 def test_an_unknown_type_or_setting_is_refused_when_it_is_built(tmp_path):
-    with pytest.raises(InvalidInput, match=r"unknown sensing type 'crystal_ball'; known are centre_crop"):
+    with pytest.raises(
+        InvalidInput, match=r"unknown sensing type 'crystal_ball'; known are adaptive_slices, centre_crop"
+    ):
         load_preset(write(tmp_path, sensing="{type: crystal_ball}")).build()
     with pytest.raises(InvalidInput, match="sensing 'grid' has no setting 'overlaps'; it has overlap"):
         load_preset(write(tmp_path, sensing="{type: grid, overlaps: 0.1}")).build()

@@ -88,16 +88,51 @@ def test_a_frame_is_examined_once_for_all_budgets(tmp_path):
     assert [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
 
 
-def test_without_truth_there_is_nothing_to_zoom_into():
-    policy = oracle(SquareFinder())
+def test_without_truth_there_is_nothing_to_zoom_into_and_nothing_to_search():
+    task = SquareFinder()
+    policy = oracle(task)
     policy.objects = []
     assert not propose(policy, 3)
+    assert not any(policy.search(QUERY, Budget()))
+    assert not task.views
+
+
+def test_a_preset_that_skips_the_whole_frame_spends_a_region_on_it():
+    task = SquareFinder()
+    policy = oracle(task)
+    assert len(propose(policy, 8)) == 2
+    policy = DetectorOracle(task, lambda label: 1 if label == "car" else None, examine_view=False)
+    policy.frame, policy.objects = oracle(task).frame, oracle(task).objects
+    assert len(propose(policy, 8)) == 3, "the large car has to be found too"
+
+
+def test_the_share_of_the_search_is_shown():
+    policy = oracle(SquareFinder())
+    shown: list[float] = []
+    policy.show = shown.append
+    propose(policy, 1)
+    assert shown == sorted(shown) and 0 < shown[0] < 0.01 and 0.99 < shown[-1] < 1
 
 
 def test_one_object_is_found_once_and_only_as_what_it_is():
     objects = [TrueObject(1, Box(0, 0, 10, 10)), TrueObject(2, Box(50, 0, 10, 10))]
     found = [(0.9, 1, Box(0, 0, 10, 10)), (0.8, 1, Box(1, 0, 10, 10)), (0.7, 1, Box(50, 0, 10, 10))]
-    assert matched(objects, found) == [0]
+    assert matched(objects, found) == [(0, 1.0)]
+
+
+class RoughFinder(SquareFinder):
+    """Finds the large car everywhere, but in the whole frame by a box that is too wide."""
+
+    def _examine(self, view):
+        x, y, width, height = view.from_source([CARS[3].as_tuple()])[0].tolist()
+        inside = min(x, y) >= 0 and x + width <= view.width and y + height <= view.height
+        rough = 1.5 if view.window.width > 900 else 1.0
+        return Findings((Finding("car", Box(x, y, width * rough, height), 0.9),) if inside else ())
+
+
+def test_a_window_in_which_a_box_fits_better_is_worth_a_region():
+    (region,) = propose(oracle(RoughFinder()), 8)
+    assert region.score == pytest.approx(0.6), "thresholds 0.7 to 0.95 of ten, for the rough box has an IoU of 2/3"
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000))

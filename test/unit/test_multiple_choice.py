@@ -28,13 +28,21 @@ A, B, C, D = ORDER
         ("The best choice is B, not A.", B), ("The answer is B; A is wrong.", B),
         # Somewhere in a sentence.
         ("It must be C", C), ("I think it is D because of the colour", D), ("It's B!", B),
+        ("The answer is (C) a white truck, since A and B do not fit", C), ("It is B because A is wrong", B),
+        ("Between A and B, I choose B", B), ("The options are A, B, C, D. The answer is C.", C),
+        ("D instead of C", D), ("A is wrong, so B", B), ("Option A. Option B is wrong", A), ("C (not D)", C),
+        ("The answer is a", A), ("\uff22", B), ("\u7b54\u6848\u662fB\u3002", B), ("Answer:\nA", A),
+        ("<think>A, or C?</think>B", B), ("A or C? <answer>B</answer>", B), ("A) is wrong. The answer is B", B),
         # An article is no letter.
+        ("The answer is A red car", B), ("The answer is a red car", B), ("Answer: A blue van", D),
         ("A red car", B), ("A white truck stands there", C), ("A blue van, I think", D), ("I see a green bus", A),
         # Two letters decide nothing.
         ("A or B", None), ("B or C", None), ("Either A or D", None), ("The answer is A or B", None), ("B, C", None),
-        ("A and B", None), ("A/B", None),
+        ("A and B", None), ("A/B", None), ("A, B, C, D", None), ("The answer is C or maybe D", None), ("A|B", None),
+        ("Option A or option B", None), ("(A) or (B)", None), ("A. or B.", None), ("B and C are both right", None),
         # A negated letter is not chosen.
-        ("It is not A", None), ("not B but C", C),
+        ("It is not A", None), ("not B but C", C), ("The answer cannot be A", None), ("I cannot choose A", None),
+        ("neither A nor B", None), ("A is incorrect", None), ("It isn't A", None), ("The answer is not A or B", None),
         # Words decide where there is no letter.
         ("the van", D), ("it is green", A), ("red or blue", None), ("nothing", None), ("", None), (None, None),
         ("E", None), ("Because", None), ("Definitely", None),

@@ -14,16 +14,18 @@ import pytest
 pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
 
 from activeo3_ros.codecs.rle import encode_rle
-from activeo3_ros.core import Box, Detection, InstanceMask, InvalidInput, Query, Result, Status
+from activeo3_ros.core import Box, Detection, InstanceMask, InvalidInput, Query, Region, Result, Status
 from activeo3_ros.evaluation import official_datasets as official
-from activeo3_ros.evaluation.datasets import Dataset, Sample
-from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_item
-from activeo3_ros.evaluation.methods import choose_methods
+from activeo3_ros.evaluation.datasets import Dataset, Sample, coco_of_images
+from activeo3_ros.evaluation.differences import difference
+from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_item, write_manifest
+from activeo3_ros.evaluation.methods import BOX_ORACLE, choose_methods
 from activeo3_ros.evaluation.multiple_choice import LETTERS, chosen_option, letter_order
 from activeo3_ros.evaluation.published import MEASURED, PUBLISHED, ROWS, beside_published
 from activeo3_ros.evaluation.report import report_html
 from activeo3_ros.evaluation.scoring import score
 from activeo3_ros.evaluation.settings import RunSettings
+from activeo3_ros.evaluation.summary import notes_on, table_metrics, text_difference, text_table
 
 NAN = float("nan")
 
@@ -247,6 +249,125 @@ def test_masks_are_judged_by_their_overlap_with_the_true_ones(tmp_path: Path):
     assert scores_of(tmp_path / "out", dataset, {1: found}).quality["mask mIoU"].value == pytest.approx((0.5 + 0) / 2)
 
 
+def test_a_failed_frame_has_found_no_mask(tmp_path: Path):
+    rows = [
+        {"id": number, "image_id": number, "category_id": 1, "bbox": [10, 10, 10, 10], "area": 100, "iscrowd": 0,
+         "segmentation": [[10, 10, 20, 10, 20, 20, 10, 20]]}
+        for number in (1, 2)
+    ]  # fmt: skip
+    truth = {"images": [{"id": 1}, {"id": 2}], "annotations": rows, "categories": [{"id": 1, "name": "car"}]}
+    query = Query(masks=True)
+    samples = [Sample(number, "a", query, lambda: None) for number in (1, 2)]
+    dataset = Dataset("masks", samples, truth, {"car": 1})
+    right = InstanceMask("car", 0.9, Box(10, 10, 10, 10), np.ones((10, 10), bool))
+    found = {1: Result(64, 48, query, masks=(right,)), 2: Result(0, 0, query, Status.FAILED, "cannot be read")}
+    scores = scores_of(tmp_path / "some", dataset, found)
+    assert scores.quality["mask mIoU"].value == pytest.approx((1 + 0) / 2)
+    assert scores_of(tmp_path / "none", dataset, {}).quality["mask mIoU"].value == 0.0, "none found is not no number"
+    assert notes_on([scores]) == [
+        "full_frame-0: 1 of 2 frames failed and counts as one in which nothing was found: cannot be read"
+    ]
+
+
+@pytest.mark.parametrize("ids", [(1, 2), ("1", "2"), ("a.jpg", "b.jpg"), (7, "x")])
+def test_every_number_is_the_same_for_every_form_of_id(tmp_path: Path, ids: tuple):
+    for name in ("a", "b"):
+        write_image(tmp_path / f"{name}.jpg")
+    document = {
+        "images": [
+            {"id": each, "file_name": f"{name}.jpg", "width": 64, "height": 48}
+            for each, name in zip(ids, "ab", strict=True)
+        ],
+        "categories": [{"id": ids[0], "name": "Car "}],
+        "annotations": [
+            {"id": each, "image_id": each, "category_id": ids[0], "bbox": [10, 10, 20, 10]} for each in ids
+        ],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(document))
+    dataset = coco_of_images(tmp_path / "truth.json", tmp_path, None)
+    found = replace(
+        detections(Query(), ("car", 0.9, (10, 10, 20, 10))), regions=(Region(Box(10, 10, 20, 20), "window"),)
+    )
+    scores = scores_of(tmp_path / "out", dataset, {dataset.samples[0].id: found})
+    assert {name: estimate.value for name, estimate in scores.regions.items() if name != "overlap"} == {
+        "coverage": 0.5, "purity": 0.5,
+    }  # fmt: skip
+    assert scores.frame_recall == [1.0, 0.0]
+    assert scores.quality["AR"].value == 0.5
+    assert not scores.unknown_labels
+
+
+def test_a_metric_without_objects_is_said_to_have_none(lvis: Path, tmp_path: Path):
+    dataset = official.lvis_dense(lvis, None, seed=0)
+    scores = scores_of(tmp_path / "out", dataset, {})
+    assert text_difference(difference(scores, scores, "AP large")) == (
+        "AP large: full_frame-0 - full_frame-0 = n/a, the truth has no object to judge it by"
+    )
+    assert text_difference(difference(scores, scores, "AP small")) == (
+        "AP small: full_frame-0 - full_frame-0 = +0.000 [+0.000, +0.000], not clear: the interval holds zero"
+    )
+    assert "nan" not in text_table([scores])
+
+
+def test_average_precision_of_every_size_is_in_table_and_report(tmp_path: Path):
+    boxes = {"small": [1, 1, 20, 20], "medium": [30, 1, 50, 50], "large": [100, 1, 120, 120]}
+    rows = [
+        {"id": number, "image_id": 1, "category_id": 1, "bbox": box, "area": box[2] * box[3], "iscrowd": 0}
+        for number, box in enumerate(boxes.values(), start=1)
+    ]
+    truth = {"images": [{"id": 1}], "annotations": rows, "categories": [{"id": 1, "name": "car"}]}
+    dataset = Dataset("sizes", [Sample(1, "a", Query(), lambda: None)], truth, {"car": 1})
+    found = [("car", 0.9, tuple(map(float, boxes[size]))) for size in ("small", "medium")]
+    scores = scores_of(tmp_path, dataset, {1: detections(Query(), *found)})
+    assert [scores.quality[f"AP {size}"].value for size in boxes] == [1.0, 1.0, 0.0]
+    assert all(np.isfinite(scores.quality[f"AP {size}"].low) for size in boxes)
+    header, line = text_table([scores]).splitlines()
+    for size, value in zip(boxes, ("1.000", "1.000", "0.000"), strict=True):
+        assert f"AP {size}" in header and value in line
+        assert f"AP {size}" in table_metrics([scores])
+
+
+def test_the_baselines_slice_by_their_own_number_and_the_oracle_comes_last():
+    methods = choose_methods(["embedded"], [0, 3], baselines=True)
+    assert [method.id for method in methods] == [
+        "embedded-0", "embedded-3", "full_frame-0", "centre_crop-3", "grid-3", "random-3", "sahi", "adaptive_slices",
+        "oracle-3",
+    ]  # fmt: skip
+    assert {method.budget.max_regions for method in methods if method.regions is None} == {64}
+    assert choose_methods(["embedded"], [2], baselines=True, oracle=BOX_ORACLE)[-1].id == "box_oracle-2"
+    assert [method.id for method in choose_methods(["sahi"], [1, 2], baselines=False)] == ["sahi"]
+
+
+def test_one_detection_is_not_two_objects_in_the_gallery(tmp_path: Path):
+    rows = [
+        {"id": number, "image_id": 1, "category_id": 1, "bbox": [10 + number, 10, 20, 20], "area": 400, "iscrowd": 0}
+        for number in (1, 2)
+    ]
+    truth = {"images": [{"id": 1}], "annotations": rows, "categories": [{"id": 1, "name": "car"}]}
+    dataset = Dataset("pair", [Sample(1, "a", Query(), lambda: None)], truth, {"car": 1})
+    scores = scores_of(tmp_path, dataset, {1: detections(Query(), ("car", 0.9, (11, 10, 20, 20)))})
+    assert scores.frame_recall == [0.5]
+
+
+def test_results_of_an_oracle_are_not_kept_for_another_truth(lvis: Path, tmp_path: Path):
+    dataset = official.lvis_dense(lvis, None, seed=0)
+    methods = choose_methods(["embedded"], [2], baselines=True)
+    write_manifest(tmp_path / "out", dataset, methods, seed=0)
+    write_manifest(tmp_path / "out", dataset, methods, seed=0)
+    moved = [{**row, "bbox": [0.0, 0.0, 5.0, 5.0]} for row in dataset.truth["annotations"]]
+    changed = replace(dataset, truth={**dataset.truth, "annotations": moved})
+    write_manifest(tmp_path / "out", changed, methods[:1], seed=0)
+    with pytest.raises(InvalidInput, match="it differs in oracle-2"):
+        write_manifest(tmp_path / "out", changed, methods, seed=0)
+
+
+def test_official_pictures_of_another_size_are_refused(lvis: Path):
+    for path in lvis.glob("*2017/*.jpg"):
+        write_image(path, 32, 24)
+    with pytest.raises(InvalidInput, match=r"lvis_v1_val.json: image 1 .* is 64 x 48 pixels .* has 32 x 24"):
+        official.lvis_small(lvis, None, seed=0)
+
+
 def test_failed_frames_have_found_nothing(lvis: Path, tmp_path: Path):
     dataset = official.lvis_dense(lvis, None, seed=0)
     perfect = detections(dataset.samples[0].query, *[("crow", 0.9, (1.0 + i, 1.0, 20.0, 20.0)) for i in range(16)])
@@ -293,13 +414,17 @@ def test_the_report_has_every_section_and_escapes_names(tmp_path: Path):
     found = detections(Query(), ("<i>car</i>", NAN, (10, 10, 20, 10)), ("unicorn", 0.5, (0, 0, 9, 9)))
     scores = scores_of(tmp_path, dataset, {1: replace(found, timings_ms={"total": 5.0})})
     rows = beside_published([scores], ROWS["lvis-dense"], (("APs", "AP small"), ("ARs", "AR small")))
+    assert notes_on([scores]) == [
+        "full_frame-0: labels that are no category of the truth do not count: unicorn (1)",
+        "full_frame-0: 1 detections have no score; they rank after all that have one",
+    ]
     page = report_html(RunSettings(tmp_path, "Is 1 < 2?", ["evaluate"]), dataset, [scores], [], rows)
     assert "<h1>Is 1 &lt; 2?</h1>" in page
     assert "<th>&lt;i&gt;car&lt;/i&gt;</th>" in page
     assert "<i>car" not in page
     for part in (
         "1 detections have no score",
-        "no category of the truth and do not count:\nunicorn (1).",
+        "labels that are no category of the truth do not count: unicorn (1).",
         "Beside what was published",
         "By category, AP / AR",
         "a &amp; b.jpg: the frame cannot be read.",

@@ -54,10 +54,10 @@ def test_annotated_pictures_of_a_bag_become_rows_and_faults_are_listed(tmp_path:
     assert row.classes == ("car",)
     assert row.boxes == ((1, 1, 9, 9), (60, 40, 4, 8)), "the second is cut off at the picture's edge"
     assert np.array_equal(row.frame().image, picture(0)), "bit for bit"
-    absent, resized, outside = problems_of(out)
+    absent, outside, resized = problems_of(out)
     assert "no picture of stamp" in absent
-    assert "its width is 64 px, the annotations say 65" in resized
-    assert "lies outside of the picture" in outside
+    assert "lies outside the picture" in outside
+    assert "is 65 x 48 pixels in the annotations, but the picture has 64 x 48" in resized
 
 
 def test_detections_of_a_replay_become_targets_but_none_of_a_failed_frame(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from activeo3_ros.core import InvalidInput
-from activeo3_ros.training.builders import build
+from activeo3_ros.evaluation import subset_rules
+from activeo3_ros.training.builders import RECIPES, build
 from activeo3_ros.training.dataset import load_rows, readable_rows
 from activeo3_ros.training.rows import Row, check_row, read_rows
 from activeo3_tiny.scene_rows import SceneRows
@@ -54,6 +55,38 @@ def test_lvis_small_keeps_instances_below_100_square_pixels(tmp_path: Path) -> N
     annotations, images = write_coco(tmp_path, [{"bbox": [10, 10, 10, 10]}, {"bbox": [50, 50, 9, 11]}])
     build("lvis-small", annotations, images, tmp_path / "out")
     assert read_rows(tmp_path / "out")[0].boxes == ((50, 50, 9, 11),)
+
+
+def test_lvis_small_goes_by_the_annotated_area_as_the_benchmark_does(tmp_path: Path) -> None:
+    thin, plain, large = {"bbox": [10, 10, 20, 20], "area": 60}, {"bbox": [50, 50, 9, 9]}, {"bbox": [70, 10, 9, 12]}
+    annotations, images = write_coco(tmp_path, [thin, plain, large])
+    build("lvis-small", annotations, images, tmp_path / "out")
+    assert read_rows(tmp_path / "out")[0].boxes == ((10, 10, 20, 20), (50, 50, 9, 9))
+
+
+@pytest.mark.parametrize("kind", ["lvis-small", "lvis-dense"])
+def test_a_class_that_is_not_annotated_exhaustively_is_no_question(tmp_path: Path, kind: str) -> None:
+    annotations, images = write_coco(tmp_path, [{"bbox": [i, 10, 5, 5]} for i in range(20)])
+    document = json.loads(annotations.read_text())
+    document["images"][0]["not_exhaustive_category_ids"] = [1]
+    annotations.write_text(json.dumps(document))
+    with pytest.raises(InvalidInput, match="no usable row"):
+        build(kind, annotations, images, tmp_path / "out")
+
+
+def test_training_and_benchmark_share_their_rules() -> None:
+    assert RECIPES["lvis-small"].select is subset_rules.small_instances
+    assert RECIPES["lvis-dense"].select is subset_rules.dense_instances
+
+
+@pytest.mark.parametrize("name", ["ignore", "Others"])
+def test_what_the_benchmark_of_soda_ignores_is_no_question(tmp_path: Path, name: str) -> None:
+    categories = [{"id": 1, "name": "people"}, {"id": 2, "name": name}]
+    boxes = [{"bbox": [10, 10, 5, 5]}, {"bbox": [30, 10, 5, 5], "category_id": 2}, {"bbox": [9, 9, 2, 2], "ignore": 1}]
+    annotations, images = write_coco(tmp_path, boxes, categories)
+    assert build("soda-d", annotations, images, tmp_path / "out") == (1, 0)
+    [row] = read_rows(tmp_path / "out")
+    assert (row.classes, row.boxes) == (("people",), ((10, 10, 5, 5),))
 
 
 @pytest.mark.parametrize(("instances", "rows"), [(15, 0), (16, 1)])
