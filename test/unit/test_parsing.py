@@ -95,9 +95,12 @@ def test_a_label_may_hold_anything_that_a_json_string_may():
         assert boxes('[{"bbox_2d": [100, 50, 220, 130], "label": ' + text + "}]") == [(label, CAR)]
 
 
-def test_a_label_that_breaks_off_is_no_label():
-    answer = parse_answer('[{"bbox_2d": [100, 50, 220, 130], "label": "traffic li')
-    assert [(box.label, box.corners) for box in answer.boxes] == [("", CAR)]
+@pytest.mark.parametrize("end", ["", ",", ', "la', ', "label"', ', "label":', ', "label": "traffic li'])
+def test_a_box_whose_label_breaks_off_is_left_out(end):
+    """Without its label it would be taken for the one class that was asked for."""
+    answer = parse_answer('[{"bbox_2d": [300, 40, 420, 160], "label": "bus"}, {"bbox_2d": [100, 50, 220, 130]' + end)
+    assert [(box.label, box.corners) for box in answer.boxes] == [("bus", BUS)]
+    assert "the answer breaks off: its last entry was left out" in answer.repairs
 
 
 def test_boxes_are_clipped_to_the_image_and_left_out_beyond_it():
