@@ -49,7 +49,7 @@ _QUANTITY = re.compile(rf"\s*({NUMBER})\s?(%|px|pixels?|percent)?\s*")
 _PUNCTUATION = str.maketrans("，、；：［］【】（）｛｝“”„‘’＂＇－．", ',,;:[][](){}"""\'\'"\'-.')  # noqa: RUF001
 
 
-@dataclass(slots=True)
+@dataclass
 class Number:
     """A number; `unit` is "", "%" or "px", and `quoted` tells that it was written as text."""
 
@@ -59,7 +59,7 @@ class Number:
     quoted: bool = False
 
 
-@dataclass(slots=True)
+@dataclass
 class Text:
     """A string, or bare words."""
 
@@ -73,7 +73,7 @@ class Text:
         return not self.quoted and self.text.lower() in ("null", "none", "nan", "undefined", "true", "false")
 
 
-@dataclass(slots=True)
+@dataclass
 class Group:
     """Values in brackets, each with the name before its colon, or None.
 
