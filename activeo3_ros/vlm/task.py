@@ -78,7 +78,9 @@ class MllmTask:
         replies = generate_within_memory(self.engine, [self.request(view, query, budget) for view in views])
         answers = [parse_answer(reply.text, self.engine.family.extent(reply.input_size)) for reply in replies]
         if replies and not any(_usable(answer, query) for answer in answers):
-            raise EngineError(f"none of {len(replies)} answers could be used; the first is {excerpt(replies[0].text)}")
+            told = "; ".join((*replies[0].notes, *reply_notes(replies[0], answers[0], usable=True)))
+            first = f"the first is {excerpt(replies[0].text)}{f' ({told})' if told else ''}"
+            raise EngineError(f"none of {len(replies)} answers could be used; {first}")
         return [self._read(*each, query) for each in zip(views, replies, answers, strict=True)]
 
     def request(self, view: View, query: Query, budget: Budget) -> Request:
