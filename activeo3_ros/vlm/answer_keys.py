@@ -26,10 +26,14 @@ LABEL_KEYS = {
         ),
         0,
     ),
-    **dict.fromkeys(_keys("name names object type description tag title entity target kind objectlabel"), 1),
+    **dict.fromkeys(_keys("name names object type tag entity target kind objectlabel"), 1),
     **dict.fromkeys(_keys("classid categoryid labelid"), 2),
+    **dict.fromkeys(_keys("description title caption"), 3),
 }
-"""Keys of labels; where an object has several, the one of the lowest rank holds."""
+"""Keys of labels; where an object has several, the one of the lowest rank holds.
+
+One of rank 3 may describe a whole picture: it is no label of objects further in.
+"""
 ANSWER_KEYS = frozenset({"answer", "response"})
 CORNER_KEYS = {
     **dict.fromkeys(_keys("x1 xmin left minx xstart"), "x1"),

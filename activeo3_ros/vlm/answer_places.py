@@ -77,13 +77,23 @@ class _Label:
 
 @dataclass
 class _Object:
-    """The parts of one object that were read so far; `settled` tells that it needs no further note."""
+    """The parts of one object that were read so far.
+
+    Attributes:
+        label: Of its places.
+        labels: Of each place, where they stand in a list.
+        boxes: Corners and position of each.
+        points: x, y and position of each.
+        settled: Whether it needs no further note.
+        inner: The label of objects further in that have none.
+    """
 
     label: _Label
     labels: list[_Label] | None = None
     boxes: list[tuple[tuple[float, ...], Span]] = field(default_factory=list)
     points: list[tuple[tuple[float, ...], Span]] = field(default_factory=list)
     settled: bool = False
+    inner: _Label | None = None
 
     @property
     def has_places(self) -> bool:
@@ -226,6 +236,7 @@ class AnswerPlaces:
             labels = [_Label(_shortened(text), (span,)) for text, span in texts]
             found.label = labels[0] if labels and not listed else NO_LABEL
             found.labels = labels if listed else None
+            found.inner = inherited if rank == 3 else found.label
             self.structured |= not isinstance(value, Text) or value.quoted
         return found
 
@@ -261,7 +272,7 @@ class AnswerPlaces:
         elif found.labels is not None:
             self._group(group, UNKNOWN_LABEL)
         elif found.label.text or root is not None or key is None:
-            self._group(group, found.label)
+            self._group(group, found.label if found.inner is None else found.inner)
         else:
             self._group(group, _label_of_key(key) or found.label)
         return True

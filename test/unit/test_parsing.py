@@ -185,6 +185,13 @@ def test_what_is_not_read_is_named(text, repair, says_where):
     assert answer.says_where is says_where, "a form that is not known is no empty scene"
 
 
+def test_what_describes_a_whole_picture_is_no_label():
+    text = '{"description": "A street.", "objects": [{"bbox_2d": [100, 50, 220, 130]}, {"bus": [300, 40, 420, 160]}]}'
+    assert boxes(text) == [("", CAR), ("bus", BUS)]
+    assert boxes('{"description": "car", "bbox_2d": [100, 50, 220, 130]}') == [("car", CAR)]
+    assert boxes('{"class": "car", "instances": [{"bbox_2d": [100, 50, 220, 130]}]}') == [("car", CAR)]
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"detections": []}', '{"car": []}', '{"boxes": [], "labels": []}'])
 def test_an_empty_scene_needs_no_note(text):
     answer = parse_answer(text, extent=(800, 500))
@@ -200,7 +207,9 @@ def test_percent_of_an_unknown_image_is_named():
     assert answer.boxes == () and "coordinates in percent were left out" in answer.repairs
 
 
-sides = st.tuples(*[st.integers(2, 700)] * 4).filter(lambda row: row[0] < row[2] and row[1] < row[3])
+sides = st.tuples(st.integers(2, 400), st.integers(2, 400), st.integers(1, 400), st.integers(1, 400)).map(
+    lambda row: (row[0], row[1], row[0] + row[2], row[1] + row[3])
+)
 FORMS = [
     lambda x1, y1, x2, y2: {"bbox_2d": [x1, y1, x2, y2]},
     lambda x1, y1, x2, y2: {"bbox": {"x1": x1, "y1": y1, "x2": x2, "y2": y2}},
