@@ -36,7 +36,8 @@ _TRAILING = re.compile(
     r"(?:\b(?:is|are|located|found|at|in|bounding|boxes|box|bbox|coordinates)\b|[\s:=*_`\"'(,.-])+$", re.IGNORECASE
 )
 _LEADING = re.compile(r"^[\s:=*_`\"'),.-]*(?:there\s+(?:is|are)\s+)?(?:(?:the|an?)\s+)?", re.IGNORECASE)
-_HEADING = re.compile(r"(?:\A|\n|(?<=\]))([^\n\[\]{}]{1,100}):[\s*]*\Z")
+_HEADING = re.compile(r"(?:\A|\n|(?<=\]))([^\n\[\]{}]{0,100}[^\s\[\]{}])\s{0,8}\Z")
+_NUMBERING = re.compile(r"[\s_#-]*\d{1,6}$")
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,7 @@ class AnswerPlaces:
         if not set(sides) <= {"w", "h", "first", "last"} or {"first", "last"} <= set(sides):
             self._from_sides(sides, found, cut)
         spare: list[Text] = []
+        flagged = False
         unnamed: list[tuple[Text | None, Group]] = []
         before: Group | None = None
         for key, value in entries:
@@ -201,12 +203,15 @@ class AnswerPlaces:
                 and name not in OTHER_KEYS | set(CORNER_KEYS)
             ):
                 spare.append(value)
+            flagged |= (
+                name not in OTHER_KEYS and isinstance(value, Text) and value.is_null and value.text.lower() == "true"
+            )
         explicit = own_label or found.has_places or found.settled
         inner = [self._under_other_key(key, group, found, explicit, root) for key, group in unnamed]
         found.settled |= any(inner)
-        if found.has_places and not found.label.text and found.labels is None and spare and root is None:
+        if found.has_places and not found.label.text and found.labels is None and (spare or flagged) and root is None:
             found.label = UNKNOWN_LABEL
-            if len(spare) == 1:
+            if len(spare) == 1 and not flagged:
                 self._repair("a label was taken from a key that is not known")
                 found.label = _Label(_shortened(spare[0].text), (spare[0].span,))
         if cut and not (found.label.text or found.labels) and (found.has_places or not found.settled):
@@ -482,7 +487,8 @@ class AnswerPlaces:
         after = re.split(r"[\n\[({;<`]", self._text[group.end : group.end + 80])[0]
         heading = _HEADING.search(self._text, first, line)
         for words in (self._text[line : group.start], after, heading[1] if heading else ""):
-            named = _LEADING.sub("", _TRAILING.sub("", _BULLET.sub("", words))).strip(" ,.;:*_`\"'()[]{}")
+            named = _LEADING.sub("", _TRAILING.sub("", _BULLET.sub("", words))).strip(" ,.;:*_`\"'()[]{}<>|")
+            named = _NUMBERING.sub("", named)
             spoken = set(re.findall(r"\w+", named.lower()))
             if spoken - PLAIN_WORDS:
                 at = self._text.find(named, first, group.end + 80)
@@ -535,7 +541,7 @@ def _shortened(label: str) -> str:
 
 def _label_of_key(key: Text) -> _Label | None:
     """The label that a key is, None where it only names a container, as `detections` and `object_1` do."""
-    text = re.sub(r"[\s_#-]*\d{1,6}$", "", key.text[:MAX_LABEL_LENGTH]).strip()
+    text = _NUMBERING.sub("", key.text[:MAX_LABEL_LENGTH]).strip()
     if not text or _plain(text) in CONTAINER_KEYS:
         return None
     return _Label(text, (key.span,), keyed=True)

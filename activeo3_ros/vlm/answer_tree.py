@@ -30,9 +30,9 @@ UNIT = r"(?:\s?(?:%|(?:px|pixels?|percent)\b))?"
 # runs on text in which full-width punctuation is ASCII and escaped quotes are masked, character for character.
 _TOKEN = re.compile(
     rf"""
-      "(?P<double>[^"\n]*)"(?=\s*(?:[:,;\]}})=<`]|\Z)|\s+")
-    | (?<!\w)'(?P<single>[^'\n]*)'(?=\s*(?:[:,;\]}})=<`]|\Z)|\s+')
-    | (?P<broken> (?:"[^"\n]*|(?<!\w)'[^'\n]*)\s*\Z )
+      "(?P<double>[^"\n]*)"(?=\s*(?:[:,;\[\](){{}}=<`]|\Z)|\s+")
+    | (?<!\w)'(?P<single>[^'\n]*)'(?=\s*(?:[:,;\[\](){{}}=<`]|\Z)|\s+')
+    | (?P<broken> (?<![^\s:,;=(\[{{]) (?:"[^"\n]*|'[^'\n]*)\s*\Z )
     | <\|?(?:ref|object_ref_start)\|?>(?P<ref>[^<\n]{{0,400}})<
     | (?P<box><\|?(?:box|box_start|bbox|bbox_2d)\|?>)
     | (?P<box_end><(?:/(?:box|bbox|bbox_2d)|\|box_end\|)>)

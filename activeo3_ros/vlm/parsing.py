@@ -22,6 +22,8 @@ from .answer_tree import Span
 
 MAX_STRICT_LENGTH = 200_000
 """A longer answer is no longer tried as one JSON document; its boxes are read all the same."""
+SHARES = (-0.5, 1.5)
+"""Coordinates that are shares of the image where all of them are within it: a model may be slightly beyond 0 to 1."""
 MAX_ITEMS = 1000
 """Boxes, and points, kept from one answer: a model that repeats itself must not flood the stages after it."""
 
@@ -166,18 +168,24 @@ def _without_shares(
     """Coordinates from 0 to 1 as the model's own: they are shares of the image, not the first pixel of it."""
     if extent is None or min(extent) <= 2:
         return boxes, points
-    shares = [all(0 <= value <= 1 for value in box.corners) for box in boxes]
+    low, high = SHARES
+    shares = [all(low <= value <= high for value in box.corners) for box in boxes]
     values = [value for box in boxes for value in box.corners] + [value for point in points for value in point.point]
-    if values and all(0 <= value <= 1 for value in values) and any(value % 1 for value in values):
+    if values and all(low <= value <= high for value in values) and any(value % 1 for value in values):
         repairs["coordinates from 0 to 1 were read as shares of the image"] = None
-        wide, high = extent
+        width, height = extent
         return [
             replace(
                 box,
-                corners=(box.corners[0] * wide, box.corners[1] * high, box.corners[2] * wide, box.corners[3] * high),
+                corners=(
+                    box.corners[0] * width,
+                    box.corners[1] * height,
+                    box.corners[2] * width,
+                    box.corners[3] * height,
+                ),
             )
             for box in boxes
-        ], [replace(point, point=(point.point[0] * wide, point.point[1] * high)) for point in points]
+        ], [replace(point, point=(point.point[0] * width, point.point[1] * height)) for point in points]
     if any(shares):
         repairs["a box of coordinates from 0 to 1 was left out: pixels or shares of the image"] = None
     return [box for box, share in zip(boxes, shares, strict=True) if not share], points

@@ -14,6 +14,8 @@ def reply_notes(reply: Reply, answer: Answer, usable: bool) -> tuple[str, ...]:
         tokens = f" after {count} tokens" if count > 1 else ""
         whole = f"the answer is whole and reached its limit of {count} tokens"
         notes.append(whole if answer.valid_json else f"the answer was cut off{tokens}")
+    if answer.points:
+        notes.append(f"{len(answer.points)} points were left out: boxes were asked for")
     if not usable:
         notes.append(f"the answer could not be used: {excerpt(reply.text)}")
     return tuple(notes)

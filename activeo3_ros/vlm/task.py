@@ -132,7 +132,10 @@ class MllmTask:
 
 
 def _usable(answer: Answer, query: Query) -> bool:
-    return answer.says_where or (is_question(query) and bool(answer.words))
+    """Whether an answer says something; points alone are no boxes, and no empty scene."""
+    if is_question(query) and answer.words:
+        return True
+    return answer.says_where and (bool(answer.boxes) or not answer.points)
 
 
 def label_for(label: str, query: Query) -> str:

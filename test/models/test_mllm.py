@@ -172,6 +172,11 @@ ROAD = region_answer([0, 0, 90, 90])
         '{"boxes": [[10, 10, 90, 90]], "labels": ["bus"]}',
         '[{"bbox_2d": [10, 10, 90, 90], "thing": "bus"}]',
         '[{"bbox_2d": [10, 10, 90, 90], "label": "bu',
+        '[{"bbox_2d": [10, 10, 90, 90], "bus": true}]',
+        "bus\n[10, 10, 90, 90]",
+        "| bus 1 | [10, 10, 90, 90] |",
+        "<bus>[10, 10, 90, 90]</bus>",
+        '{"bus_bbox": [10, 10, 90, 90]}',
         '{"bbox_2d": [10, 10, 90, 90], "bus": [1, 2], "kind": "a", "colour": "red", "sort": "bus"}',
     ],
 )
@@ -192,6 +197,11 @@ def test_a_key_that_is_no_class_is_named_and_left_out():
 def test_boxes_that_cannot_be_read_are_a_failure_and_no_empty_road():
     result = perceive(FakeEngine(ROAD), FakeEngine('[{"label": "car", "place": {"from": [1, 2], "to": "there"}}]'))
     assert result.status is Status.FAILED and "could be used" in result.status_message
+
+
+def test_points_are_no_empty_road():
+    result = perceive(FakeEngine(ROAD), FakeEngine('[{"point_2d": [10, 20], "label": "car"}]'))
+    assert result.status is Status.FAILED and "1 points were left out: boxes were asked for" in result.status_message
 
 
 def test_boxes_of_null_are_an_empty_road_and_told():

@@ -101,6 +101,7 @@ def test_an_answer_may_be_stopped_as_soon_as_its_list_is_closed():
         '"bbox_2d": {"x1": "12.5 %", "y1": "10 %", "x2": "27.5 %", "y2": "26 %"}',
         '"bbox_2d": ["100px", "50px", "220 px", "130 pixels"]',
         '"bbox_2d": [0.125, 0.1, 0.275, 0.26]',
+        '"bbox_2d": ["0.125", "0.1", "0.275", "0.26"]',
         '"bbox_2d": [[100, 50], [220, 50], [220, 130], [100, 130]]',
         '"geometry": {"bbox": [100, 50, 220, 130]}',
         '"rgba": [10, 20, 30, 255], "bbox": [100, 50, 220, 130]',
@@ -146,6 +147,10 @@ def test_one_box_whatever_its_form(place, form):
         "There is a car at [100, 50, 220, 130]. The bus is at [300, 40, 420, 160].",
         "[100, 50, 220, 130] car\n[300, 40, 420, 160] bus",
         "car:\n[100, 50, 220, 130]\nbus:\n[300, 40, 420, 160]",
+        "car 1\n[100, 50, 220, 130]\n\nbus 1\n[300, 40, 420, 160]",
+        "| car | [100, 50, 220, 130] |\n| bus | [300, 40, 420, 160] |",
+        'A "car" [100, 50, 220, 130] and a "bus" (300, 40, 420, 160)',
+        "<car>[100, 50, 220, 130]</car>\n<bus>[300, 40, 420, 160]</bus>",
     ],
 )  # fmt: skip
 def test_a_label_wherever_it_stands(text):
@@ -200,6 +205,12 @@ def test_an_empty_scene_needs_no_note(text):
 
 def test_a_number_of_nineteen_digits_is_clipped_like_any_other():
     assert boxes('[{"bbox": [100, 50, 1234567890123456789, 130], "label": "car"}]', extent=(220, 500)) == [("car", CAR)]
+
+
+def test_shares_slightly_beyond_the_image_are_shares():
+    assert boxes('[{"bbox": [-0.02, 0.5, 0.5, 1.01], "label": "car"}]', extent=(800, 500)) == [
+        ("car", (0, 250, 400, 500))
+    ]
 
 
 def test_percent_of_an_unknown_image_is_named():
