@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import struct
 import threading
 import time
 from collections import deque
+from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BOX = '[{"bbox_2d": [10, 10, 90, 90], "label": "car"}]'
@@ -43,7 +45,7 @@ class Server:
     the handler.
     """
 
-    def __init__(self, *script):
+    def __init__(self, *script, port=0):
         self.script = deque(script)
         self.models = 200, {"data": [{"id": "policy"}]}
         """Status and body of the answer to the list of models."""
@@ -121,7 +123,7 @@ class Server:
             def log_message(self, *_):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}/v1"
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
@@ -173,3 +175,26 @@ def dripping(handler):
 def busy(seconds):
     """Asks to be left alone for some seconds."""
     return lambda handler: handler.send(429, b'{"error": {"message": "busy"}}', Retry_After=str(seconds))
+
+
+def busy_until(seconds):
+    """Asks to be left alone until a time of day, some seconds from now, rounded up to whole ones."""
+
+    def step(handler):
+        date = formatdate(math.ceil(time.time() + seconds), usegmt=True)
+        handler.send(503, b'{"error": {"message": "loading"}}', Retry_After=date)
+
+    return step
+
+
+def refusing(*fields):
+    """Answers with 400 as long as a request has one of the fields, which it names."""
+
+    def step(handler):
+        named = [field for field in fields if field in handler.request_body]
+        if named:
+            handler.send(400, json.dumps({"error": {"message": f"Unrecognized request argument: {named[0]}"}}).encode())
+        else:
+            handler.answer(completion())
+
+    return step

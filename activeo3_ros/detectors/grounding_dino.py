@@ -1,13 +1,19 @@
-"""Finds what words name with GroundingDINO (Liu et al. 2023), through transformers' zero-shot detection."""
+"""Finds what words name with GroundingDINO (Liu et al. 2023), through transformers.
+
+The model scores each box against each token of its prompt. A box gets the class with the best token, so that a part of
+a class's name counts for that class alone. More classes than the text encoder holds go into several prompts.
+"""
 
 from __future__ import annotations
 
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 
 from ..assets.devices import torch_device
 from ..assets.pretrained import load_pretrained
@@ -70,66 +76,107 @@ class GroundingDinoTask:
         """Find the classes of the query, or what its phrase names, in each view.
 
         Raises:
-            UnsupportedQuery: The query is a question: this model finds objects and answers nothing.
+            UnsupportedQuery: The query is a question: this model finds objects and answers nothing. Or a name has no
+                words, or more than the text encoder reads.
         """
         if is_question(query):
             raise UnsupportedQuery(
                 f"cannot serve {query.text!r}: GroundingDINO finds what a phrase names but answers no questions; "
                 "ask for the thing itself"
             )
-        names = self._names(query)
         findings: list[Findings] = []
+        with self._one_at_a_time:
+            prompts = self._prompts(self._names(query))
         for start in range(0, len(views), self.batch_size):
             with self._one_at_a_time:
-                findings += self._examine(views[start : start + self.batch_size], names, query)
+                findings += self._examine(views[start : start + self.batch_size], prompts, query)
         return findings
 
     def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
         return None
 
     def _names(self, query: Query) -> tuple[str, ...]:
-        return query.classes or ((query.text.lower().rstrip("."),) if query.text else DEFAULT_CLASSES)
+        if query.classes or not query.text:
+            return query.classes or DEFAULT_CLASSES
+        phrases = [phrase.strip() for phrase in query.text.lower().split(".")]  # as in "a cat. a remote control."
+        return tuple(phrase for phrase in phrases if phrase) or (query.text,)
 
-    def _examine(self, views: Sequence[View], names: Sequence[str], query: Query) -> list[Findings]:
+    def _prompts(self, names: Sequence[str]) -> list[_TextPrompt]:
+        """As few prompts as hold all names within the limit of the text encoder."""
+        tokenizer = self._processor.tokenizer
+        limit = min(int(getattr(self._model.config, "max_text_len", 256)), int(tokenizer.model_max_length))
+        prompts: list[_TextPrompt] = []
+        end = limit
+        for name in names:
+            words = " ".join(re.sub(r"[.?]", " ", name.lower()).split())  # these end a phrase for the model
+            tokens = len(tokenizer(words, add_special_tokens=False)["input_ids"])
+            if not 0 < tokens <= limit - 3:  # [CLS], the stop after the name, [SEP]
+                raise UnsupportedQuery(
+                    f"cannot look for {name[:60]!r}: GroundingDINO reads names of 1 to {limit - 3} tokens, "
+                    f"this one has {tokens}; use another name"
+                )
+            if end + tokens + 2 > limit:
+                prompts.append(_TextPrompt())
+                end = 1
+            prompts[-1].text += f"{words}. "
+            prompts[-1].spans.append((name, end, end + tokens))
+            end += tokens + 1
+        return prompts
+
+    def _examine(self, views: Sequence[View], prompts: Sequence[_TextPrompt], query: Query) -> list[Findings]:
         images = [np.ascontiguousarray(view.image[:, :, ::-1]) for view in views]
-        text = " ".join(f"{name.lower()}." for name in names)
-        inputs = self._processor(images=images, text=[text] * len(images), return_tensors="pt").to(self.device)
-        with self._torch.inference_mode():
-            outputs = self._model(**inputs)
-        found = self._processor.post_process_grounded_object_detection(
-            outputs,
-            inputs["input_ids"],
-            threshold=self.threshold,
-            text_threshold=self.text_threshold,
-            target_sizes=[(view.height, view.width) for view in views],
-        )
-        return [
-            Findings(tuple(self._findings(view, one, names, query))) for view, one in zip(views, found, strict=True)
-        ]
+        found: list[list[Finding]] = [[] for _ in views]
+        for prompt in prompts:
+            inputs = self._processor(images=images, text=[prompt.text.strip()] * len(images), return_tensors="pt")
+            with self._torch.inference_mode():
+                outputs = self._model(**inputs.to(self.device))
+            scores = outputs.logits.float().sigmoid().cpu().numpy()
+            corners = outputs.pred_boxes.float().cpu().numpy()
+            for index, view in enumerate(views):
+                found[index] += self._findings(view, corners[index], scores[index], prompt, query)
+        return [Findings(tuple(_once(each))) for each in found]
 
-    def _findings(self, view: View, found: dict[str, object], names: Sequence[str], query: Query) -> list[Finding]:
-        corners = self._torch.as_tensor(found["boxes"]).float().cpu().numpy().reshape(-1, 4)
-        boxes = from_corners(np.clip(corners, 0, [view.width, view.height] * 2))
-        scores = self._torch.as_tensor(found["scores"]).float().cpu().numpy()
-        labels = [_label(str(label), names) for label in found["text_labels"]]  # type: ignore[attr-defined]
+    def _findings(
+        self,
+        view: View,
+        centred: npt.NDArray[np.float32],
+        scores: npt.NDArray[np.float32],
+        prompt: _TextPrompt,
+        query: Query,
+    ) -> list[Finding]:
+        """The boxes that count.
+
+        Args:
+            view: Where they were found.
+            centred: `(n, 4)` centre x, y, width, height as shares of the view.
+            scores: `(n, tokens)` of each box against each token of the prompt.
+            prompt: The names and their tokens.
+            query: The query.
+        """
+        of_class = np.stack([scores[:, start:end].max(axis=1) for _, start, end in prompt.spans], axis=1)
+        best = of_class.argmax(axis=1)
+        size = np.array([view.width, view.height], np.float64)
+        middle, half = centred[:, :2] * size, centred[:, 2:] * size / 2
+        boxes = from_corners(np.clip(np.hstack([middle - half, middle + half]), 0, np.tile(size, 2)))
         findings = []
-        for index in non_maximum_suppression(boxes, scores, SAME_OBJECT_IOU):
+        for index in np.flatnonzero(of_class.max(axis=1) > max(self.threshold, self.text_threshold)):
             box = Box(*boxes[index].tolist())
-            if box.area > 0 and labels[index]:
-                findings.append(Finding(labels[index], box, float(scores[index]), query.text))
+            if box.area > 0:
+                name = prompt.spans[int(best[index])][0]
+                findings.append(Finding(name, box, float(of_class[index, best[index]]), query.text))
         return findings
 
 
-def _label(words: str, names: Sequence[str]) -> str:
-    """The name that the model's words stand for, "" if they stand for none.
+@dataclass
+class _TextPrompt:
+    """Names in one text, each with the positions of its tokens: start and end in the input of the text encoder."""
 
-    It gives the words of the prompt that match a box: a part of one name, or parts of several.
-    """
-    spoken = _words(words)
-    shares = [len(spoken & _words(name)) / max(1, len(_words(name))) for name in names]
-    best = max(range(len(names)), key=lambda index: shares[index])
-    return names[best] if shares[best] > 0 else ""
+    text: str = ""
+    spans: list[tuple[str, int, int]] = field(default_factory=list)
 
 
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"[^\W_]+", text.lower()))
+def _once(findings: Sequence[Finding]) -> list[Finding]:
+    """Each object once, by its best score."""
+    boxes = np.array([finding.box.as_tuple() for finding in findings], np.float64).reshape(-1, 4)
+    scores = np.array([finding.score for finding in findings])
+    return [findings[int(index)] for index in non_maximum_suppression(boxes, scores, SAME_OBJECT_IOU)]

@@ -5,8 +5,8 @@ for JSON and mostly write it. Errors are repaired where only one reading is poss
 named in `repairs` either way. Numbers that a model writes as its own confidence are not read: they are text,
 no probabilities.
 
-There is no grammar, for a broken document follows none. One scan extracts braces, named texts and bracketed numbers in
-their order; a brace begins or ends an object.
+There is no grammar, for a broken document follows none. `answer_tree` reads a tree from any text, and `answer_places`
+finds in it the boxes, points and words; this module takes tags apart and settles coordinates.
 """
 
 from __future__ import annotations
@@ -14,76 +14,22 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any
+
+from .answer_places import AnswerBox, AnswerPlaces, AnswerPoint
+from .answer_tree import Span
 
 MAX_STRICT_LENGTH = 200_000
 """A longer answer is no longer tried as one JSON document; its boxes are read all the same."""
-MAX_LABEL_LENGTH = 200
+SHARES = (-0.5, 1.5)
+"""Coordinates that are shares of the image where all of them are within it: a model may be slightly beyond 0 to 1."""
 MAX_ITEMS = 1000
 """Boxes, and points, kept from one answer: a model that repeats itself must not flood the stages after it."""
 
-BOX_KEYS = frozenset(
-    {"bbox_2d", "bbox2d", "bbox", "bboxes", "box_2d", "box2d", "box", "boxes", "bounding_box", "region"}
-)
-POINT_KEYS = frozenset({"point_2d", "point2d", "point", "points", "click", "clicks", "coordinate", "coordinates"})
-LABEL_KEYS = frozenset({"label", "name", "class", "category", "object", "phrase", "type", "description"})
-ANSWER_KEYS = frozenset({"answer", "response"})
-
-Span = tuple[int, int]
-"""Start and end of a part of the text that was parsed."""
-
 _TAG = re.compile(r"<\s{0,4}(/?)\s{0,4}(think|answer)\s{0,4}>", re.IGNORECASE)
 _FENCE = re.compile(r"\A\s*```[a-z0-9]{0,16}[ \t]*\n(.*?)(?:\n[ \t]*```\s*)?\Z", re.IGNORECASE | re.DOTALL)
-
-# Each repetition is bounded or can fail only once a line, which makes the scan linear. Every pattern runs on text in
-# which full-width punctuation is ASCII and escaped quotes are masked, character for character: positions stay true.
-_NUM = r"[-+]?(?:\d{1,18}(?:\.\d{0,18})?|\.\d{1,18})(?:[eE][-+]?\d{1,4})?"
-_ITEM = rf"""["']?{_NUM}["']?"""
-_NEXT = r"(?:\s{0,8}[,;]\s{0,8}|\s{1,8})"
-_PAIR = rf"[\[(]\s{{0,8}}{_ITEM}{_NEXT}{_ITEM}\s{{0,8}}[\])]"
-_KEY = r"""(?<!\w)["']?(?P<%s>[A-Za-z_]\w{0,31})["']?\s{0,8}"""
-_EVENT = re.compile(
-    rf"""
-      {_KEY % "text_key"} [:=] \s{{0,8}}
-      (?: "(?P<text>[^"\n]{{0,4000}})" | '(?P<text1>[^'\n]{{0,4000}})'(?=\s{{0,8}}[,\]}}]) )
-    | (?: {_KEY % "list_key"} (?:[:=]\s{{0,8}})? )? (?: \[\s{{0,8}} )?
-      (?: (?P<pairs> {_PAIR} \s{{0,8}},?\s{{0,8}} {_PAIR} )
-        | (?P<list> [\[(] \s{{0,8}} {_ITEM} (?:{_NEXT}{_ITEM}){{0,15}} \s{{0,8}}
-            (?: [\])] | (?P<open> (?=[{{}}]|,\s{{0,8}}["'A-Za-z]) ) ) ) )
-      (?: "\s{{0,8}}:\s{{0,8}}"(?P<fused>[^"\n]{{0,400}})" )?
-    | (?P<brace> [{{}}] )
-    """,
-    re.VERBOSE,
-)
 _NO_END = "the answer has no end"
-_NUMBER = re.compile(_NUM)
-_UNFINISHED = re.compile(r"""[\[(]\s{0,8}["']?[-+.\d][-+.\d\s,;"']{0,200}\Z|:\s{0,8}"[^"\n]{0,4000}\Z""")
-_PUNCTUATION = str.maketrans("，、；：［］【】（）｛｝“”„‘’＂＇－．", ',,;:[][](){}"""\'\'"\'-.')  # noqa: RUF001
-
-
-@dataclass(frozen=True)
-class AnswerBox:
-    """One box as the model wrote it.
-
-    Attributes:
-        corners: `x1, y1, x2, y2`, ordered, in the model's own coordinates.
-        label: "" for none.
-        spans: of its numbers and its label in the text.
-    """
-
-    corners: tuple[float, float, float, float]
-    label: str = ""
-    spans: tuple[Span, ...] = ()
-
-
-@dataclass(frozen=True)
-class AnswerPoint:
-    """One point `x, y` in the model's own coordinates; label and spans as in `AnswerBox`."""
-
-    point: tuple[float, float]
-    label: str = ""
-    spans: tuple[Span, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +47,7 @@ class Answer:
         well_formed: whether it is one list of objects, and both pairs of tags are there, in order, around the reasoning
             and around it.
         repairs: for people, each kind of repair or omission once.
+        unread: whether entries were there that could not be read.
     """
 
     boxes: tuple[AnswerBox, ...] = ()
@@ -112,11 +59,17 @@ class Answer:
     valid_json: bool = False
     well_formed: bool = False
     repairs: tuple[str, ...] = ()
+    unread: bool = False
 
     @property
     def says_where(self) -> bool:
-        """Whether the text is about places at all. An empty JSON list is: it says that there are none; prose is not."""
-        return bool(self.boxes or self.points) or (self.valid_json and self.text.endswith(("]", "}", "```")))
+        """Whether the text is about places at all.
+
+        An empty JSON list is: it says that there are none. Prose is not, nor are entries that could not be read.
+        """
+        if self.boxes or self.points:
+            return True
+        return self.valid_json and not self.unread and self.text.endswith(("]", "}", "```"))
 
 
 def parse_answer(text: str, extent: tuple[float, float] | None = None) -> Answer:
@@ -132,7 +85,7 @@ def parse_answer(text: str, extent: tuple[float, float] | None = None) -> Answer
     # In a text that is JSON as a whole, tags are just words.
     start, end, reasoning, tagged = (0, len(text), "", False) if is_json else _split(text, repairs)
     body = text[start:end]
-    scan = _Scan(text, start, end, repairs)
+    scan = AnswerPlaces(text, start, end, extent, repairs)
     if not is_json:
         document, is_json = _as_json(body)
     if is_json:
@@ -146,10 +99,13 @@ def parse_answer(text: str, extent: tuple[float, float] | None = None) -> Answer
     elif body.strip():
         words, words_spans = _unfenced(body).strip(), ((start, end),)
     listed = isinstance(document, list) and all(isinstance(item, dict) for item in document)
-    boxes = _settled_boxes(scan.boxes, extent, repairs)
-    points = _settled_points(scan.points, extent, repairs)
+    found = _without_shares(scan.boxes, scan.points, extent, repairs)
+    boxes = _settled_boxes(found[0], extent, repairs)
+    points = _settled_points(found[1], extent, repairs)
     well_formed = tagged and is_json and listed
-    return Answer(boxes, points, reasoning, body.strip(), words, words_spans, is_json, well_formed, tuple(repairs))
+    return Answer(
+        boxes, points, reasoning, body.strip(), words, words_spans, is_json, well_formed, tuple(repairs), scan.unread
+    )
 
 
 def _split(text: str, repairs: dict[str, None]) -> tuple[int, int, str, bool]:
@@ -206,129 +162,33 @@ def _refuse(constant: str) -> Any:
     raise ValueError(f"{constant} is not JSON")
 
 
-@dataclass
-class _Object:
-    """The parts of one object that were read so far."""
-
-    braced: bool = False
-    boxes: list[tuple[tuple[float, ...], Span]] = field(default_factory=list)
-    points: list[tuple[tuple[float, ...], Span]] = field(default_factory=list)
-    label: str | None = None
-    label_span: Span = (0, 0)
-
-    @property
-    def has_places(self) -> bool:
-        return bool(self.boxes or self.points)
-
-
-class _Scan:
-    """One pass over an answer part: its boxes, points and words, with their repairs."""
-
-    def __init__(self, text: str, start: int, end: int, repairs: dict[str, None]) -> None:
-        self.boxes: list[AnswerBox] = []
-        self.points: list[AnswerPoint] = []
-        self.words = ""
-        self.words_spans: tuple[Span, ...] = ()
-        self.structured = False
-        self._repairs = repairs
-        self._text, self._offset = text, start
-        self._object = _Object()
-        masked = text[start:end].translate(_PUNCTUATION).replace("\\\\", "\ue000\ue000").replace('\\"', "\ue000\ue001")
-        last = 0
-        for match in _EVENT.finditer(masked):
-            last = match.end()
-            if match["brace"]:
-                self._flush(_Object(braced=match["brace"] == "{"))
-            elif match["text_key"]:
-                self._named_text(match)
-            else:
-                self._numbers(match)
-        self._flush(_Object())
-        tail = _UNFINISHED.search(masked, max(last, len(masked) - 4200))
-        if tail:
-            self._repair("the answer breaks off: its last entry was left out")
-
-    def _span(self, match: re.Match[str], group: str) -> Span:
-        return match.start(group) + self._offset, match.end(group) + self._offset
-
-    def _named_text(self, match: re.Match[str]) -> None:
-        group = "text" if match["text"] is not None else "text1"
-        key, span = match["text_key"].lower(), self._span(match, group)
-        value = _unescaped(self._text[slice(*span)])
-        if key in LABEL_KEYS:
-            self._label(value, span)
-        elif key in ANSWER_KEYS and not self.words:
-            self.words, self.words_spans, self.structured = value.strip(), (span,), True
-        elif key in BOX_KEYS | POINT_KEYS:
-            self._repair("numbers were written as text")
-            self._place(key, _numbers_in(match[group]), span)
-
-    def _numbers(self, match: re.Match[str]) -> None:
-        key = (match["list_key"] or "").lower()
-        known = key in BOX_KEYS | POINT_KEYS
-        group = "pairs" if match["pairs"] else "list"
-        span, numbers = self._span(match, group), _numbers_in(match[group])
-        if match["open"] is not None:
-            self._repair("a list of numbers was never closed")
-        if group == "pairs" and key in POINT_KEYS:
-            self._place(key, numbers[:2], span)
-            self._place("", numbers[2:], span, kind="point")
-        elif known or len(numbers) == 4:
-            if any(quote in match[group] for quote in "\"'"):
-                self._repair("numbers were written as text")
-            self._place(key if known else "", numbers, span)
-        if match["fused"] is not None:
-            self._repair("a key was fused with its value")
-            label_span = self._span(match, "fused")
-            self._label(_unescaped(self._text[slice(*label_span)]), label_span)
-
-    def _place(self, key: str, numbers: tuple[float, ...], span: Span, kind: str = "") -> None:
-        """Numbers that are a box or a point of the object that the scan is in, or neither."""
-        self.structured = True
-        if key and self._object.has_places and self._object.label is not None:
-            self._flush(_Object(braced=self._object.braced))
-        elif not self._object.braced:
-            self._repair("a box stood outside of an object")
-            if self._object.has_places:
-                self._flush(_Object())
-        is_point = kind == "point" or (key in POINT_KEYS and len(numbers) == 2)
-        if is_point or len(numbers) == 4:
-            (self._object.points if is_point else self._object.boxes).append((numbers, span))
-        else:
-            self._repair(f"{len(numbers)} numbers are neither a box nor a point and were left out")
-
-    def _label(self, value: str, span: Span) -> None:
-        self.structured = True
-        if self._object.label is not None and self._object.has_places:
-            self._flush(_Object(braced=self._object.braced))
-        if self._object.label is None:
-            self._object.label, self._object.label_span = value.strip()[:MAX_LABEL_LENGTH], span
-
-    def _flush(self, following: _Object) -> None:
-        finished, self._object = self._object, following
-        named = (finished.label_span,) if finished.label is not None else ()
-        label = finished.label or ""
-        for (x1, y1, x2, y2), span in finished.boxes:
-            self.boxes.append(AnswerBox((x1, y1, x2, y2), label, (span, *named)))
-        for (x, y), span in finished.points:
-            self.points.append(AnswerPoint((x, y), label, (span, *named)))
-
-    def _repair(self, kind: str) -> None:
-        self._repairs[kind] = None
-
-
-def _numbers_in(text: str) -> tuple[float, ...]:
-    return tuple(float(number) for number in _NUMBER.findall(text))
-
-
-def _unescaped(raw: str) -> str:
-    """A JSON string without its escapes; as it stands where they are wrong."""
-    if "\\" not in raw:
-        return raw
-    try:
-        return str(json.loads(f'"{raw}"', strict=False))
-    except ValueError:
-        return raw
+def _without_shares(
+    boxes: list[AnswerBox], points: list[AnswerPoint], extent: tuple[float, float] | None, repairs: dict[str, None]
+) -> tuple[list[AnswerBox], list[AnswerPoint]]:
+    """Coordinates from 0 to 1 as the model's own: they are shares of the image, not the first pixel of it."""
+    if extent is None or min(extent) <= 2:
+        return boxes, points
+    low, high = SHARES
+    shares = [all(low <= value <= high for value in box.corners) for box in boxes]
+    values = [value for box in boxes for value in box.corners] + [value for point in points for value in point.point]
+    if values and all(low <= value <= high for value in values) and any(value % 1 for value in values):
+        repairs["coordinates from 0 to 1 were read as shares of the image"] = None
+        width, height = extent
+        return [
+            replace(
+                box,
+                corners=(
+                    box.corners[0] * width,
+                    box.corners[1] * height,
+                    box.corners[2] * width,
+                    box.corners[3] * height,
+                ),
+            )
+            for box in boxes
+        ], [replace(point, point=(point.point[0] * width, point.point[1] * height)) for point in points]
+    if any(shares):
+        repairs["a box of coordinates from 0 to 1 was left out: pixels or shares of the image"] = None
+    return [box for box, share in zip(boxes, shares, strict=True) if not share], points
 
 
 def _settled_boxes(
@@ -358,7 +218,7 @@ def _settled_boxes(
         elif len(settled) == MAX_ITEMS:
             repairs[f"only the first {MAX_ITEMS} boxes were kept"] = None
         else:
-            settled[key] = AnswerBox((x1, y1, x2, y2), box.label, box.spans)
+            settled[key] = AnswerBox((x1, y1, x2, y2), box.label, box.spans, box.keyed)
     return tuple(settled.values())
 
 

@@ -10,7 +10,12 @@ def reply_notes(reply: Reply, answer: Answer, usable: bool) -> tuple[str, ...]:
     """The notes on one reply: its repairs, whether it was cut off, whether it is no answer."""
     notes = list(answer.repairs)
     if not reply.finished:
-        notes.append(f"the answer was cut off after {len(reply.tokens)} tokens")
+        count = len(reply.tokens)  # one for all where the engine counts none
+        tokens = f" after {count} tokens" if count > 1 else ""
+        whole = f"the answer is whole and reached its limit of {count} tokens"
+        notes.append(whole if answer.valid_json else f"the answer was cut off{tokens}")
+    if answer.points:
+        notes.append(f"{len(answer.points)} points were left out: boxes were asked for")
     if not usable:
         notes.append(f"the answer could not be used: {excerpt(reply.text)}")
     return tuple(notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from ..core.geometry import Box, non_maximum_suppression
 from ..core.query import Query
 from ..core.results import Finding, Findings, Grounding
 from ..settings import validated, within
+from .answer_places import AnswerBox
 from .engine import Engine, Reply, Request
 from .engine_registry import shared_engine
 from .out_of_memory import generate_within_memory
@@ -76,7 +78,9 @@ class MllmTask:
         replies = generate_within_memory(self.engine, [self.request(view, query, budget) for view in views])
         answers = [parse_answer(reply.text, self.engine.family.extent(reply.input_size)) for reply in replies]
         if replies and not any(_usable(answer, query) for answer in answers):
-            raise EngineError(f"none of {len(replies)} answers could be used; the first is {excerpt(replies[0].text)}")
+            told = "; ".join((*replies[0].notes, *reply_notes(replies[0], answers[0], usable=True)))
+            first = f"the first is {excerpt(replies[0].text)}{f' ({told})' if told else ''}"
+            raise EngineError(f"none of {len(replies)} answers could be used; {first}")
         return [self._read(*each, query) for each in zip(views, replies, answers, strict=True)]
 
     def request(self, view: View, query: Query, budget: Budget) -> Request:
@@ -105,14 +109,14 @@ class MllmTask:
         known = words if words.lower().strip(" .") not in UNKNOWN else ""
         objects = self._objects(view, reply, answer, query, known) if known or not asked else ()
         where = "view" if view.region == GLOBAL_VIEW else f"region {view.region + 1}"
-        notes = tuple(
-            f"{where}: {note}" for note in (*reply.notes, *reply_notes(reply, answer, _usable(answer, query)))
-        )
+        about = (*reply.notes, *reply_notes(reply, answer, _usable(answer, query)), *label_notes(answer, query))
+        notes = tuple(f"{where}: {note}" for note in about)
         return Findings(objects, known or None, len(reply.tokens), notes)
 
     def _objects(self, view: View, reply: Reply, answer: Answer, query: Query, words: str) -> tuple[Finding, ...]:
         family = self.engine.family
-        boxes = family.to_view([box.corners for box in answer.boxes], reply.input_size, (view.width, view.height))
+        named = [box for box in answer.boxes if not _names_nothing(box, query)]
+        boxes = family.to_view([box.corners for box in named], reply.input_size, (view.width, view.height))
         findings = [
             Finding(
                 label_for(box.label, query),
@@ -122,24 +126,48 @@ class MllmTask:
                 words,
                 reply.probability(answer.words_spans) if words else math.nan,
             )
-            for box, row in zip(answer.boxes, boxes, strict=True)
+            for box, row in zip(named, boxes, strict=True)
         ]
         return tuple(_once(findings))
 
 
 def _usable(answer: Answer, query: Query) -> bool:
-    return answer.says_where or (is_question(query) and bool(answer.words))
+    """Whether an answer says something; points alone are no boxes, and no empty scene."""
+    if is_question(query) and answer.words:
+        return True
+    return answer.says_where and (bool(answer.boxes) or not answer.points)
 
 
 def label_for(label: str, query: Query) -> str:
     """The class of the query that a model's label means; the label itself where it means none of them."""
-    plain = label.lower().strip()
-    for name in query.classes:
-        if plain in (name.lower(), f"{name.lower()}s", f"{name.lower()}es"):
-            return name
-    if not plain:
+    plain = _plain(label)
+    for ending in ("", "s", "es"):
+        for name in query.classes:
+            short, long = sorted((plain, _plain(name)), key=len)
+            if short and long == short + ending:
+                return name
+    if not label.strip():
         return query.classes[0] if len(query.classes) == 1 else query.text or "object"
     return label
+
+
+def label_notes(answer: Answer, query: Query) -> tuple[str, ...]:
+    """Notes on the labels of an answer: boxes under a key that is no class asked for, and boxes without a label."""
+    keys = dict.fromkeys(box.label for box in answer.boxes if _names_nothing(box, query))
+    notes = [f"boxes of {excerpt(key, 30)}, which is no class that was asked for, were left out" for key in [*keys][:5]]
+    if len(query.classes) > 1 and not all(box.label for box in answer.boxes):
+        notes.append(f"boxes without a label are reported as {label_for('', query)!r}")
+    return tuple(notes)
+
+
+def _names_nothing(box: AnswerBox, query: Query) -> bool:
+    """Whether the label is a key, or words in prose, that means no class of the query: it may be no label at all."""
+    return box.keyed and bool(query.classes) and label_for(box.label, query) not in query.classes
+
+
+def _plain(name: str) -> str:
+    """A label in small letters with single spaces for all else that is no letter or digit."""
+    return " ".join(re.split(r"[\W_]+", name.lower())).strip()
 
 
 def _once(findings: Sequence[Finding]) -> list[Finding]:

@@ -14,8 +14,10 @@ from activeo3_ros.presets import load_preset
 from activeo3_ros.vlm.engine import Reply, Request, Token
 from activeo3_ros.vlm.families import QWEN2_5_VL, QWEN3_VL
 from activeo3_ros.vlm.out_of_memory import generate_within_memory
+from activeo3_ros.vlm.parsing import parse_answer
 from activeo3_ros.vlm.prompts import load_prompt
-from activeo3_ros.vlm.task import MllmTask
+from activeo3_ros.vlm.reply_notes import reply_notes
+from activeo3_ros.vlm.task import MllmTask, label_for
 
 BUDGET = Budget(max_regions=3, view_pixels=560 * 560, crop_pixels=280 * 280)
 CARS = Query(classes=("car",))
@@ -154,6 +156,97 @@ def test_one_object_named_twice_is_one():
     found = '[{"bbox_2d": [10, 10, 90, 90], "label": "car"}, {"bbox_2d": [12, 10, 90, 91], "label": "cars"}]'
     result = perceive(FakeEngine(region_answer([0, 0, 90, 90])), FakeEngine(found))
     assert [d.label for d in result.detections] == ["car"]
+
+
+ROAD = region_answer([0, 0, 90, 90])
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        '[{"bbox": {"x1": 10, "y1": 10, "x2": 90, "y2": 90}, "class_name": "bus"}]',
+        '{"bus": [[10, 10, 90, 90]], "car": []}',
+        "<ref>bus</ref><box>(10,10),(90,90)</box>",
+        "1. bus: [10, 10, 90, 90]",
+        "There is a bus at [10, 10, 90, 90]",
+        '{"boxes": [[10, 10, 90, 90]], "labels": ["bus"]}',
+        '[{"bbox_2d": [10, 10, 90, 90], "thing": "bus"}]',
+        '[{"bbox_2d": [10, 10, 90, 90], "label": "bu',
+        '[{"bbox_2d": [10, 10, 90, 90], "bus": true}]',
+        "bus\n[10, 10, 90, 90]",
+        "| bus 1 | [10, 10, 90, 90] |",
+        "<bus>[10, 10, 90, 90]</bus>",
+        '{"bus_bbox": [10, 10, 90, 90]}',
+        '{"bbox_2d": [10, 10, 90, 90], "bus": [1, 2], "kind": "a", "colour": "red", "sort": "bus"}',
+    ],
+)
+def test_a_box_of_another_class_is_never_reported_as_the_one_asked(found):
+    result = perceive(FakeEngine(ROAD), FakeEngine(found))
+    assert "car" not in {detection.label for detection in result.detections}
+    assert {detection.label for detection in result.detections} <= {"bus", "a"}
+    assert result.detections or "left out" in result.status_message or "could be used" in result.status_message
+
+
+def test_a_key_that_is_no_class_is_named_and_left_out():
+    found = '{"window": [0, 0, 280, 280], "cars": [10, 10, 90, 90]}'
+    result = perceive(FakeEngine(ROAD), FakeEngine(found))
+    assert [d.label for d in result.detections] == ["car"]
+    assert "region 1: boxes of 'window', which is no class that was asked for, were left out" in result.status_message
+
+
+def test_boxes_that_cannot_be_read_are_a_failure_and_no_empty_road():
+    result = perceive(FakeEngine(ROAD), FakeEngine('[{"label": "car", "place": {"from": [1, 2], "to": "there"}}]'))
+    assert result.status is Status.FAILED and "could be used" in result.status_message
+
+
+def test_points_are_no_empty_road():
+    result = perceive(FakeEngine(ROAD), FakeEngine('[{"point_2d": [10, 20], "label": "car"}]'))
+    assert result.status is Status.FAILED and "1 points were left out: boxes were asked for" in result.status_message
+
+
+def test_boxes_of_null_are_an_empty_road_and_told():
+    result = perceive(FakeEngine(ROAD), FakeEngine('[{"label": "car", "bbox_2d": null}]'))
+    assert result.status is Status.COMPLETE and "region 1: a box of null was left out" in result.status_message
+
+
+def test_boxes_without_a_label_are_told_where_several_classes_are_asked_for():
+    query = Query(classes=("car", "bus"))
+    result = perceive(FakeEngine(ROAD), FakeEngine('[{"bbox_2d": [10, 10, 90, 90]}]'), query)
+    assert [d.label for d in result.detections] == ["object"]
+    assert "boxes without a label are reported as 'object'" in result.status_message
+
+
+@pytest.mark.parametrize(
+    ("label", "classes", "name"),
+    [
+        ("Cars", ("car",), "car"),
+        ("bus", ("buses",), "buses"),
+        ("traffic_light", ("car", "traffic light"), "traffic light"),
+        ("cone", ("con", "cones"), "cones"),
+        ("cones", ("con", "cone"), "cone"),
+        ("con", ("cone",), "con"),
+        ("red car", ("car",), "red car"),
+        ("", ("car",), "car"),
+    ],
+)
+def test_the_class_that_a_label_means(label, classes, name):
+    assert label_for(label, Query(classes=classes)) == name
+
+
+def test_what_is_said_of_a_cut_off_answer_is_true():
+    def cut(text):
+        return Reply(text, tuple(Token(character) for character in text), (280, 280), finished=False)
+
+    for text, says in (
+        ('[{"bbox_2d": [10, 10, 90, 90], "label": "car"}, {"bbox_2d": [1', "the answer was cut off after 62 tokens"),
+        ('[{"bbox_2d": [10, 10, 90, 90], "label": "car"}]', "the answer is whole and reached its limit of 47 tokens"),
+    ):
+        reply = cut(text)
+        notes = reply_notes(reply, parse_answer(text), True)
+        assert says in notes
+        assert ("the answer breaks off: its last entry was left out" in notes) == ("cut off" in says)
+    unknown = Reply("[1", (Token("[1"),), (280, 280), finished=False)
+    assert "the answer was cut off" in reply_notes(unknown, parse_answer("[1"), False), "its tokens were not counted"
 
 
 def test_a_question_is_answered_from_the_region_that_shows_it():

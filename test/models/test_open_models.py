@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import yaml
@@ -14,7 +16,7 @@ require_torch()
 
 import torch  # noqa: E402
 
-from activeo3_ros.detectors.grounding_dino import GroundingDinoTask, _label  # noqa: E402
+from activeo3_ros.detectors.grounding_dino import GroundingDinoTask  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.segmenters.sam import Sam  # noqa: E402
 from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
@@ -32,7 +34,8 @@ def dino_directory(tmp_path_factory):
     )
 
     directory = tmp_path_factory.mktemp("dino")
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "car", "traffic", "light", "person"]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "car", "traffic", "light", "person",
+             "motor", "##bike", "sign"]  # fmt: skip
     (directory / "vocab.txt").write_text("\n".join(words), encoding="utf-8")
     torch.manual_seed(0)
     config = GroundingDinoConfig(
@@ -80,11 +83,80 @@ def test_grounding_dino_refuses_questions(dino_directory):
         task.examine(views(1), Query(text="What number is on the car?"), Budget())
 
 
-def test_the_words_that_lit_up_become_the_class_that_they_are_part_of():
-    names = ("car", "traffic light", "traffic sign")
-    assert [_label(words, names) for words in ("car", "light .", "traffic sign", "sign [SEP]", "[SEP]")] == [
-        "car", "traffic light", "traffic sign", "traffic sign", "",
-    ]  # fmt: skip
+class LitTokens:
+    """Stands for the model: box n of each picture has the n-th row of scores for the tokens of the prompt."""
+
+    def __init__(self, config, *rows):
+        self.config, self.rows, self.prompts = config, rows, []
+
+    def __call__(self, input_ids, **_):
+        self.prompts.append(input_ids[0].tolist())
+        logits = torch.full((len(input_ids), len(self.rows), 256), -torch.inf)
+        boxes = torch.zeros((len(input_ids), len(self.rows), 4))
+        for index, row in enumerate(self.rows):
+            logits[:, index, 1 : 1 + len(row)] = torch.logit(torch.tensor(row))
+            boxes[:, index] = torch.tensor([0.1 + 0.2 * index, 0.5, 0.1, 0.2])
+        return SimpleNamespace(logits=logits, pred_boxes=boxes)
+
+
+@pytest.mark.parametrize(
+    ("classes", "lit", "name", "score"),
+    [
+        (("motorbike", "car"), [0.8, 0.1, 0.0, 0.1], "motorbike", 0.8),  # motor, ##bike, ., car
+        (("motorbike", "car"), [0.1, 0.7, 0.0, 0.1], "motorbike", 0.7),
+        (("car", "person"), [0.5, 0.0, 0.9], "person", 0.9),  # both light up
+        (("car", "person"), [0.9, 0.0, 0.5], "car", 0.9),
+        (("traffic light", "traffic sign"), [0.6, 0.3, 0.0, 0.6, 0.7], "traffic sign", 0.7),
+        (("Car.", "person"), [0.9, 0.0, 0.5], "Car.", 0.9),
+    ],
+)
+def test_grounding_dino_gives_a_box_the_class_of_its_best_token(dino_directory, classes, lit, name, score):
+    task = GroundingDinoTask(str(dino_directory), device="cpu")
+    task._model = LitTokens(task._model.config, lit)
+    (found,) = task.examine(views(1), Query(classes=classes), Budget())[0].objects
+    assert found.label == name and found.score == pytest.approx(score)
+    assert found.box.as_tuple() == pytest.approx((6, 32, 12, 16), abs=1e-3)
+
+
+def test_grounding_dino_reads_phrases_with_stops_between_them(dino_directory):
+    task = GroundingDinoTask(str(dino_directory), device="cpu")
+    task._model = LitTokens(task._model.config, [0.1, 0.0, 0.9])
+    assert [f.label for f in task.examine(views(1), Query("Car. Person."), Budget())[0].objects] == ["person"]
+
+
+def test_grounding_dino_takes_no_box_for_the_stop_between_names(dino_directory):
+    task = GroundingDinoTask(str(dino_directory), device="cpu")
+    task._model = LitTokens(task._model.config, [0.1, 0.9, 0.1])
+    assert task.examine(views(1), Query(classes=("car", "person")), Budget())[0].objects == ()
+
+
+def test_grounding_dino_splits_many_classes_into_prompts_that_its_text_encoder_reads(dino_directory):
+    classes = (*[f"car light {number}" for number in range(150)], "person")
+    task = GroundingDinoTask(str(dino_directory), threshold=0.01, text_threshold=0.01, device="cpu")
+    assert any(each.objects for each in task.examine(views(), Query(classes=classes), Budget()))
+    task._model = LitTokens(task._model.config, [0.5])
+    task.examine(views(1), Query(classes=classes), Budget())
+    prompts = task._model.prompts
+    assert len(prompts) == 3 and all(len(ids) <= 256 for ids in prompts)
+    stop = task._processor.tokenizer.convert_tokens_to_ids(".")
+    assert sum(ids.count(stop) for ids in prompts) == len(classes), "each class once"
+    assert prompts[-1][-3] == task._processor.tokenizer.convert_tokens_to_ids("person")
+
+
+def test_grounding_dino_finds_the_classes_of_the_last_prompt_too(dino_directory):
+    classes = (*[f"car light {number}" for number in range(150)], "person")
+    task = GroundingDinoTask(str(dino_directory), device="cpu")
+    last = task._prompts(classes)[-1].spans[-1]
+    task._model = LitTokens(task._model.config, [0.0] * (last[1] - 1) + [0.9])
+    (found,) = task.examine(views(1), Query(classes=classes), Budget())[0].objects
+    assert last[0] == "person" and found.score == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("query", [Query(text="car," * 200), Query(classes=("car", "..."))])
+def test_grounding_dino_names_what_its_text_encoder_cannot_read(dino_directory, query):
+    task = GroundingDinoTask(str(dino_directory), device="cpu")
+    with pytest.raises(UnsupportedQuery, match="reads names of 1 to 253 tokens"):
+        task.examine(views(1), query, Budget())
 
 
 @pytest.fixture(scope="module")

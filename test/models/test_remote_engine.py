@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from openai_server import BOX, Server, busy, completion, dripping, dropped, entry, slow
+from openai_server import BOX, Server, busy, busy_until, completion, dripping, dropped, entry, refusing, slow
 
 from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Query, Status
 from activeo3_ros.core.errors import EngineError
 from activeo3_ros.core.optional import MissingPackageError
 from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.presets import load_preset
-from activeo3_ros.vlm.backends.remote_engine import RemoteEngine
+from activeo3_ros.vlm.backends.remote_engine import RemoteEngine, _seconds
 from activeo3_ros.vlm.engine import Prompt, Request, Token, aligned
 from activeo3_ros.vlm.task import MllmTask
 
@@ -204,17 +204,154 @@ def test_a_busy_server_is_left_alone_as_long_as_it_asks():
 
 @pytest.mark.parametrize("trouble", [slow(30), dripping, busy(30)], ids=["slow", "dripping", "busy"])
 def test_no_request_takes_longer_than_its_time(trouble):
-    with Server(*[trouble] * 5) as server, pytest.raises(EngineError, match=r"within 0\.5 s"):
+    with Server(*[trouble] * 5) as server, pytest.raises(EngineError, match=r"(within|of) 0\.5 s"):
         ask(server, timeout_s=0.5)  # each of them would go on for at least 20 s
 
 
-def test_a_server_that_is_not_there_is_named():
+def test_a_server_that_is_not_there_is_asked_for_the_stated_time_and_named():
     with Server() as server:
         url = server.url
-    engine = RemoteEngine(url, "policy", timeout_s=1, max_attempts=2)
-    with pytest.raises(EngineError, match=f"policy at {url}: no answer after 2 attempts.*refused"):
+    engine = RemoteEngine(url, "policy", timeout_s=2, max_attempts=1)
+    start = time.monotonic()
+    with pytest.raises(EngineError, match=rf"policy at {url}: no answer after \d+ attempts within 2 s.*refused"):
         engine.generate([request()])
+    assert time.monotonic() - start >= 1.9
     engine.close()
+
+
+def test_a_server_that_comes_up_late_is_reached():
+    with Server() as gone:
+        url = gone.url
+    engine = RemoteEngine(url, "policy", timeout_s=20, max_attempts=1)
+    with ThreadPoolExecutor(1) as thread:
+        future = thread.submit(engine.generate, [request()])
+        time.sleep(1.2)  # longer than four attempts took
+        with Server(port=int(url.split(":")[2].split("/")[0])):
+            assert future.result()[0].text.endswith(BOX)
+    engine.close()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_server_that_is_loading_has_more_than_its_attempts(status):
+    with Server(*[status] * 4) as server:
+        assert ask(server, max_attempts=1, timeout_s=20)[0].text.endswith(BOX)
+
+
+def test_the_time_that_was_tried_is_told():
+    with Server(*[500] * 5) as server, pytest.raises(EngineError, match=r"after 2 attempts in 0\.\d of 5 s: HTTP 500"):
+        ask(server, max_attempts=2)
+
+
+def test_a_busy_server_is_left_alone_until_the_date_that_it_names():
+    with Server(busy_until(1.2)) as server:
+        start = time.time()
+        ask(server, timeout_s=20)
+        assert time.time() - start >= 1.0  # a lower bound: dates have whole seconds
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [(None, 0), ("", 0), ("7", 7), ("0.5", 0.5), ("-3", 0), ("soon", 0), ("nan", 0),
+     ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("Wed, 99 Oct 2015 07:28:00 GMT", 0)],
+)  # fmt: skip
+def test_every_retry_after_is_read(header, seconds):
+    assert _seconds(header) == seconds
+
+
+def test_a_date_far_ahead_gives_the_request_up_at_once_and_says_why():
+    with Server(busy_until(300)) as server, pytest.raises(EngineError, match=r"HTTP 503 loading, .* s of rest"):
+        ask(server, timeout_s=20)
+    assert len(server.requests) == 1
+
+
+def parts(*content):
+    answer = completion()
+    answer["choices"][0]["message"]["content"] = list(content)
+    return answer
+
+
+def test_an_answer_in_parts_is_put_together():
+    halves = [
+        {"type": "text", "text": BOX[:20]},
+        {"type": "reasoning", "text": "?"},
+        {"type": "text", "text": BOX[20:]},
+    ]
+    with Server(parts(*halves)) as server:
+        reply = ask(server)[0]
+    assert reply.text.endswith("\n" + BOX) and reply.notes == ()
+    assert reply.probability([(len(reply.text) - 5, len(reply.text))]) == pytest.approx(math.exp(-0.5))
+
+
+def without_text(finish="stop", **message):
+    answer = completion("", finish=finish)
+    answer["choices"][0]["message"] = {"role": "assistant", "content": None, **message}
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "note"),
+    [
+        (without_text(refusal="I cannot help\nwith that."), "the model refused: I cannot help with that."),
+        (parts({"type": "refusal", "refusal": "No."}), "the model refused: No."),
+        (without_text("content_filter"), "the server's content filter withheld the answer"),
+        (without_text("length", reasoning_content="Let me see"), "the model reasoned and gave no answer"),
+        (without_text("length"), "the answer was cut off"),
+        (without_text("tool_calls", tool_calls=[{"id": "1"}]), "the model called a tool and gave no answer"),
+        (without_text(), "the answer is empty"),
+    ],
+)
+def test_an_answer_without_text_is_told_by_its_name_and_no_empty_road(answer, note):
+    with Server(answer, completion()) as server:
+        engine = RemoteEngine(server.url, "policy", timeout_s=5, max_concurrent=1)
+        loop = ActivePerception(MllmSensing(engine), MllmTask(engine, crop_side=112), Budget(), examine_view=False)
+        frame, query = Frame(np.zeros((480, 640, 3), np.uint8)), Query(classes=("car",))
+        unsure = loop.perceive(frame, query)
+        server.script.extend([completion(BOX + "</answer>"), answer])
+        failed = loop.perceive(frame, query)
+        engine.close()
+    assert f"sensing: {note}" in unsure.status_message
+    assert failed.status is Status.FAILED and note in failed.status_message
+
+
+@pytest.mark.parametrize(
+    ("fields", "notes"),
+    [
+        (["include_stop_str_in_output"], 0),
+        (["logprobs"], 1),
+        (["logprobs", "include_stop_str_in_output", "temperature"], 2),
+        (["max_tokens"], 0),
+    ],
+)
+def test_a_server_that_refuses_a_field_is_asked_without_it(fields, notes):
+    with Server(*[refusing(*fields)] * 20) as server:
+        engine = RemoteEngine(server.url, "policy", timeout_s=5, max_attempts=1)
+        replies = [engine.generate([request()])[0] for _ in range(3)]
+        engine.close()
+    bodies = [body for _, _, body in server.requests]
+    assert len(bodies) == len(fields) + 3, "what was refused once is not sent again"
+    assert not set(fields) & set(bodies[-1]) and ("max_tokens" in bodies[-1] or "max_completion_tokens" in bodies[-1])
+    assert ("stop" in bodies[-1]) == ("include_stop_str_in_output" in bodies[-1]), "else an answer would lack its end"
+    assert all(reply.text.endswith(BOX) and len(reply.notes) == notes for reply in replies)
+
+
+def test_requests_under_way_together_learn_from_one_refusal():
+    with Server(*[refusing("logprobs")] * 40) as server:
+        assert len(ask(server, 8, max_attempts=1)) == 8
+
+
+def test_a_server_that_insists_on_refusing_is_given_up():
+    refusal = b'{"detail": [{"loc": ["body", "logprobs"], "msg": "Extra inputs are not permitted"}]}'
+    with Server(*[lambda handler: handler.send(422, refusal)] * 9) as server:
+        with pytest.raises(EngineError, match=r"HTTP 422 .*logprobs"):
+            ask(server)
+        assert len(server.requests) == 2
+
+
+def test_a_server_without_forced_beginnings_is_named():
+    refusal = b'{"error": {"message": "unknown field: continue_final_message"}}'
+    forced = pytest.raises(EngineError, match=r"continue_final_message.*needs forced_prefix: false")
+    with Server(lambda handler: handler.send(400, refusal)) as server, forced:
+        ask(server)
 
 
 def test_no_more_requests_are_under_way_than_allowed():

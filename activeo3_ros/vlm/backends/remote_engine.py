@@ -1,10 +1,11 @@
 """Runs a model on a server that speaks the OpenAI protocol, such as `vllm serve` or SGLang, over HTTP with `httpx`.
 
 One client serves all threads and keeps its connections, so a crop costs no handshake. Every request has a deadline that
-covers waiting, retries and reading the answer. A server that is busy (429) or broken (5xx, dropped connections,
-malformed answers) is asked again until that deadline, with growing pauses; one that refuses (other 4xx) is not. When a
-request of a batch has failed, and when the engine is closed, the other requests are cancelled and their connections
-closed, upon which servers stop generating.
+covers waiting, retries and reading the answer. A server that is not there or busy (refused connections, 429, 502 to
+504) is asked again until that deadline, with growing pauses; one that is broken (other 5xx, dropped connections,
+malformed answers) a few times; one that refuses (other 4xx) not at all, unless it names a field that an answer can do
+without: then it is asked without that field from there on. When a request of a batch has failed, and when the engine is
+closed, the other requests are cancelled and their connections closed, upon which servers stop generating.
 """
 
 from __future__ import annotations
@@ -16,12 +17,15 @@ import json
 import math
 import os
 import random
+import re
 import ssl
 import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import CancelledError, Future
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import cv2
@@ -38,6 +42,8 @@ if TYPE_CHECKING:
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 """A longer body is no answer of a few hundred tokens."""
+MAX_REFUSAL_BYTES = 100_000
+"""Of a refusal that are searched for the name of a field."""
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 """Between attempts: doubled each time, with jitter, so that a fleet does not come back all at once."""
 KEEP_ALIVE_S = 4.0
@@ -53,15 +59,31 @@ STRUCTURED: dict[str, Callable[[str], dict[str, Any]]] = {
 }
 """Where servers take the answer grammar, a regular expression; the OpenAI protocol itself has no such field."""
 
+BUSY_STATUSES = frozenset({429, 502, 503, 504})
+"""Of servers that are loading, restarting or have too much to do."""
+DISPENSABLE = {
+    "include_stop_str_in_output": "",
+    "logprobs": "the server gives no probabilities (it refuses logprobs): scores are unknown",
+    "temperature": "the server refuses temperature: its answers may vary",
+    "max_tokens": "",
+}
+"""Fields that some servers refuse, and what the user should know about answers without them."""
+
 T = TypeVar("T")
 
 
 class _TryAgain(Exception):
-    """The server may answer later. pause_s: how long it asked to be left alone."""
+    """The server may answer later.
 
-    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+    Attributes:
+        pause_s: How long it asked to be left alone.
+        counts: Whether this was one of the attempts that a request has.
+        at_once: Whether to ask again without a pause.
+    """
+
+    def __init__(self, reason: str, pause_s: float = 0.0, counts: bool = True, at_once: bool = False) -> None:
         super().__init__(reason)
-        self.pause_s = pause_s
+        self.pause_s, self.counts, self.at_once = pause_s, counts, at_once
 
 
 class RemoteEngine:
@@ -92,7 +114,8 @@ class RemoteEngine:
                 tell.
             timeout_s: Seconds for one request with all its attempts.
             connect_timeout_s: Seconds for each connection.
-            max_attempts: Of one request.
+            max_attempts: Of one request at a server that answers wrongly; one that is not there or busy is asked until
+                `timeout_s`.
             max_concurrent: Requests, and connections, under way at a time.
             jpeg_quality: 1 to 100 for pictures as JPEG; 0 sends PNG, which loses nothing and is several times larger.
             forced_prefix: Let the server go on with a beginning of the answer (`continue_final_message` of vLLM and
@@ -112,6 +135,8 @@ class RemoteEngine:
         self._max_attempts, self._max_concurrent = max_attempts, max_concurrent
         self._jpeg_quality, self._forced_prefix = jpeg_quality, forced_prefix
         self.structured = structured
+        self._refused: frozenset[str] = frozenset()
+        """Of `DISPENSABLE`, the fields that the server does not take."""
         self._client: httpx.AsyncClient = self._httpx.AsyncClient(
             limits=self._httpx.Limits(
                 max_connections=max_concurrent,
@@ -165,34 +190,44 @@ class RemoteEngine:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _answer(self, request: Request, deadline: float) -> Reply:
+        start, without = time.monotonic(), self._refused
         body = await asyncio.to_thread(self.body, request)
-        reason, pause, attempt = "it was not asked in time", FIRST_PAUSE_S, 0
-        while attempt < self._max_attempts and (left := deadline - time.monotonic()) > 0:
-            attempt += 1
+        reason, pause, asked, counted = "it was not asked in time", FIRST_PAUSE_S, 0, 0
+        while counted < self._max_attempts and (left := deadline - time.monotonic()) > 0:
+            if without != self._refused:
+                without = self._refused
+                body = await asyncio.to_thread(self.body, request)
+            asked, counted = asked + 1, counted + 1
             try:
-                return self.reply(request, await asyncio.wait_for(self._post(body, left), left + 0.1))
+                return self.reply(request, await asyncio.wait_for(self._post(body, left, without), left + 0.1))
             except asyncio.TimeoutError:
                 reason = "its answer came too slowly"
             except _TryAgain as error:
                 reason = str(error)
-                waiting = max(error.pause_s, pause * random.uniform(0.5, 1.0))
-                if waiting >= deadline - time.monotonic():
+                counted -= not error.counts
+                left = deadline - time.monotonic()
+                if error.pause_s >= left:
+                    reason += f", and it asked for {error.pause_s:.1f} s of rest" if error.pause_s else ""
                     break
-                if attempt < self._max_attempts:
-                    await asyncio.sleep(waiting)
-                pause = min(2 * pause, LONGEST_PAUSE_S)
-        tried = f"{attempt} attempt{'s' if attempt != 1 else ''}"
+                waiting = max(error.pause_s, pause * random.uniform(0.5, 1.0))
+                if not error.at_once and counted < self._max_attempts:
+                    await asyncio.sleep(min(waiting, left))
+                    pause = min(2 * pause, LONGEST_PAUSE_S)
+        tried = f"{asked} attempt{'s' if asked != 1 else ''}"
+        took = time.monotonic() - start
+        within = f"in {took:.1f} of {self._timeout_s:g} s" if took < 0.9 * self._timeout_s else ""
         raise EngineError(
-            f"{self.describe()}: no answer after {tried} within {self._timeout_s:g} s: {reason}; "
+            f"{self.describe()}: no answer after {tried} {within or f'within {self._timeout_s:g} s'}: {reason}; "
             "check that the server runs and is not overloaded"
         )
 
-    async def _post(self, body: bytes, left: float) -> Any:
+    async def _post(self, body: bytes, left: float, without: frozenset[str]) -> Any:
         """The JSON of a good answer.
 
         Args:
             body: See `body`.
             left: Seconds until the deadline, of which a slow stream of small pieces may take more.
+            without: Of `DISPENSABLE`, the fields that the body does without.
 
         Raises:
             _TryAgain: Asking again may help.
@@ -216,20 +251,31 @@ class RemoteEngine:
                 f"{self.describe()}: a request had no turn within {self._timeout_s:g} s beside {self._max_concurrent} "
                 "others; raise timeout_s or max_concurrent, or ask for fewer views"
             ) from error
+        except (self._httpx.ConnectError, self._httpx.ConnectTimeout) as error:
+            raise _TryAgain(_cause(error), counts=False) from error
         except self._httpx.HTTPError as error:
             raise _TryAgain(_cause(error)) from error
-        return self._json(response.status_code, bytes(content), response.headers.get("Retry-After"))
+        return self._json(response.status_code, bytes(content), response.headers.get("Retry-After"), without)
 
-    def _json(self, status: int, body: bytes, retry_after: str | None) -> Any:
+    def _json(self, status: int, body: bytes, retry_after: str | None, without: frozenset[str]) -> Any:
         """What a complete response says; raises as `_post`."""
         if status == 429 or status >= 500:
-            raise _TryAgain(f"HTTP {status} {_message(body)}", _seconds(retry_after))
+            raise _TryAgain(
+                f"HTTP {status} {_message(body)}", _seconds(retry_after), counts=status not in BUSY_STATUSES
+            )
         if status != 200:
+            named = body[:MAX_REFUSAL_BYTES].decode("utf-8", "replace")
+            field = next((name for name in DISPENSABLE if name not in without and _names(named, name)), None)
+            if status in (400, 422) and field is not None:
+                self._refused |= {field}
+                raise _TryAgain(f"HTTP {status} {_message(body)}", counts=False, at_once=True)
             doubt = (
                 f"; is structured: {self.structured} right for this server, or should it be ''?"
                 if self.structured
                 else ""
             )
+            if any(_names(named, name) for name in ("continue_final_message", "add_generation_prompt")):
+                doubt += "; this server needs forced_prefix: false"
             raise EngineError(
                 f"{self.describe()}: HTTP {status} {_message(body)}; check the model's name, "
                 f"${API_KEY_VARIABLE} and what the server allows{doubt}"
@@ -253,8 +299,13 @@ class RemoteEngine:
             "temperature": 0,
             "logprobs": True,
         }
-        if prompt.stop:
+        # Without the stop text in its answer, a server that stopped would leave the answer open.
+        if prompt.stop and "include_stop_str_in_output" not in self._refused:
             values |= {"stop": list(prompt.stop), "include_stop_str_in_output": True}
+        if "max_tokens" in self._refused:
+            values["max_completion_tokens"] = request.max_new_tokens
+        for name in self._refused:
+            values.pop(name, None)
         if prompt.prefix and self._forced_prefix:
             messages.append({"role": "assistant", "content": prompt.prefix})
             values |= {"add_generation_prompt": False, "continue_final_message": True}
@@ -277,12 +328,9 @@ class RemoteEngine:
         """A reply from the server's JSON. Raises _TryAgain if it is not what the protocol says."""
         try:
             choice = values["choices"][0]
-            written = choice["message"]["content"]
+            message = choice["message"]
+            written, refusal = _written(message["content"])
             finish = choice.get("finish_reason")
-            if written is None:
-                written = ""
-            if not isinstance(written, str):
-                raise TypeError(f"content is {type(written).__name__}")
             usage = values.get("usage") or {}
             count, prompt_tokens = int(usage.get("completion_tokens") or 0), int(usage.get("prompt_tokens") or 0)
             listed = (choice.get("logprobs") or {}).get("content") or []
@@ -294,7 +342,9 @@ class RemoteEngine:
             written, tokens = written + stop, (*tokens, Token(stop))
         prefix = request.prompt.prefix if self._forced_prefix else ""
         size = request.image.shape[1], request.image.shape[0]
-        return Reply(prefix + written, tokens, size, prompt_tokens, finished=finish != "length")
+        notes = [note for name, note in DISPENSABLE.items() if name in self._refused and note]
+        notes += _why_withheld(message, refusal, finish, written)
+        return Reply(prefix + written, tokens, size, prompt_tokens, finish != "length", tuple(notes))
 
 
 class _LoopThread:
@@ -366,12 +416,53 @@ def _tokens(listed: Sequence[Any], written: str, count: int) -> tuple[Token, ...
     return aligned(tokens or [Token("")] * max(count, 1 if written else 0), written)
 
 
+def _written(content: Any) -> tuple[str, str]:
+    """The text, and the refusal, of a content that is a text, a list of parts, or null."""
+    if content is None or isinstance(content, str):
+        return content or "", ""
+    if not isinstance(content, list) or not all(isinstance(part, dict) for part in content):
+        raise TypeError(f"content is {type(content).__name__}")
+    texts = [part["text"] for part in content if part.get("type") in ("text", "output_text")]
+    return "".join(texts), " ".join(str(part["refusal"]) for part in content if part.get("refusal"))
+
+
+def _why_withheld(message: dict[str, Any], refusal: str, finish: Any, written: str) -> list[str]:
+    """Notes on an answer that the server or the model did not give, or not all of it."""
+    notes = []
+    refusal = " ".join(str(message.get("refusal") or refusal).split())[:200]
+    if refusal:
+        notes.append(f"the model refused: {refusal}")
+    if finish == "content_filter":
+        notes.append("the server's content filter withheld the answer, or a part of it")
+    if not written and not notes:
+        if message.get("tool_calls"):
+            notes.append("the model called a tool and gave no answer")
+        elif message.get("reasoning_content") or message.get("reasoning"):
+            notes.append("the model reasoned and gave no answer")
+        else:
+            notes.append("the answer is empty")
+    return notes
+
+
 def _seconds(header: str | None) -> float:
-    """A Retry-After header in seconds; a date in it is not understood and counts as none."""
-    try:
-        return max(0.0, float(header)) if header else 0.0
-    except ValueError:
+    """A Retry-After header, seconds or a date, as seconds from now; 0 for none and for nonsense."""
+    if not header:
         return 0.0
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        date = parsedate_to_datetime(header)
+    except (TypeError, ValueError):  # of Python before 3.10, and later
+        return 0.0
+    aware = date if date.tzinfo is not None else date.replace(tzinfo=timezone.utc)
+    return max(0.0, (aware - datetime.now(timezone.utc)).total_seconds())
+
+
+def _names(text: str, field: str) -> bool:
+    """Whether a server's message names a field of the request."""
+    return re.search(rf"\b{field}\b", text) is not None
 
 
 def _message(body: bytes) -> str:
