@@ -7,7 +7,8 @@ sign painted over. Drawn into them are signs, number plates on vehicles, display
 small, a little blurred, tilted and noisy; pages fill a picture of their own. Some scenes must not be answered: a
 countdown or a sign where a number plate is asked for, one of several cars as "the taxi", and pictures without text.
 
-An answer is right if it holds all letters and digits in the order of the truth and no others, else it is wrong. constants of the reader were chosen with the seeds `tuning`; docs/results/reading.md has the figures of `reporting`.
+An answer is right if it holds all letters and digits in the order of the truth and no others, else it is wrong. The
+constants of the reader were chosen with the seeds `tuning`; docs/results/reading.md has the figures of `reporting`.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -12,6 +13,9 @@ import numpy.typing as npt
 
 from .errors import InvalidInput
 from .geometry import Box, Boxes
+
+if TYPE_CHECKING:
+    from .results import Finding
 
 Image = npt.NDArray[np.uint8]
 
@@ -43,12 +47,14 @@ class View:
         window: The part of the source frame that it shows, in whole source pixels.
         region: Index of the region that asked for it, or `GLOBAL_VIEW`.
         source_size: Width and height of the frame that it was taken from, in pixels.
+        known: Objects that the policy saw in the view of the whole frame and that this one shows, in its own pixels.
     """
 
     image: Image
     window: Box
     region: int
     source_size: tuple[int, int]
+    known: tuple[Finding, ...] = ()
 
     @property
     def width(self) -> int:

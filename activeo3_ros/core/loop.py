@@ -10,10 +10,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from .budget import Budget, Cost
 from .errors import Cancelled, UnsupportedQuery
-from .evidence import Observation, merge, to_source_detections
+from .evidence import Observation, findings_in, merge, to_source_detections
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
 from .interfaces import Segmenter, SensingPolicy, TaskModel
@@ -129,6 +130,9 @@ class ActivePerception:
                 self._crop(frame, view.box_to_source(region.box), budget.crop_pixels, index)
                 for index, region in enumerate(proposal.regions[: budget.max_regions])
             ]
+            if proposal.known:
+                known = to_source_detections(proposal.known, view)
+                crops = [replace(crop, known=findings_in(crop, known)) for crop in crops]
             pending = list(crops)
             if proposal.findings is None and (self.examine_view or not crops):
                 pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
@@ -168,7 +172,9 @@ class ActivePerception:
             cost=costs.cost,
         )
         missing = ("this preset makes no masks",) if query.masks and self.segmenter is None else ()
-        return result.with_notes([*proposal.notes, *(note for _, found in examined for note in found.notes), *missing])
+        unsure = [_unsure(seen) for seen in objects if seen.disputed]
+        told = [*proposal.notes, *(note for _, found in examined for note in found.notes), *missing, *unsure]
+        return result.with_notes(told)
 
     def _crop(self, frame: Frame, window: Box, max_pixels: int, region: int) -> View:
         """The full-resolution pixels of a window, at the size that the task model wants to see."""
@@ -280,6 +286,12 @@ def _detection(seen: Observation) -> Detection:
 
 def _grounding(seen: Observation, detection: int) -> Grounding:
     return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.view.region, seen.finding.text, detection)
+
+
+def _unsure(seen: Observation) -> str:
+    """The note on an object whose text is not reported."""
+    texts = " or ".join(f"“{text}”" for text in seen.disputed)
+    return f"a {seen.finding.label} at {seen.box.x:.0f}, {seen.box.y:.0f} may read {texts}: not sure enough to report"
 
 
 def _log_failure(frame: Frame, message: str) -> None:

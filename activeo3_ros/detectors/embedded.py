@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 from weakref import WeakValueDictionary
 
-import numpy as np
-
 from ..core.budget import Budget
-from ..core.frame import GLOBAL_VIEW, Image, View, fit_within
-from ..core.geometry import Box, non_maximum_suppression
+from ..core.frame import View, fit_within
+from ..core.geometry import Box, as_array, iou, non_maximum_suppression
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Grounding
 from ..settings import validated, within
 from .centernet import COCO_CLASSES, CenterNet
-from .text_reader import TextLine, TextReader
+from .reading import read_object, read_view
+from .text_reader import TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
 
 INPUT_SIDE_PX = 512
@@ -28,9 +25,6 @@ SAME_OBJECT_IOU = 0.5
 """The detector has no suppression of its own: two boxes of one class that overlap more are one object."""
 SAME_OBJECT_ANY_CLASS_IOU = 0.7
 """The same for boxes of different classes: one object cannot be a car and a truck."""
-READING_MARGIN = 0.1
-"""Margin that is read around a box, as a share of its side: its border often cuts letters."""
-
 _detectors: WeakValueDictionary[str, CenterNet] = WeakValueDictionary()
 
 
@@ -83,11 +77,14 @@ class EmbeddedTask:
         """Answer with the text that was read, each text once, from top to bottom.
 
         Returns:
-            None if the query does not ask to read or nothing was read.
+            None if the query does not ask to read, nothing was read, or it is not known which of several objects is
+            meant.
         """
-        if not self.vocabulary.resolve(query).reading:
-            return None
+        target = self.vocabulary.resolve(query)
         read = sorted((g for g in groundings if g.text), key=lambda g: (g.box.center[1], g.box.center[0]))
+        # Which of several objects is the narrower one, nobody knows: the texts are told, and none is the answer.
+        if not target.reading or (target.narrower and len(groundings) > 1):
+            return None
         return ", ".join(dict.fromkeys(grounding.text for grounding in read)) or None
 
     def detect(self, view: View, threshold: float) -> DetectedBoxes:
@@ -116,56 +113,73 @@ class EmbeddedTask:
         kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
         findings = []
         for name in target.classes:
+            phrase = target.phrase or (name if target.reading else "")
             members = kept[class_ids[kept] == COCO_CLASSES.index(name)]
             for index in members[non_maximum_suppression(boxes[members], scores[members], SAME_OBJECT_IOU)]:
                 box = Box(*boxes[index].astype(float).tolist())
-                findings.append(Finding(name, box, float(scores[index]), target.phrase))
+                findings.append(Finding(name, box, float(scores[index]), phrase))
         return sorted(findings, key=lambda finding: -finding.score)
 
-    def locate_text(self, view: View, target: Target) -> list[Finding]:
+    def locate_text(self, view: View) -> list[Finding]:
         """Find where text seems to be in a view, also where it is too small to read.
 
         Returns:
             Findings without a text, in view pixels.
         """
         lines = self._text_reader().locate(view.image)
-        return [Finding(TEXT, Box(*line.box), line.score, target.phrase) for line in lines]
+        return [Finding(TEXT, Box(*line.box), line.score, TEXT) for line in lines]
+
+    def read(self, view: View, findings: Findings, target: Target) -> Findings:
+        """Add what can be read in a view: the text on its objects, and text alone if the query asks for it.
+
+        Args:
+            view: With the objects that are known from the view of the whole frame.
+            findings: What the detector found in this view.
+            target: What the query asks for.
+
+        Returns:
+            The findings; those that are known but not found here only if text was read on them.
+        """
+        objects = [self._with_text(view, each, target) for each in findings.objects[: self.max_readings]]
+        missed = self._missed(view, findings.objects, target.classes)
+        missed = [self._with_text(view, each, target) for each in missed[: self.max_readings]]
+        texts = self._texts(view, findings.objects, target) if target.free_text else []
+        rest = findings.objects[self.max_readings :]
+        return replace(findings, objects=(*objects, *rest, *(each for each in missed if each.text), *texts))
 
     def _examine(self, view: View, target: Target) -> Findings:
-        findings = self.select(self.detect(view, self.threshold), target)
-        if target.reading and view.region != GLOBAL_VIEW:
-            best, rest = findings[: self.max_readings], findings[self.max_readings :]
-            findings = [*(self._with_text(view, finding, target) for finding in best), *rest]
-            if target.free_text:
-                findings += self._free_text(view, target)
-        return Findings(tuple(findings), notes=target.notes)
+        if not target.reading:
+            return Findings(tuple(self.select(self.detect(view, self.threshold), target)), notes=target.notes)
+        detected = self.detect(view, self.threshold)
+        hosts = self.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
+        known = (*view.known, *self._missed(replace(view, known=tuple(hosts)), view.known, target.hosts))
+        findings = Findings(tuple(self.select(detected, target)), notes=target.notes)
+        return self.read(replace(view, known=known), findings, target)
+
+    @staticmethod
+    def _missed(view: View, found: Sequence[Finding], classes: Sequence[str]) -> list[Finding]:
+        """Objects of some classes that are known to be in a view and are not among those that were found there."""
+        known = [each for each in view.known if each.label in classes]
+        overlaps = iou(as_array(each.box for each in known), as_array(each.box for each in found))
+        return [each for each, row in zip(known, overlaps, strict=True) if row.max(initial=0.0) < SAME_OBJECT_IOU]
 
     def _with_text(self, view: View, finding: Finding, target: Target) -> Finding:
-        """The finding with the text inside its box."""
-        box = finding.box
-        margin = READING_MARGIN * math.sqrt(box.area)
-        around = Box(box.x - margin, box.y - margin, box.width + 2 * margin, box.height + 2 * margin)
-        around = around.snapped(view.width, view.height)
-        lines = self._read(view.image[around.slices()], target)
+        """The finding with the text on it."""
+        lines = read_object(self._text_reader(), view, finding.box, target.reading)
         if not lines:
             return finding
         text = " ".join(line.text for line in lines)
         return replace(finding, text=text, text_score=min(line.score for line in lines))
 
-    def _free_text(self, view: View, target: Target) -> list[Finding]:
-        """Every piece of text in a view, wherever it is."""
-        return [
-            Finding(TEXT, Box(*line.box), line.score, target.phrase, line.text, line.score)
-            for line in self._read(view.image, target)
-        ]
-
-    def _read(self, image: Image, target: Target) -> list[TextLine]:
-        """The lines of text in an image; of those, the words with a digit if the query asks for a number."""
-        lines = self._text_reader().read(np.ascontiguousarray(image))
-        if target.reading == "text":
-            return lines
-        numbers = [replace(line, text=" ".join(re.findall(r"\S*\d\S*", line.text))) for line in lines]
-        return [line for line in numbers if line.text]
+    def _texts(self, view: View, found: Sequence[Finding], target: Target) -> list[Finding]:
+        """The pieces of text in a view: on the objects that the query names as hosts, or wherever they are."""
+        if target.hosts:
+            hosts = [each for each in (*view.known, *found) if each.label in target.hosts][: self.max_readings]
+            read = [read_object(self._text_reader(), view, host.box, target.reading) for host in hosts]
+            lines = [line for lines in read for line in lines]
+        else:
+            lines = read_view(self._text_reader(), view, target.reading)
+        return [Finding(TEXT, Box(*line.box), line.score, TEXT, line.text, line.score) for line in lines]
 
     def _text_reader(self) -> TextReader:
         """The text reader, loaded when the first query asks to read."""
