@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import PerceptionError
-from .frame import View
+from .frame import KnownObject, View
 from .geometry import Box, Boxes, as_array, iou, share_inside, to_corners
 from .results import NO_SCORE, Finding
 
@@ -31,7 +31,7 @@ EDGE_JITTER_PX = 2.0
 """How far the edge of a box may be off, in pixels of the view that it was seen in."""
 CUT_MARGIN_PX = 3.0
 """A box that ends this close to the border of a crop, in crop pixels, may go on beyond it."""
-MIN_TEXT_SCORE = 0.6
+MIN_TEXT_SCORE = 0.5
 """A text with less than this is not reported: its score times its share of the votes."""
 SHARE_OF_TEXT = 0.7
 """A text that lies to this share inside another is a part of it, read in another view."""
@@ -99,12 +99,11 @@ def to_source_detections(findings: Sequence[Finding], view: View) -> list[Observ
     return observations
 
 
-def findings_in(view: View, observations: Sequence[Observation]) -> tuple[Finding, ...]:
-    """The findings of other views whose centre a view shows, with their boxes in its pixels."""
-    boxes = view.from_source(as_array(o.box for o in observations))
-    placed = [replace(o.finding, box=Box(*row.tolist())) for o, row in zip(observations, boxes, strict=True)]
-    size = view.width, view.height
-    return tuple(f for f in placed if all(0 <= c < side for c, side in zip(f.box.center, size, strict=True)))
+def known_in(view: View, known: Sequence[KnownObject], seen_in: View) -> tuple[KnownObject, ...]:
+    """Objects known from another view whose centre a view shows, with their boxes in its pixels."""
+    rows = view.from_source(seen_in.to_source(as_array(each.box for each in known)))
+    placed = [each._replace(box=Box(*row.tolist())) for each, row in zip(known, rows, strict=True)]
+    return tuple(k for k in placed if 0 <= k.box.center[0] < view.width and 0 <= k.box.center[1] < view.height)
 
 
 def merge(observations: Sequence[Observation]) -> list[Observation]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,9 +13,6 @@ import numpy.typing as npt
 
 from .errors import InvalidInput
 from .geometry import Box, Boxes
-
-if TYPE_CHECKING:
-    from .results import Finding
 
 Image = npt.NDArray[np.uint8]
 
@@ -38,6 +35,14 @@ def check_image(image: object, who_needs: str) -> None:
         raise InvalidInput(f"{who_needs} (height, width, 3) uint8 BGR image, got {got}; convert it first")
 
 
+class KnownObject(NamedTuple):
+    """An object that the policy saw in the view of the whole frame; its box is in pixels of the view that holds it."""
+
+    label: str
+    box: Box
+    score: float
+
+
 @dataclass(frozen=True, eq=False)  # holds an array: compared and hashed by identity
 class View:
     """A model's input: a window of the frame, resampled once.
@@ -54,7 +59,7 @@ class View:
     window: Box
     region: int
     source_size: tuple[int, int]
-    known: tuple[Finding, ...] = ()
+    known: tuple[KnownObject, ...] = ()
 
     @property
     def width(self) -> int:

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from .budget import Budget, Cost
 from .errors import Cancelled, UnsupportedQuery
-from .evidence import Observation, findings_in, merge, to_source_detections
+from .evidence import Observation, known_in, merge, to_source_detections
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
 from .interfaces import Segmenter, SensingPolicy, TaskModel
@@ -131,8 +131,7 @@ class ActivePerception:
                 for index, region in enumerate(proposal.regions[: budget.max_regions])
             ]
             if proposal.known:
-                known = to_source_detections(proposal.known, view)
-                crops = [replace(crop, known=findings_in(crop, known)) for crop in crops]
+                crops = [replace(crop, known=known_in(crop, proposal.known, view)) for crop in crops]
             pending = list(crops)
             if proposal.findings is None and (self.examine_view or not crops):
                 pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))

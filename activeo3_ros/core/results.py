@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from .budget import Cost
 from .errors import InvalidInput
-from .frame import GLOBAL_VIEW, Frame
+from .frame import GLOBAL_VIEW, Frame, KnownObject
 from .geometry import Box, Boxes
 from .query import Query
 
@@ -128,7 +128,7 @@ class Proposal:
 
     regions: tuple[Region, ...] = ()
     findings: Findings | None = None
-    known: tuple[Finding, ...] = ()
+    known: tuple[KnownObject, ...] = ()
     used_view: bool = True
     reasoning: str = ""
     tokens: int = 0

@@ -9,7 +9,7 @@ from typing import Annotated
 from weakref import WeakValueDictionary
 
 from ..core.budget import Budget
-from ..core.frame import View, fit_within
+from ..core.frame import KnownObject, View, fit_within
 from ..core.geometry import Box, as_array, iou, non_maximum_suppression
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Grounding
@@ -34,6 +34,11 @@ def shared_detector() -> CenterNet:
     if detector is None:
         detector = _detectors["centernet"] = CenterNet()
     return detector
+
+
+def as_known(finding: Finding) -> KnownObject:
+    """A finding as an object that other views of the frame are told of."""
+    return KnownObject(finding.label, finding.box, finding.score)
 
 
 class EmbeddedTask:
@@ -140,28 +145,32 @@ class EmbeddedTask:
         Returns:
             The findings; those that are known but not found here only if text was read on them.
         """
-        objects = [self._with_text(view, each, target) for each in findings.objects[: self.max_readings]]
-        missed = self._missed(view, findings.objects, target.classes)
-        missed = [self._with_text(view, each, target) for each in missed[: self.max_readings]]
-        texts = self._texts(view, findings.objects, target) if target.free_text else []
-        rest = findings.objects[self.max_readings :]
-        return replace(findings, objects=(*objects, *rest, *(each for each in missed if each.text), *texts))
+        objects, rest = findings.objects[: self.max_readings], findings.objects[self.max_readings :]
+        missed = [each for each in self._missed(view, findings.objects, target) if each.label in target.classes]
+        read = [self._with_text(view, each, target) for each in (*objects, *missed[: self.max_readings])]
+        found = [each for index, each in enumerate(read) if index < len(objects) or each.text]
+        texts = self._texts(view, target) if target.free_text else []
+        return replace(findings, objects=(*found, *rest, *texts))
 
     def _examine(self, view: View, target: Target) -> Findings:
-        if not target.reading:
-            return Findings(tuple(self.select(self.detect(view, self.threshold), target)), notes=target.notes)
         detected = self.detect(view, self.threshold)
-        hosts = self.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
-        known = (*view.known, *self._missed(replace(view, known=tuple(hosts)), view.known, target.hosts))
         findings = Findings(tuple(self.select(detected, target)), notes=target.notes)
-        return self.read(replace(view, known=known), findings, target)
+        if not target.reading:
+            return findings
+        hosts = self.select(detected, replace(target, classes=target.hosts))
+        known = [as_known(each) for each in (*hosts, *self._missed(view, hosts, target))]
+        return self.read(replace(view, known=tuple(known)), findings, target)
 
     @staticmethod
-    def _missed(view: View, found: Sequence[Finding], classes: Sequence[str]) -> list[Finding]:
-        """Objects of some classes that are known to be in a view and are not among those that were found there."""
-        known = [each for each in view.known if each.label in classes]
+    def _missed(view: View, found: Sequence[Finding], target: Target) -> list[Finding]:
+        """Objects that are known to be in a view and are not among those of their class that were found there."""
+        known = [each for each in view.known if each.label in (*target.classes, *target.hosts)]
         overlaps = iou(as_array(each.box for each in known), as_array(each.box for each in found))
-        return [each for each, row in zip(known, overlaps, strict=True) if row.max(initial=0.0) < SAME_OBJECT_IOU]
+        return [
+            Finding(each.label, each.box, each.score, target.phrase or each.label)
+            for each, row in zip(known, overlaps, strict=True)
+            if row.max(initial=0.0) < SAME_OBJECT_IOU
+        ]
 
     def _with_text(self, view: View, finding: Finding, target: Target) -> Finding:
         """The finding with the text on it."""
@@ -171,10 +180,10 @@ class EmbeddedTask:
         text = " ".join(line.text for line in lines)
         return replace(finding, text=text, text_score=min(line.score for line in lines))
 
-    def _texts(self, view: View, found: Sequence[Finding], target: Target) -> list[Finding]:
+    def _texts(self, view: View, target: Target) -> list[Finding]:
         """The pieces of text in a view: on the objects that the query names as hosts, or wherever they are."""
         if target.hosts:
-            hosts = [each for each in (*view.known, *found) if each.label in target.hosts][: self.max_readings]
+            hosts = [each for each in view.known if each.label in target.hosts][: self.max_readings]
             read = [read_object(self._text_reader(), view, host.box, target.reading) for host in hosts]
             lines = [line for lines in read for line in lines]
         else:

@@ -28,8 +28,9 @@ MIN_LETTER_PX = 7.0
 """Height of the lowest line that is believed, in pixels of the view and of the source alike."""
 MIN_OBJECT_PX = 14.0
 """The same for an object that is read at all."""
-DISAGREEMENT = 0.5
-"""Share of its score that a line keeps which one reading of the two has alone, or reads otherwise."""
+DISAGREEMENT = 0.45
+"""Share of its score that a line keeps which one reading of the two has alone, or reads otherwise: too little to be
+reported unless another view agrees."""
 SAME_LINE_IOU = 0.4
 """Lines of two readings that overlap more are one."""
 SHARE_ON_OBJECT = 0.6

@@ -137,7 +137,7 @@ class Vocabulary:
                 relation, clause = "", len(things)
             elif word not in self._fillers:
                 phrase = " ".join(words[position : position + 2])
-                raise UnsupportedQuery(f"cannot serve {text!r}: {word!r} is unknown; {self._offer(word, phrase)}")
+                raise UnsupportedQuery(f"cannot serve {text!r}: {word!r} is unknown; {self._offer(phrase)}")
             position += 1
         if relation in self._places:
             raise UnsupportedQuery(f"cannot serve {text!r}: this preset cannot judge {relation!r}; ask without it")
@@ -205,12 +205,15 @@ class Vocabulary:
                     return name
         return None
 
-    def _offer(self, *unknown: str) -> str:
-        """What to ask for instead: names like the unknown words, else all classes."""
-        names = [*self._meanings, *self._carriers, *self._read_text, *self._read_number]
-        similar = [name for words in unknown for name in difflib.get_close_matches(words, names, 2, SIMILAR)]
+    def _offer(self, unknown: str = "") -> str:
+        """What to ask for instead: names with a word like the first of the unknown ones, else all classes."""
+        names = [*self._meanings, *self._carriers]
+        known = {word for name in names for word in name.split()}
+        like = set(difflib.get_close_matches(unknown.split(" ")[0], known, 2, SIMILAR))
+        similar = [name for name in names if like & set(name.split())]
+        similar.sort(key=lambda name: -difflib.SequenceMatcher(None, name, unknown).ratio())
         if similar:
-            return f"did you mean {' or '.join(map(repr, similar))}?"
+            return f"did you mean {' or '.join(map(repr, similar[:3]))}?"
         return f"this preset detects {', '.join(self.classes)}, and reads numbers and text on them and on signs"
 
 

@@ -16,7 +16,7 @@ from ..core.geometry import as_array
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Proposal
 from ..detectors.centernet import COCO_CLASSES
-from ..detectors.embedded import EmbeddedTask
+from ..detectors.embedded import EmbeddedTask, as_known
 from ..detectors.vocabulary import Target
 from ..settings import validated, within
 from .possible_objects import READ, PossibleObjects, existence, far_objects, hinted_objects, neighbours_of
@@ -67,9 +67,9 @@ class DetectorProposals:
         candidates = self.task.select(detected, target)
         findings = Findings(tuple(each for each in candidates if each.score >= self.task.threshold), notes=target.notes)
         hosts = self.task.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
-        known = [each for each in (*candidates, *hosts) if each.score >= self.task.threshold] if target.reading else []
+        known = tuple(as_known(each) for each in (*candidates, *hosts) if each.score >= self.task.threshold)
         if target.reading:
-            findings = self.task.read(replace(view, known=tuple(known)), findings, target)
+            findings = self.task.read(replace(view, known=known), findings, target)
         if budget.max_regions == 0:
             return Proposal(findings=findings)
         to_read = self._objects_to_read(view, [*candidates, *hosts], target) if target.reading else None
@@ -81,7 +81,7 @@ class DetectorProposals:
         half_side = HALF_READ_SIDE_PX if target.reading else HALF_FOUND_SIDE_PX
         regions = best_windows(possible, pyramid, half_side, budget.max_regions)
         reasoning = "; ".join(f"{region.label}: {region.score:.2f} objects expected" for region in regions)
-        return Proposal(regions, findings, tuple(known), reasoning=reasoning)
+        return Proposal(regions, findings, known if target.reading else (), reasoning=reasoning)
 
     def _objects_to_read(self, view: View, candidates: Sequence[Finding], target: Target) -> PossibleObjects | None:
         """Objects that may carry something to read, None if there are none; those that the view already reports are
