@@ -34,7 +34,7 @@ ENLARGED = 2
 MOTORWAY_SIGN = (22, 272, 90, 54)
 VEHICLES = {
     "motorway": [(322, 322, 60, 38), (449, 310, 46, 30), (835, 310, 38, 34), (766, 260, 28, 24), (720, 242, 27, 30)],
-    "terrain": [(230, 455, 208, 135), (503, 450, 105, 80), (635, 437, 75, 60)],
+    "terrain": [(230, 455, 208, 135), (503, 450, 105, 80), (635, 437, 75, 60), (725, 422, 68, 52), (790, 405, 45, 45)],
 }
 """Boxes of vehicles large enough for a plate that can be read, pixels of the photographs."""
 # Letters that no reader tells from digits or from each other in these fonts are left out: I, O, Q.
@@ -148,12 +148,22 @@ class Drawer:
         return str(self.rng.integers(10, 100))
 
     def anywhere(self, patch: Image, low: float, high: float) -> None:
-        """Draw a patch at a height between two, anywhere in the picture."""
+        """Draw a patch at a height between two, anywhere in the picture beside the vehicles."""
         height = float(np.exp(self.rng.uniform(np.log(low), np.log(high))))
         width = patch.shape[1] * height / patch.shape[0]
-        x = self.rng.uniform(20, max(21, self.image.shape[1] - 1.1 * width - 20))
-        y = self.rng.uniform(0.3 * self.image.shape[0], self.image.shape[0] - 1.2 * height - 20)
+        for _ in range(50):
+            x = self.rng.uniform(20, max(21, self.image.shape[1] - 1.1 * width - 20))
+            y = self.rng.uniform(0.3 * self.image.shape[0], self.image.shape[0] - 1.2 * height - 20)
+            if not self.hides_vehicle(x, y, 1.1 * width, 1.2 * height):
+                break
         paste(self.image, patch, x, y, height, self.rng)
+
+    def hides_vehicle(self, x: float, y: float, width: float, height: float) -> bool:
+        """Whether a patch there would stand before a vehicle, whose text it then might be."""
+        boxes = ENLARGED * np.array(VEHICLES[self.name])
+        apart_x = (boxes[:, 0] > x + width) | (boxes[:, 0] + boxes[:, 2] < x)
+        apart_y = (boxes[:, 1] > y + height) | (boxes[:, 1] + boxes[:, 3] < y)
+        return not bool((apart_x | apart_y).all())
 
     def on_vehicle(self, box: Box, text: str) -> None:
         """Draw a number plate low on a vehicle."""
@@ -248,9 +258,10 @@ def symbols(text: str) -> str:
 def judged(result: Result, truth: str) -> tuple[str, str]:
     """Judge a result: "right", "wrong" or "silent", and what it claims to have read.
 
-    A text under another name than `text` is a claim too, also where the answer is left out.
+    Where there is nothing to answer, a text under a name that no detector found is a claim too.
     """
-    claims = [g.text for g in result.groundings if g.text and g.phrase != TEXT]
+    found = [(g, result.detections[g.detection].label) for g in result.groundings if g.text]
+    claims = [g.text for g, label in found if g.phrase not in (TEXT, label)]
     given = result.answer or ("" if truth else ", ".join(claims))
     if result.status is Status.FAILED or not given:
         return "silent", ""

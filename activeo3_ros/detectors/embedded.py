@@ -9,8 +9,9 @@ from typing import Annotated
 from weakref import WeakValueDictionary
 
 from ..core.budget import Budget
+from ..core.evidence import same_text
 from ..core.frame import KnownObject, View, fit_within
-from ..core.geometry import Box, as_array, iou, non_maximum_suppression
+from ..core.geometry import Box, as_array, iou, non_maximum_suppression, share_inside
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Grounding
 from ..settings import validated, within
@@ -39,6 +40,12 @@ def shared_detector() -> CenterNet:
 def as_known(finding: Finding) -> KnownObject:
     """A finding as an object that other views of the frame are told of."""
     return KnownObject(finding.label, finding.box, finding.score)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    """Whether half of either box lies in the other."""
+    pair = [a.as_tuple(), b.as_tuple()]
+    return bool(share_inside(pair, pair)[[0, 1], [1, 0]].max() >= SAME_OBJECT_IOU)
 
 
 class EmbeddedTask:
@@ -79,7 +86,7 @@ class EmbeddedTask:
         return [self._examine(view, target) for view in views]
 
     def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
-        """Answer with the text that was read, each text once, from top to bottom.
+        """Answer with the text that was read, from top to bottom; that of one place once.
 
         Returns:
             None if the query does not ask to read, nothing was read, or it is not known which of several objects is
@@ -90,7 +97,11 @@ class EmbeddedTask:
         # Which of several objects is the narrower one, nobody knows: the texts are told, and none is the answer.
         if not target.reading or (target.narrower and len(groundings) > 1):
             return None
-        return ", ".join(dict.fromkeys(grounding.text for grounding in read)) or None
+        texts: list[Grounding] = []
+        for each in read:
+            if not any(same_text(each.text, other.text) and _overlap(each.box, other.box) for other in texts):
+                texts.append(each)
+        return ", ".join(each.text for each in texts) or None
 
     def detect(self, view: View, threshold: float) -> DetectedBoxes:
         """Run the detector on a view.
@@ -118,7 +129,7 @@ class EmbeddedTask:
         kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
         findings = []
         for name in target.classes:
-            phrase = target.phrase or (name if target.reading else "")
+            phrase = target.phrase_of(name)
             members = kept[class_ids[kept] == COCO_CLASSES.index(name)]
             for index in members[non_maximum_suppression(boxes[members], scores[members], SAME_OBJECT_IOU)]:
                 box = Box(*boxes[index].astype(float).tolist())
@@ -167,7 +178,7 @@ class EmbeddedTask:
         known = [each for each in view.known if each.label in (*target.classes, *target.hosts)]
         overlaps = iou(as_array(each.box for each in known), as_array(each.box for each in found))
         return [
-            Finding(each.label, each.box, each.score, target.phrase or each.label)
+            Finding(each.label, each.box, each.score, target.phrase_of(each.label))
             for each, row in zip(known, overlaps, strict=True)
             if row.max(initial=0.0) < SAME_OBJECT_IOU
         ]

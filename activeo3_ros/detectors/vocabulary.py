@@ -52,6 +52,14 @@ class Target:
     narrower: bool = False
     notes: tuple[str, ...] = ()
 
+    def phrase_of(self, name: str) -> str:
+        """The words of the query that an object of a class answers.
+
+        Its class's name where something is read and the query does not name it, or names it narrower than the detector
+        can tell: a text on some car is no text on the taxi.
+        """
+        return name if self.reading and (self.narrower or not self.phrase) else self.phrase
+
 
 class Vocabulary:
     """Maps queries to the classes of a detector by a table of synonyms."""

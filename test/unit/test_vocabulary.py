@@ -68,6 +68,13 @@ def test_a_relation_of_objects_is_refused_as_an_attribute_is(text):
         vocabulary.resolve(Query(text))
 
 
+def test_what_is_read_is_not_reported_as_the_narrower_class():
+    assert vocabulary.resolve(Query("the number on the taxi")).phrase_of("car") == "car"
+    assert vocabulary.resolve(Query("the taxi")).phrase_of("car") == "taxi"
+    assert vocabulary.resolve(Query("read the number", ("bus",))).phrase_of("bus") == "bus"
+    assert vocabulary.resolve(Query(classes=("bus",))).phrase_of("bus") == ""
+
+
 def test_objects_named_one_after_the_other_are_no_relation():
     target = vocabulary.resolve(Query("the cars on the road and people in the street"))
     assert target.classes == ("car", "person")
