@@ -27,6 +27,9 @@ from .options import (
     query_of,
 )
 
+MAX_NAMED = 12
+"""Most classes that the line on nothing found names."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
@@ -97,7 +100,7 @@ def describe(path: Path, result: Result) -> str:
     if result.status is not Status.FAILED:
         counts = Counter(detection.label for detection in result.detections)
         found = ", ".join(f"{count} {label}" for label, count in counts.most_common())
-        lines.append(f"  found: {found or 'nothing'}")
+        lines.append(f"  found: {found or _nothing(result)}")
     for grounding in result.groundings:
         read = f", reads “{grounding.text}”" if grounding.text else ""
         lines.append(f"  {caption(grounding.phrase, grounding.score)}: {_place(grounding.box)}{read}")
@@ -106,6 +109,16 @@ def describe(path: Path, result: Result) -> str:
     if result.status_message and result.status is not Status.FAILED:
         lines.append(f"  note: {result.status_message}")
     return "\n".join(lines)
+
+
+def _nothing(result: Result) -> str:
+    """That nothing was found, and of which classes: of another one there may be something."""
+    classes = result.query.classes
+    if result.query.text or not classes:
+        return "nothing"
+    if len(classes) > MAX_NAMED:
+        return f"nothing; only {len(classes)} classes were looked for"
+    return f"nothing; only {', '.join(classes)} {'was' if len(classes) == 1 else 'were'} looked for"
 
 
 def _place(box: Box) -> str:

@@ -2,7 +2,8 @@
 
 Three rules. A box that a crop's border cuts gives way to a fuller box of the same object. Observations of one object in
 several views become one, with the best-supported box and that box's own score. Two objects that one view shows apart
-stay two, however close they are: no object takes two observations from one view.
+stay two, however close they are: no object takes two observations from one view. What the views read on one object is
+put to the vote.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import PerceptionError
-from .frame import View
-from .geometry import Box, Boxes, as_array, iou, to_corners
-from .results import Finding
+from .frame import KnownObject, View
+from .geometry import Box, Boxes, as_array, iou, share_inside, to_corners
+from .results import NO_SCORE, Finding
 
 MATCH_IOU = 0.5
 """Two boxes of one label in different views are one object from this overlap on, if both show it large."""
@@ -30,6 +31,10 @@ EDGE_JITTER_PX = 2.0
 """How far the edge of a box may be off, in pixels of the view that it was seen in."""
 CUT_MARGIN_PX = 3.0
 """A box that ends this close to the border of a crop, in crop pixels, may go on beyond it."""
+MIN_TEXT_SCORE = 0.5
+"""A text with less than this is not reported: its score times its share of the votes."""
+SHARE_OF_TEXT = 0.7
+"""A text that lies to this share inside another is a part of it, read in another view."""
 LEGIBLE_SIDE_PX = 32.0
 """From this side on, in view pixels, more resolution no longer makes a box more trustworthy."""
 
@@ -42,11 +47,13 @@ class Observation:
         finding: The model's output, its box in view pixels.
         view: The view that shows it.
         box: The box in source pixels, clipped to the frame.
+        disputed: Texts that were read there and of which none is reported, since the views disagree or are not sure.
     """
 
     finding: Finding
     view: View
     box: Box
+    disputed: tuple[str, ...] = ()
 
     @cached_property
     def support(self) -> float:
@@ -92,6 +99,13 @@ def to_source_detections(findings: Sequence[Finding], view: View) -> list[Observ
     return observations
 
 
+def known_in(view: View, known: Sequence[KnownObject], seen_in: View) -> tuple[KnownObject, ...]:
+    """Objects known from another view whose centre a view shows, with their boxes in its pixels."""
+    rows = view.from_source(seen_in.to_source(as_array(each.box for each in known)))
+    placed = [each._replace(box=Box(*row.tolist())) for each, row in zip(known, rows, strict=True)]
+    return tuple(k for k in placed if 0 <= k.box.center[0] < view.width and 0 <= k.box.center[1] < view.height)
+
+
 def merge(observations: Sequence[Observation]) -> list[Observation]:
     """Merge the observations of all views of one frame.
 
@@ -99,7 +113,7 @@ def merge(observations: Sequence[Observation]) -> list[Observation]:
         observations: Of any view, in any order.
 
     Returns:
-        One observation for each object, best score first, with the text that was read where it was magnified most.
+        One observation for each object, best score first, with the text that most views read on it.
     """
     whole = sorted((o for o in observations if not o.is_cut), key=lambda o: (-o.support, o.box.as_tuple()))
     objects: list[list[Observation]] = []
@@ -107,7 +121,17 @@ def merge(observations: Sequence[Observation]) -> list[Observation]:
         _join_or_found(objects, observation)
     for observation in _explain(objects, [o for o in observations if o.is_cut]):
         _join_or_found(objects, observation)
-    return sorted(map(_represent, objects), key=lambda o: (-_finite(o.finding.score), o.box.as_tuple()))
+    merged = _without_parts_of_text(list(map(_represent, objects)))
+    return sorted(merged, key=lambda o: (-_finite(o.finding.score), o.box.as_tuple()))
+
+
+def same_text(a: str, b: str) -> bool:
+    """Whether two texts have the same letters and digits, whatever their case, spaces and punctuation."""
+    return _symbols(a) == _symbols(b)
+
+
+def _symbols(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold())) or text
 
 
 def _finite(score: float) -> float:
@@ -186,14 +210,54 @@ def _match_threshold(a: Observation, b: Observation) -> float:
 
 
 def _represent(members: Sequence[Observation]) -> Observation:
-    """The observation whose box the others support most, whole if any is, with the text of the most magnified one."""
+    """The observation whose box the others support most, whole if any is, with the text that most of them read."""
     if len(members) == 1:
-        return members[0]
+        return _with_text(members[0], members)
     voters = [o for o in members if not o.is_cut] or list(members)
     boxes, support = as_array(o.box for o in voters), np.array([o.support for o in voters])
     chosen = voters[int(np.argmax((iou(boxes, boxes) @ support) * support))]
-    readings = [o.finding for o in sorted(members, key=lambda o: -o.view.zoom) if o.finding.text]
-    if not readings or readings[0] is chosen.finding:
+    return _with_text(chosen, members)
+
+
+def _with_text(chosen: Observation, members: Sequence[Observation]) -> Observation:
+    """The observation with the text that most votes of all members are for, or with none if that is not sure enough.
+
+    A vote weighs as much as its score. The text's score is the best of its votes times their share of all. A model that
+    gives no score is believed where it was magnified most.
+    """
+    votes = sorted((o for o in members if o.finding.text), key=lambda o: -o.view.zoom)
+    if not votes:
         return chosen
-    finding = replace(chosen.finding, text=readings[0].text, text_score=readings[0].text_score)
-    return replace(chosen, finding=finding)
+    best = votes[0].finding
+    if math.isnan(best.text_score):
+        return replace(chosen, finding=replace(chosen.finding, text=best.text, text_score=best.text_score))
+    weights: dict[str, float] = {}
+    for vote in votes:
+        key = _symbols(vote.finding.text)
+        weights[key] = weights.get(key, 0.0) + vote.finding.text_score
+    winner = max(weights, key=lambda key: weights[key])
+    best = max((o.finding for o in votes if _symbols(o.finding.text) == winner), key=lambda finding: finding.text_score)
+    score = best.text_score * weights[winner] / sum(weights.values())
+    if score < MIN_TEXT_SCORE:
+        texts = tuple(dict.fromkeys(o.finding.text for o in votes))
+        return replace(chosen, finding=replace(chosen.finding, text="", text_score=NO_SCORE), disputed=texts)
+    # A finding that is nothing but a text is as sure as the text.
+    own = score if chosen.finding.score == chosen.finding.text_score else chosen.finding.score
+    return replace(chosen, finding=replace(chosen.finding, text=best.text, text_score=score, score=own))
+
+
+def _without_parts_of_text(objects: list[Observation]) -> list[Observation]:
+    """Leave out pieces of text that lie in a longer one of the same label, as another view split or cut the line."""
+    texts = [o for o in objects if o.finding.text or o.disputed]
+    if len(texts) < 2:
+        return objects
+    boxes = as_array(o.box for o in texts)
+    inside = share_inside(boxes, boxes) >= SHARE_OF_TEXT
+    left_out = set()
+    for part, whole in zip(*np.nonzero(inside), strict=True):
+        a, b = texts[part], texts[whole]
+        if part != whole and a.box.area < b.box.area and a.view is not b.view and a.finding.label == b.finding.label:
+            shorter, longer = _symbols(a.finding.text), _symbols(b.finding.text)
+            if b.finding.text and shorter in longer:
+                left_out.add(id(a))
+    return [o for o in objects if id(o) not in left_out]

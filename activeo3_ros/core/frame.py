@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -34,6 +35,14 @@ def check_image(image: object, who_needs: str) -> None:
         raise InvalidInput(f"{who_needs} (height, width, 3) uint8 BGR image, got {got}; convert it first")
 
 
+class KnownObject(NamedTuple):
+    """An object that the policy saw in the view of the whole frame; its box is in pixels of the view that holds it."""
+
+    label: str
+    box: Box
+    score: float
+
+
 @dataclass(frozen=True, eq=False)  # holds an array: compared and hashed by identity
 class View:
     """A model's input: a window of the frame, resampled once.
@@ -43,12 +52,14 @@ class View:
         window: The part of the source frame that it shows, in whole source pixels.
         region: Index of the region that asked for it, or `GLOBAL_VIEW`.
         source_size: Width and height of the frame that it was taken from, in pixels.
+        known: Objects that the policy saw in the view of the whole frame and that this one shows, in its own pixels.
     """
 
     image: Image
     window: Box
     region: int
     source_size: tuple[int, int]
+    known: tuple[KnownObject, ...] = ()
 
     @property
     def width(self) -> int:

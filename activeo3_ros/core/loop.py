@@ -10,10 +10,11 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from .budget import Budget, Cost
 from .errors import Cancelled, PerceptionError, UnsupportedQuery
-from .evidence import Observation, merge, to_source_detections
+from .evidence import Observation, known_in, merge, to_source_detections
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
 from .interfaces import Segmenter, SensingPolicy, TaskModel
@@ -129,6 +130,8 @@ class ActivePerception:
                 self._crop(frame, view.box_to_source(region.box), budget.crop_pixels, index)
                 for index, region in enumerate(proposal.regions[: budget.max_regions])
             ]
+            if proposal.known:
+                crops = [replace(crop, known=known_in(crop, proposal.known, view)) for crop in crops]
             pending = list(crops)
             if proposal.findings is None and (self.examine_view or not crops):
                 pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
@@ -170,6 +173,7 @@ class ActivePerception:
         notes = [*proposal.notes, *(note for _, found in examined for note in found.notes)]
         if query.masks:
             notes.append(self._missing_masks(detections, masks))
+        notes += [_unsure(seen) for seen in objects if seen.disputed]
         return result.with_notes(notes)
 
     def _missing_masks(self, detections: Sequence[Detection], masks: Sequence[InstanceMask]) -> str:
@@ -289,6 +293,12 @@ def _detection(seen: Observation) -> Detection:
 
 def _grounding(seen: Observation, detection: int) -> Grounding:
     return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.view.region, seen.finding.text, detection)
+
+
+def _unsure(seen: Observation) -> str:
+    """The note on an object whose text is not reported."""
+    texts = " or ".join(f"“{text}”" for text in seen.disputed)
+    return f"a {seen.finding.label} at {seen.box.x:.0f}, {seen.box.y:.0f} may read {texts}: not sure enough to report"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from .budget import Cost
 from .errors import InvalidInput
-from .frame import GLOBAL_VIEW, Frame
+from .frame import GLOBAL_VIEW, Frame, KnownObject
 from .geometry import Box, Boxes
 from .query import Query
 
@@ -119,6 +119,7 @@ class Proposal:
         regions: In view pixels, best first.
         findings: What the policy itself found in the view; None when it only chooses regions, so that the task model
             has to examine the view as well.
+        known: Objects that it saw in the view and that the task model should know of in the crops. Not reported.
         used_view: Whether it used the pixels of the view.
         reasoning: Its own account of the choice, "" if none.
         tokens: Tokens that a language model wrote for it.
@@ -127,6 +128,7 @@ class Proposal:
 
     regions: tuple[Region, ...] = ()
     findings: Findings | None = None
+    known: tuple[KnownObject, ...] = ()
     used_view: bool = True
     reasoning: str = ""
     tokens: int = 0

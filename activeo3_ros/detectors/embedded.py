@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import math
-import re
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
 from weakref import WeakValueDictionary
 
-import numpy as np
-
 from ..core.budget import Budget
-from ..core.frame import GLOBAL_VIEW, Image, View, fit_within
-from ..core.geometry import Box, non_maximum_suppression
+from ..core.evidence import same_text
+from ..core.frame import KnownObject, View, fit_within
+from ..core.geometry import Box, as_array, iou, non_maximum_suppression, share_inside
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Grounding
 from ..settings import validated, within
 from .centernet import COCO_CLASSES, CenterNet
-from .text_reader import TextLine, TextReader
+from .reading import read_object, read_view
+from .text_reader import TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
 
 INPUT_SIDE_PX = 512
@@ -28,9 +26,6 @@ SAME_OBJECT_IOU = 0.5
 """The detector has no suppression of its own: two boxes of one class that overlap more are one object."""
 SAME_OBJECT_ANY_CLASS_IOU = 0.7
 """The same for boxes of different classes: one object cannot be a car and a truck."""
-READING_MARGIN = 0.1
-"""Margin that is read around a box, as a share of its side: its border often cuts letters."""
-
 _detectors: WeakValueDictionary[str, CenterNet] = WeakValueDictionary()
 
 
@@ -40,6 +35,17 @@ def shared_detector() -> CenterNet:
     if detector is None:
         detector = _detectors["centernet"] = CenterNet()
     return detector
+
+
+def as_known(finding: Finding) -> KnownObject:
+    """A finding as an object that other views of the frame are told of."""
+    return KnownObject(finding.label, finding.box, finding.score)
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    """Whether half of either box lies in the other."""
+    pair = [a.as_tuple(), b.as_tuple()]
+    return bool(share_inside(pair, pair)[[0, 1], [1, 0]].max() >= SAME_OBJECT_IOU)
 
 
 class EmbeddedTask:
@@ -80,15 +86,22 @@ class EmbeddedTask:
         return [self._examine(view, target) for view in views]
 
     def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
-        """Answer with the text that was read, each text once, from top to bottom.
+        """Answer with the text that was read, from top to bottom; that of one place once.
 
         Returns:
-            None if the query does not ask to read or nothing was read.
+            None if the query does not ask to read, nothing was read, or it is not known which of several objects is
+            meant.
         """
-        if not self.vocabulary.resolve(query).reading:
-            return None
+        target = self.vocabulary.resolve(query)
         read = sorted((g for g in groundings if g.text), key=lambda g: (g.box.center[1], g.box.center[0]))
-        return ", ".join(dict.fromkeys(grounding.text for grounding in read)) or None
+        # Which of several objects is the narrower one, nobody knows: the texts are told, and none is the answer.
+        if not target.reading or (target.narrower and len(groundings) > 1):
+            return None
+        texts: list[Grounding] = []
+        for each in read:
+            if not any(same_text(each.text, other.text) and _overlap(each.box, other.box) for other in texts):
+                texts.append(each)
+        return ", ".join(each.text for each in texts) or None
 
     def detect(self, view: View, threshold: float) -> DetectedBoxes:
         """Run the detector on a view.
@@ -116,56 +129,77 @@ class EmbeddedTask:
         kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
         findings = []
         for name in target.classes:
+            phrase = target.phrase_of(name)
             members = kept[class_ids[kept] == COCO_CLASSES.index(name)]
             for index in members[non_maximum_suppression(boxes[members], scores[members], SAME_OBJECT_IOU)]:
                 box = Box(*boxes[index].astype(float).tolist())
-                findings.append(Finding(name, box, float(scores[index]), target.phrase))
+                findings.append(Finding(name, box, float(scores[index]), phrase))
         return sorted(findings, key=lambda finding: -finding.score)
 
-    def locate_text(self, view: View, target: Target) -> list[Finding]:
+    def locate_text(self, view: View) -> list[Finding]:
         """Find where text seems to be in a view, also where it is too small to read.
 
         Returns:
             Findings without a text, in view pixels.
         """
         lines = self._text_reader().locate(view.image)
-        return [Finding(TEXT, Box(*line.box), line.score, target.phrase) for line in lines]
+        return [Finding(TEXT, Box(*line.box), line.score, TEXT) for line in lines]
+
+    def read(self, view: View, findings: Findings, target: Target) -> Findings:
+        """Add what can be read in a view: the text on its objects, and text alone if the query asks for it.
+
+        Args:
+            view: With the objects that are known from the view of the whole frame.
+            findings: What the detector found in this view.
+            target: What the query asks for.
+
+        Returns:
+            The findings; those that are known but not found here only if text was read on them.
+        """
+        objects, rest = findings.objects[: self.max_readings], findings.objects[self.max_readings :]
+        missed = [each for each in self._missed(view, findings.objects, target) if each.label in target.classes]
+        read = [self._with_text(view, each, target) for each in (*objects, *missed[: self.max_readings])]
+        found = [each for index, each in enumerate(read) if index < len(objects) or each.text]
+        texts = self._texts(view, target) if target.free_text else []
+        return replace(findings, objects=(*found, *rest, *texts))
 
     def _examine(self, view: View, target: Target) -> Findings:
-        findings = self.select(self.detect(view, self.threshold), target)
-        if target.reading and view.region != GLOBAL_VIEW:
-            best, rest = findings[: self.max_readings], findings[self.max_readings :]
-            findings = [*(self._with_text(view, finding, target) for finding in best), *rest]
-            if target.free_text:
-                findings += self._free_text(view, target)
-        return Findings(tuple(findings), notes=target.notes)
+        detected = self.detect(view, self.threshold)
+        findings = Findings(tuple(self.select(detected, target)), notes=target.notes)
+        if not target.reading:
+            return findings
+        hosts = self.select(detected, replace(target, classes=target.hosts))
+        known = [as_known(each) for each in (*hosts, *self._missed(view, hosts, target))]
+        return self.read(replace(view, known=tuple(known)), findings, target)
+
+    @staticmethod
+    def _missed(view: View, found: Sequence[Finding], target: Target) -> list[Finding]:
+        """Objects that are known to be in a view and are not among those of their class that were found there."""
+        known = [each for each in view.known if each.label in (*target.classes, *target.hosts)]
+        overlaps = iou(as_array(each.box for each in known), as_array(each.box for each in found))
+        return [
+            Finding(each.label, each.box, each.score, target.phrase_of(each.label))
+            for each, row in zip(known, overlaps, strict=True)
+            if row.max(initial=0.0) < SAME_OBJECT_IOU
+        ]
 
     def _with_text(self, view: View, finding: Finding, target: Target) -> Finding:
-        """The finding with the text inside its box."""
-        box = finding.box
-        margin = READING_MARGIN * math.sqrt(box.area)
-        around = Box(box.x - margin, box.y - margin, box.width + 2 * margin, box.height + 2 * margin)
-        around = around.snapped(view.width, view.height)
-        lines = self._read(view.image[around.slices()], target)
+        """The finding with the text on it."""
+        lines = read_object(self._text_reader(), view, finding.box, target.reading)
         if not lines:
             return finding
         text = " ".join(line.text for line in lines)
         return replace(finding, text=text, text_score=min(line.score for line in lines))
 
-    def _free_text(self, view: View, target: Target) -> list[Finding]:
-        """Every piece of text in a view, wherever it is."""
-        return [
-            Finding(TEXT, Box(*line.box), line.score, target.phrase, line.text, line.score)
-            for line in self._read(view.image, target)
-        ]
-
-    def _read(self, image: Image, target: Target) -> list[TextLine]:
-        """The lines of text in an image; of those, the words with a digit if the query asks for a number."""
-        lines = self._text_reader().read(np.ascontiguousarray(image))
-        if target.reading == "text":
-            return lines
-        numbers = [replace(line, text=" ".join(re.findall(r"\S*\d\S*", line.text))) for line in lines]
-        return [line for line in numbers if line.text]
+    def _texts(self, view: View, target: Target) -> list[Finding]:
+        """The pieces of text in a view: on the objects that the query names as hosts, or wherever they are."""
+        if target.hosts:
+            hosts = [each for each in view.known if each.label in target.hosts][: self.max_readings]
+            read = [read_object(self._text_reader(), view, host.box, target.reading) for host in hosts]
+            lines = [line for lines in read for line in lines]
+        else:
+            lines = read_view(self._text_reader(), view, target.reading)
+        return [Finding(TEXT, Box(*line.box), line.score, TEXT, line.text, line.score) for line in lines]
 
     def _text_reader(self) -> TextReader:
         """The text reader, loaded when the first query asks to read."""

@@ -1,14 +1,15 @@
 """Maps a query to the classes of a detector with a fixed list of them, and tells whether it asks to read.
 
 Nothing is guessed: an unknown word makes the whole query unsupported, for "the red car" answered with every car would
-be wrong.
+be wrong. Nor is a relation: "the person on the bicycle" is no query for every person and every bicycle.
 """
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -21,6 +22,11 @@ from ..core.query import Query
 TEXT = "text"
 """The label of a piece of text that was found by reading rather than by a detector's class."""
 
+ON = ("on", "of", "at", "in")
+"""Relations between a text and what it is on."""
+SIMILAR = 0.8
+"""Similarity from which a known word is offered for an unknown one: a letter lost in a short word is less."""
+
 Reading = Literal["", "text", "number"]
 
 
@@ -30,17 +36,29 @@ class Target:
 
     Attributes:
         classes: Classes to detect.
-        free_text: Whether text itself is asked for, wherever it is.
+        free_text: Whether text itself is asked for, on `hosts` or wherever it is.
+        hosts: Classes on whose objects free text counts; empty: wherever it is.
         reading: What to read on the objects, "" for nothing.
-        phrase: The words of the query that the findings answer, "" if only classes were asked for.
+        phrase: The words of the query that the objects of `classes` answer, "" if only a list of classes names them.
+        narrower: Whether the query means some of the objects of `classes` or `hosts`, and it cannot be told which.
         notes: Facts that the user should know about how the query was understood.
     """
 
     classes: tuple[str, ...]
     free_text: bool = False
+    hosts: tuple[str, ...] = ()
     reading: Reading = ""
     phrase: str = ""
+    narrower: bool = False
     notes: tuple[str, ...] = ()
+
+    def phrase_of(self, name: str) -> str:
+        """The words of the query that an object of a class answers.
+
+        Its class's name where something is read and the query does not name it, or names it narrower than the detector
+        can tell: a text on some car is no text on the taxi.
+        """
+        return name if self.reading and (self.narrower or not self.phrase) else self.phrase
 
 
 class Vocabulary:
@@ -62,6 +80,10 @@ class Vocabulary:
         self._carriers = set(table.get("text_carriers", ()))
         self._read_text = set(table.get("read_text", ()))
         self._read_number = set(table.get("read_number", ()))
+        self._carried_by = {name: tuple(hosts) for name, hosts in (table.get("carried_by") or {}).items()}
+        self._relations = set(table.get("relations", ()))
+        self._places = set(table.get("places", ()))
+        self._separators = set(table.get("separators", ()))
         self._fillers = set(table.get("fillers", ()))
         self._longest = max(len(name.split()) for name in [*self._meanings, *self._carriers])
 
@@ -78,66 +100,102 @@ class Vocabulary:
         if not query.classes:
             return target
         # The list of classes is what to detect; the phrase then only says what to read there.
-        return Target(
-            self._resolve_classes(query.classes), target.free_text, target.reading, target.phrase, target.notes
-        )
+        return replace(target, classes=self._resolve_classes(query.classes))
 
     def _resolve_classes(self, names: Iterable[str]) -> tuple[str, ...]:
         found: list[str] = []
         for name in names:
             meaning = self._lookup(name.lower().split())
             if meaning is None:
-                raise UnsupportedQuery(f"unknown class {name!r}; {self._offer()}")
+                raise UnsupportedQuery(f"unknown class {name!r}; {self._offer(name.lower())}")
             found += meaning[1]
         return tuple(dict.fromkeys(found))
 
     def _resolve_text(self, text: str) -> Target:
-        words = re.findall(r"[^\W_]+", text.lower())
-        classes: list[str] = []
-        phrases: list[str] = []
-        notes: list[str] = []
-        free_text, reading = False, ""
-        position = 0
+        words = re.findall(r"[^\W_]+", re.sub(r"['\u2019]s\b", "", text.lower()))
+        things: list[_Thing] = []
+        reading: Reading = ""
+        relation, position, clause = "", 0, 0
         while position < len(words):
-            taken = 0
-            for length in range(min(self._longest, len(words) - position), 0, -1):
-                candidate = words[position : position + length]
-                carrier = self._find(self._carriers, candidate)
-                meaning = None if carrier else self._lookup(candidate)
-                if carrier:
-                    free_text, taken = True, length
-                    phrases.append(" ".join(candidate))
-                elif meaning:
-                    name, meant = meaning
-                    classes += meant
-                    phrases.append(" ".join(candidate))
-                    if name in self._narrower:
-                        notes.append(f"{name!r} is looked for as {meant[0]!r}: this detector cannot tell them apart")
-                    taken = length
-                if taken:
-                    break
-            if not taken:
-                word = words[position]
-                if word in self._read_number:
-                    reading = "number"
-                elif word in self._read_text:
-                    reading = reading or "text"
-                elif word not in self._fillers:
-                    raise UnsupportedQuery(f"cannot serve {text!r}: {word!r} is unknown; {self._offer()}")
-                taken = 1
-            position += taken
-        if not classes and (reading or free_text):
-            free_text = True
-            phrases = phrases or [TEXT]
-        if not classes and not free_text:
+            word = words[position]
+            thing = self._thing(words, position)
+            if thing is not None:
+                joined = None
+                if len(things) > clause and (relation or things[-1].end == position):
+                    joined = _joined(things[-1], thing, relation)
+                    if joined is None and relation:
+                        raise UnsupportedQuery(
+                            f"cannot serve {text!r}: this preset cannot judge {relation!r}; ask for "
+                            f"{things[-1].name!r} or {thing.name!r} alone"
+                        )
+                things = [*things[:-1], joined] if joined else [*things, thing]
+                relation, position = "", thing.end
+                continue
+            if word in self._read_number:
+                if self._counts(words[position:]):
+                    raise UnsupportedQuery(
+                        f"cannot serve {text!r}: this preset does not count; ask for the objects alone"
+                    )
+                reading = "number"
+            elif word in self._read_text:
+                reading = reading or "text"
+            elif word in self._relations or word in self._places:
+                relation = relation if relation in self._places else word
+            elif word in self._separators:
+                relation, clause = "", len(things)
+            elif word not in self._fillers:
+                phrase = " ".join(words[position : position + 2])
+                raise UnsupportedQuery(f"cannot serve {text!r}: {word!r} is unknown; {self._offer(phrase)}")
+            position += 1
+        if relation in self._places:
+            raise UnsupportedQuery(f"cannot serve {text!r}: this preset cannot judge {relation!r}; ask without it")
+        if not things and not reading:
             raise UnsupportedQuery(f"cannot serve {text!r}: it names nothing to look for; {self._offer()}")
+        return self._target(things, reading)
+
+    def _thing(self, words: Sequence[str], start: int) -> _Thing | None:
+        """What the longest name that begins at a word means, None if none does."""
+        for end in range(min(start + self._longest, len(words)), start, -1):
+            said = words[start:end]
+            carrier = self._find(self._carriers, said)
+            if carrier:
+                return _Thing(" ".join(said), self._carried_by.get(carrier, ()), end, is_carrier=True)
+            meaning = self._lookup(said)
+            if meaning:
+                return _Thing(" ".join(said), meaning[1], end, is_narrower=meaning[0] in self._narrower)
+        return None
+
+    @staticmethod
+    def _target(things: Sequence[_Thing], reading: Reading) -> Target:
+        carriers = [thing for thing in things if thing.is_carrier]
+        objects = [thing for thing in things if not thing.is_carrier]
+        free_text = bool(carriers) or not objects
+        hosts = [name for thing in carriers for name in thing.classes] if all(t.classes for t in carriers) else []
+        notes = []
+        for thing in things:
+            for name in [thing.name] if thing.is_narrower and not thing.is_carrier else [thing.host]:
+                if thing.is_narrower:
+                    note = f"{name!r} is looked for as {thing.classes[0]!r}: this detector cannot tell them apart"
+                    notes.append(f"{note}, so what several of them read is no answer" if reading or free_text else note)
+            if thing.is_carrier:
+                where = f"any text on a {' or '.join(thing.classes)}" if hosts else "text, wherever it is,"
+                notes.append(f"{thing.name!r} is no class of this detector: {where} is reported as {TEXT!r}")
         return Target(
-            tuple(dict.fromkeys(classes)),
+            tuple(dict.fromkeys(name for thing in objects for name in thing.classes)),
             free_text,
-            reading or ("text" if free_text else ""),  # type: ignore[arg-type]
-            " and ".join(dict.fromkeys(phrases)),
+            tuple(dict.fromkeys(hosts)),
+            reading or ("text" if free_text else ""),
+            " and ".join(dict.fromkeys(thing.name for thing in objects)),
+            any(thing.is_narrower for thing in things),
             tuple(dict.fromkeys(notes)),
         )
+
+    def _counts(self, words: Sequence[str]) -> bool:
+        """Whether words that begin with one for a number ask how many there are: "number of cars"."""
+        if len(words) < 3 or words[1] != "of":
+            return False
+        thing = self._thing(words, 2)
+        return thing is not None and not thing.is_carrier and thing.name not in self._meanings
 
     def _lookup(self, words: Sequence[str]) -> tuple[str, tuple[str, ...]] | None:
         """The name in the table that some words mean, and its classes."""
@@ -155,8 +213,48 @@ class Vocabulary:
                     return name
         return None
 
-    def _offer(self) -> str:
+    def _offer(self, unknown: str = "") -> str:
+        """What to ask for instead: names with a word like the first of the unknown ones, else all classes."""
+        names = [*self._meanings, *self._carriers]
+        known = {word for name in names for word in name.split()}
+        like = set(difflib.get_close_matches(unknown.split(" ")[0], known, 2, SIMILAR))
+        similar = [name for name in names if like & set(name.split())]
+        similar.sort(key=lambda name: -difflib.SequenceMatcher(None, name, unknown).ratio())
+        if similar:
+            return f"did you mean {' or '.join(map(repr, similar[:3]))}?"
         return f"this preset detects {', '.join(self.classes)}, and reads numbers and text on them and on signs"
+
+
+@dataclass(frozen=True)
+class _Thing:
+    """Something that a query names: objects to detect, or a carrier of text with the classes of what it is part of.
+
+    Attributes:
+        name: The words of the query.
+        classes: Of the objects; of a carrier, those that it is looked for on, none for anywhere.
+        end: Index of the word after it.
+        is_carrier: Whether it carries text and has no class.
+        is_narrower: Whether it means some of the objects of the classes alone.
+        host: The words that name the objects that a carrier is on, "" if the query does not.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    end: int
+    is_carrier: bool = False
+    is_narrower: bool = False
+    host: str = ""
+
+
+def _joined(first: _Thing, second: _Thing, relation: str) -> _Thing | None:
+    """A carrier of text and the objects that it is on as one: "the plate of the bus", "the bus plate"; else None."""
+    if first.is_carrier and not second.is_carrier and relation in ON:
+        carrier, host = first, second
+    elif second.is_carrier and not first.is_carrier and not relation:
+        carrier, host = second, first
+    else:
+        return None
+    return replace(carrier, classes=host.classes, end=second.end, is_narrower=host.is_narrower, host=host.name)
 
 
 def _meanings(classes: Sequence[str], table: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:

@@ -7,6 +7,7 @@ and `windows` chooses the windows that show most of these large enough.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from ..core.budget import Budget
@@ -15,7 +16,7 @@ from ..core.geometry import as_array
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Proposal
 from ..detectors.centernet import COCO_CLASSES
-from ..detectors.embedded import EmbeddedTask
+from ..detectors.embedded import EmbeddedTask, as_known
 from ..detectors.vocabulary import Target
 from ..settings import validated, within
 from .possible_objects import READ, PossibleObjects, existence, far_objects, hinted_objects, neighbours_of
@@ -65,9 +66,13 @@ class DetectorProposals:
         detected = self.task.detect(view, self.hint_threshold)
         candidates = self.task.select(detected, target)
         findings = Findings(tuple(each for each in candidates if each.score >= self.task.threshold), notes=target.notes)
+        hosts = self.task.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
+        known = tuple(as_known(each) for each in (*candidates, *hosts) if each.score >= self.task.threshold)
+        if target.reading:
+            findings = self.task.read(replace(view, known=known), findings, target)
         if budget.max_regions == 0:
             return Proposal(findings=findings)
-        to_read = self._objects_to_read(view, candidates, target) if target.reading else None
+        to_read = self._objects_to_read(view, [*candidates, *hosts], target) if target.reading else None
         possible = to_read or self._objects_to_find(view, detected, target)
         longest = max(view.width, view.height)
         crop_side = max(self.task.view_size(longest, longest, budget.crop_pixels))
@@ -76,14 +81,14 @@ class DetectorProposals:
         half_side = HALF_READ_SIDE_PX if target.reading else HALF_FOUND_SIDE_PX
         regions = best_windows(possible, pyramid, half_side, budget.max_regions)
         reasoning = "; ".join(f"{region.label}: {region.score:.2f} objects expected" for region in regions)
-        return Proposal(regions, findings, reasoning=reasoning)
+        return Proposal(regions, findings, known if target.reading else (), reasoning=reasoning)
 
     def _objects_to_read(self, view: View, candidates: Sequence[Finding], target: Target) -> PossibleObjects | None:
         """Objects that may carry something to read, None if there are none; those that the view already reports are
         worth a zoom just the same."""
         candidates = [candidate for candidate in candidates if candidate.score >= READ_THRESHOLD]
-        if target.free_text:
-            candidates += self.task.locate_text(view, target)
+        if target.free_text and not target.hosts:
+            candidates += self.task.locate_text(view)
         if not candidates:
             return None
         boxes = as_array(candidate.box for candidate in candidates)

@@ -116,6 +116,14 @@ def test_a_preset_with_an_impossible_size_is_a_mistake(tmp_path, size):
     assert_one_clear_line(activeo3("perceive", "a.jpg", "--preset", preset), "mine.yaml", "crop_pixels", str(size))
 
 
+def test_nothing_found_says_of_which_classes(tmp_path):
+    picture = tmp_path / "grey.png"
+    cv2.imwrite(str(picture), np.full((200, 300, 3), 128, np.uint8))
+    said = activeo3("perceive", picture).stdout
+    assert "found: nothing; only person, bicycle, car, motorcycle, bus, truck, traffic light, stop sign were" in said
+    assert "found: nothing; only dog was looked for" in activeo3("perceive", picture, "--classes", "dog").stdout
+
+
 def test_json_has_exactly_the_documented_keys(perceived):
     result, _ = perceived
     assert list(result) == RESULT_KEYS

@@ -1,6 +1,7 @@
 """The embedded preset with its real models on real pictures."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +11,8 @@ from loading import BENCHMARKS, load_script
 
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, TERRAIN_PICTURE, require
-from activeo3_ros.core import Box, Budget, Frame, Query, Status
+from activeo3_ros.core import Box, Budget, Findings, Frame, Query, Status
+from activeo3_ros.core.frame import KnownObject
 from activeo3_ros.core.geometry import iou
 from activeo3_ros.presets import load_preset
 
@@ -25,6 +27,7 @@ except AssetError as error:
 
 
 benchmark = load_script(BENCHMARKS / "active_vs_slices.py")
+reading = load_script(BENCHMARKS / "reading.py")
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +73,55 @@ def test_only_classes_that_are_asked_for_are_reported(perception, motorway):
 def test_it_reads_the_sign_beside_the_motorway(perception, motorway):
     result = perception.perceive(motorway, Query("what does the sign say"))
     assert result.answer == "Refuge areas, for emergency, use only"
-    assert {g.phrase for g in result.groundings} == {"sign"}
+    assert {g.phrase for g in result.groundings} == {"text"}
+    assert "'sign' is no class of this detector" in result.status_message
     assert all(g.region >= 0 for g in result.groundings if g.text)
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    return reading.photographs()
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"), [(0, "sign"), (5, "plate"), (6, "display"), (7, "countdown"), (8, "page"), (29, "countdown")]
+)
+def test_it_reads_what_is_drawn_into_photographs(perception, photographs, seed, kind):
+    """a sign that a crop's border cut, a plate on a vehicle, a countdown that only the view shows, a page"""
+    scene = reading.scene(photographs, seed)
+    result = perception.perceive(Frame(scene.image), Query(scene.query))
+    assert (scene.kind, reading.judged(result, scene.truth)[0]) == (kind, "right"), result.answer
+
+
+@pytest.mark.parametrize(
+    ("seed", "kind"), [(9, "countdown for a plate"), (23, "sign for a plate"), (11, "which car"), (63, "which car")]
+)
+def test_it_does_not_give_a_text_for_another(perception, photographs, seed, kind):
+    scene = reading.scene(photographs, seed)
+    result = perception.perceive(Frame(scene.image), Query(scene.query))
+    assert (scene.kind, reading.judged(result, scene.truth)[0]) == (kind, "silent"), result.answer
+    assert result.status == Status.COMPLETE
+    assert any("cannot tell them apart" in note or "is no class" in note for note in result.notes)
+
+
+def test_a_page_is_read_without_any_zoom(perception, photographs):
+    scene = reading.scene(photographs, 8)
+    result = perception.perceive(Frame(scene.image), Query(scene.query), Budget(max_regions=0))
+    assert reading.symbols(result.answer) == reading.symbols(scene.truth)
+
+
+def test_an_object_that_a_crop_does_not_find_again_is_read_there(perception, photographs):
+    scene = reading.scene(photographs, 7)
+    frame, task, target = Frame(scene.image), perception.task, perception.task.vocabulary.resolve(Query(scene.query))
+    found = perception.perceive(frame, Query(scene.query))
+    [light] = [g for g in found.groundings if g.text]
+    side = 1.3 * max(light.box.width, light.box.height)
+    around = Box(light.box.center[0] - side / 2, light.box.center[1] - side / 2, side, side)
+    view = frame.view(around, (512, 512), 0)
+    box = Box(*view.from_source([light.box.as_tuple()])[0].tolist())
+    told = replace(view, known=(KnownObject("traffic light", box, 0.5),))
+    [read] = [each for each in task.read(told, Findings(), target).objects if each.text]
+    assert (read.label, read.text) == ("traffic light", scene.truth)
 
 
 def test_it_refuses_a_query_that_it_cannot_tell(perception, motorway):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.packages import TEXT_DETECTOR, require
 from activeo3_ros.core.errors import InvalidInput
+from activeo3_ros.detectors.reading import without_lamps
 from activeo3_ros.detectors.text_reader import TextReader
 
 try:
@@ -79,6 +80,19 @@ def test_it_reads_images_of_any_size(reader, size, upright, seed):
         x, y, box_width, box_height = line.box
         assert 0 <= x <= x + box_width <= width
         assert 0 <= y <= y + box_height <= height
+
+
+@pytest.mark.parametrize("colour", [(60, 230, 120), (40, 40, 235)])
+@pytest.mark.parametrize("side", [110, 200, 320, 480])
+def test_a_lit_lamp_beside_a_countdown_is_no_digit(reader, colour, side):
+    image = np.full((160, 320, 3), 25, np.uint8)
+    cv2.circle(image, (70, 80), 42, colour, -1, cv2.LINE_AA)
+    cv2.putText(image, "15", (150, 115), cv2.FONT_HERSHEY_DUPLEX, 2.8, colour, 6, cv2.LINE_AA)
+    image = cv2.resize(image, (2 * side, side), interpolation=cv2.INTER_AREA)
+    lines = reader.read(image)
+    covered = without_lamps(image, lines)
+    texts = [line.text for line in (lines if covered is None else reader.read(covered))]
+    assert texts == ["15"]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,51 @@ def test_text_comes_from_the_most_magnified_view():
     assert [(s.finding.text, s.finding.score) for s in merged] == [("102", 0.9)]
 
 
+def readings(*texts):
+    """One object that views of growing magnification show, each with a text and its score."""
+    views = [crop(100, 100, 200, region, shown=400 + 100 * region) for region in range(len(texts))]
+    return merge(
+        [o for view, (text, score) in zip(views, texts, strict=True) for o in
+         seen(view, 150, 150, 40, 20, text=text, text_score=score)]
+    )  # fmt: skip
+
+
+def test_the_text_that_most_views_read_is_reported():
+    [merged] = readings(("15", 0.9), ("15", 0.8), ("815", 0.95))
+    assert merged.finding.text == "15"
+    assert merged.finding.text_score == pytest.approx(0.9 * 1.7 / 2.65)
+    assert merged.disputed == ()
+
+
+def test_a_text_on_which_the_views_disagree_is_not_reported_and_told():
+    [merged] = readings(("15", 0.9), ("75", 0.9))
+    assert (merged.finding.text, merged.disputed) == ("", ("75", "15"))
+
+
+def test_case_spaces_and_punctuation_are_no_disagreement():
+    [merged] = readings(("ab 12", 0.7), ("AB-12", 0.8))
+    assert (merged.finding.text, merged.finding.text_score) == ("AB-12", pytest.approx(0.8))
+
+
+def test_a_text_of_which_its_only_view_is_not_sure_is_told():
+    [merged] = readings(("15", 0.4))
+    assert (merged.finding.text, merged.disputed) == ("", ("15",))
+
+
+def test_a_text_without_a_score_is_believed_where_it_is_magnified_most():
+    [merged] = readings(("15", math.nan), ("16", math.nan))
+    assert merged.finding.text == "16"
+
+
+def test_a_piece_of_a_line_that_another_view_read_whole_is_left_out():
+    a, b = crop(100, 100, 200, 0), crop(110, 100, 200, 1)
+    whole = seen(a, 150, 150, 80, 20, "text", 0.9, text="EXIT 42", text_score=0.9)
+    pieces = seen(b, 150, 150, 30, 20, "text", 0.8, text="EXIT", text_score=0.8)
+    assert [o.finding.text for o in merge(whole + pieces)] == ["EXIT 42"]
+    other = seen(b, 150, 150, 30, 20, "text", 0.8, text="TAXI", text_score=0.8)
+    assert len(merge(whole + other)) == 2
+
+
 def test_a_model_without_scores_is_merged_and_stays_without():
     close = crop(100, 100, 200, 0)
     merged = merge(seen(WHOLE, 150, 150, 80, 50, score=math.nan) + seen(close, 150, 150, 80, 50, score=math.nan))

@@ -37,6 +37,7 @@ def test_text_itself_can_be_asked_for(text):
 def test_a_class_narrower_than_the_detector_s_is_pointed_out():
     target = vocabulary.resolve(Query("the police car"))
     assert target.phrase == "police car"
+    assert target.narrower
     assert target.notes == ("'police car' is looked for as 'car': this detector cannot tell them apart",)
 
 
@@ -46,6 +47,70 @@ def test_a_class_narrower_than_the_detector_s_is_pointed_out():
 def test_a_query_that_cannot_be_served_is_refused_with_a_list_of_those_that_can(text):
     with pytest.raises(UnsupportedQuery, match="this preset detects person, bicycle, car"):
         vocabulary.resolve(Query(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "the person on the bicycle",
+        "a car with people",
+        "persons at the bus",
+        "dogs in the car",
+        "the car from the truck",
+        "cars near the bus",
+        "cars near me",
+        "the car with the license plate",
+        "the number on the car beside the bus",
+    ],
+)
+def test_a_relation_of_objects_is_refused_as_an_attribute_is(text):
+    with pytest.raises(UnsupportedQuery, match="cannot judge"):
+        vocabulary.resolve(Query(text))
+
+
+def test_what_is_read_is_not_reported_as_the_narrower_class():
+    assert vocabulary.resolve(Query("the number on the taxi")).phrase_of("car") == "car"
+    assert vocabulary.resolve(Query("the taxi")).phrase_of("car") == "taxi"
+    assert vocabulary.resolve(Query("read the number", ("bus",))).phrase_of("bus") == "bus"
+    assert vocabulary.resolve(Query(classes=("bus",))).phrase_of("bus") == ""
+
+
+def test_objects_named_one_after_the_other_are_no_relation():
+    target = vocabulary.resolve(Query("the cars on the road and people in the street"))
+    assert target.classes == ("car", "person")
+
+
+def test_a_number_of_objects_is_not_read_from_them():
+    with pytest.raises(UnsupportedQuery, match="does not count"):
+        vocabulary.resolve(Query("the number of cars"))
+    assert vocabulary.resolve(Query("the number of the car")).reading == "number"
+
+
+@pytest.mark.parametrize(
+    ("text", "hosts"),
+    [
+        ("read the license plate", ("car", "motorcycle", "bus", "truck")),
+        ("read the number plates of the buses", ("bus",)),
+        ("the taxi's plate", ("car",)),
+        ("the sign on the truck", ("truck",)),
+        ("what does the sign say", ()),
+    ],
+)
+def test_a_carrier_of_text_is_no_name_of_a_finding(text, hosts):
+    target = vocabulary.resolve(Query(text))
+    assert (target.classes, target.hosts, target.free_text, target.phrase) == ((), hosts, True, "")
+    assert "is no class of this detector" in target.notes[-1]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("pedestrain", "pedestrian"), ("all vehicels", "vehicle"), ("trafic light", "traffic light")]
+)
+def test_a_misspelt_name_is_answered_with_the_right_one_alone(text, meant):
+    with pytest.raises(UnsupportedQuery, match=f"did you mean '{meant}'") as refused:
+        vocabulary.resolve(Query(text))
+    assert "toothbrush" not in str(refused.value)
+    with pytest.raises(UnsupportedQuery, match=f"did you mean '{meant}'"):
+        vocabulary.resolve(Query(classes=(text.removeprefix("all "),)))
 
 
 def test_classes_may_be_synonyms_and_groups():
@@ -75,7 +140,7 @@ def test_every_word_of_the_shipped_table_is_text():
     from activeo3_ros.assets.resources import config_directory
 
     table = yaml.safe_load((config_directory() / "vocabulary" / "coco.yaml").read_text())
-    for key in ("narrower", "text_carriers", "read_text", "read_number", "fillers"):
+    for key in ("narrower", "text_carriers", "read_text", "read_number", "fillers", "relations", "places"):
         assert all(isinstance(word, str) for word in table[key]), key
 
 
