@@ -35,7 +35,9 @@ _BULLET = re.compile(r"^[\s>*#-]*(?:\d{1,4}[.):]\s*)?(?:[-*•]\s*)?")
 _TRAILING = re.compile(
     r"(?:\b(?:is|are|located|found|at|in|bounding|boxes|box|bbox|coordinates)\b|[\s:=*_`\"'(,.-])+$", re.IGNORECASE
 )
-_LEADING = re.compile(r"^[\s:=*_`\"'),.-]*(?:there\s+(?:is|are)\s+)?(?:(?:the|an?)\s+)?", re.IGNORECASE)
+_LEADING = re.compile(
+    r"^[\s:=*_`\"'),.-]*(?:(?:and|or)\s+)?(?:there\s+(?:is|are)\s+)?(?:(?:the|an?)\s+)?", re.IGNORECASE
+)
 _HEADING = re.compile(r"(?:\A|\n|(?<=\]))([^\n\[\]{}]{0,100}[^\s\[\]{}])\s{0,8}\Z")
 _NUMBERING = re.compile(r"[\s_#-]*\d{1,6}$")
 
