@@ -37,7 +37,7 @@ from .camera_input import SOURCES, CameraInput
 from .frame_counters import Counts, FrameCounters
 from .frame_decoder import FrameDecoder
 from .jobs import Settings
-from .lifecycle import FAILURE, SUCCESS, ManagedNode, logged
+from .lifecycle import FAILURE, SHUTDOWN_WAIT_S, SUCCESS, ManagedNode, logged
 from .perceive_action import PerceiveActionServer
 from .result_publisher import ResultPublisher
 from .scheduler import Scheduler
@@ -482,14 +482,20 @@ def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = 
         node.get_logger().info("waiting for the lifecycle transitions configure and activate (or set autostart:=true)")
     stop.wait()
     ends = time.monotonic() + END_S
-    node.end()
-    leaving = threading.Thread(target=_leave, args=(executor, node), name="leave", daemon=True)
-    leaving.start()
-    leaving.join(max(0.1, ends - time.monotonic()))
+    # Each in a thread of its own: a call into the middleware that never returns must not keep the process.
+    _run_for(SHUTDOWN_WAIT_S + STOP_S, node.end)
+    _run_for(max(0.1, ends - time.monotonic()), functools.partial(_leave, executor, node))
     # A model that hangs sits in a thread that cannot be ended: leave without waiting for it.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
+
+
+def _run_for(seconds: float, work: Callable[[], object]) -> None:
+    """Run `work` in a thread, and wait for it for so long at most."""
+    thread = threading.Thread(target=work, name="end", daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _leave(executor: MultiThreadedExecutor, node: PerceptionNode) -> None:

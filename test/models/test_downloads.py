@@ -145,7 +145,8 @@ def test_doctor_knows_whether_the_weights_are_here(published):
     assert not verdict.ok and any("run: activeo3 prefetch active_o3" in reason for reason in verdict.because)
     fetch_model("zzzmmz/ACTIVE-o3", str(published))
     assert check_preset("active_o3", checks).ok
-    assert check_preset("remote", {}).ok  # its model is elsewhere
+    remote = check_preset("remote", {"httpx": Check("httpx", True, "", "")})
+    assert not any("prefetch" in reason for reason in remote.because), "its model is elsewhere"
 
 
 @pytest.fixture
