@@ -14,9 +14,9 @@ Not here: models, presets, files, messages, ROS.
 
 from .budget import Budget, Cost
 from .errors import Cancelled, EngineError, InvalidInput, OutOfMemory, PerceptionError, UnsupportedQuery
-from .frame import GLOBAL_VIEW, Frame, View
+from .frame import GLOBAL_VIEW, Frame, InputSize, View
 from .geometry import Box
-from .interfaces import Detector, Segmenter, SensingPolicy, TaskModel
+from .interfaces import Detector, OpenVocabularyDetector, Segmenter, SensingPolicy, TaskModel
 from .loop import ActivePerception
 from .query import Query
 from .results import (
@@ -49,8 +49,10 @@ __all__ = [
     "Findings",
     "Frame",
     "Grounding",
+    "InputSize",
     "InstanceMask",
     "InvalidInput",
+    "OpenVocabularyDetector",
     "OutOfMemory",
     "PerceptionError",
     "Proposal",

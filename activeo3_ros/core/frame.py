@@ -194,3 +194,39 @@ def fit_within(width: float, height: float, max_pixels: int, max_side: int | Non
     if fitted[0] >= fitted[1]:
         return max(1, min(fitted[0], max_pixels // fitted[1])), fitted[1]
     return fitted[0], max(1, min(fitted[1], max_pixels // fitted[0]))
+
+
+@dataclass(frozen=True)
+class InputSize:
+    """The size of a detector's input, and how an image is fitted into it.
+
+    Attributes:
+        width: Pixels.
+        height: Pixels.
+        keeps_aspect: Whether both axes of an image are scaled by one factor until it fits, with padding beside it;
+            else each is stretched to the input.
+    """
+
+    width: int
+    height: int
+    keeps_aspect: bool = True
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise InvalidInput(f"a detector's input has at least one pixel, got {self.width} x {self.height}")
+
+    def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
+        """The size at which a window of the frame is best handed to the detector; its aspect stays.
+
+        Args:
+            width: Of the window, source pixels.
+            height: Of the window, source pixels.
+            max_pixels: Most pixels that the view may have.
+
+        Returns:
+            Width and height in pixels: a view that the detector need not resample where it keeps the aspect, and has to
+            shrink along one axis alone where it stretches.
+        """
+        scales = self.width / width, self.height / height
+        scale = min(scales) if self.keeps_aspect else max(scales)
+        return fit_within(width, height, max_pixels, max(1, round(max(width, height) * scale)))

@@ -1,4 +1,4 @@
-"""The interfaces that plug into the loop: `SensingPolicy`, `TaskModel`, `Segmenter`; and `Detector`, which serves them.
+"""The interfaces that plug into the loop: `SensingPolicy`, `TaskModel`, `Segmenter`; and `Detector`, for the first two.
 
 The implementations are in `policies`, `detectors`, `segmenters` and `vlm`, or in anybody's own package: a class that
 has these methods fits, without inheriting from anything here.
@@ -10,10 +10,10 @@ and may answer them together.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .budget import Budget
-from .frame import Frame, Image, View
+from .frame import Frame, Image, InputSize, View
 from .query import Query
 from .results import DetectedBoxes, Detection, Findings, Grounding, InstanceMask, Proposal
 
@@ -114,12 +114,17 @@ class Segmenter(Protocol):
 class Detector(Protocol):
     """Finds objects of known classes in images. Knows no views, queries or budgets: policies and task models do.
 
-    `detectors.centernet.CenterNet` is one.
+    A class may also have `batch_size`, the number of images that one call answers in little more time than one; it is
+    1 where there is none. Whatever is raised, and whatever is returned that is not as below, fails the frame.
     """
 
     @property
     def names(self) -> Sequence[str]:
         """Name of each class id."""
+
+    @property
+    def input_size(self) -> InputSize:
+        """The size at which it looks at an image, and how the image is fitted into it."""
 
     @property
     def concurrent(self) -> bool:
@@ -133,8 +138,27 @@ class Detector(Protocol):
             threshold: Only detections with a score above it, 0 to 1.
 
         Returns:
-            One `DetectedBoxes` for each image, in the same order, boxes in pixels of that image.
+            One `DetectedBoxes` for each image, in the same order, boxes in pixels of that image, of any class. One
+            object may have several boxes.
 
         Raises:
             InvalidInput: An array is not such an image.
+        """
+
+
+@runtime_checkable
+class OpenVocabularyDetector(Detector, Protocol):
+    """Finds what words name; its `names` are those that it looks for until it is told others."""
+
+    def for_names(self, names: Sequence[str], /) -> Detector:
+        """The same model, looking for other things.
+
+        Args:
+            names: Class names or phrases; they become the `names` of the detector that is returned.
+
+        Returns:
+            A detector that shares the model; cheap, and usable beside others.
+
+        Raises:
+            UnsupportedQuery: The model cannot read a name.
         """

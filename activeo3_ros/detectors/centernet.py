@@ -12,7 +12,7 @@ import numpy.typing as npt
 from ..assets.onnx_session import OnnxSession, Threads
 from ..assets.packages import CENTERNET, require
 from ..core.errors import InvalidInput
-from ..core.frame import Image, check_image
+from ..core.frame import Image, InputSize, check_image
 from ..core.geometry import from_corners
 from ..core.results import DetectedBoxes
 
@@ -42,6 +42,7 @@ class CenterNet:
     """The loaded model, a `core.interfaces.Detector`."""
 
     names = COCO_CLASSES
+    input_size = InputSize(INPUT_SIDE_PX, INPUT_SIDE_PX)
     concurrent = True
 
     def __init__(self, model: Path | None = None, threads: Threads = None) -> None:
