@@ -1,0 +1,263 @@
+"""`activeo3 calibrate`: measure from pictures without labels how far a preset's detector can be believed."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..bags.messages import camera_of, frame_from_cdr
+from ..bags.offline import choose_topics
+from ..bags.reading import Bag, DamagedMessage, Entry
+from ..codecs.image_files import Picture, find_images, read_image
+from ..core import InvalidInput
+from ..core.interfaces import Detector
+from ..core.optional import require_package
+from ..detectors.calibration import SUFFIX, calibration_beside, calibration_text
+from ..evaluation.detector_calibration import DetectorCalibration, Measured
+from ..evaluation.environment import describe_environment
+from ..evaluation.item_files import write_atomically
+from ..evaluation.plots import calibration_figure
+from ..presets import TASK_TYPES, Preset, load_preset
+from .argument_types import class_names, number, whole_number
+from .main import SUCCESS
+from .options import check_not_overwritten
+from .progress import progress
+
+BLOCKS = 20
+"""Parts of a recording that are taken as independent of each other."""
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Material:
+    """Pictures to calibrate with.
+
+    Attributes:
+        name: For people.
+        pictures: Name, way to load it, and group of each.
+    """
+
+    name: str
+    pictures: Sequence[tuple[str, Callable[[], Picture], int]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the subcommand."""
+    parser.add_argument("preset", metavar="PRESET", help="a preset by name, or a .yaml file: its detector is measured")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument(
+        "--images", nargs="+", metavar="DIR", help="pictures, or directories of them, like those of the camera"
+    )
+    source.add_argument("--bag", type=Path, metavar="BAG", help="a recording of the camera")
+    parser.add_argument("--topic", action="append", default=[], metavar="T", help="a topic of the bag with pictures")
+    parser.add_argument(
+        "--classes",
+        type=class_names,
+        help="classes that count, separated by commas, or 'all' (default: those of the preset's query)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=f"the file to write (default: PRESET{SUFFIX} beside a preset file, else here); a figure lies beside it",
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite an earlier calibration")
+    parser.add_argument(
+        "--max-pictures",
+        type=whole_number(1, 100_000),
+        default=300,
+        metavar="N",
+        help="pictures to look at most, chosen evenly (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--seconds", type=number(1), default=900.0, metavar="S", help="time for it at most (default: %(default)g)"
+    )
+    parser.add_argument(
+        "--sure",
+        type=number(0.01, 1),
+        default=0.5,
+        metavar="SCORE",
+        help="score from which the detector is sure of an object (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at pictures as long as there is time, compute, write the file and its figure."""
+    preset = load_preset(args.preset)
+    out = args.out or _default_out(args.preset, preset)
+    figure = out.with_suffix(".png")
+    check_not_overwritten([out, figure], args.force)
+    if not out.parent.is_dir():
+        raise InvalidInput(f"{out.parent}: no such directory; give another --out")
+    require_package("matplotlib", "to draw the curves of a calibration")  # before minutes of work
+    with _material(args) as material:
+        detector, threshold = _detector_of(preset)
+        classes = _classes(args, preset, detector)
+        ids = None if classes is None else [list(detector.names).index(name) for name in classes]
+        calibration = DetectorCalibration(detector, threshold, args.sure, ids, args.seed)
+        _look(calibration, material, args.seconds)
+    measured = calibration.measured(material.name)
+    _write(out, figure, measured, _about(args, preset, measured, classes))
+    print(table(measured))
+    print(f"\ncalibration: {out}\nfigure: {figure}")
+    if args.out is not None or out.parent != Path(args.preset).parent:
+        print(f"to use it: task: {{type: {preset.task.type}, calibration: {out}}} in a preset file")
+    return SUCCESS
+
+
+def table(measured: Measured) -> str:
+    """The curve by side and the values that follow from it, as text."""
+    own = measured.calibration
+    lines = [f"{'side px':>8} {'tries':>6} {'found':>6} {'95 %':>12} {'edge std px':>12}"]
+    for side, tries, found, (low, high), jitter in zip(
+        own.sides_px, measured.tries, own.found, measured.found_interval, own.jitter_px, strict=True
+    ):
+        lines.append(f"{side:>8g} {tries:>6} {found:>6.2f} {low:>5.2f} to {high:.2f} {jitter:>12.1f}")
+    low, high = measured.half_found_interval
+    lines.append(f"half of its best from {own.half_found_side_px:.0f} px on ({low:.0f} to {high:.0f})")
+    low, high = measured.repeated_interval
+    if np.isfinite(low):
+        lines.append(
+            f"of what one look misses, a second at that zoom misses {own.repeated_misses:.2f} ({low:.2f} to {high:.2f})"
+        )
+    else:
+        lines.append(f"too little was missed to compare two looks: {own.repeated_misses:.2f} is the stated default")
+    lines.append(f"{measured.objects} sure objects in {measured.pictures} pictures, {measured.boxes} boxes judged")
+    return "\n".join(lines)
+
+
+def _default_out(given: str, preset: Preset) -> Path:
+    path = Path(given).expanduser()
+    return calibration_beside(path) if path.is_file() else Path(preset.name + SUFFIX)
+
+
+def _detector_of(preset: Preset) -> tuple[Detector, float]:
+    """The detector of a preset's task, and the score from which it reports.
+
+    Raises:
+        InvalidInput: The task has none.
+    """
+    task: Any = preset.task.build(TASK_TYPES)
+    return task._detector, task.threshold
+
+
+def _classes(args: argparse.Namespace, preset: Preset, detector: Detector) -> tuple[str, ...] | None:
+    """The names of the classes that count, None for all."""
+    wanted: tuple[str, ...] = args.classes or preset.query.classes
+    if wanted in ((), (ALL,)):
+        return None
+    unknown = [name for name in wanted if name not in detector.names]
+    if unknown:
+        raise InvalidInput(f"the detector has no class {unknown[0]!r}; it has {', '.join(detector.names)}")
+    return tuple(wanted)
+
+
+@contextmanager
+def _material(args: argparse.Namespace) -> Iterator[Material]:
+    """The pictures that the user gives, in an order that a time limit may cut."""
+    random = np.random.default_rng(args.seed)
+    if args.bag is None:
+        if args.topic:
+            raise InvalidInput("--topic chooses a topic of a --bag; there is none")
+        paths, errors = find_images(args.images)
+        for error in errors:
+            _complain(error)
+        if not paths:
+            raise InvalidInput(f"no pictures in {', '.join(args.images)}")
+        chosen = random.permutation(len(paths))[: args.max_pictures]
+        name = f"{len(chosen)} pictures of {', '.join(Path(each).name for each in args.images)}"
+        yield Material(name, [(str(paths[i]), partial(read_image, paths[i]), int(i)) for i in chosen])
+        return
+    with Bag(args.bag) as bag:
+        topics = choose_topics(bag, args.topic)
+        entries, damage = bag.index(topics)
+        if damage:
+            _complain(f"{args.bag}: {damage.describe()}")
+        if not entries:
+            raise InvalidInput(f"{args.bag}: has no picture that can be read in {', '.join(topics)}")
+        count = min(len(entries), args.max_pictures)
+        evenly = random.permutation(np.linspace(0, len(entries) - 1, count).round().astype(int))
+        name = f"{count} frames of {args.bag.name}, {', '.join(topics)}"
+        yield Material(
+            name,
+            [
+                (f"{args.bag}: frame {i + 1}", partial(_frame, bag, entries[i]), int(i * BLOCKS // len(entries)))
+                for i in evenly
+            ],
+        )
+
+
+def _frame(bag: Bag, entry: Entry) -> Picture:
+    return frame_from_cdr(bag.read(entry), bag.topics[entry.topic].type, camera_of(entry.topic)).image
+
+
+def _look(calibration: DetectorCalibration, material: Material, seconds: float) -> None:
+    """Look at the pictures while there is time; those that cannot be read are named and left out."""
+    end = time.monotonic() + seconds
+    total = len(material.pictures)
+    with progress("look at pictures", total, lines=10, unit="picture") as show:
+        for done, (name, load, group) in enumerate(material.pictures):
+            if done and time.monotonic() > end:
+                _complain(f"{seconds:g} s are over after {done} of {total} pictures; give more --seconds for all")
+                break
+            try:
+                picture = load()
+            except (InvalidInput, DamagedMessage) as error:
+                text = str(error)
+                _complain(text if name in text else f"{name}: {text}")
+            else:
+                calibration.add(picture, group)
+            show(done + 1)
+    if not calibration.records:
+        raise InvalidInput(f"none of {total} pictures could be read")
+
+
+def _about(
+    args: argparse.Namespace, preset: Preset, measured: Measured, classes: tuple[str, ...] | None
+) -> dict[str, Any]:
+    return {
+        "detector": f"{preset.task.type} of preset {preset.name}",
+        "material": measured.calibration.measured,
+        "pictures": measured.pictures,
+        "sure_objects": measured.objects,
+        "boxes": measured.boxes,
+        "classes": list(classes) if classes else ALL,
+        "sure_score": args.sure,
+        "seed": args.seed,
+        "date": date.today().isoformat(),
+        "versions": describe_environment()["versions"],
+        "command": shlex.join(["activeo3", *sys.argv[1:]]),
+    }
+
+
+def _write(out: Path, figure: Path, measured: Measured, about: dict[str, Any]) -> None:
+    """Write both files, each whole or not at all."""
+    rows = [
+        {"found_interval": list(found), "jitter_interval": list(jitter), "tries": tries}
+        for found, jitter, tries in zip(measured.found_interval, measured.jitter_interval, measured.tries, strict=True)
+    ]
+    intervals = {
+        "half_found_side_px": list(measured.half_found_interval),
+        "repeated_misses": list(measured.repeated_interval),
+    }
+    picture = calibration_figure(measured, str(about["detector"]))
+    write_atomically(out, calibration_text(measured.calibration, about, intervals, rows))
+    write_atomically(figure, picture)
+
+
+def _complain(problem: object) -> None:
+    print(f"activeo3 calibrate: {problem}", file=sys.stderr)
