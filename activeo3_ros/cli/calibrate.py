@@ -179,7 +179,7 @@ def _material(args: argparse.Namespace) -> Iterator[Material]:
         if not paths:
             raise InvalidInput(f"no pictures in {', '.join(args.images)}")
         chosen = random.permutation(len(paths))[: args.max_pictures]
-        name = f"{len(chosen)} pictures of {', '.join(Path(each).name for each in args.images)}"
+        name = f"{len(chosen)} pictures of {', '.join(args.images)}"
         yield Material(name, [(str(paths[i]), partial(read_image, paths[i]), int(i)) for i in chosen])
         return
     with Bag(args.bag) as bag:
@@ -230,7 +230,8 @@ def _about(
     args: argparse.Namespace, preset: Preset, measured: Measured, classes: tuple[str, ...] | None
 ) -> dict[str, Any]:
     return {
-        "detector": f"{preset.task.type} of preset {preset.name}",
+        "preset": preset.name,
+        "detector": preset.task.type,
         "material": measured.calibration.measured,
         "pictures": measured.pictures,
         "sure_objects": measured.objects,
@@ -254,7 +255,7 @@ def _write(out: Path, figure: Path, measured: Measured, about: dict[str, Any]) -
         "half_found_side_px": list(measured.half_found_interval),
         "repeated_misses": list(measured.repeated_interval),
     }
-    picture = calibration_figure(measured, str(about["detector"]))
+    picture = calibration_figure(measured, f"{about['detector']}, preset {about['preset']}")
     write_atomically(out, calibration_text(measured.calibration, about, intervals, rows))
     write_atomically(figure, picture)
 

@@ -64,7 +64,8 @@ class Tries:
         found: `(n,)` bool, whether it was reported, as whatever class.
         overlap: `(n,)` IoU of the box that reported it, 0 for none.
         class_told: `(n,)` 1 if the best-scored box on it has its class, 0 if another, NaN if there is no box at all.
-        errors: `(n, 4)` left, top, right, bottom edge of the box less the reference's, detector pixels; NaN for none.
+        errors: `(n, 4)` left, top, right, bottom edge of the box less the reference's, detector pixels, without the
+            share of the difference that is the reference's own; NaN for none.
     """
 
     side: Array
@@ -107,11 +108,14 @@ class Reference:
         sure: `(n, 4)` boxes of the objects that are shrunk.
         classes: `(n,)` their class ids.
         seen: `(m, 4)` boxes of all that is there, these too; a claim with none of them is false.
+        precision: `(n,)` how exact the boxes of `sure` are: one box at a magnification `z` has `z ** 2`, several have
+            the sum of theirs; none given: exact.
     """
 
     sure: Boxes
     classes: npt.NDArray[np.intp]
     seen: Boxes
+    precision: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -228,7 +232,7 @@ class PictureLooks:
         known = reference or self._reference(frame, whole)
         tries: list[Tries] = []
         claims: list[Claims] = []
-        for number, scale in enumerate(self._scales(frame, whole, known.sure)):
+        for number, scale in enumerate(self.scales(frame, whole, known.sure)):
             looks = [look_at(frame, scale, self._corner(frame, scale, known.sure), self.canvas) for _ in range(LOOKS)]
             for index, (look, detected) in enumerate(zip(looks, self._detect(looks), strict=True)):
                 tries.append(self._tries(look, detected, known, number, index))
@@ -259,7 +263,7 @@ class PictureLooks:
     def _whole_scale(self, frame: Frame) -> float:
         return min(self.canvas[0] / frame.width, self.canvas[1] / frame.height, MAX_MAGNIFICATION)
 
-    def _scales(self, frame: Frame, whole: float, sure: Boxes) -> Iterator[float]:
+    def scales(self, frame: Frame, whole: float, sure: Boxes) -> Iterator[float]:
         """Magnifications, each half of the one before, from the full resolution on."""
         scale = max(whole, min(1.0, 2 * whole)) * 2 ** -float(self._random.uniform(0, 1))
         largest = math.sqrt(areas(sure).max()) if len(sure) else SMALLEST_SIDE_PX * 2**SCALES_WITHOUT_OBJECTS / whole
@@ -317,6 +321,7 @@ class PictureLooks:
         overlaps = iou(boxes[seeds], boxes)
         sure: list[Array] = []
         sure_classes: list[int] = []
+        precision: list[float] = []
         seen: list[Array] = []
         owner = overlaps.argmax(axis=0) if len(seeds) else np.empty(0, np.intp)
         for index, seed in enumerate(seeds):
@@ -326,10 +331,14 @@ class PictureLooks:
                 # An edge is off by so many pixels of the detector: the larger a look, the less in the picture.
                 sure.append(np.average(boxes[certain], axis=0, weights=scales[certain] ** 2))
                 sure_classes.append(int(classes[seed]))
+                precision.append(float((scales[certain] ** 2).sum()))
             if len(set(scales[members & (scores >= self.threshold)])) >= 2:
                 seen.append(boxes[seed])
         return Reference(
-            np.array(sure).reshape(-1, 4), np.array(sure_classes, np.intp), np.array([*seen]).reshape(-1, 4)
+            np.array(sure).reshape(-1, 4),
+            np.array(sure_classes, np.intp),
+            np.array(seen).reshape(-1, 4),
+            np.array(precision),
         )
 
     def _detect(self, looks: Sequence[Look]) -> list[DetectedBoxes]:
@@ -369,6 +378,8 @@ class PictureLooks:
         own = sure[shown[found]]
         errors[found, :2] = (matched[:, :2] - own[:, :2]) * zoom
         errors[found, 2:] = (matched[:, :2] + matched[:, 2:] - own[:, :2] - own[:, 2:]) * zoom
+        if known.precision is not None:  # an edge is off by as many detector pixels in the reference's looks as here
+            errors /= np.sqrt(1 + zoom**2 / known.precision[shown])[:, None]
         overlap = np.zeros(len(shown))
         overlap[found] = overlaps[found, partner[found]]
         best = np.where(fits, detected.scores[None], -1.0)

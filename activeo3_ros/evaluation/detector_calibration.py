@@ -8,7 +8,7 @@ found or none.
 True by score and side: the share of boxes that the reference has too, smoothed between the scores and sides of the
 grid, drawn towards the share at that score for all sizes where boxes are few, made monotone in the score.
 
-Jitter: root mean square of the distance of an edge from the reference's, which has a smaller error of its own.
+Jitter: root mean square of the distance of an edge from the reference's, less the reference's own share of it.
 
 Repeated misses: of the sizes where a tenth to nine tenths are found, how often the other look at the same magnification
 misses an object that one look missed.
@@ -26,7 +26,7 @@ from ..core.calibration import DEFAULT, Array, Calibration, log_side
 from ..core.errors import InvalidInput
 from ..core.frame import Image
 from ..core.interfaces import Detector
-from .calibration_looks import LOOKS, LOWEST_SCORE, PictureLooks, PictureRecord
+from .calibration_looks import LOOKS, LOWEST_SCORE, PictureLooks, PictureRecord, Reference
 from .metrics import COCO_IOUS, draw_images, interval
 
 SIDES_PX = (4.0, 5.7, 8.0, 11.3, 16.0, 22.6, 32.0, 45.3, 64.0, 90.5, 128.0, 181.0, 256.0)
@@ -94,6 +94,7 @@ class DetectorCalibration:
         sure_score: Score from which the reference is sure of an object, at two magnifications.
         class_ids: Classes that count; None for all.
         seed: Of places, magnifications and bootstrap.
+        looks: Looks at each picture.
     """
 
     detector: Detector
@@ -106,16 +107,17 @@ class DetectorCalibration:
 
     def __post_init__(self) -> None:
         random = np.random.default_rng(self.seed)
-        self._looks = PictureLooks(self.detector, self.threshold, self.sure_score, random, self.class_ids)
+        self.looks = PictureLooks(self.detector, self.threshold, self.sure_score, random, self.class_ids)
 
-    def add(self, picture: Image, group: int) -> PictureRecord:
+    def add(self, picture: Image, group: int, reference: Reference | None = None) -> PictureRecord:
         """Look at a picture.
 
         Args:
             picture: `(h, w, 3)` uint8 BGR, at full resolution.
             group: Pictures of one group resemble each other, as neighbouring frames of a recording do.
+            reference: What is in the picture, where labels tell; None to ask the detector.
         """
-        record = self._looks.record(picture)
+        record = self.looks.record(picture, reference)
         self.records.append(record)
         self.groups.append(group)
         return record
