@@ -29,6 +29,7 @@ from ..evaluation.environment import describe_environment
 from ..evaluation.item_files import write_atomically
 from ..evaluation.plots import calibration_figure
 from ..presets import TASK_TYPES, Preset, load_preset
+from ..settings import settings_of
 from .argument_types import class_names, number, whole_number
 from .main import SUCCESS
 from .options import check_not_overwritten
@@ -44,7 +45,7 @@ class Material:
     """Pictures to calibrate with.
 
     Attributes:
-        name: For people.
+        name: What they are, for people, without their number.
         pictures: Name, way to load it, and group of each.
     """
 
@@ -98,6 +99,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look at pictures as long as there is time, compute, write the file and its figure."""
     preset = load_preset(args.preset)
+    _check_has_detector(preset)
     out = args.out or _default_out(args.preset, preset)
     figure = out.with_suffix(".png")
     check_not_overwritten([out, figure], args.force)
@@ -110,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         ids = None if classes is None else [list(detector.names).index(name) for name in classes]
         calibration = DetectorCalibration(detector, threshold, args.sure, ids, args.seed)
         _look(calibration, material, args.seconds)
-    measured = calibration.measured(material.name)
+    measured = calibration.measured(f"{len(calibration.records)} {material.name}")
     _write(out, figure, measured, _about(args, preset, measured, classes))
     print(table(measured))
     print(f"\ncalibration: {out}\nfigure: {figure}")
@@ -146,13 +148,22 @@ def _default_out(given: str, preset: Preset) -> Path:
 
 
 def _detector_of(preset: Preset) -> tuple[Detector, float]:
-    """The detector of a preset's task, and the score from which it reports.
+    """The detector of a preset's task, and the score from which it reports."""
+    task: Any = preset.task.build(TASK_TYPES)
+    return task.detector, task.threshold
+
+
+def _check_has_detector(preset: Preset) -> None:
+    """Tell it before a large model is loaded: a task with a detector has the setting `calibration`.
 
     Raises:
         InvalidInput: The task has none.
     """
-    task: Any = preset.task.build(TASK_TYPES)
-    return task._detector, task.threshold
+    if "calibration" not in settings_of(preset.task.check(TASK_TYPES)):
+        raise InvalidInput(
+            f"preset {preset.name!r}: its {preset.task.label} has no detector that could be calibrated; name a preset "
+            "whose task has the setting 'calibration', such as embedded"
+        )
 
 
 def _classes(args: argparse.Namespace, preset: Preset, detector: Detector) -> tuple[str, ...] | None:
@@ -179,7 +190,7 @@ def _material(args: argparse.Namespace) -> Iterator[Material]:
         if not paths:
             raise InvalidInput(f"no pictures in {', '.join(args.images)}")
         chosen = random.permutation(len(paths))[: args.max_pictures]
-        name = f"{len(chosen)} pictures of {', '.join(args.images)}"
+        name = f"pictures of {', '.join(args.images)}"
         yield Material(name, [(str(paths[i]), partial(read_image, paths[i]), int(i)) for i in chosen])
         return
     with Bag(args.bag) as bag:
@@ -191,7 +202,7 @@ def _material(args: argparse.Namespace) -> Iterator[Material]:
             raise InvalidInput(f"{args.bag}: has no picture that can be read in {', '.join(topics)}")
         count = min(len(entries), args.max_pictures)
         evenly = random.permutation(np.linspace(0, len(entries) - 1, count).round().astype(int))
-        name = f"{count} frames of {args.bag.name}, {', '.join(topics)}"
+        name = f"frames of {args.bag.name}, {', '.join(topics)}"
         yield Material(
             name,
             [

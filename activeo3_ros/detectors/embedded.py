@@ -74,7 +74,7 @@ class EmbeddedTask:
         self.calibration = load_calibration("embedded", threshold, calibration)
         self.max_readings = max_readings
         self.vocabulary = load_vocabulary(COCO_CLASSES)
-        self._detector = detector or shared_detector()
+        self.detector = detector or shared_detector()
         self._reader = reader
         self._loading = threading.Lock()  # several threads may load for queries
 
@@ -115,7 +115,7 @@ class EmbeddedTask:
         Returns:
             Boxes of any class in view pixels; one object can have several.
         """
-        return self._detector.detect([view.image], threshold)[0]
+        return self.detector.detect([view.image], threshold)[0]
 
     def select(self, detected: DetectedBoxes, target: Target) -> list[Finding]:
         """Keep the detections of the classes that a query asks for, each object once.
