@@ -1,132 +1,199 @@
-"""Tiny detectors of the transformers library with random weights, saved as a hub has them."""
+"""Tiny detectors of the transformers library with random weights, in the layout of a hub, made for tests."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 NAMES = {0: "car", 1: "person", 2: "N/A", 3: "traffic light"}
 """As the 91 ids of COCO have it: one of them stands for no class."""
+
+# fmt: off
 RESNET: dict[str, Any] = {
     "model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 16, 16], "depths": [1, 1, 1, 1],
     "layer_type": "basic", "out_features": ["stage2", "stage3", "stage4"],
-}  # fmt: skip
-RT_RESNET: dict[str, Any] = {**RESNET, "model_type": "rt_detr_resnet"}
-HGNET: dict[str, Any] = {
+}
+ALL_STAGES = RESNET | {"out_features": ["stage1", "stage2", "stage3", "stage4"]}
+HGNET = {
     "model_type": "hgnet_v2", "embedding_size": 8, "depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 16, 16],
     "stem_channels": [3, 8, 8], "stage_in_channels": [8, 8, 8, 16], "stage_mid_channels": [8, 8, 8, 8],
     "stage_out_channels": [8, 8, 16, 16], "stage_num_blocks": [1, 1, 1, 1],
     "stage_downsample": [False, True, True, True], "stage_light_block": [False, False, True, True],
     "stage_kernel_size": [3, 3, 3, 3], "stage_numb_of_layers": [1, 1, 1, 1],
     "out_features": ["stage2", "stage3", "stage4"],
-}  # fmt: skip
-DETR: dict[str, Any] = {
-    "d_model": 32, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-    "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 20, "use_timm_backbone": False,
-    "use_pretrained_backbone": False, "backbone": None, "backbone_config": RESNET, "id2label": NAMES,
-}  # fmt: skip
-RT_DETR: dict[str, Any] = {
-    "encoder_hidden_dim": 16, "encoder_in_channels": [8, 16, 16], "encoder_ffn_dim": 16, "encoder_attention_heads": 2,
-    "d_model": 16, "num_queries": 20, "decoder_in_channels": [16, 16, 16], "decoder_ffn_dim": 16, "decoder_layers": 2,
-    "decoder_attention_heads": 2, "num_denoising": 0, "hidden_expansion": 0.5, "id2label": NAMES,
-}  # fmt: skip
-WINDOWED: dict[str, Any] = {
-    "d_model": 32, "decoder_ffn_dim": 16, "decoder_layers": 2, "decoder_self_attention_heads": 2,
-    "decoder_cross_attention_heads": 2, "decoder_n_points": 2, "num_queries": 10, "group_detr": 2, "id2label": NAMES,
-}  # fmt: skip
-
-
-def fixed_class_models() -> dict[str, Callable[[], Any]]:
-    """Makers of one model of each architecture with fixed classes, by a name for it."""
-    import transformers as t
-
-    vit = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    lw = t.LwDetrViTConfig(**vit, image_size=64, patch_size=16, num_windows=4, window_block_indices=[0], out_indices=[1, 2])  # fmt: skip
-    rf = {"model_type": "rf_detr_dinov2", **vit, "image_size": 64, "patch_size": 16, "num_windows": 2, "out_indices": [1, 2]}  # fmt: skip
-    all_stages = {**RESNET, "hidden_sizes": [8, 8, 16, 16], "out_features": ["stage1", "stage2", "stage3", "stage4"]}
-    hidden = {"hidden_size": 32, **{key: value for key, value in DETR.items() if key != "d_model"}}
-    d_fine = {**RT_DETR, "backbone_config": HGNET}
-    two_stage = {"two_stage": True, "with_box_refine": True, "two_stage_num_proposals": 20}
-    yolos = {**vit, "intermediate_size": 16, "image_size": [64, 96], "patch_size": 16, "num_detection_tokens": 20}
-    return {
-        "detr": lambda: t.DetrForObjectDetection(t.DetrConfig(**DETR)),
-        "detr_masks": lambda: t.DetrForSegmentation(
-            t.DetrConfig(
-                **DETR
-                | {
-                    "d_model": 64,
-                    "encoder_attention_heads": 8,
-                    "decoder_attention_heads": 8,
-                    "backbone_config": all_stages,
-                }
-            )
-        ),  # fmt: skip
-        "table_transformer": lambda: t.TableTransformerForObjectDetection(t.TableTransformerConfig(**DETR)),
-        "yolos": lambda: t.YolosForObjectDetection(t.YolosConfig(**yolos, id2label=NAMES)),
-        "conditional_detr": lambda: t.ConditionalDetrForObjectDetection(t.ConditionalDetrConfig(**DETR)),
-        "dab_detr": lambda: t.DabDetrForObjectDetection(t.DabDetrConfig(**hidden)),
-        "deformable_detr": lambda: t.DeformableDetrForObjectDetection(t.DeformableDetrConfig(**DETR)),
-        "deformable_detr_two_stage": lambda: t.DeformableDetrForObjectDetection(
-            t.DeformableDetrConfig(**DETR, **two_stage)
-        ),  # fmt: skip
-        "lw_detr": lambda: t.LwDetrForObjectDetection(
-            t.LwDetrConfig(backbone_config=lw, projector_scale_factors=[1.0], **WINDOWED)
-        ),  # fmt: skip
-        "rf_detr": lambda: t.RfDetrForObjectDetection(
-            t.RfDetrConfig(backbone_config=rf, projector_scale_factors=[1.0], **WINDOWED)
-        ),  # fmt: skip
-        "rf_detr_masks": lambda: t.RfDetrForInstanceSegmentation(
-            t.RfDetrConfig(backbone_config=rf, projector_scale_factors=[1.0], **WINDOWED)
-        ),  # fmt: skip
-        "rt_detr": lambda: t.RTDetrForObjectDetection(t.RTDetrConfig(backbone_config=RT_RESNET, **RT_DETR)),
-        "rt_detr_v2": lambda: t.RTDetrV2ForObjectDetection(t.RTDetrV2Config(backbone_config=RT_RESNET, **RT_DETR)),
-        "d_fine": lambda: t.DFineForObjectDetection(t.DFineConfig(**d_fine)),
-        "deimv2": lambda: t.Deimv2ForObjectDetection(t.Deimv2Config(**d_fine)),
-    }
-
-
-PROCESSORS: dict[str, dict[str, Any]] = {
-    "detr": {"image_processor_type": "DetrImageProcessor", "size": {"shortest_edge": 64, "longest_edge": 107}},
-    "detr_masks": {"image_processor_type": "DetrImageProcessor", "size": {"shortest_edge": 64, "longest_edge": 107}},
-    "table_transformer": {
-        "image_processor_type": "DetrImageProcessor",
-        "size": {"shortest_edge": 64, "longest_edge": 80},
-    },
-    "yolos": {"image_processor_type": "YolosImageProcessor", "size": {"shortest_edge": 64, "longest_edge": 107}},
-    "conditional_detr": {
-        "image_processor_type": "ConditionalDetrImageProcessor",
-        "size": {"shortest_edge": 64, "longest_edge": 107},
-    },
-    "dab_detr": {
-        "image_processor_type": "ConditionalDetrImageProcessor",
-        "size": {"shortest_edge": 64, "longest_edge": 107},
-    },
-    "deformable_detr": {
-        "image_processor_type": "DeformableDetrImageProcessor",
-        "size": {"shortest_edge": 64, "longest_edge": 107},
-    },
-    "deformable_detr_two_stage": {
-        "image_processor_type": "DeformableDetrImageProcessor",
-        "size": {"shortest_edge": 64, "longest_edge": 107},
-    },
-    "lw_detr": {"image_processor_type": "DeformableDetrImageProcessor", "size": {"height": 64, "width": 64}},
-    "rf_detr": {"image_processor_type": "RfDetrImageProcessor", "size": {"height": 64, "width": 64}},
-    "rf_detr_masks": {"image_processor_type": "RfDetrImageProcessor", "size": {"height": 64, "width": 64}},
-    "rt_detr": {"image_processor_type": "RTDetrImageProcessor", "size": {"height": 64, "width": 96}},
-    "rt_detr_v2": {"image_processor_type": "RTDetrImageProcessor", "size": {"height": 64, "width": 96}},
-    "d_fine": {"image_processor_type": "RTDetrImageProcessor", "size": {"height": 64, "width": 96}},
-    "deimv2": {"image_processor_type": "RTDetrImageProcessor", "size": {"height": 64, "width": 96}},
 }
-"""The preprocessor_config.json of each, with the image processor of its published models and a small input."""
+SWIN = {
+    "model_type": "swin", "image_size": 64, "embed_dim": 16, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2],
+    "window_size": 4, "out_features": ["stage2", "stage3", "stage4"],
+}
+VIT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+LW_VIT = VIT | {
+    "model_type": "lw_detr_vit", "image_size": 64, "patch_size": 16, "num_windows": 4, "window_block_indices": [0],
+    "out_indices": [1, 2],
+}
+RF_VIT = VIT | {
+    "model_type": "rf_detr_dinov2", "image_size": 64, "patch_size": 16, "num_windows": 2, "out_indices": [1, 2],
+}
+LAYERS = {
+    "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 20,
+}
+DETR: dict[str, Any] = LAYERS | {
+    "d_model": 32, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None,
+    "backbone_config": RESNET, "id2label": NAMES,
+}
+RT_DETR = LAYERS | {
+    "d_model": 16, "encoder_hidden_dim": 16, "encoder_in_channels": [8, 16, 16], "decoder_in_channels": [16, 16, 16],
+    "num_denoising": 0, "hidden_expansion": 0.5, "backbone_config": RESNET | {"model_type": "rt_detr_resnet"},
+    "id2label": NAMES,
+}
+WINDOWED = {
+    "d_model": 32, "decoder_ffn_dim": 16, "decoder_layers": 2, "decoder_self_attention_heads": 2,
+    "decoder_cross_attention_heads": 2, "decoder_n_points": 2, "num_queries": 10, "group_detr": 2,
+    "projector_scale_factors": [1.0], "id2label": NAMES,
+}
+DEFORMABLE = DETR | {"d_model": 64}  # two values in each group of its norms, also on a map of one cell
+TWO_STAGE = {"two_stage": True, "with_box_refine": True, "two_stage_num_proposals": 20}
+CLIP = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+CLIP_TEXT = CLIP | {"vocab_size": 191, "max_position_embeddings": 16, "pad_token_id": 0, "bos_token_id": 1,
+                    "eos_token_id": 2}
+OWL = {"text_config": CLIP_TEXT, "vision_config": CLIP | {"image_size": 64, "patch_size": 16}, "projection_dim": 32}
+GROUNDING = LAYERS | {
+    "backbone_config": SWIN, "d_model": 32,
+    "text_config": {"model_type": "bert", "vocab_size": 14, "hidden_size": 16, "num_hidden_layers": 1,
+                    "num_attention_heads": 2, "intermediate_size": 32},
+}
+OMDET = {
+    "text_config": CLIP_TEXT | {"model_type": "clip_text_model", "max_position_embeddings": 77},
+    "backbone_config": SWIN, "use_timm_backbone": False, "apply_layernorm_after_vision_backbone": False,
+    "disable_custom_kernels": True, "image_size": 64, "text_projection_in_dim": 32, "text_projection_out_dim": 32,
+    "task_encoder_hidden_dim": 16, "class_embed_dim": 32, "num_queries": 20, "encoder_hidden_dim": 16,
+    "vision_features_channels": [16, 16, 16], "encoder_in_channels": [32, 64, 128], "encoder_attention_heads": 2,
+    "encoder_dim_feedforward": 16, "decoder_hidden_dim": 16, "decoder_num_heads": 2, "decoder_num_layers": 2,
+    "decoder_dim_feedforward": 16, "decoder_num_points": 2,
+}
+# fmt: on
+EDGES = {"shortest_edge": 64, "longest_edge": 107}
+WIDE = {"height": 64, "width": 96}
+SQUARE = {"height": 64, "width": 64}
+BERT_WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "car", "traffic", "light", "person",
+              "motor", "##bike", "sign"]  # fmt: skip
 
 
-def save_fixed_class_model(name: str, directory: Path, seed: int = 0) -> Path:
-    """Save a model of an architecture in the layout of a hub.
+class TinyDetector(NamedTuple):
+    """One architecture.
+
+    Attributes:
+        model: Name of its class in transformers.
+        config: Name of the class of its configuration.
+        settings: Of the configuration.
+        processor: Name of the class of the image processor that its published models have.
+        size: Of the image processor, in pixels.
+    """
+
+    model: str
+    config: str
+    settings: dict[str, Any]
+    processor: str
+    size: dict[str, int]
+
+
+FIXED_CLASSES = {
+    "detr": TinyDetector("DetrForObjectDetection", "DetrConfig", DETR, "DetrImageProcessor", EDGES),
+    "table_transformer": TinyDetector(
+        "TableTransformerForObjectDetection", "TableTransformerConfig", DETR, "DetrImageProcessor", EDGES
+    ),
+    "yolos": TinyDetector(
+        "YolosForObjectDetection",
+        "YolosConfig",
+        VIT
+        | {"intermediate_size": 16, "image_size": [64, 96], "patch_size": 16, "num_detection_tokens": 20}
+        | {"id2label": NAMES},
+        "YolosImageProcessor",
+        EDGES,
+    ),
+    "conditional_detr": TinyDetector(
+        "ConditionalDetrForObjectDetection", "ConditionalDetrConfig", DETR, "ConditionalDetrImageProcessor", EDGES
+    ),
+    "dab_detr": TinyDetector(
+        "DabDetrForObjectDetection",
+        "DabDetrConfig",
+        {name: value for name, value in DETR.items() if name != "d_model"} | {"hidden_size": 32},
+        "ConditionalDetrImageProcessor",
+        EDGES,
+    ),
+    "deformable_detr": TinyDetector(
+        "DeformableDetrForObjectDetection", "DeformableDetrConfig", DEFORMABLE, "DeformableDetrImageProcessor", EDGES
+    ),
+    "deformable_detr_two_stage": TinyDetector(
+        "DeformableDetrForObjectDetection",
+        "DeformableDetrConfig",
+        DEFORMABLE | TWO_STAGE,
+        "DeformableDetrImageProcessor",
+        EDGES,
+    ),
+    "lw_detr": TinyDetector(
+        "LwDetrForObjectDetection",
+        "LwDetrConfig",
+        WINDOWED | {"backbone_config": LW_VIT},
+        "DeformableDetrImageProcessor",
+        SQUARE,
+    ),
+    "rf_detr": TinyDetector(
+        "RfDetrForObjectDetection",
+        "RfDetrConfig",
+        WINDOWED | {"backbone_config": RF_VIT},
+        "RfDetrImageProcessor",
+        SQUARE,
+    ),
+    "rt_detr": TinyDetector("RTDetrForObjectDetection", "RTDetrConfig", RT_DETR, "RTDetrImageProcessor", WIDE),
+    "rt_detr_v2": TinyDetector("RTDetrV2ForObjectDetection", "RTDetrV2Config", RT_DETR, "RTDetrImageProcessor", WIDE),
+    "d_fine": TinyDetector(
+        "DFineForObjectDetection", "DFineConfig", RT_DETR | {"backbone_config": HGNET}, "RTDetrImageProcessor", WIDE
+    ),
+    "deimv2": TinyDetector(
+        "Deimv2ForObjectDetection", "Deimv2Config", RT_DETR | {"backbone_config": HGNET}, "RTDetrImageProcessor", WIDE
+    ),
+}
+WITH_MASKS = {
+    "detr_masks": TinyDetector(
+        "DetrForSegmentation",
+        "DetrConfig",
+        DETR
+        | {"d_model": 64, "encoder_attention_heads": 8, "decoder_attention_heads": 8, "backbone_config": ALL_STAGES},
+        "DetrImageProcessor",
+        EDGES,
+    ),
+    "rf_detr_masks": TinyDetector(
+        "RfDetrForInstanceSegmentation",
+        "RfDetrConfig",
+        WINDOWED | {"backbone_config": RF_VIT},
+        "RfDetrImageProcessor",
+        SQUARE,
+    ),
+}
+OPEN_VOCABULARY = {
+    "grounding_dino": TinyDetector(
+        "GroundingDinoForObjectDetection", "GroundingDinoConfig", GROUNDING, "GroundingDinoImageProcessor", EDGES
+    ),
+    "mm_grounding_dino": TinyDetector(
+        "MMGroundingDinoForObjectDetection", "MMGroundingDinoConfig", GROUNDING, "GroundingDinoImageProcessor", EDGES
+    ),
+    "owlvit": TinyDetector("OwlViTForObjectDetection", "OwlViTConfig", OWL, "OwlViTImageProcessor", SQUARE),
+    "owlv2": TinyDetector("Owlv2ForObjectDetection", "Owlv2Config", OWL, "Owlv2ImageProcessor", SQUARE),
+    "omdet_turbo": TinyDetector(
+        "OmDetTurboForObjectDetection", "OmDetTurboConfig", OMDET, "DetrImageProcessor", SQUARE
+    ),
+}
+TINY_DETECTORS = FIXED_CLASSES | WITH_MASKS | OPEN_VOCABULARY
+
+
+def save_tiny_detector(name: str, directory: Path, seed: int = 0) -> Path:
+    """Save a model with all that a published one has.
 
     Args:
-        name: A key of `fixed_class_models`.
+        name: A key of `TINY_DETECTORS`.
         directory: To save it in.
         seed: Of its weights.
 
@@ -134,22 +201,39 @@ def save_fixed_class_model(name: str, directory: Path, seed: int = 0) -> Path:
         The directory.
     """
     import torch
+    import transformers
 
+    tiny = TINY_DETECTORS[name]
     torch.manual_seed(seed)
-    model = fixed_class_models()[name]()
-    spread_outputs(model)
+    model = getattr(transformers, tiny.model)(getattr(transformers, tiny.config)(**tiny.settings))
+    _spread_outputs(model)
     model.save_pretrained(directory)
-    (directory / "preprocessor_config.json").write_text(json.dumps(PROCESSORS[name]), encoding="utf-8")
+    settings = {"image_processor_type": tiny.processor, "size": tiny.size}
+    (directory / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    if name in OPEN_VOCABULARY:
+        _tokenizer(name).save_pretrained(directory)
     return directory
 
 
-def spread_outputs(model: Any) -> None:
-    """Make the heads of a model give scores from 0 to 1 and boxes all over the image, as those of a trained one."""
+def _spread_outputs(model: Any) -> None:
+    """Make a model give scores from 0 to 1 and boxes all over the image, which differ from image to image."""
     import torch
 
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if "class" in name or "score" in name:
-                parameter.normal_(0, 1) if parameter.dim() > 1 else parameter.zero_()
-            elif "bbox" in name and parameter.dim() > 1:
-                parameter.normal_(0, 0.5)
+            if parameter.dim() > 1:
+                parameter.normal_(0, 2 / parameter[0].numel() ** 0.5)
+            elif "class" in name or "score" in name:
+                parameter.zero_()
+
+
+def _tokenizer(name: str) -> Any:
+    """A tokenizer of few words (BERT's) or of single characters (CLIP's), of the kind that a model has."""
+    from transformers import BertTokenizer, CLIPTokenizer
+
+    if "dino" in name:
+        return BertTokenizer(vocab={word: index for index, word in enumerate(BERT_WORDS)}, model_max_length=512)
+    characters = [chr(code) for code in range(33, 127)]
+    words = ["<|pad|>", "<|startoftext|>", "<|endoftext|>", *characters, *[f"{each}</w>" for each in characters]]
+    vocabulary = {word: index for index, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], pad_token="<|pad|>", model_max_length=77)

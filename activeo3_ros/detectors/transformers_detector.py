@@ -47,6 +47,11 @@ MASK_CLASSES = {
     "RfDetrForInstanceSegmentation": "AutoModelForInstanceSegmentation",
 }
 """By the architecture in config.json that gives masks besides boxes: the class of transformers that loads it."""
+SEES_MASKS = ("conditional_detr", "dab-detr", "deformable_detr", "detr", "grounding-dino", "mm-grounding-dino",
+              "table-transformer")  # fmt: skip
+"""Models that are told which pixels are padding, take inputs of any size, and give boxes as shares of the image alone.
+They are given none: fine-tuned with padding to a fixed size they give shares of the padded input, and nothing in their
+files tells the two apart. To all other models padding is a part of the image."""
 OMDET_SAME_OBJECT_IOU = 0.5
 """OmDet-Turbo's own post-processing: two boxes of one class that overlap more are one object."""
 
@@ -106,6 +111,7 @@ class TransformersDetector:
         self.dtype = self._dtype_of(precision)
         self.batch_size = batch_size or (8 if self.device.type == "cuda" else 1)
         self._processor = load_image_processor(directory, PURPOSE)
+        self._padding = {"do_pad": False} if self.model_type in SEES_MASKS else {}
         self.input_size = input_size_of(self._processor)
         self.scale, self.mean, self.std = normalisation_of(self._processor)
         self.model = load_model(model, auto_class, self.device, PURPOSE, self.dtype)
@@ -166,8 +172,8 @@ class TransformersDetector:
             pixel_values: `(n, 3, h, w)` RGB, times `scale`, minus `mean`, divided by `std`.
             sizes: Width and height of each image in pixels, which its boxes shall be in.
             threshold: Only detections with a score above it, 0 to 1.
-            pixel_mask: `(n, h, w)` 1 where there is image and 0 where there is padding; None for images without any,
-                and for a model that was made for padding, as OWLv2.
+            pixel_mask: `(n, h, w)` 1 where there is image and 0 below and right of it, where there is padding; None for
+                images without any, and for OWLv2, which is made for padding to a square.
 
         Returns:
             As `detect`; boxes alone come back from the device.
@@ -217,7 +223,7 @@ class TransformersDetector:
         Raises:
             EngineError: A score, or a box that counts, is no number.
         """
-        return self._read(rows, size, threshold)[0]
+        return self._read(rows, size, threshold, size)[0]
 
     def _detect_tensors(
         self,
@@ -239,26 +245,34 @@ class TransformersDetector:
         mask_logits = getattr(outputs, "pred_masks", None)
         found = []
         for index, size in enumerate(sizes):
-            detected, queries = self._read(rows[index], size, threshold)
+            shares = _shares(None if pixel_mask is None else pixel_mask[index])
+            extent = size if self.model_type in SEES_MASKS else (size[0] / shares[0], size[1] / shares[1])
+            detected, queries = self._read(rows[index], size, threshold, extent)
             if mask_logits is not None:
-                mask = None if pixel_mask is None else pixel_mask[index]
-                detected = detected._replace(masks=self._masks(mask_logits[index], queries, size, mask))
+                detected = detected._replace(masks=self._masks(mask_logits[index], queries, size, shares))
             found.append(detected)
         return found
 
     def _read(
-        self, rows: npt.NDArray[np.float32], size: tuple[float, float], threshold: float
+        self, rows: npt.NDArray[np.float32], size: tuple[float, float], threshold: float, extent: tuple[float, float]
     ) -> tuple[DetectedBoxes, npt.NDArray[np.intp]]:
-        """The boxes that count, and the object queries that gave them."""
+        """The boxes that count, and the object queries that gave them.
+
+        Args:
+            rows: As `rows` gives them.
+            size: Width and height of the image in pixels.
+            threshold: Only detections with a score above it.
+            extent: Width and height in pixels of what boxes are shares of.
+        """
         # A comparison with no number is false: without this, a model that overflows would see an empty road.
         if np.isnan(rows[:, 4]).any():
             raise EngineError(f"{self._label} gave scores that are no numbers; set precision to bf16 or fp32")
         kept = rows[rows[:, 4] > threshold]
         if not np.isfinite(kept[:, :4]).all():
             raise EngineError(f"{self._label} gave boxes that are no numbers; set precision to bf16 or fp32")
-        # OWLv2 sees a square, with padding below or beside the image.
-        extent = np.array([max(size)] * 2 if self.model_type == "owlv2" else size, np.float64)
-        middle, half = kept[:, :2] * extent, kept[:, 2:4] * extent / 2
+        if self.model_type == "owlv2":  # it sees a square, with padding below or beside the image
+            extent = max(size), max(size)
+        middle, half = kept[:, :2] * np.array(extent), kept[:, 2:4] * np.array(extent) / 2
         corners = np.hstack([middle - half, middle + half])
         boxes = from_corners(np.clip(corners, 0, (*size, *size)))
         class_ids = self._class_of_column[kept[:, 5].astype(np.intp)]
@@ -274,15 +288,16 @@ class TransformersDetector:
         logits: torch.Tensor,
         queries: npt.NDArray[np.intp],
         size: tuple[float, float],
-        pixel_mask: torch.Tensor | None,
+        shares: tuple[float, float],
     ) -> npt.NDArray[np.bool_]:
-        """`(n, h, w)` the pixels of the objects of some queries, from `(k, rows, columns)` logits over the input."""
+        """`(n, h, w)` the pixels of the objects of some queries, from `(k, rows, columns)` logits over the input.
+
+        The image takes up `shares` of the input's width and height.
+        """
         width, height = round(size[0]), round(size[1])
         if len(queries) == 0:
             return np.zeros((0, height, width), bool)
-        if pixel_mask is not None:  # leave the padding out
-            share = pixel_mask[:, 0].float().mean().item(), pixel_mask[0].float().mean().item()
-            logits = logits[:, : round(logits.shape[1] * share[0]), : round(logits.shape[2] * share[1])]
+        logits = logits[:, : round(logits.shape[1] * shares[1]), : round(logits.shape[2] * shares[0])]
         wanted = logits[self._torch.as_tensor(queries, device=logits.device)].float()
         resized = self._torch.nn.functional.interpolate(wanted[None], (height, width), mode="bilinear")[0]
         return np.asarray((resized > 0).cpu().numpy())
@@ -296,14 +311,15 @@ class TransformersDetector:
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         try:
             # An image of 1 or 3 rows would be taken for one with the channels first.
-            inputs = self._processor(images=[rgb], return_tensors="pt", input_data_format="channels_last")
+            inputs = self._processor(
+                images=[rgb], return_tensors="pt", input_data_format="channels_last", **self._padding
+            )
         except ValueError as error:
             raise InvalidInput(
                 f"the image processor of {self._label} refuses an image of {width} x {height} px: "
                 f"{(str(error).strip() or repr(error)).splitlines()[0]}"
             ) from error
-        names = ["pixel_values"] + ["pixel_mask"] * bool(getattr(self._processor, "pad_size", None))
-        return {name: inputs[name] for name in names if name in inputs}
+        return {name: inputs[name] for name in ("pixel_values", "pixel_mask") if name in inputs}
 
     def _for_names(self, names: Sequence[str], /) -> TransformersDetector:
         other = copy.copy(self)
@@ -384,6 +400,13 @@ def _classes(directory: Path, config: Any, names: Sequence[str] | None) -> tuple
     class_of_column = np.full(count, -1, np.intp)
     class_of_column[real] = np.arange(len(real))
     return tuple(names[index] for index in real), class_of_column
+
+
+def _shares(pixel_mask: torch.Tensor | None) -> tuple[float, float]:
+    """The shares of an input's width and height that the image takes up, from `(h, w)` with 1 where it is."""
+    if pixel_mask is None:
+        return 1.0, 1.0
+    return pixel_mask[0].float().mean().item(), pixel_mask[:, 0].float().mean().item()
 
 
 def _packed(raw: RawBoxes) -> torch.Tensor:
