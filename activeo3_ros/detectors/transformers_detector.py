@@ -27,7 +27,7 @@ from ..assets.weights import local_model, model_type
 from ..core.errors import EngineError, InvalidInput, OutOfMemory, PerceptionError
 from ..core.frame import Image, check_image
 from ..core.geometry import from_corners, non_maximum_suppression
-from ..core.optional import require_package
+from ..core.optional import MissingPackageError, require_package
 from ..core.results import DetectedBoxes
 from ..settings import validated, within
 from .transformers_images import input_size_of, load_image_processor, normalisation_of
@@ -314,6 +314,10 @@ class TransformersDetector:
             inputs = self._processor(
                 images=[rgb], return_tensors="pt", input_data_format="channels_last", **self._padding
             )
+        except ImportError as error:  # some need more than transformers does
+            raise MissingPackageError(
+                f"{self._label}: {(str(error).strip() or repr(error)).splitlines()[0]}"
+            ) from error
         except ValueError as error:
             raise InvalidInput(
                 f"the image processor of {self._label} refuses an image of {width} x {height} px: "
