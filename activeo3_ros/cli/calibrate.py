@@ -28,8 +28,7 @@ from ..evaluation.detector_calibration import DetectorCalibration, Measured
 from ..evaluation.environment import describe_environment
 from ..evaluation.item_files import write_atomically
 from ..evaluation.plots import calibration_figure
-from ..presets import TASK_TYPES, Preset, load_preset
-from ..settings import settings_of
+from ..presets import Preset, load_preset
 from .argument_types import class_names, number, whole_number
 from .main import SUCCESS
 from .options import check_not_overwritten
@@ -149,20 +148,20 @@ def _default_out(given: str, preset: Preset) -> Path:
 
 def _detector_of(preset: Preset) -> tuple[Detector, float]:
     """The detector of a preset's task, and the score from which it reports."""
-    task: Any = preset.task.build(TASK_TYPES)
+    task: Any = preset.task.build()
     return task.detector, task.threshold
 
 
 def _check_has_detector(preset: Preset) -> None:
-    """Tell it before a large model is loaded: a task with a detector has the setting `calibration`.
+    """Tell it before a large model is loaded: a language model has no detector.
 
     Raises:
         InvalidInput: The task has none.
     """
-    if "calibration" not in settings_of(preset.task.check(TASK_TYPES)):
+    if preset.task.detector is None:
         raise InvalidInput(
             f"preset {preset.name!r}: its {preset.task.label} has no detector that could be calibrated; name a preset "
-            "whose task has the setting 'calibration', such as embedded"
+            "whose task is a detector, such as embedded"
         )
 
 
