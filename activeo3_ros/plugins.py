@@ -9,7 +9,7 @@ Reading what is registered imports nothing; a plug-in is imported when a preset 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -73,11 +73,6 @@ def find_plugin(kind: str, name: str) -> Plugin | None:
         packages = " and ".join(f"{plugin.package} ({plugin.path})" for plugin in same)
         raise InvalidInput(f"the {kind} type {name!r} is registered by {packages}; uninstall one of them")
     return same[0] if same else None
-
-
-def clashing(kind: str, own: Mapping[str, str]) -> list[Plugin]:
-    """The plug-ins of a kind that have the name of a type of this package: such a name means ours."""
-    return [plugin for plugin in plugins(kind) if plugin.name in own]
 
 
 def load_class(path: str, label: str) -> Callable[..., Any]:

@@ -124,7 +124,10 @@ class Component:
             return replace(self, kind="detector").class_
         if ":" in self.type:
             if not self.may_name_class:
-                raise InvalidInput(f"{self.label}: only a preset file given by its path on start may name a class")
+                raise InvalidInput(
+                    f"{self.label}: only a preset file given by its path when a program starts may name a class, not "
+                    "one chosen while it runs"
+                )
             return load_class(self.type, self.label)
         plugin = find_plugin(self.kind, self.type)
         if plugin is not None:
