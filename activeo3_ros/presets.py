@@ -27,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from .assets.cache import sha256_of
 from .assets.resources import config_directory
 from .core import ActivePerception, Budget, InvalidInput, Query
 from .detectors.calibration import calibration_beside
@@ -76,6 +77,13 @@ class Component:
     def label(self) -> str:
         """Its name in messages, such as "sensing 'grid'"."""
         return f"{self.kind} {self.type!r}"
+
+    @property
+    def facts(self) -> list[Any]:
+        """Type, settings, and a digest of the calibration file that they name: what results depend on."""
+        file = self.settings.get("calibration")
+        digest = [sha256_of(Path(str(file)).expanduser())] if file and Path(str(file)).expanduser().is_file() else []
+        return [self.type, dict(self.settings), *digest]
 
     def check(self, types: Mapping[str, str]) -> Callable[..., Any]:
         """Find the class and compare the settings with what it declares; loads no model.

@@ -154,3 +154,13 @@ def test_bad_input_is_one_clear_line_and_leaves_no_file(pictures, tmp_path, caps
     assert cli.main(["calibrate", *(each.format(tmp_path) for each in arguments)]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_results_of_another_calibration_are_not_taken_for_those_of_this_one(calibrated, tmp_path):
+    preset, file = tmp_path / "mine.yaml", tmp_path / "mine.calibration.yaml"
+    preset.write_text(PRESET)
+    assert len(load_preset(str(preset)).task.facts) == 2
+    file.write_bytes(calibrated.with_name("mine.calibration.yaml").read_bytes())
+    first = load_preset(str(preset)).task.facts
+    file.write_bytes(file.read_bytes() + b"set_by_hand: {half_found_side_px: 20}\n")
+    assert load_preset(str(preset)).task.facts != first
