@@ -134,7 +134,7 @@ def test_a_bag_is_material_too(pictures, tmp_path, capsys):
         (["embedded", "--images", "{}/empty"], "no pictures in "),
         (["embedded", "--images", "{}/black"], "the detector is sure of 0 objects in 1 pictures (score 0.5 at two "),
         (["embedded", "--images", "{}/broken"], "none of 1 pictures could be read"),
-        (["embedded", "--images", "{}/black", "--classes", "dragon"], "the detector has no class 'dragon'; it has "),
+        (["embedded", "--images", "{}/black", "--classes", "dragon"], "unknown class 'dragon'; "),
         (["active_o3", "--images", "{}/black"], "preset 'active_o3': its task 'mllm' has no detector that could be "),
         (["embedded", "--bag", "{}/none.mcap"], "none.mcap"),
         (
