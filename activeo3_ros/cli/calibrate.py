@@ -28,7 +28,7 @@ from ..evaluation.detector_calibration import DetectorCalibration, Measured
 from ..evaluation.environment import describe_environment
 from ..evaluation.item_files import write_atomically
 from ..evaluation.plots import calibration_figure
-from ..presets import TASK_TYPES, Preset, load_preset
+from ..presets import TASK_TYPES, Preset, load_preset, preset_names
 from ..settings import settings_of
 from .argument_types import class_names, number, whole_number
 from .main import SUCCESS
@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
     """Look at pictures as long as there is time, compute, write the file and its figure."""
     preset = load_preset(args.preset)
     _check_has_detector(preset)
-    out = args.out or _default_out(args.preset, preset)
+    beside = _beside(args.preset)
+    out: Path = args.out or beside or Path(preset.name + SUFFIX)
     figure = out.with_suffix(".png")
     check_not_overwritten([out, figure], args.force)
     if not out.parent.is_dir():
@@ -119,8 +120,8 @@ def run(args: argparse.Namespace) -> int:
     _write(out, figure, measured, _about(args, preset, measured, classes))
     print(table(measured))
     print(f"\ncalibration: {out}\nfigure: {figure}")
-    if args.out is not None or out.parent != Path(args.preset).parent:
-        print(f"to use it: task: {{type: {preset.task.type}, calibration: {out}}} in a preset file")
+    if out != beside:
+        print(f"to use it: task: {{type: {preset.task.type}, calibration: {out.absolute()}}} in a preset file")
     return SUCCESS
 
 
@@ -145,9 +146,10 @@ def table(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def _default_out(given: str, preset: Preset) -> Path:
-    path = Path(given).expanduser()
-    return calibration_beside(path) if path.is_file() else Path(preset.name + SUFFIX)
+def _beside(preset: str) -> Path | None:
+    """Where a preset file reads its calibration without being told; None for a preset of the package."""
+    path = Path(preset).expanduser()
+    return None if preset in preset_names() else calibration_beside(path)
 
 
 def _check_has_detector(preset: Preset) -> None:

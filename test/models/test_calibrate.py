@@ -125,7 +125,9 @@ def test_a_bag_is_material_too(pictures, tmp_path, capsys):
             writer.write("/front/image_raw", stamp, serialize_image(image[:, : 600 + 100 * number], stamp, "front"))
     assert cli.main(["calibrate", "embedded", "--bag", str(bag), "--out", str(out), "--max-pictures", "2"]) == 0
     assert read_calibration(out).measured == "2 frames of drive.mcap, /front/image_raw"
-    assert "look at pictures: 2 of 2" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "look at pictures: 2 of 2" in said.err
+    assert f"to use it: task: {{type: embedded, calibration: {out}}} in a preset file" in said.out
 
 
 @pytest.mark.parametrize(
