@@ -28,6 +28,7 @@ from typing import Any
 
 import yaml
 
+from .assets.cache import sha256_of
 from .assets.resources import config_directory
 from .core import ActivePerception, Budget, InvalidInput, Query, Segmenter, SensingPolicy, TaskModel
 from .detectors.calibration import calibration_beside
@@ -104,6 +105,12 @@ class Component:
             raise InvalidInput(f"{self.label}: detector must be a mapping with a 'type', got {own!r}")
         settings = {name: value for name, value in own.items() if name != "type"}
         return Component("detector", str(own["type"]), settings, self.source, self.may_name_class)
+
+    @property
+    def facts(self) -> list[Any]:
+        """Type, settings, and digests of the model and calibration files that they name: what results depend on."""
+        named_files = [Path(str(self.settings.get(name, ""))).expanduser() for name in ("model", "calibration")]
+        return [self.type, dict(self.settings), *(sha256_of(file) for file in named_files if file.is_file())]
 
     @property
     def shares_task(self) -> bool:

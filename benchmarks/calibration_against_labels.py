@@ -49,10 +49,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", required=True, type=Path)
     parser.add_argument("--labels", required=True, type=Path)
+    parser.add_argument("--sure", type=float, default=0.5, help="as of activeo3 calibrate (default: %(default)g)")
     arguments = parser.parse_args()
     detector, class_ids = CenterNet(), [COCO_CLASSES.index(name) for name in load_preset("embedded").query.classes]
     runs = {
-        name: DetectorCalibration(detector, class_ids=class_ids) for name in ("no labels", "labels, shrunk", "labels")
+        name: DetectorCalibration(detector, sure_score=arguments.sure, class_ids=class_ids)
+        for name in ("no labels", "labels, shrunk", "labels")
     }
     whole = runs["labels"]
     whole.looks = WholePictures(detector, whole.threshold, whole.sure_score, np.random.default_rng(0), class_ids)

@@ -20,15 +20,15 @@ from ..bags.messages import camera_of, frame_from_cdr
 from ..bags.offline import choose_topics
 from ..bags.reading import Bag, DamagedMessage, Entry
 from ..codecs.image_files import Picture, find_images, read_image
-from ..core import InvalidInput
-from ..core.interfaces import Detector
+from ..core import InvalidInput, Query
+from ..core.interfaces import Detector, OpenVocabularyDetector
 from ..core.optional import require_package
 from ..detectors.calibration import SUFFIX, calibration_beside, calibration_text
 from ..evaluation.detector_calibration import DetectorCalibration, Measured
 from ..evaluation.environment import describe_environment
 from ..evaluation.item_files import write_atomically
 from ..evaluation.plots import calibration_figure
-from ..presets import Preset, load_preset
+from ..presets import Preset, load_preset, preset_names
 from .argument_types import class_names, number, whole_number
 from .main import SUCCESS
 from .options import check_not_overwritten
@@ -99,24 +99,28 @@ def run(args: argparse.Namespace) -> int:
     """Look at pictures as long as there is time, compute, write the file and its figure."""
     preset = load_preset(args.preset)
     _check_has_detector(preset)
-    out = args.out or _default_out(args.preset, preset)
+    beside = _beside(args.preset)
+    out: Path = args.out or beside or Path(preset.name + SUFFIX)
     figure = out.with_suffix(".png")
     check_not_overwritten([out, figure], args.force)
     if not out.parent.is_dir():
         raise InvalidInput(f"{out.parent}: no such directory; give another --out")
     require_package("matplotlib", "to draw the curves of a calibration")  # before minutes of work
     with _material(args) as material:
-        detector, threshold = _detector_of(preset)
-        classes = _classes(args, preset, detector)
-        ids = None if classes is None else [list(detector.names).index(name) for name in classes]
-        calibration = DetectorCalibration(detector, threshold, args.sure, ids, args.seed)
+        task: Any = preset.task.build()
+        wanted: tuple[str, ...] = args.classes or preset.query.classes
+        classes = () if wanted == (ALL,) else wanted
+        if classes:
+            classes = task.resolve(Query(classes=classes)).classes
+        detector, ids = looking_for(task.detector, classes)
+        calibration = DetectorCalibration(detector, task.threshold, args.sure, ids, args.seed)
         _look(calibration, material, args.seconds)
     measured = calibration.measured(f"{len(calibration.records)} {material.name}")
     _write(out, figure, measured, _about(args, preset, measured, classes))
     print(table(measured))
     print(f"\ncalibration: {out}\nfigure: {figure}")
-    if args.out is not None or out.parent != Path(args.preset).parent:
-        print(f"to use it: task: {{type: {preset.task.type}, calibration: {out}}} in a preset file")
+    if out != beside:
+        print(f"to use it: task: {{type: {preset.task.type}, calibration: {out.absolute()}}} in a preset file")
     return SUCCESS
 
 
@@ -141,15 +145,10 @@ def table(measured: Measured) -> str:
     return "\n".join(lines)
 
 
-def _default_out(given: str, preset: Preset) -> Path:
-    path = Path(given).expanduser()
-    return calibration_beside(path) if path.is_file() else Path(preset.name + SUFFIX)
-
-
-def _detector_of(preset: Preset) -> tuple[Detector, float]:
-    """The detector of a preset's task, and the score from which it reports."""
-    task: Any = preset.task.build()
-    return task.detector, task.threshold
+def _beside(preset: str) -> Path | None:
+    """Where a preset file reads its calibration without being told; None for a preset of the package."""
+    path = Path(preset).expanduser()
+    return None if preset in preset_names() else calibration_beside(path)
 
 
 def _check_has_detector(preset: Preset) -> None:
@@ -165,15 +164,28 @@ def _check_has_detector(preset: Preset) -> None:
         )
 
 
-def _classes(args: argparse.Namespace, preset: Preset, detector: Detector) -> tuple[str, ...] | None:
-    """The names of the classes that count, None for all."""
-    wanted: tuple[str, ...] = args.classes or preset.query.classes
-    if wanted in ((), (ALL,)):
-        return None
-    unknown = [name for name in wanted if name not in detector.names]
+def looking_for(detector: Detector, classes: Sequence[str]) -> tuple[Detector, list[int] | None]:
+    """The detector that looks for some classes, and the ids of those that count there.
+
+    Args:
+        detector: Of fixed classes, or one that finds what words name.
+        classes: Names; none for all.
+
+    Returns:
+        The detector, and None for all of its classes.
+
+    Raises:
+        InvalidInput: A detector of fixed classes lacks one.
+    """
+    if not classes:
+        return detector, None
+    if isinstance(detector, OpenVocabularyDetector):
+        return detector.for_names(classes), None
+    names = list(detector.names)
+    unknown = [name for name in classes if name not in names]
     if unknown:
-        raise InvalidInput(f"the detector has no class {unknown[0]!r}; it has {', '.join(detector.names)}")
-    return tuple(wanted)
+        raise InvalidInput(f"the detector has no class {unknown[0]!r}; it has {', '.join(names)}")
+    return detector, [names.index(name) for name in classes]
 
 
 @contextmanager
@@ -236,9 +248,7 @@ def _look(calibration: DetectorCalibration, material: Material, seconds: float) 
         raise InvalidInput(f"none of {total} pictures could be read")
 
 
-def _about(
-    args: argparse.Namespace, preset: Preset, measured: Measured, classes: tuple[str, ...] | None
-) -> dict[str, Any]:
+def _about(args: argparse.Namespace, preset: Preset, measured: Measured, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "preset": preset.name,
         "detector": preset.task.type,

@@ -125,7 +125,9 @@ def test_a_bag_is_material_too(pictures, tmp_path, capsys):
             writer.write("/front/image_raw", stamp, serialize_image(image[:, : 600 + 100 * number], stamp, "front"))
     assert cli.main(["calibrate", "embedded", "--bag", str(bag), "--out", str(out), "--max-pictures", "2"]) == 0
     assert read_calibration(out).measured == "2 frames of drive.mcap, /front/image_raw"
-    assert "look at pictures: 2 of 2" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "look at pictures: 2 of 2" in said.err
+    assert f"to use it: task: {{type: embedded, calibration: {out}}} in a preset file" in said.out
 
 
 @pytest.mark.parametrize(
@@ -134,7 +136,7 @@ def test_a_bag_is_material_too(pictures, tmp_path, capsys):
         (["embedded", "--images", "{}/empty"], "no pictures in "),
         (["embedded", "--images", "{}/black"], "the detector is sure of 0 objects in 1 pictures (score 0.5 at two "),
         (["embedded", "--images", "{}/broken"], "none of 1 pictures could be read"),
-        (["embedded", "--images", "{}/black", "--classes", "dragon"], "the detector has no class 'dragon'; it has "),
+        (["embedded", "--images", "{}/black", "--classes", "dragon"], "unknown class 'dragon'; "),
         (["active_o3", "--images", "{}/black"], "preset 'active_o3': its task 'mllm' has no detector that could be "),
         (["embedded", "--bag", "{}/none.mcap"], "none.mcap"),
         (
@@ -154,3 +156,13 @@ def test_bad_input_is_one_clear_line_and_leaves_no_file(pictures, tmp_path, caps
     assert cli.main(["calibrate", *(each.format(tmp_path) for each in arguments)]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_results_of_another_calibration_are_not_taken_for_those_of_this_one(calibrated, tmp_path):
+    preset, file = tmp_path / "mine.yaml", tmp_path / "mine.calibration.yaml"
+    preset.write_text(PRESET)
+    assert len(load_preset(str(preset)).task.facts) == 2
+    file.write_bytes(calibrated.with_name("mine.calibration.yaml").read_bytes())
+    first = load_preset(str(preset)).task.facts
+    file.write_bytes(file.read_bytes() + b"set_by_hand: {half_found_side_px: 20}\n")
+    assert load_preset(str(preset)).task.facts != first

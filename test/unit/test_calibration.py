@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from activeo3_ros.cli.calibrate import looking_for
 from activeo3_ros.core import Box, DetectedBoxes, Frame, InputSize, InvalidInput
 from activeo3_ros.core.calibration import DEFAULT
 from activeo3_ros.detectors.calibration import VALUES, calibration_text, load_calibration, read_calibration
@@ -199,6 +200,23 @@ def test_the_crossing_of_a_curve_is_interpolated_by_ratio():
     assert half == pytest.approx(16)
     assert slope == pytest.approx(2 * np.log(3))
     assert crossing(sides, np.array([0.9, 0.9, 1.0]), 0.5) == 8.0
+
+
+def test_a_detector_that_reads_words_is_told_the_classes_that_count():
+    class FakeWordDetector(FakeSquareDetector):
+        def for_names(self, names, /):
+            told = FakeWordDetector()
+            told.names = tuple(names)
+            return told
+
+    detector, ids = looking_for(FakeWordDetector(), ("red box", "square"))
+    assert detector.names == ("red box", "square")
+    assert ids is None
+    fixed = FakeSquareDetector()
+    assert looking_for(fixed, ("square",)) == (fixed, [0])
+    assert looking_for(fixed, ()) == (fixed, None)
+    with pytest.raises(InvalidInput, match="the detector has no class 'circle'; it has square"):
+        looking_for(fixed, ("circle",))
 
 
 def text_of(calibration=DEFAULT, **about):
