@@ -507,6 +507,20 @@ def test_a_device_that_is_not_there_is_refused(broken):
     assert "precision fp16 needs a CUDA device" in refused(broken, InvalidInput, precision="fp16")
 
 
+@pytest.mark.parametrize("name", ["dab_detr", "omdet_turbo"])
+def test_low_precision_is_refused_where_the_library_fails_in_it(tiny_directory, name):
+    assert "in fp32 alone" in refused(tiny_directory(name), InvalidInput, precision="bf16")
+
+
+@pytest.mark.parametrize("name", [name for name in TINY_DETECTORS if name not in ("dab_detr", "omdet_turbo")])
+def test_models_run_in_bf16(tiny_directory, name, monkeypatch):
+    """As on a CUDA device: here on the CPU, where nobody would want it."""
+    detector = load_open(tiny_directory(name), monkeypatch) if name in OPEN_VOCABULARY else load(tiny_directory(name))
+    detector.model, detector.dtype = detector.model.to(torch.bfloat16), torch.bfloat16
+    found = detector.detect_tensors(torch.randn(2, 3, 64, 64), [(100, 50)] * 2, 0.01)
+    assert any(len(each.scores) for each in found) and found[0].scores.dtype == np.float32
+
+
 @pytest.mark.parametrize("settings", [{"batch_size": 0}, {"precision": "int8"}, {"names": "car"}, {"model": 3}])
 def test_settings_out_of_range_are_refused(broken, settings):
     with pytest.raises(InvalidInput):
