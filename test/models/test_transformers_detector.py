@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -308,6 +309,33 @@ def test_several_threads_may_detect_at_once(tiny_directory, name):
     assert detector.concurrent
 
 
+class Overlaps:
+    """Calls a function and counts how many threads were in it at once."""
+
+    def __init__(self, function):
+        self.function, self.inside, self.most = function, 0, 0
+
+    def __call__(self, *arguments, **settings):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.005)
+        try:
+            return self.function(*arguments, **settings)
+        finally:
+            self.inside -= 1
+
+
+def test_what_serves_one_thread_is_called_by_one_at_a_time(tiny_directory):
+    """A tokenizer, and the cache for texts in OmDet-Turbo."""
+    detector = load(tiny_directory("omdet_turbo"))
+    detector._writer._write_prompts = texts = Overlaps(detector._writer._write_prompts)
+    detector.model.forward = forward = Overlaps(detector.model.forward)
+    image = random_images(1)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: detector.for_names(["car", "x" * number]).detect(image, THRESHOLD), range(1, 9)))
+    assert (texts.most, forward.most) == (1, 1)
+
+
 def test_the_input_size_is_that_of_the_image_processor(tiny_directory):
     stretched = load(tiny_directory("rt_detr")).input_size
     assert (stretched.width, stretched.height, stretched.keeps_aspect) == (96, 64, False)
@@ -342,17 +370,19 @@ def test_padding_to_a_fixed_size_moves_no_box_of_a_model_that_sees_masks(tiny_di
 
 def test_boxes_of_a_model_that_sees_padding_as_image_are_shares_of_the_padded_input(tiny_directory, tmp_path):
     padded = copy_with_processor(
-        tiny_directory("rt_detr"), tmp_path, do_pad=True, pad_size={"height": 96, "width": 96},
+        tiny_directory("rt_detr_v2"), tmp_path, do_pad=True, pad_size={"height": 96, "width": 96},
         size={"max_height": 96, "max_width": 96},
     )  # fmt: skip
     detector = load(padded)
-    image = random_images(1)[0][:60, :].repeat(2, 1)[:, :120]
-    found, outputs = detect_with_outputs(detector, [image])
-    (theirs,) = image_processor("rt_detr").post_process_object_detection(outputs[0], THRESHOLD, [(120, 120)])
-    kept = theirs["labels"].numpy() != 2
-    corners = np.clip(theirs["boxes"].numpy(), 0, [120, 60, 120, 60])[kept]
-    inside = ((corners[:, 2:] - corners[:, :2]) > 0).all(1)
-    np.testing.assert_allclose(np.sort(to_corners(found[0].boxes), 0), np.sort(corners[inside], 0), atol=0.02)
+    assert (detector.input_size.width, detector.input_size.keeps_aspect) == (96, True)
+    images = [np.ascontiguousarray(each[:20].repeat(3, 0).repeat(6, 1)[:, :120]) for each in random_images(20)]
+    found, outputs = detect_with_outputs(detector, images)
+    assert sum(len(each.scores) for each in found) > 10
+    index_of = np.array([0, 1, -1, 2])
+    for detected, output in zip(found, outputs, strict=True):  # 120 x 60 px, padded to 120 x 120
+        (theirs,) = image_processor("rt_detr").post_process_object_detection(output, THRESHOLD, [(120, 120)])
+        boxes, scores, labels = (theirs[key].numpy() for key in ("boxes", "scores", "labels"))
+        assert_same(detected, boxes, scores, index_of[labels], (120, 60))
 
 
 def copy_with_processor(source, target, **changes):
