@@ -128,6 +128,7 @@ class TransformersDetector:
         else:
             self.names, self._class_of_column = _classes(directory, self.model.config, names)
             self._prompts = [_FixedClasses(READERS[self.model_type])]
+        self._preprocess(np.zeros((64, 64, 3), np.uint8))  # what refuses every image is told now
 
     def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
         """Detect objects in a batch of images.

@@ -178,9 +178,10 @@ def test_owl_boxes_equal_those_of_the_library_from_the_image_file_on(tiny_direct
 
 
 def load_open(directory, monkeypatch):
-    """An open-vocabulary detector for WORDS; OWLv2 without scipy, which it needs only to resize images."""
+    """An open-vocabulary detector for WORDS; OWLv2 also without scipy, which it needs only to fit images."""
     if "owlv2" in str(directory) and not has_package("scipy"):
         monkeypatch.setitem(sys.modules, "scipy", SimpleNamespace())
+        monkeypatch.setattr(TransformersDetector, "_preprocess", lambda self, image: {})
     return load(directory, names=WORDS)
 
 
@@ -341,6 +342,45 @@ def test_the_input_size_is_that_of_the_image_processor(tiny_directory):
     assert (stretched.width, stretched.height, stretched.keeps_aspect) == (96, 64, False)
     edges = load(tiny_directory("detr")).input_size
     assert edges.keeps_aspect and (edges.width, edges.height) == (EDGES["longest_edge"], EDGES["shortest_edge"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"feature_extractor_type": "DetrFeatureExtractor", "size": 80, "max_size": 133}, (133, 80)),  # as in 2021
+        ({"image_processor_type": "DetrImageProcessor", "size": {"max_height": 48, "max_width": 64}}, (64, 48)),
+        ({"image_processor_type": "RTDetrImageProcessorFast", "size": {"height": 64, "width": 32}}, (32, 64)),
+    ],
+)
+def test_image_processors_are_read_as_hubs_have_them(tiny_directory, tmp_path, changes, size):
+    directory = copy_with_processor(tiny_directory("detr"), tmp_path)
+    (directory / "preprocessor_config.json").write_text(json.dumps(changes), encoding="utf-8")
+    detector = load(directory)
+    assert (detector.input_size.width, detector.input_size.height) == size
+    assert len(detector.detect(random_images(3), 0.1)) == 3
+
+
+def test_an_image_processor_that_refuses_every_image_is_told_when_the_model_is_loaded(tiny_directory, tmp_path):
+    with pytest.raises(InvalidInput, match="DetrForObjectDetection refuses an image of 64 x 64 px: Size must contain"):
+        load(copy_with_processor(tiny_directory("detr"), tmp_path, size={"longest_edge": 80}))
+
+
+def test_a_model_in_several_files_beside_others_is_loaded(tiny_directory, tmp_path):
+    from transformers import RTDetrForObjectDetection
+
+    directory = copy_with_processor(tiny_directory("rt_detr"), tmp_path)
+    whole = directory / "model.safetensors"
+    RTDetrForObjectDetection.from_pretrained(directory).save_pretrained(directory, max_shard_size="50KB")
+    whole.unlink()
+    for name in ("README.md", ".gitattributes", "pytorch_model.bin", "training_args.bin"):
+        (directory / name).write_bytes(b"not read")
+    assert len(list(directory.glob("model-*.safetensors"))) > 1
+    image = random_images(1)
+    np.testing.assert_array_equal(
+        load(directory).detect(image, 0.1)[0].boxes, load(tiny_directory("rt_detr")).detect(image, 0.1)[0].boxes
+    )
+    next(directory.glob("model-*.safetensors")).unlink()
+    assert "cannot be loaded" in refused(directory, EngineError)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1080, 1920), (500, 500), (300, 40), (99, 131)])
