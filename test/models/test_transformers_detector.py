@@ -583,6 +583,16 @@ def test_a_missing_package_is_named(broken, monkeypatch):
             assert f"{name} is needed to run a transformers model" in refused(broken, MissingPackageError)
 
 
+@pytest.mark.skipif(has_package("timm"), reason="timm is installed")
+def test_a_backbone_of_a_package_that_is_missing_names_it(tiny_directory, tmp_path):
+    directory = copy_with_processor(tiny_directory("detr"), tmp_path)
+    config = json.loads((directory / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key != "backbone_config"}
+    backbone = {"use_timm_backbone": True, "backbone": "resnet50", "use_pretrained_backbone": False}
+    (directory / "config.json").write_text(json.dumps(config | backbone))
+    assert refused(directory, MissingPackageError).endswith("was not found in your environment; install it")
+
+
 def test_owlv2_names_the_package_that_it_fits_images_with(tiny_directory, monkeypatch):
     if has_package("torchvision"):
         pytest.skip("torchvision fits them")
