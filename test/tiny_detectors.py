@@ -40,6 +40,7 @@ LAYERS = {
     "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "num_queries": 20,
 }
 DETR: dict[str, Any] = LAYERS | {
+    "num_queries": 40,  # with four classes more pairs than the hundred that some keep
     "d_model": 32, "use_timm_backbone": False, "use_pretrained_backbone": False, "backbone": None,
     "backbone_config": RESNET, "id2label": NAMES,
 }
@@ -54,7 +55,7 @@ WINDOWED = {
     "projector_scale_factors": [1.0], "id2label": NAMES,
 }
 DEFORMABLE = DETR | {"d_model": 64}  # two values in each group of its norms, also on a map of one cell
-TWO_STAGE = {"two_stage": True, "with_box_refine": True, "two_stage_num_proposals": 20}
+TWO_STAGE = {"two_stage": True, "with_box_refine": True, "two_stage_num_proposals": 40}
 CLIP = {"hidden_size": 32, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 CLIP_TEXT = CLIP | {"vocab_size": 191, "max_position_embeddings": 16, "pad_token_id": 0, "bos_token_id": 1,
                     "eos_token_id": 2}

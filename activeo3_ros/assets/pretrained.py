@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import EngineError, OutOfMemory
-from ..core.optional import require_package
+from ..core.optional import MissingPackageError, require_package
 from .cache import AssetError
 from .weights import local_model
 
@@ -57,7 +57,7 @@ def load_model(model: str, auto_class: str, device: Any, purpose: str, dtype: An
         The model on `device`, ready to run.
 
     Raises:
-        MissingPackageError: transformers is not installed.
+        MissingPackageError: transformers, or a package that this model needs besides, is not installed.
         AssetError: The weights are not on this machine, or not in a format that can hold no code.
         EngineError: They cannot be loaded, or are those of another model.
         OutOfMemory: They do not fit into the memory of the device.
@@ -120,4 +120,6 @@ def _loaded(directory: Path, load: Callable[[], Any]) -> Any:
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be installed
             raise OutOfMemory(f"{directory}: the weights do not fit into the memory of the device") from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
+        if isinstance(error, ImportError):  # such as timm, which the backbones of some models are from
+            raise MissingPackageError(f"{directory}: {reason.partition('. ')[0]}; install it") from error
         raise EngineError(f"{directory}: cannot be loaded: {reason}") from error

@@ -52,6 +52,8 @@ SEES_MASKS = ("conditional_detr", "dab-detr", "deformable_detr", "detr", "ground
 """Models that are told which pixels are padding, take inputs of any size, and give boxes as shares of the image alone.
 They are given none: fine-tuned with padding to a fixed size they give shares of the padded input, and nothing in their
 files tells the two apart. To all other models padding is a part of the image."""
+FP32_ONLY = ("dab-detr", "omdet-turbo")
+"""Models whose code in transformers mixes 32-bit numbers into lower precision and fails."""
 OMDET_SAME_OBJECT_IOU = 0.5
 """OmDet-Turbo's own post-processing: two boxes of one class that overlap more are one object."""
 
@@ -126,6 +128,7 @@ class TransformersDetector:
         else:
             self.names, self._class_of_column = _classes(directory, self.model.config, names)
             self._prompts = [_FixedClasses(READERS[self.model_type])]
+        self._preprocess(np.zeros((64, 64, 3), np.uint8))  # what refuses every image is told now
 
     def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
         """Detect objects in a batch of images.
@@ -336,6 +339,10 @@ class TransformersDetector:
         self._prompts = self._writer.write(self.names)
 
     def _dtype_of(self, precision: str) -> Any:
+        if precision != "fp32" and self.model_type in FP32_ONLY:
+            raise InvalidInput(
+                f"precision {precision}: transformers runs models of type {self.model_type} in fp32 alone"
+            )
         if precision != "fp32" and self.device.type != "cuda":
             raise InvalidInput(f"precision {precision} needs a CUDA device, and this model runs on {self.device}")
         return {"fp32": self._torch.float32, "fp16": self._torch.float16, "bf16": self._torch.bfloat16}[precision]

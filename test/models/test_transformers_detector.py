@@ -6,6 +6,7 @@ import importlib
 import json
 import sys
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -156,10 +157,31 @@ def test_owl_boxes_equal_the_librarys_own_post_processing(tiny_directory, name, 
     assert len({len(each.scores) for each in found}) > 1
 
 
+@pytest.mark.parametrize("name", ["owlvit", "owlv2"])
+def test_owl_boxes_equal_those_of_the_library_from_the_image_file_on(tiny_directory, name):
+    import transformers
+
+    if name == "owlv2" and not has_package("scipy"):
+        pytest.skip("scipy is not installed, without which transformers fits no image for OWLv2")
+    directory = tiny_directory(name)
+    processor, tokenizer = (
+        getattr(transformers, auto).from_pretrained(directory) for auto in ("AutoImageProcessor", "AutoTokenizer")
+    )
+    model = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(directory).eval()
+    text = tokenizer(list(WORDS), padding="max_length", max_length=16, return_tensors="pt")
+    images = random_images(20, seed=1)
+    for image, detected in zip(images, load(directory, names=WORDS).detect(images, THRESHOLD), strict=True):
+        with torch.inference_mode():
+            outputs = model(**text, **processor(images=image[:, :, ::-1].copy(), return_tensors="pt"))
+        (theirs,) = processor.post_process_object_detection(outputs, THRESHOLD, [image.shape[:2]])
+        assert_same(detected, *(theirs[key].numpy() for key in ("boxes", "scores", "labels")), image.shape[1::-1])
+
+
 def load_open(directory, monkeypatch):
-    """An open-vocabulary detector for WORDS; OWLv2 without scipy, which it needs only to resize images."""
+    """An open-vocabulary detector for WORDS; OWLv2 also without scipy, which it needs only to fit images."""
     if "owlv2" in str(directory) and not has_package("scipy"):
         monkeypatch.setitem(sys.modules, "scipy", SimpleNamespace())
+        monkeypatch.setattr(TransformersDetector, "_preprocess", lambda self, image: {})
     return load(directory, names=WORDS)
 
 
@@ -288,11 +310,77 @@ def test_several_threads_may_detect_at_once(tiny_directory, name):
     assert detector.concurrent
 
 
+class Overlaps:
+    """Calls a function and counts how many threads were in it at once."""
+
+    def __init__(self, function):
+        self.function, self.inside, self.most = function, 0, 0
+
+    def __call__(self, *arguments, **settings):
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        time.sleep(0.005)
+        try:
+            return self.function(*arguments, **settings)
+        finally:
+            self.inside -= 1
+
+
+def test_what_serves_one_thread_is_called_by_one_at_a_time(tiny_directory):
+    """A tokenizer, and the cache for texts in OmDet-Turbo."""
+    detector = load(tiny_directory("omdet_turbo"))
+    detector._writer._write_prompts = texts = Overlaps(detector._writer._write_prompts)
+    detector.model.forward = forward = Overlaps(detector.model.forward)
+    image = random_images(1)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda number: detector.for_names(["car", "x" * number]).detect(image, THRESHOLD), range(1, 9)))
+    assert (texts.most, forward.most) == (1, 1)
+
+
 def test_the_input_size_is_that_of_the_image_processor(tiny_directory):
     stretched = load(tiny_directory("rt_detr")).input_size
     assert (stretched.width, stretched.height, stretched.keeps_aspect) == (96, 64, False)
     edges = load(tiny_directory("detr")).input_size
     assert edges.keeps_aspect and (edges.width, edges.height) == (EDGES["longest_edge"], EDGES["shortest_edge"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"feature_extractor_type": "DetrFeatureExtractor", "size": 80, "max_size": 133}, (133, 80)),  # as in 2021
+        ({"image_processor_type": "DetrImageProcessor", "size": {"max_height": 48, "max_width": 64}}, (64, 48)),
+        ({"image_processor_type": "RTDetrImageProcessorFast", "size": {"height": 64, "width": 32}}, (32, 64)),
+    ],
+)
+def test_image_processors_are_read_as_hubs_have_them(tiny_directory, tmp_path, changes, size):
+    directory = copy_with_processor(tiny_directory("detr"), tmp_path)
+    (directory / "preprocessor_config.json").write_text(json.dumps(changes), encoding="utf-8")
+    detector = load(directory)
+    assert (detector.input_size.width, detector.input_size.height) == size
+    assert len(detector.detect(random_images(3), 0.1)) == 3
+
+
+def test_an_image_processor_that_refuses_every_image_is_told_when_the_model_is_loaded(tiny_directory, tmp_path):
+    with pytest.raises(InvalidInput, match="DetrForObjectDetection refuses an image of 64 x 64 px: Size must contain"):
+        load(copy_with_processor(tiny_directory("detr"), tmp_path, size={"longest_edge": 80}))
+
+
+def test_a_model_in_several_files_beside_others_is_loaded(tiny_directory, tmp_path):
+    from transformers import RTDetrForObjectDetection
+
+    directory = copy_with_processor(tiny_directory("rt_detr"), tmp_path)
+    whole = directory / "model.safetensors"
+    RTDetrForObjectDetection.from_pretrained(directory).save_pretrained(directory, max_shard_size="50KB")
+    whole.unlink()
+    for name in ("README.md", ".gitattributes", "pytorch_model.bin", "training_args.bin"):
+        (directory / name).write_bytes(b"not read")
+    assert len(list(directory.glob("model-*.safetensors"))) > 1
+    image = random_images(1)
+    np.testing.assert_array_equal(
+        load(directory).detect(image, 0.1)[0].boxes, load(tiny_directory("rt_detr")).detect(image, 0.1)[0].boxes
+    )
+    next(directory.glob("model-*.safetensors")).unlink()
+    assert "cannot be loaded" in refused(directory, EngineError)
 
 
 @pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1080, 1920), (500, 500), (300, 40), (99, 131)])
@@ -322,17 +410,19 @@ def test_padding_to_a_fixed_size_moves_no_box_of_a_model_that_sees_masks(tiny_di
 
 def test_boxes_of_a_model_that_sees_padding_as_image_are_shares_of_the_padded_input(tiny_directory, tmp_path):
     padded = copy_with_processor(
-        tiny_directory("rt_detr"), tmp_path, do_pad=True, pad_size={"height": 96, "width": 96},
+        tiny_directory("rt_detr_v2"), tmp_path, do_pad=True, pad_size={"height": 96, "width": 96},
         size={"max_height": 96, "max_width": 96},
     )  # fmt: skip
     detector = load(padded)
-    image = random_images(1)[0][:60, :].repeat(2, 1)[:, :120]
-    found, outputs = detect_with_outputs(detector, [image])
-    (theirs,) = image_processor("rt_detr").post_process_object_detection(outputs[0], THRESHOLD, [(120, 120)])
-    kept = theirs["labels"].numpy() != 2
-    corners = np.clip(theirs["boxes"].numpy(), 0, [120, 60, 120, 60])[kept]
-    inside = ((corners[:, 2:] - corners[:, :2]) > 0).all(1)
-    np.testing.assert_allclose(np.sort(to_corners(found[0].boxes), 0), np.sort(corners[inside], 0), atol=0.02)
+    assert (detector.input_size.width, detector.input_size.keeps_aspect) == (96, True)
+    images = [np.ascontiguousarray(each[:20].repeat(3, 0).repeat(6, 1)[:, :120]) for each in random_images(20)]
+    found, outputs = detect_with_outputs(detector, images)
+    assert sum(len(each.scores) for each in found) > 10
+    index_of = np.array([0, 1, -1, 2])
+    for detected, output in zip(found, outputs, strict=True):  # 120 x 60 px, padded to 120 x 120
+        (theirs,) = image_processor("rt_detr").post_process_object_detection(output, THRESHOLD, [(120, 120)])
+        boxes, scores, labels = (theirs[key].numpy() for key in ("boxes", "scores", "labels"))
+        assert_same(detected, boxes, scores, index_of[labels], (120, 60))
 
 
 def copy_with_processor(source, target, **changes):
@@ -493,6 +583,16 @@ def test_a_missing_package_is_named(broken, monkeypatch):
             assert f"{name} is needed to run a transformers model" in refused(broken, MissingPackageError)
 
 
+@pytest.mark.skipif(has_package("timm"), reason="timm is installed")
+def test_a_backbone_of_a_package_that_is_missing_names_it(tiny_directory, tmp_path):
+    directory = copy_with_processor(tiny_directory("detr"), tmp_path)
+    config = json.loads((directory / "config.json").read_text())
+    config = {key: value for key, value in config.items() if key != "backbone_config"}
+    backbone = {"use_timm_backbone": True, "backbone": "resnet50", "use_pretrained_backbone": False}
+    (directory / "config.json").write_text(json.dumps(config | backbone))
+    assert refused(directory, MissingPackageError).endswith("was not found in your environment; install it")
+
+
 def test_owlv2_names_the_package_that_it_fits_images_with(tiny_directory, monkeypatch):
     if has_package("torchvision"):
         pytest.skip("torchvision fits them")
@@ -505,6 +605,21 @@ def test_a_device_that_is_not_there_is_refused(broken):
     with pytest.raises(EngineError, match="sees no CUDA device"):
         TransformersDetector(str(broken), device="cuda")
     assert "precision fp16 needs a CUDA device" in refused(broken, InvalidInput, precision="fp16")
+
+
+@pytest.mark.parametrize("name", ["dab_detr", "omdet_turbo"])
+def test_low_precision_is_refused_where_the_library_fails_in_it(tiny_directory, name):
+    assert "in fp32 alone" in refused(tiny_directory(name), InvalidInput, precision="bf16")
+
+
+@pytest.mark.parametrize("name", [name for name in TINY_DETECTORS if name not in ("dab_detr", "omdet_turbo")])
+def test_models_run_in_bf16(tiny_directory, name, monkeypatch):
+    """As on a CUDA device: here on the CPU, where nobody would want it."""
+    detector = load_open(tiny_directory(name), monkeypatch) if name in OPEN_VOCABULARY else load(tiny_directory(name))
+    detector.model, detector.dtype = detector.model.to(torch.bfloat16), torch.bfloat16
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    rows = detector.detect_tensors(pixels, [(100, 50)] * 2, -1.0)
+    assert all(np.isfinite(each.scores).all() and each.scores.dtype == np.float32 for each in rows)
 
 
 @pytest.mark.parametrize("settings", [{"batch_size": 0}, {"precision": "int8"}, {"names": "car"}, {"model": 3}])
