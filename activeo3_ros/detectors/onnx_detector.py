@@ -58,7 +58,7 @@ class OnnxDetector:
         nms_iou: Annotated[float, within(0.01, 1)] = 0.7,
         max_detections: Annotated[int, within(1, 10000)] = 300,
         batch: Annotated[int, within(1, 64)] | None = None,
-        providers: list[str] | tuple[str, ...] = ("cpu",),
+        providers: Sequence[str] = ("cpu",),
         threads: Threads = None,
         custom_ops: str | None = None,
     ) -> None:

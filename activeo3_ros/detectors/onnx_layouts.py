@@ -166,6 +166,11 @@ class DenseRows(Layout):
         scores = rows[:, 5:] * rows[:, 4:5]
         return _best_class(self._boxes(rows, inputs), scores, box_format, inputs)
 
+    @staticmethod
+    def _is_yolox(seen: Seen) -> bool:
+        """Whether no other family wrote the file: exporters of YOLOX leave no metadata."""
+        return not seen.of_ultralytics and not seen.family
+
     def _boxes(self, rows: Floats, inputs: ModelInputs) -> Floats:
         return rows[:, :4]
 
@@ -190,7 +195,7 @@ class YoloXDecoded(DenseRows):
     preprocessing = YOLOX
 
     def certain(self, seen: Seen, roles: Roles) -> bool:
-        return not seen.of_ultralytics and _in_cells(seen.outputs[roles["rows"]], seen.inputs) is False
+        return self._is_yolox(seen) and _in_cells(seen.outputs[roles["rows"]], seen.inputs) is False
 
 
 class YoloX(DenseRows):
@@ -201,7 +206,7 @@ class YoloX(DenseRows):
     preprocessing = YOLOX
 
     def certain(self, seen: Seen, roles: Roles) -> bool:
-        return not seen.of_ultralytics and _in_cells(seen.outputs[roles["rows"]], seen.inputs) is True
+        return self._is_yolox(seen) and _in_cells(seen.outputs[roles["rows"]], seen.inputs) is True
 
     def _boxes(self, rows: Floats, inputs: ModelInputs) -> Floats:
         cells, strides = _cells(self._grids(len(rows), inputs) or (), inputs)
