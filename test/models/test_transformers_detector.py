@@ -532,7 +532,7 @@ def test_too_little_memory_is_said_so_and_the_detector_can_be_asked_again(tiny_d
         with pytest.raises(OutOfMemory, match=message):
             detector.detect(random_images(1), 0.5)
     detector.model.forward = Failing(IndexError("index 7 is out of range\nmore"))
-    with pytest.raises(EngineError, match="RTDetr.* failed: index 7 is out of range$"):
+    with pytest.raises(EngineError, match=r"RTDetr.* failed: index 7 is out of range$"):
         detector.detect(random_images(1), 0.5)
     detector.model.forward = forward
     assert len(detector.detect(random_images(1), 0.5)) == 1
