@@ -91,8 +91,8 @@ def load_model(model: str, auto_class: str, device: Any, purpose: str, dtype: An
 
 @contextmanager
 def _without_report() -> Iterator[None]:
-    """Keep transformers from listing the tensors of a file that a model lacks or does not use."""
-    log = logging.getLogger("transformers.modeling_utils")
+    """Keep transformers from listing tensors, such as those of a file that a model lacks or does not use."""
+    log = logging.getLogger("transformers")
     level = log.level
     log.setLevel(logging.ERROR)
     try:

@@ -62,6 +62,7 @@ class TransformersDetector:
     """Detects objects with a model of the transformers library, on a CPU or a CUDA device.
 
     An open-vocabulary model is a `core.interfaces.OpenVocabularyDetector`: it has the method `for_names` as well.
+    Several threads may call it at once. Only the tokenizer, and all of OmDet-Turbo, serve one after the other.
 
     Attributes:
         model: The `torch.nn.Module`.
@@ -92,8 +93,8 @@ class TransformersDetector:
             model: A directory, or the hub id of a model that `activeo3 prefetch` brought here.
             names: Name of each class id instead of those in config.json; for an open-vocabulary model what to look for
                 until a query names something.
-            precision: Of the arithmetic; "fp16" and "bf16" need a CUDA device. A box's edge is then exact to a
-                thousandth (fp16) or a hundredth (bf16) of the image.
+            precision: Of the arithmetic; "fp16" and "bf16" need a CUDA device, and round a box's edges to about 1/2000
+                (fp16) or 1/250 (bf16) of the image.
             batch_size: Images that go through the model together; none for 1 on a CPU, which takes as long for each,
                 and 8 on a CUDA device.
             device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
@@ -144,7 +145,7 @@ class TransformersDetector:
             One `DetectedBoxes` for each image, boxes in pixels of that image; with masks from a model that gives them.
 
         Raises:
-            InvalidInput: An array is not such an image, or too narrow for the model.
+            InvalidInput: An array is not such an image, or its sides differ too much for the model.
             EngineError: The model failed, or gave scores that are no numbers.
             OutOfMemory: The batch does not fit into the memory of the device.
         """
@@ -182,9 +183,12 @@ class TransformersDetector:
             As `detect`; boxes alone come back from the device.
 
         Raises:
+            InvalidInput: There are more or fewer sizes than images.
             EngineError: The model failed, or gave scores that are no numbers.
             OutOfMemory: The batch does not fit into the memory of the device.
         """
+        if len(sizes) != len(pixel_values):
+            raise InvalidInput(f"sizes needs one entry for each of the {len(pixel_values)} images, got {len(sizes)}")
         try:
             with self._torch.inference_mode():
                 return self._detect_tensors(pixel_values, sizes, threshold, pixel_mask)
@@ -194,7 +198,9 @@ class TransformersDetector:
         except PerceptionError:
             raise
         except Exception as error:  # torch and transformers have no common class of error
-            raise EngineError(f"{self._label} failed: {(str(error).strip() or repr(error)).splitlines()[0]}") from error
+            if "can't allocate memory" in str(error):  # what torch says where a CPU has too little
+                raise OutOfMemory(f"memory is short for {self._label}: {_first_line(error)}") from error
+            raise EngineError(f"{self._label} failed: {_first_line(error)}") from error
         # Outside of the handler, which holds on to the error.
         self._torch.cuda.empty_cache()
         raise OutOfMemory(
@@ -318,13 +324,10 @@ class TransformersDetector:
                 images=[rgb], return_tensors="pt", input_data_format="channels_last", **self._padding
             )
         except ImportError as error:  # some need more than transformers does
-            raise MissingPackageError(
-                f"{self._label}: {(str(error).strip() or repr(error)).splitlines()[0]}"
-            ) from error
+            raise MissingPackageError(f"{self._label}: {_first_line(error)}") from error
         except ValueError as error:
             raise InvalidInput(
-                f"the image processor of {self._label} refuses an image of {width} x {height} px: "
-                f"{(str(error).strip() or repr(error)).splitlines()[0]}"
+                f"the image processor of {self._label} refuses an image of {width} x {height} px: {_first_line(error)}"
             ) from error
         return {name: inputs[name] for name in ("pixel_values", "pixel_mask") if name in inputs}
 
@@ -334,6 +337,8 @@ class TransformersDetector:
         return other
 
     def _set_names(self, names: Sequence[str]) -> None:
+        if not names:
+            raise InvalidInput("an open-vocabulary detector needs at least one name to look for")
         self.names = tuple(names)
         self._class_of_column = np.arange(len(self.names))
         self._prompts = self._writer.write(self.names)
@@ -411,6 +416,10 @@ def _classes(directory: Path, config: Any, names: Sequence[str] | None) -> tuple
     class_of_column = np.full(count, -1, np.intp)
     class_of_column[real] = np.arange(len(real))
     return tuple(names[index] for index in real), class_of_column
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or repr(error)).splitlines()[0]
 
 
 def _shares(pixel_mask: torch.Tensor | None) -> tuple[float, float]:

@@ -444,6 +444,8 @@ def test_an_image_of_a_few_pixels_is_one_too(tiny_directory, size):
 
 def test_bad_images_are_refused(tiny_directory):
     detector = load(tiny_directory("detr"))
+    with pytest.raises(InvalidInput, match="one entry for each of the 2 images, got 1"):
+        detector.detect_tensors(torch.zeros(2, 3, 64, 64), [(9, 9)], 0.5)
     for bad in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "road.jpg"):
         with pytest.raises(InvalidInput):
             detector.detect([bad], 0.5)
@@ -474,6 +476,8 @@ def test_only_open_vocabulary_models_take_other_names(tiny_directory):
     other = detector.for_names(["motorbike"])
     assert other.names == ("motorbike",) and other.model is detector.model and "car" in detector.names
     assert isinstance(other.for_names(["sign"]), OpenVocabularyDetector)
+    with pytest.raises(InvalidInput, match="at least one name"):
+        detector.for_names([])
 
 
 @pytest.mark.parametrize("name", OPEN_VOCABULARY)
@@ -503,15 +507,32 @@ def test_scores_that_are_no_numbers_fail_rather_than_show_an_empty_road(tiny_dir
         detector.detect(random_images(1), 0.5)
 
 
+class Failing:
+    """A forward pass that raises."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __call__(self, **inputs):
+        raise self.error
+
+
 def test_too_little_memory_is_said_so_and_the_detector_can_be_asked_again(tiny_directory):
     detector = load(tiny_directory("rt_detr"))
     forward = detector.model.forward
 
-    def overflow(**inputs):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB")
-
-    detector.model.forward = overflow
-    with pytest.raises(OutOfMemory, match=r"cpu is out of memory for RTDetr.* on 1 x 3 x 64 x 96 inputs"):
+    for error, message in (
+        (
+            torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"),
+            "cpu is out of memory for RTDetr",
+        ),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 20 GiB\nmore"), "memory is short for RTDetr"),
+    ):
+        detector.model.forward = Failing(error)
+        with pytest.raises(OutOfMemory, match=message):
+            detector.detect(random_images(1), 0.5)
+    detector.model.forward = Failing(IndexError("index 7 is out of range\nmore"))
+    with pytest.raises(EngineError, match=r"RTDetr.* failed: index 7 is out of range$"):
         detector.detect(random_images(1), 0.5)
     detector.model.forward = forward
     assert len(detector.detect(random_images(1), 0.5)) == 1
