@@ -66,6 +66,7 @@ COMPONENT_TYPES = {
 }
 """By kind: the classes by type, each as `module:name`."""
 DETECTOR_TASK = "activeo3_ros.detectors.detector_task:DetectorTask"
+ANY_DETECTOR, ANY_DETECTOR_SUMMARY = "any detector", "What every detector has besides, as a task."
 SET_BY_LOADER = ("label", "reports")
 """Parameters of components that no file sets."""
 
@@ -330,6 +331,8 @@ def describe_components() -> Iterator[ComponentDescription]:
             summary = inspect.cleandoc(found.__doc__ or "").partition("\n")[0]
             settings = [setting for setting in settings_of(found).values() if setting.name not in SET_BY_LOADER]
             yield ComponentDescription(kind, type_name, path, summary, tuple(settings))
+        if kind == "detector":
+            yield ComponentDescription(kind, ANY_DETECTOR, DETECTOR_TASK, ANY_DETECTOR_SUMMARY, task_settings())
 
 
 def task_settings() -> tuple[Setting, ...]:
