@@ -157,7 +157,7 @@ class DetectorTask:
         Raises:
             PerceptionError: The detector failed, or what it gave is no answer; the message names it.
         """
-        return checked(self._detector_of(target), self.label, [view.image for view in views], threshold)
+        return checked(self._detector_of(target), self.label, views, threshold)
 
     def class_ids(self, names: Sequence[str], target: Target) -> list[int]:
         """The class ids that have one of some names, in detections for a target."""
@@ -222,7 +222,7 @@ class DetectorTask:
             return findings
         hosts = self.select(detected, replace(target, classes=target.hosts))
         known = [as_known(each) for each in (*hosts, *self._missed(view, hosts, target))]
-        return self.read(replace(view, known=tuple(known)), findings, target)
+        return self.read(view.knowing(tuple(known)), findings, target)
 
     @staticmethod
     def _missed(view: View, found: Sequence[Finding], target: Target) -> list[Finding]:
