@@ -15,7 +15,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -25,17 +25,21 @@ from ..assets.devices import torch_device
 from ..assets.pretrained import load_model, load_processor
 from ..assets.weights import local_model, model_type
 from ..core.errors import EngineError, InvalidInput, OutOfMemory, PerceptionError
-from ..core.frame import Image, check_image
+from ..core.frame import Image, InputSize, View, check_image
 from ..core.geometry import from_corners, non_maximum_suppression
 from ..core.optional import MissingPackageError, require_package
 from ..core.results import DetectedBoxes
 from ..settings import validated, within
+from ..vlm.dynamic_batching import CallBatcher
+from .device_views import BatchGraphs, DeviceViews, ViewBatches
 from .transformers_images import input_size_of, load_image_processor, normalisation_of
 from .transformers_outputs import READERS, RawBoxes
 from .transformers_prompts import WRITERS, Prompt
 
 if TYPE_CHECKING:
     import torch
+
+Result = TypeVar("Result")
 
 PURPOSE = "to run a transformers model"
 ROAD_NAMES = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "traffic sign")
@@ -130,6 +134,8 @@ class TransformersDetector:
             self.names, self._class_of_column = _classes(directory, self.model.config, names)
             self._prompts = [_FixedClasses(READERS[self.model_type])]
         self._preprocess(np.zeros((64, 64, 3), np.uint8))  # what refuses every image is told now
+        self._gives_masks = auto_class in MASK_CLASSES.values()
+        self._prepare_views()
 
     def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
         """Detect objects in a batch of images.
@@ -189,11 +195,22 @@ class TransformersDetector:
         """
         if len(sizes) != len(pixel_values):
             raise InvalidInput(f"sizes needs one entry for each of the {len(pixel_values)} images, got {len(sizes)}")
+        shape = " x ".join(map(str, pixel_values.shape))
+        return self._guarded(
+            lambda: self._detect_tensors(pixel_values, sizes, threshold, pixel_mask), f"{shape} inputs"
+        )
+
+    def _guarded(self, run: Callable[[], Result], given: str) -> Result:
+        """Run the model, and tell its errors as those of this package.
+
+        Args:
+            run: What to run.
+            given: Names what it was given, for the message.
+        """
         try:
             with self._torch.inference_mode():
-                return self._detect_tensors(pixel_values, sizes, threshold, pixel_mask)
+                return run()
         except self._torch.cuda.OutOfMemoryError as error:
-            shape = " x ".join(map(str, pixel_values.shape))
             error.__traceback__ = None  # its frames hold the tensors that were just too many
         except PerceptionError:
             raise
@@ -204,9 +221,26 @@ class TransformersDetector:
         # Outside of the handler, which holds on to the error.
         self._torch.cuda.empty_cache()
         raise OutOfMemory(
-            f"{self.device} is out of memory for {self._label} on {shape} inputs; set a smaller batch_size, or free "
-            "memory on the device"
+            f"{self.device} is out of memory for {self._label} on {given}; set a smaller batch_size, or free memory on "
+            "the device"
         )
+
+    def _prepare_views(self) -> None:
+        """Look at views on the device, where the model has an input of fixed size and gives boxes alone."""
+        fixed = type(self.input_size) is InputSize and not self.input_size.keeps_aspect
+        if self.device.type != "cuda" or self.model_type not in READERS or not fixed or self._gives_masks:
+            return
+        size = self.input_size.width, self.input_size.height
+        device_views = DeviceViews(self.device, self.dtype, size, self.scale, self.mean, self.std)
+        graphs = BatchGraphs(lambda values: self.rows(self.model(pixel_values=values)))
+        run = ViewBatches(device_views, graphs)
+        self._view_batcher = CallBatcher(_Guarded(run, self._guarded))
+        self.detect_views = self._detect_views  # by which tasks hand it views instead of their images
+
+    def _detect_views(self, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
+        """As `detect` of their images, cut and resized on the device; views of several threads become one batch."""
+        rows = self._view_batcher.generate(views)
+        return [self.boxes(each, view.size, threshold) for each, view in zip(rows, views, strict=True)]
 
     def rows(self, outputs: Any, prompt: int = 0) -> torch.Tensor:
         """Read the outputs of `model` on their device; the shape depends on theirs alone.
@@ -355,6 +389,17 @@ class TransformersDetector:
     @property
     def _label(self) -> str:
         return type(self.model).__name__
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """Answers batches of views, with errors told as those of this package."""
+
+    batches: ViewBatches
+    guard: Callable[[Callable[[], list[Any]], str], list[Any]]
+
+    def generate(self, requests: Sequence[Any]) -> list[Any]:
+        return self.guard(lambda: self.batches.generate(requests), f"{len(requests)} views")
 
 
 class _PromptWriter:
