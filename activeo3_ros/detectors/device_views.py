@@ -19,7 +19,7 @@ from ..core.optional import require_package
 if TYPE_CHECKING:
     import torch
 
-BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 18, 24, 32)
+BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 18, 24, 32, 48, 64)
 """Numbers of views that a CUDA graph is recorded for; a batch is filled up to the next of them."""
 WARM_UP_RUNS = 3
 """Runs before a graph is recorded: libraries choose their algorithms in the first ones."""
@@ -150,23 +150,29 @@ class BatchGraphs:
     """Runs a function of a batch by CUDA graphs, one for each of `BATCH_SIZES`: launching kernels one by one takes
     longer than a small model computes."""
 
-    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        """Record nothing yet.
+    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor, largest: int) -> None:
+        """Record the graphs, which takes some seconds.
 
         Args:
             run: Takes `(n, 3, h, w)`, returns `(n, …)`; its work may depend on shapes alone.
+            like: `(3, h, w)` of the type and on the device of the inputs.
+            largest: Most inputs of a batch.
         """
         self._torch = require_package("torch", "to run a model on a GPU", "activeo3_ros[gpu]")
         self._run = run
+        self._pool = self._torch.cuda.graph_pool_handle()
         self._graphs: dict[int, tuple[Any, torch.Tensor, torch.Tensor]] = {}
+        # The largest first: the smaller ones then fit into its memory, since outputs are copied at once.
+        for count in sorted({*(size for size in BATCH_SIZES if size < largest), largest}, reverse=True):
+            self._record(count, like)
+        self._largest = largest
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
         """The function's output for a batch of any size; one thread at a time."""
-        parts = [self._part(batch[start : start + BATCH_SIZES[-1]]) for start in range(0, len(batch), BATCH_SIZES[-1])]
+        parts = [self._part(batch[start : start + self._largest]) for start in range(0, len(batch), self._largest)]
         return parts[0] if len(parts) == 1 else self._torch.cat(parts)
 
-    def record(self, count: int, like: torch.Tensor) -> None:
-        """Record the graph for `count` inputs of the shape and type of `like`, `(3, h, w)`."""
+    def _record(self, count: int, like: torch.Tensor) -> None:
         torch = self._torch
         given = torch.zeros((count, *like.shape), dtype=like.dtype, device=like.device)
         stream = torch.cuda.Stream(like.device)
@@ -176,14 +182,12 @@ class BatchGraphs:
                 self._run(given)
         torch.cuda.current_stream(like.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph):
+        with torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool):
             output = self._run(given)
         self._graphs[count] = graph, given, output
 
     def _part(self, batch: torch.Tensor) -> torch.Tensor:
-        count = next(size for size in BATCH_SIZES if size >= len(batch))
-        if count not in self._graphs:
-            self.record(count, batch[0])
+        count = min(size for size in self._graphs if size >= len(batch))
         graph, given, output = self._graphs[count]
         given[: len(batch)].copy_(batch)
         graph.replay()

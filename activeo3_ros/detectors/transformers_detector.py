@@ -232,9 +232,13 @@ class TransformersDetector:
             return
         size = self.input_size.width, self.input_size.height
         device_views = DeviceViews(self.device, self.dtype, size, self.scale, self.mean, self.std)
-        graphs = BatchGraphs(lambda values: self.rows(self.model(pixel_values=values)))
-        run = ViewBatches(device_views, graphs)
-        self._view_batcher = CallBatcher(_Guarded(run, self._guarded))
+        like = self._torch.zeros((3, size[1], size[0]), device=self.device, dtype=self.dtype)
+        run = self._guarded(
+            lambda: BatchGraphs(lambda values: self.rows(self.model(pixel_values=values)), like, self.batch_size),
+            f"batches of {self.batch_size}",
+        )
+        batches = ViewBatches(device_views, run)
+        self._view_batcher = CallBatcher(_Guarded(batches, self._guarded))
         self.detect_views = self._detect_views  # by which tasks hand it views instead of their images
 
     def _detect_views(self, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
