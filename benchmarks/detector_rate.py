@@ -92,7 +92,7 @@ MODELS: dict[str, Callable[[], Any]] = {
 }  # fmt: skip
 
 
-def build(name: str, directory: Path, device: str, precision: str) -> TransformersDetector:
+def build(name: str, directory: Path, device: str, precision: str, fuse: bool = False) -> TransformersDetector:
     """A model of random weights as a detector."""
     torch.manual_seed(0)
     config = MODELS[name]()
@@ -101,7 +101,7 @@ def build(name: str, directory: Path, device: str, precision: str) -> Transforme
     kind = transformers.DFineForObjectDetection if "dfine" in name else transformers.RTDetrForObjectDetection
     kind(config).save_pretrained(directory)
     transformers.RTDetrImageProcessor().save_pretrained(directory)
-    return TransformersDetector(str(directory), precision=precision, device=device)  # type: ignore[arg-type]
+    return TransformersDetector(str(directory), precision=precision, device=device, fuse=fuse)  # type: ignore[arg-type]
 
 
 def make_lively(detector: TransformersDetector, frame: Frame) -> None:
@@ -300,16 +300,14 @@ def floors(detector: TransformersDetector, size: tuple[int, int]) -> dict[str, f
     }
 
 
-def model_alone(detector: TransformersDetector) -> dict[str, float]:
+def model_alone(detector: TransformersDetector, graphs: Callable[[torch.Tensor], torch.Tensor]) -> dict[str, float]:
     """Milliseconds of the model by batch size, by graph and launched kernel by kernel."""
     side = detector.input_size
-    like = torch.zeros((3, side.height, side.width), device=detector.device, dtype=detector.dtype)
-    run = device_views.BatchGraphs(lambda values: detector.rows(detector.model(pixel_values=values)), like, 24)
     found = {}
     for count in (1, 3, 6, 18, 24):
         values = torch.zeros((count, 3, side.height, side.width), device=detector.device, dtype=detector.dtype)
         with torch.inference_mode():
-            found[f"{count} by graph"] = round(seconds_of(lambda values=values: run(values)) * 1e3, 2)
+            found[f"{count} by graph"] = round(seconds_of(lambda values=values: graphs(values)) * 1e3, 2)
             plain = seconds_of(lambda values=values: detector.rows(detector.model(pixel_values=values)), 10)
         found[f"{count} kernel by kernel"] = round(plain * 1e3, 2)
     return found
@@ -320,7 +318,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
     size = (320, 180) if arguments.tiny else SIZE
     with tempfile.TemporaryDirectory() as directory:
         start = time.perf_counter()
-        detector = build(name, Path(directory), device, "fp32" if arguments.tiny else "fp16")
+        detector = build(name, Path(directory), device, "fp32" if arguments.tiny else "fp16", arguments.fuse)
         load_s = round(time.perf_counter() - start, 2)
         frame = Frame(pictures(99, size)[0])
         make_lively(detector, frame)
@@ -341,7 +339,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
         counts = (1,) if arguments.tiny else (1, 3, 6)
         if device == "cuda":
             row["floors"] = floors(detector, size)
-            row["model_ms"] = model_alone(detector)
+            row["model_ms"] = model_alone(detector, detector._view_batcher._generator.batches._run)
         row["fastest"] = [run_cameras(loop, count, arguments.seconds, 0.0, size) for count in counts]
         row["paced"] = [run_cameras(loop, count, arguments.seconds, HZ, size) for count in counts]
         if device == "cuda":
@@ -357,6 +355,7 @@ def main() -> int:
     parser.add_argument("--models", default="rt_detr_r18,dfine_s,rt_detr_r50,dfine_l")
     parser.add_argument("--seconds", type=float, default=8.0, help="of each row (default: %(default)g)")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--fuse", action="store_true", help="compile the models, which takes minutes for each")
     parser.add_argument("--tiny", action="store_true")
     arguments = parser.parse_args()
     if not arguments.tiny and not torch.cuda.is_available():

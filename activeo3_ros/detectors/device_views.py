@@ -5,6 +5,7 @@ The pixels are those of `core.frame`, to a grey level: halved by averaging as lo
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -150,20 +151,26 @@ class BatchGraphs:
     """Runs a function of a batch by CUDA graphs, one for each of `BATCH_SIZES`: launching kernels one by one takes
     longer than a small model computes."""
 
-    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor, largest: int) -> None:
+    def __init__(
+        self, run: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor, largest: int, fuse: bool = False
+    ) -> None:
         """Record the graphs, which takes some seconds.
 
         Args:
             run: Takes `(n, 3, h, w)`, returns `(n, …)`; its work may depend on shapes alone.
             like: `(3, h, w)` of the type and on the device of the inputs.
             largest: Most inputs of a batch.
+            fuse: Compile the function first, which takes minutes.
         """
         self._torch = require_package("torch", "to run a model on a GPU", "activeo3_ros[gpu]")
-        self._run = run
+        self._run = self._torch.compile(run) if fuse else run
+        self._fuse = fuse
         self._pool = self._torch.cuda.graph_pool_handle()
         self._graphs: dict[int, tuple[Any, torch.Tensor, torch.Tensor]] = {}
         # The largest first: the smaller ones then fit into its memory, since outputs are copied at once.
-        for count in sorted({*(size for size in BATCH_SIZES if size < largest), largest}, reverse=True):
+        smallest = 2 if fuse else 1  # a batch of one would be compiled for itself
+        sizes = {max(smallest, largest), *(size for size in BATCH_SIZES if smallest <= size < largest)}
+        for count in sorted(sizes, reverse=True):
             self._record(count, like)
         self._largest = largest
 
@@ -175,6 +182,8 @@ class BatchGraphs:
     def _record(self, count: int, like: torch.Tensor) -> None:
         torch = self._torch
         given = torch.zeros((count, *like.shape), dtype=like.dtype, device=like.device)
+        if self._fuse:
+            torch._dynamo.mark_dynamic(given, 0)  # one compilation for all sizes
         stream = torch.cuda.Stream(like.device)
         stream.wait_stream(torch.cuda.current_stream(like.device))
         with torch.inference_mode(), torch.cuda.stream(stream):
@@ -182,7 +191,8 @@ class BatchGraphs:
                 self._run(given)
         torch.cuda.current_stream(like.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool):
+        filling = contextlib.nullcontext() if self._fuse else _fill_on_device()
+        with filling, torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool):
             output = self._run(given)
         self._graphs[count] = graph, given, output
 
@@ -192,3 +202,21 @@ class BatchGraphs:
         given[: len(batch)].copy_(batch)
         graph.replay()
         return output[: len(batch)].clone()
+
+
+def _fill_on_device() -> contextlib.AbstractContextManager[Any]:
+    """In this block a number that is put into a tensor is filled in on the device.
+
+    torch copies it from the CPU, which no graph can record; models of transformers write the sizes of their feature
+    maps so.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class FillOnDevice(TorchFunctionMode):
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.Tensor.__setitem__ and isinstance(args[2], (int, float)) and args[0].is_cuda:
+                return args[0][args[1]].fill_(args[2])
+            return function(*args, **(kwargs or {}))
+
+    return FillOnDevice()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -39,6 +40,8 @@ from .transformers_prompts import WRITERS, Prompt
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
 
 PURPOSE = "to run a transformers model"
@@ -58,6 +61,9 @@ They are given none: fine-tuned with padding to a fixed size they give shares of
 files tells the two apart. To all other models padding is a part of the image."""
 FP32_ONLY = ("dab-detr", "omdet-turbo")
 """Models whose code in transformers mixes 32-bit numbers into lower precision and fails."""
+STRETCHED_BATCH = 24
+"""Images that go through a model together on a CUDA device, where every one is stretched to one size: the view and
+three crops of six cameras."""
 OMDET_SAME_OBJECT_IOU = 0.5
 """OmDet-Turbo's own post-processing: two boxes of one class that overlap more are one object."""
 
@@ -90,6 +96,7 @@ class TransformersDetector:
         precision: Literal["fp32", "fp16", "bf16"] = "fp32",
         batch_size: Annotated[int, within(1, 256)] | None = None,
         device: str = "auto",
+        fuse: bool = False,
     ) -> None:
         """Load the model.
 
@@ -100,8 +107,10 @@ class TransformersDetector:
             precision: Of the arithmetic; "fp16" and "bf16" need a CUDA device, and round a box's edges to about 1/2000
                 (fp16) or 1/250 (bf16) of the image.
             batch_size: Images that go through the model together; none for 1 on a CPU, which takes as long for each,
-                and 8 on a CUDA device.
+                and on a CUDA device 8, or 24 where every image is stretched to one size.
             device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
+            fuse: On a CUDA device, compile the model where every image is stretched to one size. Loading then takes
+                minutes, and a frame less.
 
         Raises:
             MissingPackageError: torch or transformers is not installed.
@@ -135,7 +144,7 @@ class TransformersDetector:
             self._prompts = [_FixedClasses(READERS[self.model_type])]
         self._preprocess(np.zeros((64, 64, 3), np.uint8))  # what refuses every image is told now
         self._gives_masks = auto_class in MASK_CLASSES.values()
-        self._prepare_views()
+        self._prepare_views(batch_size, fuse)
 
     def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
         """Detect objects in a batch of images.
@@ -225,21 +234,28 @@ class TransformersDetector:
             "the device"
         )
 
-    def _prepare_views(self) -> None:
-        """Look at views on the device, where the model has an input of fixed size and gives boxes alone."""
-        fixed = type(self.input_size) is InputSize and not self.input_size.keeps_aspect
-        if self.device.type != "cuda" or self.model_type not in READERS or not fixed or self._gives_masks:
+    def _prepare_views(self, batch_size: int | None, fuse: bool) -> None:
+        """Look at views on the device, where every image is stretched to one size and boxes alone are given."""
+        stretches = type(self.input_size) is InputSize and not self.input_size.keeps_aspect
+        if self.device.type != "cuda" or self.model_type not in READERS or not stretches or self._gives_masks:
             return
+        self.batch_size = batch_size or STRETCHED_BATCH
         size = self.input_size.width, self.input_size.height
         device_views = DeviceViews(self.device, self.dtype, size, self.scale, self.mean, self.std)
         like = self._torch.zeros((3, size[1], size[0]), device=self.device, dtype=self.dtype)
-        run = self._guarded(
-            lambda: BatchGraphs(lambda values: self.rows(self.model(pixel_values=values)), like, self.batch_size),
-            f"batches of {self.batch_size}",
-        )
-        batches = ViewBatches(device_views, run)
-        self._view_batcher = CallBatcher(_Guarded(batches, self._guarded))
+        run: Callable[[torch.Tensor], torch.Tensor] = self._forward
+        try:
+            graphs = functools.partial(BatchGraphs, self._forward, like, self.batch_size, fuse)
+            run = self._guarded(graphs, f"batches of {self.batch_size}")
+        except OutOfMemory:
+            raise
+        except EngineError as error:  # a model whose work depends on values, or that asks the device for some
+            logger.warning("%s runs without CUDA graphs, which takes longer: %s", self._label, error)
+        self._view_batcher = CallBatcher(_Guarded(ViewBatches(device_views, run), self._guarded))
         self.detect_views = self._detect_views  # by which tasks hand it views instead of their images
+
+    def _forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.rows(self.model(pixel_values=values))
 
     def _detect_views(self, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
         """As `detect` of their images, cut and resized on the device; views of several threads become one batch."""
