@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import sys
@@ -47,6 +48,10 @@ def tiny_directory(tmp_path_factory):
 
 def load(directory, **settings):
     return TransformersDetector(str(directory), **{"device": "cpu", "batch_size": 20, **settings})
+
+
+shared = functools.cache(load)
+"""For tests that change nothing in a detector."""
 
 
 def random_images(count, seed=0):
@@ -109,7 +114,7 @@ def image_processor(name):
 
 @pytest.mark.parametrize("name", FIXED_CLASSES)
 def test_boxes_equal_the_librarys_own_post_processing(tiny_directory, name):
-    detector = load(tiny_directory(name))
+    detector = shared(tiny_directory(name))
     images = random_images(200)
     found, outputs = detect_with_outputs(detector, images)
     index_of = np.array([REAL_NAMES.index(each) if each in REAL_NAMES else -1 for each in NAMES.values()])
@@ -133,7 +138,7 @@ def test_boxes_equal_those_of_the_library_from_the_image_file_on(tiny_directory,
     model = transformers.AutoModelForObjectDetection.from_pretrained(directory).eval()
     index_of = np.array([REAL_NAMES.index(each) if each in REAL_NAMES else -1 for each in NAMES.values()])
     images = random_images(5, seed=1)
-    for image, detected in zip(images, load(directory, batch_size=1).detect(images, THRESHOLD), strict=True):
+    for image, detected in zip(images, shared(directory, batch_size=1).detect(images, THRESHOLD), strict=True):
         inputs = processor(images=image[:, :, ::-1].copy(), return_tensors="pt", input_data_format="channels_last")
         inputs = {key: inputs[key] for key in inputs if key != "pixel_mask" or name != "yolos"}
         with torch.inference_mode():
@@ -171,7 +176,7 @@ def test_owl_boxes_equal_those_of_the_library_from_the_image_file_on(tiny_direct
     model = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(directory).eval()
     text = tokenizer(list(WORDS), padding="max_length", max_length=16, return_tensors="pt")
     images = random_images(20, seed=1)
-    for image, detected in zip(images, load(directory, names=WORDS).detect(images, THRESHOLD), strict=True):
+    for image, detected in zip(images, shared(directory, names=WORDS).detect(images, THRESHOLD), strict=True):
         with torch.inference_mode():
             outputs = model(**text, **processor(images=image[:, :, ::-1].copy(), return_tensors="pt"))
         (theirs,) = processor.post_process_object_detection(outputs, THRESHOLD, [image.shape[:2]])
@@ -200,7 +205,7 @@ def test_omdet_boxes_equal_the_librarys_own_post_processing(tiny_directory, monk
         return torch.as_tensor(non_maximum_suppression(xywh, scores.numpy(), iou))
 
     monkeypatch.setattr(library, "batched_nms", batched_nms, raising=False)
-    detector = load(tiny_directory("omdet_turbo"), names=WORDS)
+    detector = shared(tiny_directory("omdet_turbo"), names=WORDS)
     images = random_images(200)
     found, outputs = detect_with_outputs(detector, images)
     for image, detected, output in zip(images, found, outputs, strict=True):
@@ -219,7 +224,7 @@ def test_grounding_dino_boxes_equal_the_librarys_where_the_best_token_is_one_of_
 
     directory = tiny_directory(name)
     processor = transformers.GroundingDinoProcessor.from_pretrained(directory)
-    detector = load(directory, names=WORDS)
+    detector = shared(directory, names=WORDS)
     images = random_images(200)
     found, outputs = detect_with_outputs(detector, images)
     of_token = np.full(256, -1)
@@ -243,7 +248,7 @@ def test_grounding_dino_boxes_equal_the_librarys_where_the_best_token_is_one_of_
 
 @pytest.mark.parametrize("name", WITH_MASKS)
 def test_masks_belong_to_their_boxes_and_cover_the_image(tiny_directory, name):
-    detector = load(tiny_directory(name))
+    detector = shared(tiny_directory(name))
     images = random_images(20)
     found, outputs = detect_with_outputs(detector, images)
     assert sum(len(each.scores) for each in found) > 10
@@ -263,7 +268,7 @@ def test_rf_detr_masks_equal_the_librarys_binary_maps(tiny_directory):
     pytest.importorskip("torchvision", reason="torchvision is not installed")
     from transformers import RfDetrImageProcessor
 
-    detector = load(tiny_directory("rf_detr_masks"))
+    detector = shared(tiny_directory("rf_detr_masks"))
     images = random_images(20)
     for image, detected, output in zip(images, *detect_with_outputs(detector, images), strict=True):
         (theirs,) = RfDetrImageProcessor().post_process_instance_segmentation(
@@ -276,7 +281,7 @@ def test_rf_detr_masks_equal_the_librarys_binary_maps(tiny_directory):
 
 @pytest.mark.parametrize("name", ["rt_detr", "detr", "yolos", "grounding_dino", "omdet_turbo"])
 def test_an_image_is_answered_alike_alone_and_among_others(tiny_directory, name):
-    detector = load(tiny_directory(name), batch_size=3, **({"names": WORDS} if name in OPEN_VOCABULARY else {}))
+    detector = shared(tiny_directory(name), batch_size=3, **({"names": WORDS} if name in OPEN_VOCABULARY else {}))
     images = random_images(7) + [random_images(1)[0]] * 2
     together = detector.detect(images, THRESHOLD)
     for image, detected in zip(images, together, strict=True):
@@ -289,7 +294,7 @@ def test_an_image_is_answered_alike_alone_and_among_others(tiny_directory, name)
 
 @pytest.mark.parametrize("name", ["rt_detr", "detr", "grounding_dino", "omdet_turbo"])
 def test_several_threads_may_detect_at_once(tiny_directory, name):
-    detector = load(tiny_directory(name), **({"names": WORDS} if name in OPEN_VOCABULARY else {}))
+    detector = shared(tiny_directory(name), **({"names": WORDS} if name in OPEN_VOCABULARY else {}))
     images = random_images(12)
     expected = [detector.detect([image], THRESHOLD)[0] for image in images]
     start = threading.Barrier(4)
@@ -339,9 +344,9 @@ def test_what_serves_one_thread_is_called_by_one_at_a_time(tiny_directory):
 
 
 def test_the_input_size_is_that_of_the_image_processor(tiny_directory):
-    stretched = load(tiny_directory("rt_detr")).input_size
+    stretched = shared(tiny_directory("rt_detr")).input_size
     assert (stretched.width, stretched.height, stretched.keeps_aspect) == (96, 64, False)
-    edges = load(tiny_directory("detr")).input_size
+    edges = shared(tiny_directory("detr")).input_size
     assert edges.keeps_aspect and (edges.width, edges.height) == (EDGES["longest_edge"], EDGES["shortest_edge"])
 
 
@@ -386,7 +391,7 @@ def test_a_model_in_several_files_beside_others_is_loaded(tiny_directory, tmp_pa
 
 @pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1080, 1920), (500, 500), (300, 40), (99, 131)])
 def test_a_view_for_detr_has_the_size_that_its_processor_gives_it(tiny_directory, width, height):
-    detector = load(tiny_directory("detr"))
+    detector = shared(tiny_directory("detr"))
     view = detector.input_size.view_size(width, height, 10**7)
     prepared = detector._preprocess(np.zeros((height, width, 3), np.uint8))["pixel_values"].shape
     assert view == pytest.approx(prepared[:1:-1], abs=1)
@@ -394,7 +399,7 @@ def test_a_view_for_detr_has_the_size_that_its_processor_gives_it(tiny_directory
 
 def test_normalisation_is_given_as_numbers(tiny_directory):
     for name in ("detr", "rt_detr", "rf_detr", "yolos"):
-        detector = load(tiny_directory(name))
+        detector = shared(tiny_directory(name))
         grey = np.full((64, 96, 3), (10, 100, 200), np.uint8)  # blue, green, red
         pixels = detector._preprocess(grey)["pixel_values"][0, :, 30, 30].numpy()
         expected = (np.array([200, 100, 10]) * detector.scale - detector.mean) / detector.std
@@ -437,14 +442,14 @@ def copy_with_processor(source, target, **changes):
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (1, 40), (37, 3)])
 def test_an_image_of_a_few_pixels_is_one_too(tiny_directory, size):
     for name in ("rt_detr", "rf_detr", "owlvit"):
-        detector = load(tiny_directory(name))
+        detector = shared(tiny_directory(name))
         (found,) = detector.detect([np.full((*size, 3), 90, np.uint8)], 0.01)
         assert len(found.scores) and (found.boxes[:, 2:] > 0).all()
         assert (to_corners(found.boxes) <= np.tile(size[::-1], 2) + 1e-9).all() and (found.boxes >= 0).all()
 
 
 def test_bad_images_are_refused(tiny_directory):
-    detector = load(tiny_directory("detr"))
+    detector = shared(tiny_directory("detr"))
     with pytest.raises(InvalidInput, match="one entry for each of the 2 images, got 1"):
         detector.detect_tensors(torch.zeros(2, 3, 64, 64), [(9, 9)], 0.5)
     for bad in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "road.jpg"):
@@ -471,8 +476,8 @@ def test_names_overrule_those_of_the_configuration(tiny_directory):
 
 
 def test_only_open_vocabulary_models_take_other_names(tiny_directory):
-    assert not isinstance(load(tiny_directory("rt_detr")), OpenVocabularyDetector)
-    detector = load(tiny_directory("grounding_dino"))
+    assert not isinstance(shared(tiny_directory("rt_detr")), OpenVocabularyDetector)
+    detector = shared(tiny_directory("grounding_dino"))
     assert isinstance(detector, OpenVocabularyDetector) and "car" in detector.names
     other = detector.for_names(["motorbike"])
     assert other.names == ("motorbike",) and other.model is detector.model and "car" in detector.names
@@ -491,7 +496,7 @@ def test_names_that_the_text_encoder_cannot_hold_are_refused(tiny_directory, nam
 
 def test_a_class_is_the_same_whatever_is_asked_beside_it(tiny_directory):
     """OWL scores each name by itself, so the order of the names changes the class ids alone."""
-    detector = load(tiny_directory("owlvit"))
+    detector = shared(tiny_directory("owlvit"))
     image = random_images(1)
     (one,), (two,) = (detector.for_names(names).detect(image, 0.3) for names in (("car", "sign"), ("sign", "car")))
     np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-3)
