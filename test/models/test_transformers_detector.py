@@ -13,7 +13,18 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_detectors import EDGES, FIXED_CLASSES, NAMES, OPEN_VOCABULARY, TINY_DETECTORS, WITH_MASKS, save_tiny_detector
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_detectors import (
+    BERT_WORDS,
+    EDGES,
+    FIXED_CLASSES,
+    NAMES,
+    OPEN_VOCABULARY,
+    TINY_DETECTORS,
+    WITH_MASKS,
+    save_tiny_detector,
+)
 from tiny_models import require_torch
 
 from activeo3_ros.assets.cache import AssetError
@@ -25,8 +36,10 @@ from activeo3_ros.core.optional import MissingPackageError, has_package
 require_torch()
 
 import torch  # noqa: E402
+from transformers import BertTokenizer  # noqa: E402
 
 from activeo3_ros.detectors.transformers_detector import TransformersDetector  # noqa: E402
+from activeo3_ros.detectors.transformers_prompts import token_prompts  # noqa: E402
 
 THRESHOLD = 0.4
 REAL_NAMES = [name for name in NAMES.values() if name != "N/A"]
@@ -494,6 +507,27 @@ def test_names_that_the_text_encoder_cannot_hold_are_refused(tiny_directory, nam
             detector.for_names(["car", bad])
 
 
+words = st.lists(
+    st.sampled_from(["car", "traffic", "light", "motorbike", "zebra", "Sign.", "what?"]), min_size=1, max_size=9
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(words.map(" ".join), min_size=1, max_size=120))
+def test_each_name_has_its_own_tokens_in_one_text(names):
+    """Whatever is asked: each name once, in order, in texts that the text encoder reads whole."""
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(BERT_WORDS)}, model_max_length=512)
+    prompts = token_prompts(tokenizer, SimpleNamespace(max_text_len=256), names, "cpu")
+    assert [name for prompt in prompts for name in prompt.names] == names
+    assert [prompt.first_class for prompt in prompts] == list(np.cumsum([0, *(len(p.names) for p in prompts[:-1])]))
+    for prompt in prompts:
+        ids = prompt.encoded["input_ids"][0]
+        assert len(ids) <= 256 and prompt.encoded["token_type_ids"].shape == prompt.encoded["input_ids"].shape
+        for name, tokens in zip(prompt.names, prompt.tokens, strict=True):
+            own = tokenizer(name.lower().replace(".", " ").replace("?", " "), add_special_tokens=False)["input_ids"]
+            assert ids[tokens].tolist()[: len(own)] == own and set(ids[tokens].tolist()) == set(own)
+
+
 def test_a_class_is_the_same_whatever_is_asked_beside_it(tiny_directory):
     """OWL scores each name by itself, so the order of the names changes the class ids alone."""
     detector = shared(tiny_directory("owlvit"))
@@ -593,6 +627,14 @@ def test_a_missing_image_processor_is_refused(broken):
     assert "cannot be loaded" in refused(broken, EngineError)
 
 
+def test_weights_that_do_not_fit_into_the_device_are_told(broken, monkeypatch):
+    import transformers
+
+    failing = Failing(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"))
+    monkeypatch.setattr(transformers.AutoModelForObjectDetection, "from_pretrained", lambda *_, **__: failing())
+    assert "the weights do not fit into the memory of the device" in refused(broken, OutOfMemory)
+
+
 def test_code_in_a_directory_is_never_run(broken):
     config = json.loads((broken / "config.json").read_text())
     module = {"AutoConfig": "evil.Config", "AutoModelForObjectDetection": "evil.Model"}
@@ -649,7 +691,7 @@ def test_models_run_in_bf16(tiny_directory, name, monkeypatch):
     assert all(np.isfinite(each.scores).all() and each.scores.dtype == np.float32 for each in rows)
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"precision": "int8"}, {"names": "car"}, {"model": 3}])
-def test_settings_out_of_range_are_refused(broken, settings):
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"precision": "int8"}, {"names": "car"}, {"model": 3}])
+def test_settings_out_of_range_are_refused(broken, wrong):
     with pytest.raises(InvalidInput):
-        TransformersDetector(**{"model": str(broken), "device": "cpu", **settings})
+        TransformersDetector(**{"model": str(broken), "device": "cpu", **wrong})
