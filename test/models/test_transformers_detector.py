@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_detectors import (
@@ -28,6 +29,7 @@ from tiny_detectors import (
 from tiny_models import require_torch
 
 from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.core import Frame, Status
 from activeo3_ros.core.errors import EngineError, InvalidInput, OutOfMemory, UnsupportedQuery
 from activeo3_ros.core.geometry import non_maximum_suppression, to_corners
 from activeo3_ros.core.interfaces import OpenVocabularyDetector
@@ -40,6 +42,7 @@ from transformers import BertTokenizer  # noqa: E402
 
 from activeo3_ros.detectors.transformers_detector import TransformersDetector  # noqa: E402
 from activeo3_ros.detectors.transformers_prompts import token_prompts  # noqa: E402
+from activeo3_ros.presets import load_preset  # noqa: E402
 
 THRESHOLD = 0.4
 REAL_NAMES = [name for name in NAMES.values() if name != "N/A"]
@@ -695,3 +698,31 @@ def test_models_run_in_bf16(tiny_directory, name, monkeypatch):
 def test_settings_out_of_range_are_refused(broken, wrong):
     with pytest.raises(InvalidInput):
         TransformersDetector(**{"model": str(broken), "device": "cpu", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "labels"),
+    [
+        ("rt_detr", {"classes": ["traffic light"]}, {"traffic light"}),
+        ("rt_detr", {}, set(REAL_NAMES)),
+        ("omdet_turbo", {"classes": ["crane", "traffic cone"]}, {"crane", "traffic cone"}),
+        ("grounding_dino", {"text": "A motorbike."}, {"a motorbike"}),
+    ],
+)
+def test_a_preset_finds_what_its_query_names(tiny_directory, tmp_path, name, query, labels):
+    """The same detector chooses the regions and examines them."""
+    preset = {
+        "sensing": {"type": "detector_proposals"},
+        "task": {"type": "transformers", "model": str(tiny_directory(name)), "device": "cpu", "threshold": 0.05},
+        "budget": {"max_regions": 2},
+        "query": query,
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(preset), encoding="utf-8")
+    loaded = load_preset(str(path))
+    frame = Frame(np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8))
+    result = loaded.build().perceive(frame, loaded.query)
+    assert result.status is Status.COMPLETE, result.status_message
+    assert result.detections and {each.label for each in result.detections} <= labels
+    for box in (each.box for each in result.detections):
+        assert box.x >= 0 and box.y >= 0 and box.right <= 640 + 1e-6 and box.bottom <= 360 + 1e-6
