@@ -485,10 +485,25 @@ def test_names_overrule_those_of_the_configuration(tiny_directory):
         {"car": "Pkw", "person": "Person", "traffic light": "Ampel"}[plain.names[i]] for i in theirs.class_ids
     ]
     for names in (["car"], ["a"] * 5):
-        with pytest.raises(InvalidInput, match=rf"names holds {len(names)} names, but the model in .* has 4 classes"):
+        with pytest.raises(InvalidInput, match=f"the model has 4 classes, but {len(names)} names are given"):
             load(directory, names=names)
     with pytest.raises(InvalidInput, match="names no classes"):
         load(directory, names=["N/A"] * 4)
+
+
+def test_names_may_stand_in_a_file(tiny_directory, tmp_path):
+    (tmp_path / "names.txt").write_text("Pkw\nPerson\nBus\nAmpel\n", encoding="utf-8")
+    (tmp_path / "data.yaml").write_text("names: {0: crane, 1: cone}", encoding="utf-8")
+    assert load(tiny_directory("rt_detr"), names=str(tmp_path / "names.txt")).names == ("Pkw", "Person", "Bus", "Ampel")
+    assert load(tiny_directory("owlvit"), names=str(tmp_path / "data.yaml")).names == ("crane", "cone")
+
+
+def test_class_ids_that_a_configuration_leaves_out_are_refused(broken):
+    """transformers counts the names: with one left out, the last class would have none."""
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"id2label": {0: "car", 1: "person", 2: "bus", 4: "cone"}}))
+    assert "leaves out class ids" in refused(broken, InvalidInput)
+    assert load(broken, names=["car", "person", "bus", "cone"]).names[3] == "cone"
 
 
 def test_only_open_vocabulary_models_take_other_names(tiny_directory):
