@@ -86,8 +86,8 @@ MODELS: dict[str, Callable[[], Any]] = {
     ),
     "dfine_l": lambda: dfine([1, 1, 3, 1], [3, 32, 48], [48, 96, 192, 384], [128, 512, 1024, 2048], 6),
     "tiny": lambda: rt_detr(
-        [2, 2, 2, 2], [64, 128, 256, 512], "basic", decoder_layers=2, d_model=32, encoder_hidden_dim=32, num_queries=100,
-        encoder_ffn_dim=32, decoder_ffn_dim=32, decoder_in_channels=[32, 32, 32],
+        [2, 2, 2, 2], [64, 128, 256, 512], "basic", decoder_layers=2, d_model=32, encoder_hidden_dim=32,
+        num_queries=100, encoder_ffn_dim=32, decoder_ffn_dim=32, decoder_in_channels=[32, 32, 32],
     ),
 }  # fmt: skip
 
@@ -261,7 +261,7 @@ def naive(detector: TransformersDetector, task: DetectorTask, frame: Frame, repe
             processor.post_process_object_detection(outputs, threshold=0.03, target_sizes=[rgb.shape[:2]])
         if repeat >= 2:
             times.append((time.perf_counter() - start) * 1e3)
-    return {"frame_ms": round(float(np.median(times)), 2), "frames_per_s": round(1e3 / float(np.median(times)), 1)}
+    return {"frame_ms": round(float(np.median(times)), 2), "frames_per_s": round(1e3 / float(np.median(times)), 2)}
 
 
 def seconds_of(run: Callable[[], Any], repeats: int = 20) -> float:

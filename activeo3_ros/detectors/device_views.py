@@ -213,7 +213,7 @@ def _fill_on_device() -> contextlib.AbstractContextManager[Any]:
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class FillOnDevice(TorchFunctionMode):
+    class FillOnDevice(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             if function is torch.Tensor.__setitem__ and isinstance(args[2], (int, float)) and args[0].is_cuda:
                 return args[0][args[1]].fill_(args[2])

@@ -7,11 +7,12 @@ model those of its tokenizer too. No code of a model's own is run.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import json
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +34,7 @@ from ..core.results import DetectedBoxes
 from ..settings import validated, within
 from ..vlm.dynamic_batching import CallBatcher
 from .device_views import BatchGraphs, DeviceViews, ViewBatches
+from .onnx_metadata import complete_names, read_names
 from .transformers_images import input_size_of, load_image_processor, normalisation_of
 from .transformers_outputs import READERS, RawBoxes
 from .transformers_prompts import WRITERS, Prompt
@@ -92,7 +94,7 @@ class TransformersDetector:
     def __init__(
         self,
         model: str,
-        names: Sequence[str] | None = None,
+        names: str | Sequence[str] | Mapping[int, str] | None = None,
         precision: Literal["fp32", "fp16", "bf16"] = "fp32",
         batch_size: Annotated[int, within(1, 256)] | None = None,
         device: str = "auto",
@@ -102,8 +104,8 @@ class TransformersDetector:
 
         Args:
             model: A directory, or the hub id of a model that `activeo3 prefetch` brought here.
-            names: Name of each class id instead of those in config.json; for an open-vocabulary model what to look for
-                until a query names something.
+            names: The class names instead of those in config.json: a list, a mapping of class ids, or a YAML, JSON or
+                text file; for an open-vocabulary model what to look for until a query names something.
             precision: Of the arithmetic; "fp16" and "bf16" need a CUDA device, and round a box's edges to about 1/2000
                 (fp16) or 1/250 (bf16) of the image.
             batch_size: Images that go through the model together; none for 1 on a CPU, which takes as long for each,
@@ -137,7 +139,7 @@ class TransformersDetector:
         self._prompts: Sequence[Prompt]
         if self.model_type in WRITERS:
             self._writer = _PromptWriter(load_processor(model, "AutoTokenizer", PURPOSE), self)
-            self._set_names(names or ROAD_NAMES)
+            self._set_names(ROAD_NAMES if names is None else tuple(read_names(names).values()))
             self.for_names = self._for_names  # by which it is an OpenVocabularyDetector
         else:
             self.names, self._class_of_column = _classes(directory, self.model.config, names)
@@ -468,19 +470,23 @@ def _auto_class(directory: Path, kind: str) -> str:
     )
 
 
-def _classes(directory: Path, config: Any, names: Sequence[str] | None) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
+def _classes(
+    directory: Path, config: Any, names: str | Sequence[str] | Mapping[int, str] | None
+) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
     """The names of a model's classes, and the index among them of each of its class ids; -1 for no class."""
     count = int(config.num_labels)
-    if names is None:
-        names = [str(config.id2label.get(index, "")) for index in range(len(config.id2label))]
-    elif len(names) != count:
-        raise InvalidInput(f"names holds {len(names)} names, but the model in {directory} has {count} classes")
-    real = [index for index, name in enumerate(names) if name.strip().lower() not in PLACEHOLDERS]
+    if names is not None:
+        every = complete_names(read_names(names), count)
+    elif sorted(config.id2label) == list(range(count)):
+        every = tuple(str(config.id2label[index]) for index in range(count))
+    else:
+        raise InvalidInput(f"{directory}/config.json leaves out class ids (id2label); give a name for each as names")
+    real = [index for index, name in enumerate(every) if name.strip().lower() not in PLACEHOLDERS]
     if not real:
         raise InvalidInput(f"{directory}/config.json names no classes (id2label); give them as names")
     class_of_column = np.full(count, -1, np.intp)
     class_of_column[real] = np.arange(len(real))
-    return tuple(names[index] for index in real), class_of_column
+    return tuple(every[index] for index in real), class_of_column
 
 
 def _first_line(error: Exception) -> str:
