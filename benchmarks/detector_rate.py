@@ -114,7 +114,7 @@ def make_lively(detector: TransformersDetector, frame: Frame) -> None:
     view = frame.view(frame.window, (size.width, size.height))
     values = torch.from_numpy(view.image[:, :, ::-1].copy()).permute(2, 0, 1)[None].to(detector.device)
     with torch.inference_mode():
-        logits = detector.model(pixel_values=(values / 255).to(detector.dtype)).logits.float().max(-1).values[0]
+        logits = detector.model(pixel_values=(values / 255).to(detector.dtype)).logits.float().flatten()
     ranked = logits.sort(descending=True).values
     few, many = float(ranked[BOXES]), float(ranked[min(HINTS, len(ranked) - 1)])
     scale = (logit(0.3) - logit(0.03)) / max(few - many, 1e-3)
@@ -336,6 +336,8 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
             raise RuntimeError(result.status_message)
         row["first_frame_s"] = round(time.perf_counter() - start, 2)
         row["boxes"] = len(result.detections)
+        view = frame.view(frame.window, task.view_size(*size, budget.view_pixels))
+        row["hints_of_view"] = len(task.detect([view], 0.03, task.resolve(ROAD))[0].boxes)
         counts = (1,) if arguments.tiny else (1, 3, 6)
         if device == "cuda":
             row["floors"] = floors(detector, size)

@@ -175,9 +175,15 @@ class DetectorTask:
             In view pixels, best score first.
         """
         boxes, scores, class_ids = detected.boxes, detected.scores, detected.class_ids
+        if len(boxes) == 0:
+            return []
         kept = non_maximum_suppression(boxes, scores, self.calibration.same_object_any_class_iou)
         findings = []
+        names = target.classes if self._open else self.detector.names
+        found = {str(names[class_id]) for class_id in set(class_ids[kept].tolist())}
         for name in target.classes:
+            if name not in found:
+                continue
             phrase = target.phrase_of(name)
             members = kept[np.isin(class_ids[kept], self.class_ids([name], target))]
             once = non_maximum_suppression(boxes[members], scores[members], self.calibration.same_object_iou)

@@ -26,6 +26,10 @@ WARM_UP_RUNS = 3
 """Runs before a graph is recorded: libraries choose their algorithms in the first ones."""
 
 
+SAME = 0.05
+"""Most by which a recorded graph may differ from the model, in shares of the image and scores: rounding of fp16."""
+
+
 class DeviceViews:
     """Makes the input of a model from views, on its device."""
 
@@ -181,19 +185,24 @@ class BatchGraphs:
 
     def _record(self, count: int, like: torch.Tensor) -> None:
         torch = self._torch
-        given = torch.zeros((count, *like.shape), dtype=like.dtype, device=like.device)
+        given = torch.rand((count, *like.shape), dtype=like.dtype, device=like.device)
         if self._fuse:
             torch._dynamo.mark_dynamic(given, 0)  # one compilation for all sizes
+        decisions = None if self._fuse else _Decisions()
         stream = torch.cuda.Stream(like.device)
         stream.wait_stream(torch.cuda.current_stream(like.device))
         with torch.inference_mode(), torch.cuda.stream(stream):
             for _ in range(WARM_UP_RUNS):
-                self._run(given)
+                with decisions.noted() if decisions else contextlib.nullcontext():
+                    expected = self._run(given)
         torch.cuda.current_stream(like.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        filling = contextlib.nullcontext() if self._fuse else _fill_on_device()
-        with filling, torch.inference_mode(), torch.cuda.graph(graph, pool=self._pool):
+        repeating = decisions.repeated() if decisions else contextlib.nullcontext()
+        with torch.inference_mode(), repeating, torch.cuda.graph(graph, pool=self._pool):
             output = self._run(given)
+        graph.replay()
+        if not torch.allclose(output.float(), expected.float(), atol=SAME, rtol=SAME, equal_nan=True):
+            raise RuntimeError("its recorded graph gives another result than the model")
         self._graphs[count] = graph, given, output
 
     def _part(self, batch: torch.Tensor) -> torch.Tensor:
@@ -204,19 +213,52 @@ class BatchGraphs:
         return output[: len(batch)].clone()
 
 
-def _fill_on_device() -> contextlib.AbstractContextManager[Any]:
-    """In this block a number that is put into a tensor is filled in on the device.
+class _Decisions:
+    """Lets the code around a model run while a graph is recorded, when the CPU may not wait for the device.
 
-    torch copies it from the CPU, which no graph can record; models of transformers write the sizes of their feature
-    maps so.
+    What it asks of tensors (is their sum as it should be?) is noted in a run before and repeated. A number that it puts
+    into a tensor is filled in on the device, since no graph can record a copy from the CPU.
     """
-    import torch
+
+    def __init__(self) -> None:
+        self._noted: list[bool] = []
+
+    def noted(self) -> contextlib.AbstractContextManager[Any]:
+        """In this block the answers are noted, those of the last block alone."""
+        import torch
+
+        self._noted = []
+
+        def ask(function: Any, args: Any, kwargs: Any) -> Any:
+            answer = function(*args, **kwargs)
+            if function is torch.Tensor.__bool__:
+                self._noted.append(answer)
+            return answer
+
+        return _intercepted(ask)
+
+    def repeated(self) -> contextlib.AbstractContextManager[Any]:
+        """In this block the noted answers are given again."""
+        import torch
+
+        answers = iter(self._noted)
+
+        def answer(function: Any, args: Any, kwargs: Any) -> Any:
+            if function is torch.Tensor.__bool__:
+                return next(answers)
+            if function is torch.Tensor.__setitem__ and isinstance(args[2], (int, float)):
+                return args[0][args[1]].fill_(args[2])
+            return function(*args, **kwargs)
+
+        return _intercepted(answer)
+
+
+def _intercepted(call: Callable[[Any, Any, Any], Any]) -> contextlib.AbstractContextManager[Any]:
+    """In this block torch's functions are called through `call(function, args, kwargs)`."""
     from torch.overrides import TorchFunctionMode
 
-    class FillOnDevice(TorchFunctionMode):  # type: ignore[misc]
+    class Interception(TorchFunctionMode):  # type: ignore[misc]
         def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            if function is torch.Tensor.__setitem__ and isinstance(args[2], (int, float)) and args[0].is_cuda:
-                return args[0][args[1]].fill_(args[2])
-            return function(*args, **(kwargs or {}))
+            return call(function, args, kwargs or {})
 
-    return FillOnDevice()
+    return Interception()
