@@ -198,8 +198,11 @@ class BatchGraphs:
         torch.cuda.current_stream(like.device).wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         repeating = decisions.repeated() if decisions else contextlib.nullcontext()
-        with torch.inference_mode(), repeating, torch.cuda.graph(graph, pool=self._pool):
-            output = self._run(given)
+        try:
+            with torch.inference_mode(), repeating, torch.cuda.graph(graph, pool=self._pool):
+                output = self._run(given)
+        except RuntimeError as error:
+            raise error.__context__ or error from None  # what could not be recorded, not that the recording failed
         graph.replay()
         if not torch.allclose(output.float(), expected.float(), atol=SAME, rtol=SAME, equal_nan=True):
             raise RuntimeError("its recorded graph gives another result than the model")
@@ -221,7 +224,7 @@ class _Decisions:
     """
 
     def __init__(self) -> None:
-        self._noted: list[bool] = []
+        self._noted: list[Any] = []
 
     def noted(self) -> contextlib.AbstractContextManager[Any]:
         """In this block the answers are noted, those of the last block alone."""
@@ -231,7 +234,7 @@ class _Decisions:
 
         def ask(function: Any, args: Any, kwargs: Any) -> Any:
             answer = function(*args, **kwargs)
-            if function is torch.Tensor.__bool__:
+            if function in (torch.Tensor.__bool__, torch.Tensor.item):
                 self._noted.append(answer)
             return answer
 
@@ -244,7 +247,7 @@ class _Decisions:
         answers = iter(self._noted)
 
         def answer(function: Any, args: Any, kwargs: Any) -> Any:
-            if function is torch.Tensor.__bool__:
+            if function in (torch.Tensor.__bool__, torch.Tensor.item):
                 return next(answers)
             if function is torch.Tensor.__setitem__ and isinstance(args[2], (int, float)):
                 return args[0][args[1]].fill_(args[2])
