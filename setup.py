@@ -51,7 +51,7 @@ setup(
         "activeo3_ros.interfaces": ["*.msg"],
     },
     install_requires=[  # with these, the default preset runs on pictures and videos after `activeo3 prefetch embedded`
-        "av>=15",
+        "av>=17",
         "msgspec>=0.18.5",
         "numpy>=1.26",
         "onnx>=1.17",

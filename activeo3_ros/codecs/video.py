@@ -30,6 +30,8 @@ SUFFIXES = (
     *(".mpg", ".mts", ".ogv", ".ts", ".webm", ".wmv", ".y4m"),
 )
 """Suffixes of the files that are read as videos."""
+PACKAGE = "av>=17"
+"""Older ones do not tell where the frames lie in the file, by which a missing end is known."""
 HEADER_TELLS_DURATION = {"avi", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}
 """Formats whose header says how long they are; elsewhere that is estimated from what is there."""
 END_TOLERANCE_FRAMES = 2
@@ -141,7 +143,7 @@ class Video:
 
     def _decoded(self, start_s: float) -> Iterator[tuple[float, Any]]:
         """Time and decoded frame of all that is whole, from the keyframe before `start_s` on."""
-        av = require_package("av", "to read videos")
+        av = require_package("av", "to read videos", PACKAGE)
         self._rewind(start_s)
         stream = self._stream
         origin = stream.start_time
@@ -168,7 +170,7 @@ class Video:
 
     def _packets(self) -> Iterator[Any]:
         """The packets of all streams to the end of the file, or to where it cannot be read any more."""
-        av = require_package("av", "to read videos")
+        av = require_package("av", "to read videos", PACKAGE)
         try:
             for packet in self._container.demux():
                 if packet.pts is not None:
@@ -307,7 +309,7 @@ class VideoWriter:
         Raises:
             MissingPackageError: PyAV is not installed.
         """
-        self._av = require_package("av", "to write videos")
+        self._av = require_package("av", "to write videos", PACKAGE)
         self.path = path
         self._container: Any = None
         self._stream: Any = None
@@ -376,7 +378,7 @@ class VideoWriter:
 
 
 def _open(path: Path) -> Any:
-    av = require_package("av", "to read videos")
+    av = require_package("av", "to read videos", PACKAGE)
     if not path.exists():
         raise InvalidInput(f"{path}: no such file")
     try:
@@ -392,7 +394,7 @@ def _open(path: Path) -> Any:
 
 
 def _video_stream(path: Path, container: Any) -> Any:
-    av = require_package("av", "to read videos")
+    av = require_package("av", "to read videos", PACKAGE)
     # The cover of a piece of music is a stream of video too.
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
