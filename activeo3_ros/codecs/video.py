@@ -10,7 +10,7 @@ PyAV decodes and encodes: OpenCV's reader gives neither time stamps nor damage n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -351,13 +351,18 @@ class VideoWriter:
             self._mux(None)
         finally:
             self._container = None
-            container.close()
+        self._ask(container.close)
 
     def _mux(self, frame: Any) -> None:
         """Encode a frame, or what is left of the frames before. Raises OSError with the path where the disk is full."""
+        container = self._container
+        self._ask(lambda: container.mux(self._stream.encode(frame)))
+
+    def _ask(self, step: Callable[[], None]) -> None:
         try:
-            self._container.mux(self._stream.encode(frame))
+            step()
         except self._av.error.FFmpegError as error:
+            self._container = None  # FFmpeg must not be asked again once it has failed
             raise OSError(error.errno, error.strerror, str(self.path)) from error
 
     def _open(self, image: Picture, time_s: float) -> None:
@@ -386,7 +391,9 @@ def _open(path: Path) -> Any:
     except av.error.FFmpegError as error:
         with path.open("rb") as file:
             is_mp4 = file.read(8)[4:] == b"ftyp"
-        if is_mp4:
+        if isinstance(error, EOFError):
+            reason = "is no video, or ends before its first frame"
+        elif is_mp4:
             reason = f"cannot be read: it was cut short, or its recording never ended: {_reason(error)}"
         else:
             reason = f"is no video in a known format: {_reason(error)}"
@@ -398,8 +405,8 @@ def _video_stream(path: Path, container: Any) -> Any:
     # The cover of a piece of music is a stream of video too.
     streams = [s for s in container.streams.video if not s.disposition & av.stream.Disposition.attached_pic]
     if not streams:
-        kinds = sorted({stream.type for stream in container.streams}) or ["nothing"]
-        raise InvalidInput(f"{path}: has no video, only {' and '.join(kinds)}")
+        kinds = sorted({stream.type for stream in container.streams})
+        raise InvalidInput(f"{path}: has no video{', only ' if kinds else ''}{' and '.join(kinds)}")
     stream = streams[0]
     if stream.codec_context is None or not stream.codec_context.width:
         raise InvalidInput(f"{path}: has no frame, or one whose codec is not known")
