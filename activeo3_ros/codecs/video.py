@@ -2,8 +2,9 @@
 
 A frame is `(h, w, 3)` uint8 BGR, upright: the rotation that a phone notes in the file is applied, so that boxes are in
 the pixels that a viewer shows. Its time is the file's own, so that a variable frame rate stays what it is. One frame is
-in memory at a time. A frame that the decoder calls damaged is left out and counted, never shown with invented pixels; a
-file that ends before its header says it does is read as far as it goes, and said to be cut short.
+in memory at a time. A frame that the decoder calls damaged is left out and counted, with those after it up to the next
+keyframe, whose pixels are predicted from it; a file that ends before its header says it does is read as far as it goes,
+and said to be cut short. Changed bytes that decode to their end cannot be noticed, as in a JPEG.
 
 PyAV decodes and encodes: OpenCV's reader gives neither time stamps nor damage nor a missing end.
 """
@@ -93,8 +94,6 @@ class Video:
         self.created_ns = _created_ns(container.metadata.get("creation_time", ""))
         self.problems: list[str] = []
         self.notes: list[str] = []
-        self._damaged = 0
-        self._first_damaged_s: float | None = None
         self._end_s = self._shown_s = 0.0
         """Where the last packet ends, of whichever stream; where the last frame is shown."""
 
@@ -119,42 +118,47 @@ class Video:
             InvalidInput: No frame of that part can be decoded.
         """
         self.problems, self.notes = [], []
-        self._damaged, self._first_damaged_s = 0, None
         self._end_s = self._shown_s = 0.0
         end_s = None if duration_s is None else start_s + duration_s
-        number = -1
-        for time_s, frame in self._decoded(start_s):
-            if time_s < start_s:
-                continue
-            if end_s is not None and time_s >= end_s:
-                break
-            number += 1
-            self._shown_s = time_s
-            if number % every == 0:
-                yield VideoFrame(number, time_s, self._upright(frame))
-        else:
-            self._check_end()
-        if self._damaged:
-            where = "" if self._first_damaged_s is None else f", from {self._first_damaged_s:.3f} s on"
-            frames = "1 damaged frame is" if self._damaged == 1 else f"{self._damaged} damaged frames are"
-            self.problems.append(f"{frames} left out{where}")
-        if number < 0:
+        number, given = -1, 0
+        damaged_s: list[float] = []
+        try:
+            for time_s, frame in self._decoded(start_s):
+                if time_s < start_s:
+                    continue
+                if end_s is not None and time_s >= end_s:
+                    break
+                number += 1
+                if frame is None:
+                    damaged_s.append(time_s)
+                    continue
+                self._shown_s = time_s
+                if number % every == 0:
+                    given += 1
+                    yield VideoFrame(number, time_s, self._upright(frame))
+            else:
+                self._check_end()
+        finally:  # also where the reader stops early
+            if damaged_s:
+                frames = "1 damaged frame is" if len(damaged_s) == 1 else f"{len(damaged_s)} damaged frames are"
+                self.problems.append(f"{frames} left out, from {damaged_s[0]:.3f} s on")
+        if not given:
             raise InvalidInput(f"{self.path}: {self._why_nothing(start_s)}")
 
     def _decoded(self, start_s: float) -> Iterator[tuple[float, Any]]:
-        """Time and decoded frame of all that is whole, from the keyframe before `start_s` on."""
+        """Time and decoded frame, None for a damaged one, from the keyframe before `start_s` on."""
         av = require_package("av", "to read videos", PACKAGE)
         self._rewind(start_s)
         stream = self._stream
         origin = stream.start_time
         time_s = -1.0 / self.rate
+        is_doubtful = False  # since a frame was damaged from which the next ones are predicted
         for packet in self._packets():
             try:
                 frames = packet.decode() if packet.stream is stream else []
             except av.error.FFmpegError:
-                self._count_damaged(
-                    None if packet.pts is None else float((packet.pts - (origin or 0)) * stream.time_base)
-                )
+                is_doubtful = True
+                yield (time_s if packet.pts is None else float((packet.pts - (origin or 0)) * stream.time_base)), None
                 continue
             for frame in frames:
                 if frame.pts is None:
@@ -163,10 +167,8 @@ class Video:
                 else:
                     origin = frame.pts if origin is None else origin
                     time_s = float((frame.pts - origin) * frame.time_base)
-                if frame.is_corrupt:
-                    self._count_damaged(time_s)
-                else:
-                    yield time_s, frame
+                is_doubtful = frame.is_corrupt or (is_doubtful and not frame.key_frame)
+                yield time_s, None if is_doubtful else frame
 
     def _packets(self) -> Iterator[Any]:
         """The packets of all streams to the end of the file, or to where it cannot be read any more."""
@@ -211,11 +213,6 @@ class Video:
         if start_s and self._end_s:
             return f"has no frame from {start_s:g} s on; it is {self._end_s:.3f} s long"
         return "has no frame"
-
-    def _count_damaged(self, time_s: float | None) -> None:
-        self._damaged += 1
-        if self._first_damaged_s is None:
-            self._first_damaged_s = time_s
 
     def _note(self, text: str) -> None:
         if text not in self.notes:
