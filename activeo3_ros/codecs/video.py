@@ -121,7 +121,7 @@ class Video:
         self._end_s = self._shown_s = 0.0
         end_s = None if duration_s is None else start_s + duration_s
         number, given = -1, 0
-        damaged_s: list[float] = []
+        damaged_after_s: list[float] = []
         try:
             for time_s, frame in self._decoded(start_s):
                 if time_s < start_s:
@@ -130,7 +130,7 @@ class Video:
                     break
                 number += 1
                 if frame is None:
-                    damaged_s.append(time_s)
+                    damaged_after_s.append(self._shown_s)
                     continue
                 self._shown_s = time_s
                 if number % every == 0:
@@ -139,9 +139,9 @@ class Video:
             else:
                 self._check_end()
         finally:  # also where the reader stops early
-            if damaged_s:
-                frames = "1 damaged frame is" if len(damaged_s) == 1 else f"{len(damaged_s)} damaged frames are"
-                self.problems.append(f"{frames} left out, from {damaged_s[0]:.3f} s on")
+            if count := len(damaged_after_s):
+                frames = "1 damaged frame is" if count == 1 else f"{count} damaged frames are"
+                self.problems.append(f"{frames} left out, after {damaged_after_s[0]:.3f} s")
         if not given:
             raise InvalidInput(f"{self.path}: {self._why_nothing(start_s)}")
 

@@ -161,7 +161,7 @@ def test_damaged_frames_and_those_predicted_from_them_are_left_out_and_counted(t
     kept = [*range(15), *range(next_keyframe, 80)]
     assert [(frame.number, number_in(frame.image)) for frame in frames] == [(number, number) for number in kept]
     assert [frame.time_s for frame in frames] == pytest.approx([number / 10 for number in kept])
-    assert video.problems == [f"{next_keyframe - 15} damaged frames are left out, from 1.500 s on"]
+    assert video.problems == [f"{next_keyframe - 15} damaged frames are left out, after 1.400 s"]
 
 
 @pytest.mark.parametrize(
