@@ -48,11 +48,12 @@ def steady_times(count: int) -> list[float]:
     return [number * STEP_S for number in range(count)]
 
 
-def remux(source: Path, path: Path, **options: str) -> Path:
-    """The same packets in a file of another kind, or of the same with other options of FFmpeg."""
+def remux(source: Path, path: Path, created: str = "", **options: str) -> Path:
+    """The same packets in a file of another kind, with a time of recording, or with other options of FFmpeg."""
     with av.open(str(source)) as before, av.open(str(path), "w", options=options) as after:
         stream = after.add_stream_from_template(before.streams.video[0])
-        after.metadata.update(before.metadata)
+        if created:
+            after.metadata["creation_time"] = created
         for packet in before.demux(before.streams.video[0]):
             if packet.dts is not None:
                 packet.stream = stream

@@ -27,6 +27,8 @@ LINES_OF_PROGRESS = 10
 """Where there is no terminal for a bar."""
 POLL_S = 0.1
 """Seconds after which a wait for messages looks for an interruption."""
+IDLE_TURNS = 3
+"""So often in succession nothing must be waiting before a recording ends; a turn may go to a timer."""
 RAW_BYTES_A_PIXEL = 3
 
 
@@ -135,6 +137,11 @@ def _record_topics(args: argparse.Namespace) -> int:
         print(f"waiting for {', '.join(args.topic)}; Ctrl-C ends the recording", file=sys.stderr, flush=True)
         while not stop.is_wanted and time.monotonic() < ends:
             executor.spin_once(POLL_S)
+        idle = 0
+        while idle < IDLE_TURNS:  # what has arrived is recorded
+            before = recorded
+            executor.spin_once(0.0)
+            idle = idle + 1 if recorded == before else 0
     for topic in args.topic:
         counts = recorder.counts.get(topic)
         print(f"{topic}: {counts.describe() if counts else 'nobody published it'}")

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import rclpy
 from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -30,6 +31,8 @@ STEP_S = 0.05
 """Seconds after which a wait checks again for a pause or an interruption."""
 CLOCK_TOPIC = "/clock"
 DEPTH = 10
+ACKNOWLEDGED_WITHIN = Duration(seconds=1)
+"""How long the end waits for reliable subscribers to have the last messages."""
 
 
 class Recorded(NamedTuple):
@@ -137,6 +140,9 @@ class BagPublisher(Node):
                 damaged += 1
             self._publish_clock()
             show(published + damaged)
+        for output in self._outputs.values():  # else the end of the process takes the last messages with it
+            if rclpy.ok():
+                output.wait_for_all_acked(ACKNOWLEDGED_WITHIN)
         return published, damaged
 
     def _publish_clock(self) -> None:
