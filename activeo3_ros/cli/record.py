@@ -25,10 +25,6 @@ from .progress import progress
 
 LINES_OF_PROGRESS = 10
 """Where there is no terminal for a bar."""
-POLL_S = 0.1
-"""Seconds after which a wait for messages looks for an interruption."""
-IDLE_TURNS = 3
-"""So often in succession nothing must be waiting before a recording ends; a turn may go to a timer."""
 RAW_BYTES_A_PIXEL = 3
 
 
@@ -111,10 +107,8 @@ def _check_room(out: Path, video: Video, frames: int) -> None:
 def _record_topics(args: argparse.Namespace) -> int:
     os.environ.update(settings_for_images(os.environ))  # else most raw images are lost; before ROS reads it
     try:
-        from rclpy.executors import SingleThreadedExecutor
-
+        from ..node import recorder
         from ..node.bag_publisher import ros_context
-        from ..node.recorder import Recorder
     except ImportError as error:
         raise InvalidInput(f"ROS 2 is not set up in this shell ({error}); run: . install/setup.sh") from None
     recorded, ends = 0, math.inf
@@ -131,19 +125,10 @@ def _record_topics(args: argparse.Namespace) -> int:
             recorded += 1
             show(recorded)
 
-        recorder = Recorder(writer, dict.fromkeys(args.topic, ""), count)
-        executor = SingleThreadedExecutor()
-        executor.add_node(recorder)
         print(f"waiting for {', '.join(args.topic)}; Ctrl-C ends the recording", file=sys.stderr, flush=True)
-        while not stop.is_wanted and time.monotonic() < ends:
-            executor.spin_once(POLL_S)
-        idle = 0
-        while idle < IDLE_TURNS:  # what has arrived is recorded
-            before = recorded
-            executor.spin_once(0.0)
-            idle = idle + 1 if recorded == before else 0
+        counts_of = recorder.record(writer, args.topic, count, lambda: stop.is_wanted or time.monotonic() >= ends)
     for topic in args.topic:
-        counts = recorder.counts.get(topic)
+        counts = counts_of.get(topic)
         print(f"{topic}: {counts.describe() if counts else 'nobody published it'}")
     if not recorded:
         raise InvalidInput(f"{args.out}: nothing was recorded")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -30,6 +30,10 @@ from .message_types import message_class
 QUEUE = QoSProfile(depth=100)
 """Reliable, and deep enough that a slow disk loses nothing."""
 LISTENING = "listening"
+POLL_S = 0.1
+"""Seconds after which a wait for messages looks whether the recording is over."""
+IDLE_TURNS = 3
+"""So often in succession nothing must be waiting before a recording ends; a turn may go to a timer."""
 CHECK_S = 0.05
 CHECKS = 10
 """So often in succession there must be a publisher: it finds us about when we find it, not at the same moment."""
@@ -89,6 +93,11 @@ class Recorder(Node):
         self._found = 0
         self._check_timer = self.create_timer(CHECK_S, self._check_publishers)
 
+    @property
+    def recorded(self) -> int:
+        """Messages of all topics."""
+        return sum(count.recorded for count in self.counts.values())
+
     def _check_publishers(self) -> None:
         for topic in list(self._awaited):
             if publishers := self.get_publishers_info_by_topic(topic):
@@ -127,6 +136,36 @@ class Recorder(Node):
         sender = bytes(info["publisher_gid"]["data"]) if "publisher_gid" in info else None
         count.gaps.note(sender, info.get("publication_sequence_number"))
         self._on_message(topic)
+
+
+def record(
+    writer: BagWriter, topics: Iterable[str], on_message: Callable[[str], None], is_over: Callable[[], bool]
+) -> dict[str, TopicCount]:
+    """Record topics of any type, each from its first publisher on.
+
+    Args:
+        writer: Takes the messages.
+        topics: Their names.
+        on_message: Called with the topic of each message.
+        is_over: Whether to end; what has arrived until then is recorded.
+
+    Returns:
+        The counts of the topics that were published.
+
+    Raises:
+        InvalidInput: The type of a topic is not installed, or its definition is not known.
+    """
+    recorder = Recorder(writer, dict.fromkeys(topics, ""), on_message)
+    executor = SingleThreadedExecutor()
+    executor.add_node(recorder)
+    while not is_over():
+        executor.spin_once(POLL_S)
+    idle = 0
+    while idle < IDLE_TURNS:
+        before = recorder.recorded
+        executor.spin_once(0.0)
+        idle = idle + 1 if recorder.recorded == before else 0
+    return recorder.counts
 
 
 def _note_lost(count: TopicCount, event: Any) -> None:
