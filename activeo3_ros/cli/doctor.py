@@ -246,7 +246,7 @@ def _cpu_packages() -> list[Check]:
         _package("onnx", "activeo3 prefetch", "pip install onnx"),
         _package("rapidocr", "reading text", "pip install 'rapidocr==3.10.*'"),
         _package("rosbags", "bags", "pip install rosbags"),
-        _package("av", "videos", f"pip install '{VIDEO_PACKAGE}'"),
+        _package("av", "videos", f"pip install '{VIDEO_PACKAGE}'", optional=True),
         _package("mcap", "bags", "pip install mcap"),
         _package("httpx", "presets with a model behind HTTP", PIP_REMOTE, optional=True),
     ]

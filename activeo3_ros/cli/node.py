@@ -51,7 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the node until SIGINT or SIGTERM."""
+    """Run the node until SIGINT or SIGTERM, at whatever moment one comes."""
+    try:
+        return _run(args)
+    except KeyboardInterrupt:  # before the node was there to end
+        return SUCCESS
+
+
+def _run(args: argparse.Namespace) -> int:
     given = dict(map(_assignment, args.param))
     arguments = ros_arguments(args, given)
     if given.get("transport", "raw") == "raw":
@@ -63,10 +70,7 @@ def run(args: argparse.Namespace) -> int:
     check_names(given, list(parameters.PARAMETERS))
     if preset := args.preset or given.get("preset"):
         load_preset(preset)  # the node would stay, unconfigured, until it finds one
-    try:
-        return perception_node.main(arguments)
-    except KeyboardInterrupt:  # before the node was there to end
-        return SUCCESS
+    return perception_node.main(arguments)
 
 
 def ros_arguments(args: argparse.Namespace, given: Mapping[str, str]) -> list[str]:

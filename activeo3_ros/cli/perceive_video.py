@@ -171,11 +171,14 @@ class _Saver:
     def __call__(self, line: str, shown: VideoFrame, result: Result) -> None:
         if self._files is None:
             return
+        video, lines = self._files
         if self._lines is None or self._video is None:
-            video, lines = self._files
             lines.parent.mkdir(parents=True, exist_ok=True)
             self._lines = self._stack.enter_context(lines.open("w", encoding="utf-8"))
             self._video = self._stack.enter_context(VideoWriter(video))
-        self._lines.write(line + "\n")
-        self._lines.flush()
+        try:
+            self._lines.write(line + "\n")
+            self._lines.flush()
+        except OSError as error:  # which does not know the file
+            raise InvalidInput(f"{lines}: {error.strerror}") from error
         self._video.write(draw(shown.image, result), shown.time_s)

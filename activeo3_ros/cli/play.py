@@ -87,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
             pacer.pause(not pacer.is_paused)
 
         bag_publisher.run(node, lambda: _play(node, recording, args.loop), toggle)
-    for problem in recording.problems():
-        print(f"activeo3 play: {args.bag}: {problem}", file=sys.stderr)
+    for text in (*recording.notes(), *recording.problems()):
+        print(f"activeo3 play: {args.bag}: {text}", file=sys.stderr)
     return BAD_INPUT if recording.problems() else SUCCESS
 
 
@@ -101,12 +101,14 @@ class _Recording:
         count: Number of messages of some of them; None where nobody knows.
         messages: The messages of some of them, from the beginning. They are given a clock, for stamps of now.
         problems: What of it could not be read, known after the last message.
+        notes: What was assumed, likewise.
     """
 
     topics: list[Topic]
     count: Callable[[list[str]], int | None]
     messages: Callable[[list[str], Callable[[], int]], Iterator[Recorded]]
     problems: Callable[[], list[str]] = list
+    notes: Callable[[], list[str]] = list
 
 
 def _bag(args: argparse.Namespace, stack: ExitStack) -> _Recording:
@@ -149,7 +151,7 @@ def _video(args: argparse.Namespace, stack: ExitStack) -> _Recording:
             # Nodes with use_sim_time compare stamps with /clock, others with the system's.
             yield Recorded(topic.name, time_ns, partial(read, shown.image, time_ns if args.clock else None, now_ns))
 
-    return _Recording([topic], lambda topics: video.count(), messages, lambda: video.problems)
+    return _Recording([topic], lambda topics: video.count(), messages, lambda: video.problems, lambda: video.notes)
 
 
 def _play(node: BagPublisher, recording: _Recording, loop: bool) -> None:

@@ -37,8 +37,12 @@ HEADER_TELLS_DURATION = {"avi", "flv", "matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2
 """Formats whose header says how long they are; elsewhere that is estimated from what is there."""
 END_TOLERANCE_FRAMES = 2
 """The last packet of a whole file may end so many frames before the duration in its header."""
+SEEK_EARLIER_S = (0.0, 10.0, 60.0)
+"""Without an index, a search may end behind the time that it is for: then it is made for so much earlier."""
 ASSUMED_RATE = 25.0
 """Frames a second of a stream that names neither a rate nor the times of its frames, as FFmpeg assumes it."""
+MAX_RATE = 1000
+"""Frames a second; files with a variable rate name more where they mean the unit of their clock."""
 TIME_BASE = Fraction(1, 90_000)
 """Seconds; the unit of time in the videos that are written."""
 QUALITY = "23"
@@ -89,7 +93,8 @@ class Video:
         self.width, self.height = int(self._stream.codec_context.width), int(self._stream.codec_context.height)
         if self.width * self.height > MAX_IMAGE_PIXELS:
             raise InvalidInput(f"{path}: {self.width} x {self.height} is more than {MAX_IMAGE_PIXELS} pixels a frame")
-        self.rate = float(self._stream.average_rate or self._stream.guessed_rate or ASSUMED_RATE)
+        told = (self._stream.average_rate, self._stream.guessed_rate)
+        self.rate = next((float(rate) for rate in told if rate and rate <= MAX_RATE), ASSUMED_RATE)
         self.duration_s = self._duration_s()
         self.created_ns = _created_ns(container.metadata.get("creation_time", ""))
         self.problems: list[str] = []
@@ -184,12 +189,25 @@ class Video:
             self.problems.append(f"it cannot be read beyond {self._end_s:.3f} s: {_reason(error)}")
 
     def _rewind(self, start_s: float) -> None:
-        """Open the file anew, at the last keyframe before a time; a stream without times is read from its beginning."""
+        """Open the file anew, at a keyframe before a time, or at its beginning where none can be found."""
+        self._reopen()
+        stream = self._stream
+        if not start_s or stream.start_time is None:  # a stream without times is read from its beginning
+            return
+        wanted = stream.start_time + int(start_s / stream.time_base)
+        for earlier_s in SEEK_EARLIER_S:
+            place = max(stream.start_time, wanted - int(earlier_s / stream.time_base))
+            self._container.seek(place, stream=stream)
+            keyframe = next((packet.pts for packet in self._container.demux(stream) if packet.is_keyframe), None)
+            if keyframe is not None and keyframe <= wanted:
+                self._container.seek(place, stream=stream)
+                return
+        self._reopen()
+
+    def _reopen(self) -> None:
         self._container.close()
         self._container = _open(self.path)
-        self._stream = stream = _video_stream(self.path, self._container)
-        if start_s and stream.start_time is not None:
-            self._container.seek(stream.start_time + int(start_s / stream.time_base), stream=stream)
+        self._stream = _video_stream(self.path, self._container)
 
     def _check_end(self) -> None:
         """Note that the file ends before its own end, where its header or its index says so."""
