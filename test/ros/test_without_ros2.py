@@ -89,10 +89,8 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["activeo3", *map(str, arguments)], capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.mark.parametrize(
-    ("topic", "kind"), [("/front/image_raw", IMAGE_TYPE), ("/front/image_raw/compressed", COMPRESSED_TYPE)]
-)
-def test_a_video_is_played_at_its_rate_and_recorded_whole(commands: Commands, tmp_path: Path, topic: str, kind: str):
+def test_a_video_is_played_at_its_rate_and_recorded_whole(commands: Commands, tmp_path: Path):
+    topic, kind = "/front/image_raw", IMAGE_TYPE
     clip = write_video(tmp_path / "clip.mp4", steady_times(COUNT))
     recorder = commands.start("record", "--topic", topic, "--topic", "/nobody", "--out", "live.mcap")
     commands.wait_until_said(recorder, "waiting for")
@@ -114,14 +112,15 @@ def test_a_video_is_played_at_its_rate_and_recorded_whole(commands: Commands, tm
 
 
 def test_with_a_clock_the_frames_are_stamped_by_the_video(commands: Commands, tmp_path: Path):
-    times = [0.0, 0.1, 0.15, 0.4]
+    times, topic = [0.0, 0.1, 0.15, 0.4], "/camera/image_raw/compressed"
     clip = write_video(tmp_path / "clip.mp4", times)
-    recorder = commands.start("record", "--topic", "/camera/image_raw", "--out", "live.mcap")
+    recorder = commands.start("record", "--topic", topic, "--out", "live.mcap")
     commands.wait_until_said(recorder, "waiting for")
-    assert commands.end(commands.start("play", clip, "--clock", "--wait", 20)) == 0
+    assert commands.end(commands.start("play", clip, "--topic", topic, "--clock", "--wait", 20)) == 0
     assert commands.end(recorder, signal.SIGTERM) == 0
     with Bag(tmp_path / "live.mcap") as bag:
-        entries, _ = bag.index(["/camera/image_raw"])
+        assert bag.topics[topic].type == COMPRESSED_TYPE
+        entries, _ = bag.index([topic])
     assert [entry.stamp_ns / 1e9 for entry in entries] == pytest.approx(times, abs=1e-4)
 
 
@@ -159,13 +158,9 @@ def test_the_node_says_what_it_hears_and_ends_with_0_within_two_seconds(commands
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["node", "-p", "max_regions"], "'max_regions' must be NAME:=VALUE"),
-        (["node", "-p", "max_region:=3"], "the node has no such parameter; did you mean 'max_regions'?"),
-        (["node", "--cameras", "front", "-p", "cameras:=rear"], "say the same thing twice"),
         (["node", "--preset", "none.yaml"], "none.yaml does not exist"),
-        (["node", "--params-file", "none.yaml"], "--params-file none.yaml: no such file"),
+        (["node", "-p", "max_region:=3"], "the node has no such parameter; did you mean 'max_regions'?"),
         (["node", "--cameras", "9a"], "camera '9a' cannot begin a topic's name"),
-        (["node", "-p", "max_regions:=900"], "max_regions"),
         (["play", "none.mp4"], "none.mp4: no such file"),
     ],
 )

@@ -44,6 +44,18 @@ def test_what_is_no_assignment_is_refused(text: str):
         arguments("-p", text)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--cameras", "front", "-p", "cameras:=rear"), "--cameras and -p cameras:= say the same thing twice"),
+        (("--params-file", "none.yaml"), "--params-file none.yaml: no such file"),
+    ],
+)
+def test_a_contradiction_and_a_missing_file_are_refused(options: tuple[str, ...], says: str):
+    with pytest.raises(InvalidInput, match=says):
+        arguments(*options)
+
+
 def test_an_unknown_parameter_is_refused_with_the_one_that_is_like_it():
     known = ["max_regions", "masks"]
     node.check_names({"masks": "true", "use_sim_time": "true", "qos_overrides./a.subscription.depth": "1"}, known)
