@@ -8,6 +8,7 @@ picture as viewers show it. A picture that cannot be read to its last row is an 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -55,6 +56,11 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
         else:
             found.append(path)
     return found, errors
+
+
+def natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """The key that sorts `frame_2` before `frame_10`."""
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", path.name)]
 
 
 def read_image(path: str | Path) -> Picture:

@@ -154,6 +154,21 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
     return _status(f"{name}: {report.camera}", hardware_id, level, message, values)
 
 
+def camera_line(report: CameraReport) -> str:
+    """One line for the log: how many images of a camera came, how they ended, and its state as in /diagnostics.
+
+    Args:
+        report: The values; `before` and `seconds` are those since the last line.
+    """
+    counts = report.counts
+    ended = ("processed", "replaced", "stale", "failed", "rejected", "pending")
+    parts = [f"{getattr(counts, name)} {name}" for name in ended if getattr(counts, name)]
+    lost = max(report.lost, report.missing or 0)
+    parts += [f"{lost} more lost before receipt"] if lost else []
+    detail = f" ({', '.join(parts)})" if parts else ""
+    return f"{report.camera}: {counts.received} images came{detail}; {_camera_level(report)[1]}"
+
+
 def model_facts(perception: ActivePerception) -> dict[str, str]:
     """The models by role and their devices: the `device` that a model, or its `engine`, names, else the CPU."""
     models: dict[str, object] = {"sensing": perception.sensing, "task": perception.task}

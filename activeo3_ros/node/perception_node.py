@@ -132,6 +132,9 @@ class PerceptionNode(ManagedNode):
         # Steady clocks: simulated time may stand still, jump, or not have begun.
         period = self._values["diagnostics_period"]
         self._timer(period, self._publish_diagnostics)
+        self._logged_counts = {name: Counts() for name in self._cameras}
+        if log_period := self._values["log_period"]:
+            self._timer(log_period, functools.partial(self._log_counts, log_period))
         self._timer(WATCH_PERIOD_S, self._watch)
 
     def destroy_node(self) -> None:
@@ -194,6 +197,11 @@ class PerceptionNode(ManagedNode):
     @logged
     def on_activate(self, state: Any) -> Any:
         self._open_or_close_gate(active=True)
+        for name, camera in self._cameras.items():
+            results = self.resolve_topic_name(f"~/{name}/result")
+            self.get_logger().info(
+                f"listening to {camera.topic} ({qos.describe(camera.profile)}); results on {results}"
+            )
         return super().on_activate(state)
 
     @logged
@@ -326,6 +334,14 @@ class PerceptionNode(ManagedNode):
         for report in cameras:
             self._warn_of_silence(report, now)
             self._warn_of_clocks(report)
+
+    def _log_counts(self, seconds: float) -> None:
+        """Log how many images of each camera came since the node started, and the state of the camera."""
+        for name in self._cameras:
+            counts, before = self._counters.counts(name), self._logged_counts[name]
+            self._logged_counts[name] = counts
+            report = self._camera_report(name, counts, before, seconds)
+            self.get_logger().info(diagnostics.camera_line(report))
 
     def _warn_of_silence(self, report: diagnostics.CameraReport, now: float) -> None:
         """Log, once until an image comes, that a camera is published and none of its images arrives."""
