@@ -6,7 +6,9 @@ installed.
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -281,3 +283,114 @@ def test_yolox(tmp_path, decoded, dynamic):
         demo = np.clip(rows[:, :4] / ratio, 0, [image.shape[1], image.shape[0]] * 2)
         assert np.abs(demo - corners).max() <= 0.5 / ratio + 0.01
     assert compared > (IMAGES if not dynamic else 20)
+
+
+# RF-DETR
+
+
+@pytest.mark.parametrize("masks", [False, True])
+def test_rf_detr(tmp_path, masks):
+    rfdetr = pytest.importorskip("rfdetr")
+    from rfdetr.models.postprocess import PostProcess
+
+    side, threshold = 120 if masks else 128, 0.25  # whole patches
+    kind = rfdetr.RFDETRSegNano if masks else rfdetr.RFDETRNano
+    whole = kind(pretrain_weights=None, device="cpu", num_classes=len(NAMES))
+    network = whole.model.model
+    random = torch.Generator().manual_seed(1)
+    for name, weights in network.named_parameters():
+        if "class_embed" in name or "bbox_embed" in name or "segmentation" in name:
+            spread_of = 3 / weights[0].numel() ** 0.5 if weights.dim() > 1 else 0.5
+            weights.data = torch.randn(weights.shape, generator=random) * spread_of
+    path = whole.export(output_dir=str(tmp_path), shape=(side, side), verbose=False)
+    detector = OnnxDetector(path, names=NAMES)
+    assert (detector.layout, detector.names) == ("rf_detr", tuple(NAMES))
+    compared = compared_masks = 0
+    for image in odd_images():
+        [ours] = detector.detect([image], threshold)
+        outputs = detector._session.run(prepared(detector, image)[0])
+        named = dict(zip(("pred_boxes", "pred_logits", "pred_masks"), map(torch.from_numpy, outputs), strict=False))
+        # The last column is the background; the library ranks it too, we do not.
+        named["pred_logits"] = named["pred_logits"][..., : len(NAMES)]
+        [result] = PostProcess(outputs[0].shape[1])(named, torch.tensor([image.shape[:2]]))
+        theirs = np.hstack(
+            [result["boxes"].numpy(), result["scores"].numpy()[:, None], result["labels"].numpy()[:, None]]
+        )
+        theirs = theirs[theirs[:, 4] > threshold]
+        compared += compare(ours, theirs, threshold)
+        if masks:
+            compared_masks += agreeing_masks(ours, theirs, inside(theirs, result["masks"][: len(theirs), 0].numpy()))
+    assert compared > IMAGES / 2
+    assert compared_masks > IMAGES / 2 or not masks
+
+
+def inside(boxes: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Masks cut by their boxes, as ours are."""
+    cut = np.zeros_like(masks)
+    for mask, (left, top, right, bottom), target in zip(masks, boxes[:, :4], cut, strict=True):
+        part = np.s_[int(top) : int(np.ceil(bottom)), int(left) : int(np.ceil(right))]
+        target[part] = mask[part]
+    return cut
+
+
+# RT-DETR and D-FINE from their repositories, which are no packages
+
+
+CHECKOUTS = {
+    "RT_DETR_CHECKOUT": ("configs/rtdetrv2/rtdetrv2_r18vd_120e_coco.yml", {"PResNet": {"pretrained": False}}),
+    "D_FINE_CHECKOUT": ("configs/dfine/dfine_hgnetv2_n_coco.yml", {"HGNetv2": {"pretrained": False}}),
+}
+"""Environment variables that name a checkout (its folder with `src`): a configuration, and what is changed in it."""
+
+
+@pytest.mark.parametrize("variable", CHECKOUTS)
+def test_transformers_from_their_own_repositories(tmp_path, monkeypatch, variable):
+    folder = os.environ.get(variable)
+    if not folder:
+        pytest.skip(f"{variable} names no checkout")
+    for name in [name for name in sys.modules if name.partition(".")[0] == "src"]:  # both call their package so
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(folder)
+    core = importlib.import_module("src.core")
+    config, changes = CHECKOUTS[variable]
+    side, threshold = 320, 0.3
+    settings = core.YAMLConfig(str(Path(folder, config)), **changes, eval_spatial_size=[side, side])
+
+    class Exported(torch.nn.Module):
+        """As in the repositories' tools/export_onnx.py."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.postprocessor = settings.model.deploy(), settings.postprocessor.deploy()
+
+        def forward(self, images: Any, orig_target_sizes: Any) -> Any:
+            return self.postprocessor(self.model(images), orig_target_sizes)
+
+    model = Exported().eval()
+    random = torch.Generator().manual_seed(1)
+    for name, weights in model.named_parameters():
+        if ("score_head" in name or "bbox_head" in name) and weights.dim() > 1:
+            weights.data = torch.randn(weights.shape, generator=random) * (2 / weights[0].numel() ** 0.5)
+        elif "score_head" in name:
+            weights.data = torch.randn(weights.shape, generator=random)
+    torch.onnx.export(
+        model,
+        (torch.rand(1, 3, side, side), torch.tensor([[side, side]])),
+        tmp_path / "model.onnx",
+        input_names=["images", "orig_target_sizes"],
+        output_names=["labels", "boxes", "scores"],
+        dynamic_axes={"images": {0: "N"}, "orig_target_sizes": {0: "N"}},
+        opset_version=16,
+        dynamo=False,
+    )
+    detector = OnnxDetector(tmp_path / "model.onnx", names=[f"thing {index}" for index in range(80)])
+    assert detector.layout == "rt_detr_sizes"
+    images, compared = odd_images(), 0
+    for image, ours in zip(images, detector.detect(images, threshold), strict=True):
+        height, width = image.shape[:2]
+        feeds, _ = prepared(detector, image)
+        labels, boxes, scores = detector._session.run({**feeds, "orig_target_sizes": np.array([[width, height]])})
+        boxes = np.clip(boxes[0], 0, [width, height] * 2)
+        theirs = np.hstack([boxes, scores[0][:, None], labels[0][:, None]])
+        compared += compare(ours, theirs[theirs[:, 4] > threshold], threshold)
+    assert compared > IMAGES
