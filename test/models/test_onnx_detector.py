@@ -9,10 +9,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, IMAGES, constant_model, image_of_detections, reading_model, save
 
 from activeo3_ros.assets import onnx_session
@@ -304,6 +305,27 @@ def test_each_image_of_a_batch_gets_its_own_answer(folder, batch, setting):
     found = detector.detect(images, 0.5)
     assert [each.boxes.tolist() for each in found] == [[[i, 0, 50, 40]] for i in range(7)]
     assert [each.class_ids.tolist() for each in found] == [[i % 3] for i in range(7)]
+
+
+def test_a_graph_that_answers_a_batch_wrongly_is_given_one_image_at_a_time(tmp_path, caplog):
+    # Every image of a batch gets the answer to the first, as of an export that was traced with one image.
+    rows = reading_model(tmp_path / "reading.onnx", ("n", 3, HEIGHT, WIDTH))
+    model = onnx.load(rows)
+    model.graph.node[-1].output[0] = "each"
+    model.graph.node.extend(
+        [
+            helper.make_node("Gather", ["each", "first"], ["first_image"], axis=0),
+            helper.make_node("Shape", ["each"], ["shape"]),
+            helper.make_node("Expand", ["first_image", "shape"], ["detections"]),
+        ]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "first"))
+    onnx.save(model, tmp_path / "traced.onnx")
+    detector = OnnxDetector(tmp_path / "traced.onnx", batch=4, **AS_THEY_ARE)
+    assert detector.batch_size == 1
+    assert "traced.onnx: is given one image at a time" in caplog.text
+    images = [image_of_detections([[i, 0, 50 + i, 40, 200, 0]], WIDTH, HEIGHT) for i in range(3)]
+    assert [each.boxes[0, 0] for each in detector.detect(images, 0.5)] == [0, 1, 2]
 
 
 def test_several_threads_may_ask_at_once(folder):
