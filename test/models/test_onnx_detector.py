@@ -499,7 +499,7 @@ def disc(centre: tuple[float, float], radius: float, width: int, height: int) ->
     return radius - np.hypot(x - centre[0], y - centre[1])
 
 
-@pytest.mark.parametrize("name", ["yolov8", "end_to_end", "rf_detr"])
+@pytest.mark.parametrize("name", ["yolov5", "yolov8", "end_to_end", "rf_detr"])
 def test_masks_are_of_the_object_in_the_pixels_of_the_image(folder, name):
     # Each object is a disc; masks have a quarter of the input's resolution.
     discs = np.stack([disc((6.5, 8), 3.5, 24, 16), disc((17.5, 8.5), 4.5, 24, 16)]).astype(np.float32)
@@ -512,6 +512,10 @@ def test_masks_are_of_the_object_in_the_pixels_of_the_image(folder, name):
         masks = np.zeros((1, 8, CELLS), np.float32)
         masks[0, :, CELL] = weights
         outputs = {"output0": np.concatenate([table, masks], axis=1), "output1": prototypes}
+    elif name == "yolov5":
+        masks = np.zeros((1, 3 * CELLS, 8), np.float32)
+        masks[0, CELL] = weights
+        outputs = {"output0": np.concatenate([yolov5()["output0"], masks], axis=2), "output1": prototypes}
     elif name == "end_to_end":
         rows = np.zeros((1, 300, 8), np.float32)
         rows[0, :2] = weights

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -237,6 +238,44 @@ def test_rt_detr_of_ultralytics(ultralytics, tmp_path):
         theirs = np.hstack([corners, best[:, None], ids[:, None]])[best > 0.3]
         compared += compare(ours, theirs, 0.3)
     assert compared > 20
+
+
+# YOLOv5, from its repository, which is no package
+
+
+@pytest.mark.parametrize("segments", [False, True])
+def test_yolov5_of_its_own_repository(tmp_path, monkeypatch, segments):
+    folder = os.environ.get("YOLOV5_CHECKOUT")
+    if not folder:
+        pytest.skip("YOLOV5_CHECKOUT names no checkout")
+    monkeypatch.syspath_prepend(folder)
+    yolo, general = (importlib.import_module(name) for name in ("models.yolo", "utils.general"))
+    config = "segment/yolov5n-seg.yaml" if segments else "yolov5n.yaml"
+    model = (yolo.SegmentationModel if segments else yolo.DetectionModel)(f"{folder}/models/{config}", nc=len(NAMES))
+    model.names = dict(enumerate(NAMES))
+    spread(model, some_pixels(WIDTH, HEIGHT) / 255)
+    head = model.model[-1]
+    head.export = True
+    outputs = ["output0", "output1"] if segments else ["output0"]
+    path = tmp_path / "yolov5.onnx"
+    torch.onnx.export(
+        model, torch.rand(1, 3, HEIGHT, WIDTH), path, input_names=["images"], output_names=outputs, dynamo=False
+    )
+    written = onnx.load(path)
+    onnx.helper.set_model_props(written, {"stride": str(int(max(model.stride))), "names": str(model.names)})
+    onnx.save(written, path)  # as its export.py does
+    detector = OnnxDetector(path, nms_iou=0.45)
+    assert (detector.layout, detector.names) == ("yolov5", tuple(NAMES))
+    compared = 0
+    for image in odd_images():
+        [ours] = detector.detect([image], 0.25)
+        feeds, place = prepared(detector, image)
+        found = torch.from_numpy(detector._session.run(feeds)[0]).double()
+        [rows] = general.non_max_suppression(found, 0.25, 0.45, nm=32 if segments else 0)
+        rows = rows.numpy()[:, :6]
+        compared += compare(ours, np.hstack([place.to_image(rows[:, :4]), rows[:, 4:]]), 0.25)
+        assert (ours.masks is None) != segments
+    assert compared > IMAGES
 
 
 # YOLOX
