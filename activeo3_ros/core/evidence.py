@@ -16,6 +16,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from .calibration import DEFAULT, Calibration
 from .errors import PerceptionError
 from .frame import KnownObject, View
 from .geometry import Box, Boxes, as_array, iou, share_inside, to_corners
@@ -27,16 +28,12 @@ OTHER_LABEL_IOU = 0.7
 """The same for two boxes of different labels: a car in one view is a truck in the next, but a rider is no bicycle."""
 MIN_MATCH_IOU = 0.15
 """The overlap that is enough for the smallest objects of one label, whose boxes jitter by as much as their size."""
-EDGE_JITTER_PX = 2.0
-"""How far the edge of a box may be off, in pixels of the view that it was seen in."""
 CUT_MARGIN_PX = 3.0
 """A box that ends this close to the border of a crop, in crop pixels, may go on beyond it."""
 MIN_TEXT_SCORE = 0.5
 """A text with less than this is not reported: its score times its share of the votes."""
 SHARE_OF_TEXT = 0.7
 """A text that lies to this share inside another is a part of it, read in another view."""
-LEGIBLE_SIDE_PX = 32.0
-"""From this side on, in view pixels, more resolution no longer makes a box more trustworthy."""
 
 
 @dataclass(frozen=True)
@@ -48,18 +45,20 @@ class Observation:
         view: The view that shows it.
         box: The box in source pixels, clipped to the frame.
         disputed: Texts that were read there and of which none is reported, since the views disagree or are not sure.
+        calibration: Of the detector that gave it.
     """
 
     finding: Finding
     view: View
     box: Box
     disputed: tuple[str, ...] = ()
+    calibration: Calibration = DEFAULT
 
     @cached_property
     def support(self) -> float:
         """Weight of this observation's vote for a box: its score, less where the object was only a few pixels."""
         score = 1.0 if math.isnan(self.finding.score) else self.finding.score
-        return score * min(1.0, math.sqrt(max(self.finding.box.area, 1e-6)) / LEGIBLE_SIDE_PX)
+        return score * min(1.0, math.sqrt(max(self.finding.box.area, 1e-6)) / self.calibration.legible_side_px)
 
     @cached_property
     def is_cut(self) -> bool:
@@ -75,12 +74,15 @@ class Observation:
         )
 
 
-def to_source_detections(findings: Sequence[Finding], view: View) -> list[Observation]:
+def to_source_detections(
+    findings: Sequence[Finding], view: View, calibration: Calibration = DEFAULT
+) -> list[Observation]:
     """Map the findings of one view to source pixels and clip them to the frame.
 
     Args:
         findings: A model's output for the view, boxes in view pixels.
         view: The view.
+        calibration: Of the detector that gave them.
 
     Returns:
         The findings in their order, those without any pixel inside the frame left out.
@@ -95,7 +97,7 @@ def to_source_detections(findings: Sequence[Finding], view: View) -> list[Observ
     for finding, row in zip(findings, mapped, strict=True):
         box = Box(*row.tolist()).clipped(*view.source_size)
         if box.width > 0 and box.height > 0:
-            observations.append(Observation(finding, view, box))
+            observations.append(Observation(finding, view, box, calibration=calibration))
     return observations
 
 
@@ -204,7 +206,7 @@ def _match_threshold(a: Observation, b: Observation) -> float:
     if a.finding.label != b.finding.label:
         return OTHER_LABEL_IOU
     side = math.sqrt(min(a.box.area, b.box.area))
-    jitter = EDGE_JITTER_PX / min(a.view.zoom, b.view.zoom)
+    jitter = max(each.calibration.edge_tolerance_px / each.view.zoom for each in (a, b))
     tolerated = (max(0.0, side - jitter) / (side + jitter)) ** 2
     return max(MIN_MATCH_IOU, min(MATCH_IOU, tolerated))
 

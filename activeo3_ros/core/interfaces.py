@@ -50,7 +50,11 @@ class SensingPolicy(Protocol):
 
 
 class TaskModel(Protocol):
-    """Examines views."""
+    """Examines views.
+
+    A class may also have `calibration`, how far its detector can be believed (`core.calibration.Calibration`); the
+    merging of views takes the stated defaults where there is none.
+    """
 
     batch_size: int
     """Views that one call examines together; under a deadline the loop decides anew before every call."""

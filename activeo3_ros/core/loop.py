@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from .budget import Budget, Cost
+from .calibration import DEFAULT, Calibration
 from .errors import Cancelled, PerceptionError, UnsupportedQuery
 from .evidence import Observation, known_in, merge, to_source_detections
 from .frame import GLOBAL_VIEW, Frame, View
@@ -143,7 +144,9 @@ class ActivePerception:
         examined_ms = costs.elapsed_ms()
         observe("merge", regions)
         with costs.stage("merge"):
-            objects = merge([seen for view, found in examined for seen in to_source_detections(found.objects, view)])
+            calibration: Calibration = getattr(self.task, "calibration", DEFAULT)
+            observed = [to_source_detections(found.objects, view, calibration) for view, found in examined]
+            objects = merge([seen for observations in observed for seen in observations])
             detections = tuple(map(_detection, objects))
             groundings = tuple(_grounding(o, index) for index, o in enumerate(objects) if o.finding.phrase)
             answer = self.task.answer(query, [found for _, found in examined], groundings)
