@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 
 from .budget import Budget, Cost
 from .calibration import DEFAULT, Calibration
@@ -132,7 +131,7 @@ class ActivePerception:
                 for index, region in enumerate(proposal.regions[: budget.max_regions])
             ]
             if proposal.known:
-                crops = [replace(crop, known=known_in(crop, proposal.known, view)) for crop in crops]
+                crops = [crop.knowing(known_in(crop, proposal.known, view)) for crop in crops]
             pending = list(crops)
             if proposal.findings is None and (self.examine_view or not crops):
                 pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.errors import EngineError, PerceptionError
-from ..core.frame import Image
+from ..core.frame import View
 from ..core.geometry import from_corners, to_corners
 from ..core.interfaces import Detector
 from ..core.results import DetectedBoxes
@@ -18,13 +18,14 @@ TOLERANCE = 1e-3
 """Scores may lie so far outside of 0 to 1, and boxes so many image sides outside of the image; they are clipped."""
 
 
-def checked(detector: Detector, label: str, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
+def checked(detector: Detector, label: str, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
     """Run a detector, and check what it gives.
 
     Args:
         detector: The detector.
         label: Its name, for messages.
-        images: Each `(h, w, 3)` uint8 BGR.
+        views: What to look at. A detector that has a method `detect_views` gets them as they are, since it cuts and
+            resizes on its own device; any other gets their images.
         threshold: As `Detector.detect` takes it.
 
     Returns:
@@ -36,16 +37,20 @@ def checked(detector: Detector, label: str, images: Sequence[Image], threshold: 
             that are not finite, a score, class or box out of range. The message names the detector.
     """
     try:
-        given = detector.detect(images, threshold)
+        detect_views = getattr(detector, "detect_views", None)
+        if detect_views is not None:
+            given = detect_views(views, threshold)
+        else:
+            given = detector.detect([view.image for view in views], threshold)
     except PerceptionError:
         raise
     except Exception as error:
         raise EngineError(f"the detector {label!r} raised {type(error).__name__}: {error}") from error
     try:
-        if len(given) != len(images):
-            raise ValueError(f"{len(given)} results for {len(images)} images")
+        if len(given) != len(views):
+            raise ValueError(f"{len(given)} results for {len(views)} images")
         names = len(detector.names)
-        return [_checked(each, image.shape[:2], names) for each, image in zip(given, images, strict=True)]
+        return [_checked(each, (view.height, view.width), names) for each, view in zip(given, views, strict=True)]
     except (TypeError, ValueError, AttributeError) as error:
         raise EngineError(f"the detector {label!r} gave no valid result: {error}") from error
 
