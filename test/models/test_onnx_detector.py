@@ -20,12 +20,14 @@ from activeo3_ros.assets import onnx_session
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.onnx_session import ModelError, OnnxSession, engine_directory
 from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
+from activeo3_ros.cli.main import main
 from activeo3_ros.core.errors import InvalidInput, OutOfMemory, PerceptionError
 from activeo3_ros.core.geometry import from_corners, iou, non_maximum_suppression, to_corners
 from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
 from activeo3_ros.detectors.onnx_detector import OnnxDetector, suppress
 from activeo3_ros.detectors.onnx_inputs import fit
 from activeo3_ros.detectors.onnx_layouts import LAYOUTS, LayoutName
+from activeo3_ros.presets import load_preset
 
 WIDTH, HEIGHT = 96, 64
 CELLS = 12 * 8 + 6 * 4 + 3 * 2
@@ -794,3 +796,37 @@ def test_the_session_knows_what_the_graph_says(tmp_path):
     assert str(session.input_tensors[0]) == f"images (?, 3, {HEIGHT}, {WIDTH}) float16"
     assert session.metadata == {"a": "b"}
     assert iou([[0, 0, 1, 1]], [[0, 0, 1, 1]])[0, 0] == 1
+
+
+# In a preset
+
+
+def preset(folder: Path, settings: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(f"sensing: {{type: full_frame}}\ntask: {{type: onnx, {settings}}}\n", encoding="utf-8")
+    return path
+
+
+def test_perceive_runs_a_model_file_that_a_preset_names(tmp_path, capsys):
+    model = constant_model(tmp_path / "model.onnx", yolov8(), metadata=ULTRALYTICS)
+    picture = tmp_path / "street.png"
+    cv2.imwrite(str(picture), grey(2 * WIDTH, 2 * HEIGHT))
+    assert main(["perceive", str(picture), "--preset", str(preset(tmp_path, f"model: {model}")), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["detections"]
+    assert [(each["label"], each["x"], each["width"]) for each in found] == [("car", 20, 64), ("dog", 100, 80)]
+
+
+def test_perceive_says_in_one_line_what_is_wrong_with_a_model_file(tmp_path, capsys):
+    picture, model = tmp_path / "street.png", tmp_path / "notes.onnx"
+    cv2.imwrite(str(picture), grey())
+    model.write_text("buy milk")
+    assert main(["perceive", str(picture), "--preset", str(preset(tmp_path, f"model: {model}"))]) != 0
+    told = capsys.readouterr().err.strip()
+    assert "notes.onnx: cannot be loaded as an ONNX model" in told and "\n" not in told
+
+
+def test_a_preset_chosen_while_a_program_runs_loads_no_library(tmp_path):
+    path = preset(tmp_path, "model: model.onnx, custom_ops: /tmp/library.so")
+    load_preset(str(path))
+    with pytest.raises(InvalidInput, match="may set custom_ops, not one chosen while it runs"):
+        load_preset(str(path), may_name_classes=False)
