@@ -19,7 +19,7 @@ from ..core.results import DetectedBoxes
 from ..settings import named, validated, within
 from .onnx_inputs import Letterbox, Placement, Preprocessing, fit, read_inputs
 from .onnx_layouts import BoxFormat, Candidates, LayoutName, Seen, choose_layout, images_of
-from .onnx_metadata import complete_names, read_export, read_names
+from .onnx_metadata import complete_names, read_export, read_names, real_classes
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +162,9 @@ class OnnxDetector:
             raise InvalidInput(f"outputs do not begin with one entry for each image; {seen}")
         count = self._layout.class_count(by_role, len(known))
         self._class_count = count or 0
-        self.names = complete_names(known, count, self._layout.first_class)
+        self.names, self._class_of_id = real_classes(complete_names(known, count, self._layout.first_class))
+        if not self.names:
+            raise InvalidInput("all names are empty or N/A: set names to those of the model's classes")
 
     def _trusted_batch(self, batch: int) -> int:
         """The number of images of one run: `batch`, or 1 where the graph takes more but answers them wrongly.
@@ -242,6 +244,7 @@ class OnnxDetector:
             raise ModelError(f"{self._path}: an output {error}") from error
         self._check(found, threshold)
         above = np.flatnonzero(found.scores > threshold)
+        above = above[self._class_of_id[found.class_ids[above]] >= 0]
         above = above[np.argsort(-found.scores[above], kind="stable")]
         if not self._layout.suppresses:
             kept = suppress(
@@ -252,7 +255,8 @@ class OnnxDetector:
         inside = (boxes[:, 2:] > 0).all(axis=1)
         rows, boxes = above[inside][: self._max_detections], boxes[inside][: self._max_detections]
         scores = np.clip(found.scores[rows], 0, 1).astype(np.float32)
-        return DetectedBoxes(boxes, scores, found.class_ids[rows], self._masks(found, rows, boxes, place))
+        class_ids = self._class_of_id[found.class_ids[rows]]
+        return DetectedBoxes(boxes, scores, class_ids, self._masks(found, rows, boxes, place))
 
     def _check(self, found: Candidates, threshold: float) -> None:
         """Raise ModelError for scores or classes that there cannot be: the layout is another, or the names are."""
@@ -263,10 +267,10 @@ class OnnxDetector:
                 f"{self.layout}; set layout to another"
             )
         ids = found.class_ids[found.scores > threshold]
-        unknown = ids[(ids < 0) | (ids >= len(self.names))]
+        unknown = ids[(ids < 0) | (ids >= len(self._class_of_id))]
         if len(unknown):
             raise ModelError(
-                f"{self._path}: found something of class {unknown[0]}, but names has {len(self.names)} classes; "
+                f"{self._path}: found something of class {unknown[0]}, but names has {len(self._class_of_id)} classes; "
                 "set names to all of the model's"
             )
 

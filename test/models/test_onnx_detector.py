@@ -256,12 +256,15 @@ def test_names_in_metadata_are_data_and_are_not_run(tmp_path):
     assert not trap.exists()
 
 
-def test_the_91_ids_of_coco_take_its_80_names_or_a_mapping(folder):
-    path = constant_model(folder / "coco91.onnx", queries(91, "dets", "labels"))
-    for names in (list(COCO_CLASSES), {1: "person", 90: "toothbrush"}):
-        detector = OnnxDetector(path, names=names)
-        assert (len(detector.names), detector.names[1], detector.names[90]) == (91, "person", "toothbrush")
-        assert detector.names[12] == "class 12"
+@pytest.mark.parametrize("names", [list(COCO_CLASSES), {3: "car", 12: "N/A", 90: "toothbrush"}])
+def test_the_91_ids_of_coco_take_its_80_names_or_a_mapping(folder, names):
+    outputs = queries(91, "dets", "labels")
+    outputs["labels"][0, 5:7] = -9
+    outputs["labels"][0, 5, 3] = outputs["labels"][0, 6, 12] = 3  # a car, and an id that stands for no class
+    detector = OnnxDetector(constant_model(folder / "coco91.onnx", outputs), names=names)
+    assert list(detector.names) == (names if isinstance(names, list) else ["car", "toothbrush"])
+    [found] = detector.detect([grey()], 0.3)
+    assert [detector.names[each] for each in found.class_ids] == ["car"]
 
 
 def test_a_background_at_the_end_needs_no_name(folder):
@@ -631,6 +634,7 @@ def test_a_class_without_a_name_is_a_fault_and_no_guess(tmp_path):
         ("none.txt", "names: cannot read"),
         ([], "names must name at least one class"),
         (["", "car"], "names must name at least one class"),
+        (["N/A", "n/a", "N/A"], "all names are empty or N/A"),
     ],
 )
 def test_names_that_are_none_are_refused(tmp_path, names, message):
