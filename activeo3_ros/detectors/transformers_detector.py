@@ -34,7 +34,7 @@ from ..core.results import DetectedBoxes
 from ..settings import validated, within
 from ..vlm.dynamic_batching import CallBatcher
 from .device_views import BatchGraphs, DeviceViews, ViewBatches
-from .onnx_metadata import complete_names, read_names
+from .onnx_metadata import complete_names, read_names, real_classes
 from .transformers_images import input_size_of, load_image_processor, normalisation_of
 from .transformers_outputs import READERS, RawBoxes
 from .transformers_prompts import WRITERS, Prompt
@@ -49,8 +49,6 @@ Result = TypeVar("Result")
 PURPOSE = "to run a transformers model"
 ROAD_NAMES = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "traffic sign")
 """What an open-vocabulary model looks for until it is told others."""
-PLACEHOLDERS = ("", "n/a")
-"""Names of class ids that stand for no class, as the 91 of COCO have them."""
 MASK_CLASSES = {
     "DetrForSegmentation": "AutoModelForImageSegmentation",
     "RfDetrForInstanceSegmentation": "AutoModelForInstanceSegmentation",
@@ -481,12 +479,10 @@ def _classes(
         every = tuple(str(config.id2label[index]) for index in range(count))
     else:
         raise InvalidInput(f"{directory}/config.json leaves out class ids (id2label); give a name for each as names")
-    real = [index for index, name in enumerate(every) if name.strip().lower() not in PLACEHOLDERS]
+    real, class_of_column = real_classes(every)
     if not real:
         raise InvalidInput(f"{directory}/config.json names no classes (id2label); give them as names")
-    class_of_column = np.full(count, -1, np.intp)
-    class_of_column[real] = np.arange(len(real))
-    return tuple(every[index] for index in real), class_of_column
+    return real, class_of_column
 
 
 def _first_line(error: Exception) -> str:
