@@ -155,8 +155,12 @@ class StoredEncoding:
 
     @property
     def is_rgb(self) -> bool:
-        """Whether red and blue are exchanged: the codec took what it was handed for BGR."""
-        return (self.target or self.raw).startswith("rgb")
+        """Whether red and blue are exchanged: the codec took what it was handed for BGR.
+
+        Colours without a target are RGB, whatever their source: so compressed_image_transport wrote them before it
+        named targets, and so its subscriber still reads them.
+        """
+        return self.target.startswith("rgb") or (not self.target and self.raw.startswith(("rgb", "bgr")))
 
 
 def _stored_encoding(format: str) -> StoredEncoding:
@@ -175,7 +179,7 @@ def _stored_encoding(format: str) -> StoredEncoding:
             f"format {format[:60]!r} holds values of type {first.strip()}, depth for instance, not a picture; "
             f"subscribe to a colour topic"
         )
-    if not rest.strip() and raw.startswith("rgb"):
+    if not rest.strip() and raw.startswith(("rgb", "bgr")):
         return StoredEncoding("", "")  # no word about the codec, which is then taken for one that knows its colours
     _, _, target = rest.lower().partition("compressed")
     return StoredEncoding(raw, target.strip())
