@@ -80,8 +80,8 @@ class CameraReport:
         counts: Its frames since the node started.
         before: The counts at the last report, `seconds` ago.
         seconds: Time since the last report.
-        lost: Messages that the middleware reported as lost.
-        missing: Messages that were sent and never received, None where that is unknown.
+        lost_before_receipt: Messages that were sent and never received, None where that is unknown.
+        lost_in_transport: Those of them that the middleware reported.
         publishers: The nodes that publish its images.
         silent_s: Seconds since its newest message, NaN before the first.
         ahead_s: Seconds that its newest stamp is ahead of the node's clock, negative for an age, NaN without a stamp.
@@ -95,8 +95,8 @@ class CameraReport:
     counts: Counts
     before: Counts
     seconds: float
-    lost: int
-    missing: int | None
+    lost_before_receipt: int | None
+    lost_in_transport: int
     publishers: Publishers
     silent_s: float
     ahead_s: float
@@ -142,9 +142,8 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         **_counts(report.counts),
         "received_hz": _rate(received, report.seconds),
         "processed_hz": _rate(report.counts.processed - report.before.processed, report.seconds),
-        "lost_before_receipt": "unknown" if report.missing is None else str(report.missing),
-        # The middleware counts from another moment and reports at once; a gap shows with the next image.
-        "lost_in_transport": str(report.lost if report.missing is None else min(report.lost, report.missing)),
+        "lost_before_receipt": "unknown" if report.lost_before_receipt is None else str(report.lost_before_receipt),
+        "lost_in_transport": str(report.lost_in_transport),
         "publishers": ", ".join(report.publishers.heard),
         "publishers_not_heard": "; ".join(report.publishers.unheard),
         "silent_s": _number(report.silent_s),

@@ -34,8 +34,8 @@ CAMERA = CameraReport(
     counts=NODE.counts,
     before=NODE.before,
     seconds=2.0,
-    lost=0,
-    missing=0,
+    lost_before_receipt=0,
+    lost_in_transport=0,
     publishers=Publishers(heard=("/driver",)),
     silent_s=0.1,
     ahead_s=-0.05,
@@ -152,16 +152,6 @@ def test_a_calibration_that_contradicts_the_image_is_a_warning_with_its_reason()
     assert values["calibration_error"] == "camera_info shows another shape"
 
 
-@pytest.mark.parametrize(
-    ("missing", "lost", "shown"),
-    [(5, 3, ("5", "3")), (5, 7, ("5", "5")), (0, 2, ("0", "0")), (None, 2, ("unknown", "2"))],
-)
-def test_the_part_that_the_middleware_lost_is_not_more_than_all_that_is_missing(missing, lost, shown):
-    report = dataclasses.replace(CAMERA, missing=missing, lost=lost)
-    values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", report).values}
-    assert (values["lost_before_receipt"], values["lost_in_transport"]) == shown
-
-
 def test_an_age_by_two_clocks_is_unknown():
     report = dataclasses.replace(NODE, latencies={"total": Distribution(10.0, 20.0, 30.0)})
     values = {pair.key: pair.value for pair in node_status("activeo3", "robot", report).values}
@@ -169,6 +159,6 @@ def test_an_age_by_two_clocks_is_unknown():
 
 
 def test_what_nobody_knows_is_said_to_be_unknown():
-    report = dataclasses.replace(CAMERA, missing=None, silent_s=math.nan, ahead_s=math.nan)
+    report = dataclasses.replace(CAMERA, lost_before_receipt=None, silent_s=math.nan, ahead_s=math.nan)
     values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", report).values}
     assert values["lost_before_receipt"] == values["silent_s"] == values["stamp_age_s"] == "unknown"
