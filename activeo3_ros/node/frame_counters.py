@@ -21,9 +21,18 @@ AHEAD_S = 0.1
 """Seconds that a stamp may be ahead of the node's clock before two clocks count as disagreeing."""
 
 
+LONGEST_UPTIME_S = 10 * 365 * 86400.0
+"""Stamps below this, of the seventies, count from the start of a machine: such drivers and sensors there are."""
+
+
 def clocks_agree(age_s: float) -> bool:
     """Whether an age, seconds, can be that of an image: negative by a little at most, and not of years."""
     return -AHEAD_S <= age_s < OLDEST_S
+
+
+def counts_from_start(stamp_s: float, now_s: float) -> bool:
+    """Whether a stamp counts from the start of a machine, while the clock that reads `now_s` counts from 1970."""
+    return 0 < stamp_s < LONGEST_UPTIME_S < now_s
 
 
 class FrameDisposition(Enum):

@@ -405,7 +405,8 @@ class PerceptionNode(ManagedNode):
             lost_in_transport=source.losses.in_transport,
             publishers=source.publishers(),
             silent_s=source.silent_s(),
-            ahead_s=(stamp_ns - now_ns) / 1e9 if stamp_ns else math.nan,
+            stamp_s=stamp_ns / 1e9 if stamp_ns else math.nan,
+            now_s=now_ns / 1e9,
             clock=self._kind_of_clock(now_ns),
             calibration_error=source.calibration_error,
         )

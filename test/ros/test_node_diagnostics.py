@@ -27,6 +27,7 @@ NODE = NodeReport(
     hung_threads=0,
     last_error="",
 )
+NOW_S = 1.8e9
 CAMERA = CameraReport(
     camera="front",
     topic="/front/image_raw",
@@ -38,7 +39,8 @@ CAMERA = CameraReport(
     lost_in_transport=0,
     publishers=Publishers(heard=("/driver",)),
     silent_s=0.1,
-    ahead_s=-0.05,
+    stamp_s=NOW_S - 0.05,
+    now_s=NOW_S,
     clock=NodeClock.SYSTEM,
 )
 
@@ -97,31 +99,38 @@ def test_the_level_of_the_node(change, level, says):
         (failing(failed=2), ERROR, "0 frames rejected, 2 failed"),
         (failing(3, stale=2), WARN, "2 frames older than max_frame_age; do the clocks agree?"),
         (
-            {**failing(stale=2), "ahead_s": -95_843_951.1},
+            {**failing(stale=2), "stamp_s": NOW_S - 95_843_951.1},
             ERROR,
             "older than max_frame_age; stamps are 1109 days behind",
         ),
         (failing(stale=2), ERROR, "2 frames older than max_frame_age"),
         (
-            {"ahead_s": 5.0},
+            {"stamp_s": NOW_S + 5.0},
             WARN,
             "stamps are 5.0 s ahead of this node's clock; if a bag is played, play it with --clock",
         ),
-        ({"ahead_s": -3000.0}, OK, "5.0 frames a second"),
+        ({"stamp_s": NOW_S - 3000.0}, OK, "5.0 frames a second"),
         (
-            {"ahead_s": -95_843_951.1},
+            {"stamp_s": NOW_S - 95_843_951.1},
             WARN,
             "stamps are 1109 days behind this node's clock; if a bag is played, play it",
         ),
         (
-            {"ahead_s": -7300.0, "clock": NodeClock.SIMULATED},
+            {"stamp_s": NOW_S - 7300.0, "clock": NodeClock.SIMULATED},
             WARN,
             "2.0 h behind this node's clock; use_sim_time is true",
         ),
         (
-            {"ahead_s": 1.8e9, "clock": NodeClock.NOT_STARTED},
+            {"stamp_s": NOW_S, "now_s": 0.0, "clock": NodeClock.NOT_STARTED},
             WARN,
             "use_sim_time is true and nothing has come on /clock",
+        ),
+        ({"stamp_s": 5000.0}, OK, "5.0 frames a second; stamps count from a machine's start"),
+        ({"stamp_s": 5000.0, "now_s": 5000.1}, OK, "5.0 frames a second"),
+        (
+            {**failing(stale=2), "stamp_s": 5000.0},
+            ERROR,
+            "83.3 min ago: their age is unknown, and max_frame_age would refuse all",
         ),
         ({"working": False, "silent_s": math.nan}, STALE, "not looked at"),
     ],
@@ -158,7 +167,13 @@ def test_an_age_by_two_clocks_is_unknown():
     assert values["age_at_publish_ms"] == "unknown"
 
 
+def test_the_age_of_a_stamp_that_counts_from_a_machines_start_is_unknown():
+    report = dataclasses.replace(CAMERA, stamp_s=5000.0)
+    values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", report).values}
+    assert values["stamp_age_s"] == "unknown"
+
+
 def test_what_nobody_knows_is_said_to_be_unknown():
-    report = dataclasses.replace(CAMERA, lost_before_receipt=None, silent_s=math.nan, ahead_s=math.nan)
+    report = dataclasses.replace(CAMERA, lost_before_receipt=None, silent_s=math.nan, stamp_s=math.nan)
     values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", report).values}
     assert values["lost_before_receipt"] == values["silent_s"] == values["stamp_age_s"] == "unknown"
