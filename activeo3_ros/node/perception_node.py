@@ -32,6 +32,7 @@ from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
+from ..vlm.backends.remote_engine import RemoteEngine
 from . import diagnostics, parameters, qos
 from .camera_input import SOURCES, CameraInput
 from .frame_counters import Counts, FrameCounters
@@ -420,6 +421,10 @@ def _load_and_warm_up(preset: LoadablePreset, settings: Settings) -> ActivePerce
         result = perception.perceive(Frame(grey(*WARM_UP_SIZE)), settings.query, budget)
     if result.status == Status.FAILED:
         raise PerceptionError(result.status_message)
+    for model in (perception.sensing, perception.task):
+        engine = getattr(model, "engine", None)
+        if isinstance(engine, RemoteEngine):
+            engine.fail_fast()  # frames cannot wait for a server that is away
     return perception
 
 
