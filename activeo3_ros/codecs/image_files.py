@@ -2,9 +2,9 @@
 
 Whatever a file holds becomes `(h, w, 3)` uint8 BGR: grey is repeated over the channels, 16 bits are scaled to 8, a
 transparent picture is laid on black, and an EXIF orientation is applied, so that boxes are in the pixels of the upright
-picture as viewers show it. A picture that cannot be read to its last row is an error, never half a picture. Damage inside
-shows where a format has checksums (PNG, TIFF with zlib) or the decoder stumbles; a damaged piece of BMP, PPM, WebP or an
-uncompressed TIFF, and some in a JPEG, is a picture with other pixels that nobody can tell from the right ones.
+picture as viewers show it. A picture that cannot be read to its last row is an error, never half a picture. Damage
+inside shows where a format has checksums (PNG, TIFF with zlib) or the decoder stumbles; a damaged piece of BMP, PPM,
+WebP or an uncompressed TIFF, and some in a JPEG, is a picture with other pixels that nobody can tell from right ones.
 """
 
 from __future__ import annotations
