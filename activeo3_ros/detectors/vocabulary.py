@@ -181,6 +181,9 @@ class Vocabulary:
             if thing.is_carrier:
                 where = f"any text on a {' or '.join(thing.classes)}" if hosts else "text, wherever it is,"
                 notes.append(f"{thing.name!r} is no class of this detector: {where} is reported as {TEXT!r}")
+        carrying = hosts or ([name for thing in objects for name in thing.classes] if reading else [])
+        if carrying:
+            notes.append(f"text in front of a {' or '.join(dict.fromkeys(carrying))} cannot be told from text on it")
         return Target(
             tuple(dict.fromkeys(name for thing in objects for name in thing.classes)),
             free_text,
