@@ -256,6 +256,9 @@ def test_a_jpeg_of_colours_keeps_them(format):
         ("mono8; png compressed ", WIDE[..., 1], "may be depth"),
         ("bayer_rggb8; png compressed bgr8", BGR[..., 1], "speaks of colours"),
         ("yuv422; png compressed ", BGR[..., 1], "speaks of colours"),
+        ("bayer_rggb12; png compressed ", BGR[..., 1], "the encoding 'bayer_rggb12' is unknown"),
+        ("nv12; jpeg compressed ", BGR[..., 1], "the encoding 'nv12' is unknown"),
+        ("depth; png compressed", BGR[..., 1], "which may be a mosaic or depth"),
         ("bayer_rggb8; png compressed ", BGR[:2, :2, 1], "at least 3 x 3 pixels, got 2 x 2"),
     ],
 )

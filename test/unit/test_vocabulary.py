@@ -100,6 +100,13 @@ def test_objects_named_one_after_the_other_are_no_relation():
     assert target.classes == ("car", "person")
 
 
+@pytest.mark.parametrize("text", ["3 cars", "three cars", "how many cars", "count the buses", "bus 42", "the 2 buses"])
+def test_nothing_is_counted(text):
+    with pytest.raises(UnsupportedQuery, match="does not count, and finds nothing by its number") as refused:
+        vocabulary.resolve(Query(text))
+    assert "did you mean" not in str(refused.value)
+
+
 def test_a_number_of_objects_is_not_read_from_them():
     with pytest.raises(UnsupportedQuery, match="does not count"):
         vocabulary.resolve(Query("the number of cars"))
