@@ -7,7 +7,6 @@ from typing import Any
 from ..core.camera import CameraModel
 from ..core.errors import InvalidInput
 
-
 LEAST_FOCAL_LENGTH = 0.02
 """Share of the sensor's width; lenses of 220 degrees have 0.2."""
 
