@@ -203,6 +203,11 @@ def coco_of_bag(
         by_stamp.setdefault((each.topic, each.stamp_ns), []).append(each)
     found: dict[Entry, dict[str, Any]] = {}
     for row in truth["images"]:
+        if isinstance(row.get("stamp"), float):
+            raise InvalidInput(
+                f"{path}: image {row[OWN_ID]} has the stamp {row['stamp']!r}; write nanoseconds as a whole number, for one "
+                "with a point or an exponent loses its last digits"
+            )
         try:
             stamp = int(row["stamp"])
         except (KeyError, TypeError, ValueError):

@@ -57,3 +57,10 @@ def test_a_stamp_of_two_topics_needs_the_name_of_one(tmp_path: Path):
         dataset, _ = coco_of_bag(truth_of(tmp_path, image(0, topic=OTHER)), bag, [TOPIC, OTHER], None)
         (sample,) = dataset.samples
         assert np.array_equal(sample.load().image, picture(50))
+
+
+@pytest.mark.parametrize("stamp", [START_NS / 1e9, float(START_NS)])
+def test_a_stamp_in_seconds_or_with_an_exponent_is_refused(tmp_path: Path, stamp: float):
+    with Bag(write_mcap(tmp_path / "a.mcap", raw_messages(2))) as bag:
+        with pytest.raises(InvalidInput, match="image 0 has the stamp .*; write nanoseconds as a whole number"):
+            coco_of_bag(truth_of(tmp_path, {**image(0), "stamp": stamp}, image(1)), bag, [TOPIC], None)
