@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..core import InvalidInput
 from .jpeg import JPEG_START, decode_jpeg
@@ -86,7 +87,7 @@ def read_image(path: str | Path) -> Picture:
                     return _upright(decode_jpeg(data), image.getexif().get(ORIENTATION, 1))
                 if data.startswith(PNG_START):
                     check_png(data)
-                if image.format == "TIFF":
+                if isinstance(image, TiffImageFile):
                     check_tiff(data, image.tag_v2)
                 image.load()
                 return _to_bgr(ImageOps.exif_transpose(image))

@@ -205,8 +205,8 @@ def coco_of_bag(
     for row in truth["images"]:
         if isinstance(row.get("stamp"), float):
             raise InvalidInput(
-                f"{path}: image {row[OWN_ID]} has the stamp {row['stamp']!r}; write nanoseconds as a whole number, for one "
-                "with a point or an exponent loses its last digits"
+                f"{path}: image {row[OWN_ID]} has the stamp {row['stamp']!r}; write nanoseconds as a whole number, for "
+                "one with a point or an exponent loses its last digits"
             )
         try:
             stamp = int(row["stamp"])

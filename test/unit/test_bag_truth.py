@@ -61,6 +61,9 @@ def test_a_stamp_of_two_topics_needs_the_name_of_one(tmp_path: Path):
 
 @pytest.mark.parametrize("stamp", [START_NS / 1e9, float(START_NS)])
 def test_a_stamp_in_seconds_or_with_an_exponent_is_refused(tmp_path: Path, stamp: float):
-    with Bag(write_mcap(tmp_path / "a.mcap", raw_messages(2))) as bag:
-        with pytest.raises(InvalidInput, match="image 0 has the stamp .*; write nanoseconds as a whole number"):
-            coco_of_bag(truth_of(tmp_path, {**image(0), "stamp": stamp}, image(1)), bag, [TOPIC], None)
+    truth = truth_of(tmp_path, {**image(0), "stamp": stamp}, image(1))
+    with (
+        Bag(write_mcap(tmp_path / "a.mcap", raw_messages(2))) as bag,
+        pytest.raises(InvalidInput, match=r"image 0 has the stamp .*; write nanoseconds as a whole number"),
+    ):
+        coco_of_bag(truth, bag, [TOPIC], None)
