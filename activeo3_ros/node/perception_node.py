@@ -32,6 +32,7 @@ from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
+from ..vlm.backends.remote_engine import RemoteEngine
 from . import diagnostics, parameters, qos
 from .camera_input import SOURCES, CameraInput
 from .frame_counters import Counts, FrameCounters
@@ -417,11 +418,12 @@ class PerceptionNode(ManagedNode):
             counts=counts,
             before=before,
             seconds=seconds,
-            lost=source.lost,
-            missing=source.gaps.missing,
+            lost_before_receipt=source.losses.missing,
+            lost_in_transport=source.losses.in_transport,
             publishers=source.publishers(),
             silent_s=source.silent_s(),
-            ahead_s=(stamp_ns - now_ns) / 1e9 if stamp_ns else math.nan,
+            stamp_s=stamp_ns / 1e9 if stamp_ns else math.nan,
+            now_s=now_ns / 1e9,
             clock=self._kind_of_clock(now_ns),
             calibration_error=source.calibration_error,
         )
@@ -435,6 +437,10 @@ def _load_and_warm_up(preset: LoadablePreset, settings: Settings) -> ActivePerce
         result = perception.perceive(Frame(grey(*WARM_UP_SIZE)), settings.query, budget)
     if result.status == Status.FAILED:
         raise PerceptionError(result.status_message)
+    for model in (perception.sensing, perception.task):
+        engine = getattr(model, "engine", None)
+        if isinstance(engine, RemoteEngine):
+            engine.fail_fast()  # frames cannot wait for a server that is away
     return perception
 
 
