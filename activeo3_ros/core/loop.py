@@ -13,7 +13,8 @@ from contextlib import contextmanager
 
 from .budget import Budget, Cost
 from .calibration import DEFAULT, Calibration
-from .errors import Cancelled, PerceptionError, UnsupportedQuery
+from .checks import blamed, check_findings, check_masks, check_proposal, check_size
+from .errors import Cancelled, ComponentError, PerceptionError, UnsupportedQuery
 from .evidence import Observation, known_in, merge, to_source_detections
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
@@ -118,10 +119,11 @@ class ActivePerception:
         budget = costs.budget
         observe("sense", ())
         with costs.stage("view"):
-            size = self.sensing.view_size(frame.width, frame.height, budget.view_pixels)
-            view = frame.view(frame.window, size)
-        with costs.stage("sense"):
-            proposal = self.sensing.propose(view, query, budget)
+            with blamed("policy", self.sensing):
+                size = self.sensing.view_size(frame.width, frame.height, budget.view_pixels)
+            view = frame.view(frame.window, check_size(size, "policy", self.sensing))
+        with costs.stage("sense"), blamed("policy", self.sensing):
+            proposal = check_proposal(self.sensing.propose(view, query, budget), view, self.sensing)
         if proposal.used_view:
             costs.count_view(view, proposal.tokens)
 
@@ -148,12 +150,13 @@ class ActivePerception:
             objects = merge([seen for observations in observed for seen in observations])
             detections = tuple(map(_detection, objects))
             groundings = tuple(_grounding(o, index) for index, o in enumerate(objects) if o.finding.phrase)
-            answer = self.task.answer(query, [found for _, found in examined], groundings)
+            with blamed("task model", self.task):
+                answer = self.task.answer(query, [found for _, found in examined], groundings)
         masks: tuple[InstanceMask, ...] = ()
         if query.masks and self.segmenter is not None:
             observe("segment", regions)
-            with costs.stage("segment"):
-                masks = tuple(self.segmenter.segment(frame, detections))
+            with costs.stage("segment"), blamed("segmenter", self.segmenter):
+                masks = check_masks(self.segmenter.segment(frame, detections), frame, detections, self.segmenter)
         self._closing_latency.update(1, costs.elapsed_ms() - examined_ms)
 
         skipped = len(crops) - len(zoomed)
@@ -188,7 +191,9 @@ class ActivePerception:
     def _crop(self, frame: Frame, window: Box, max_pixels: int, region: int) -> View:
         """The full-resolution pixels of a window, at the size that the task model wants to see."""
         window = window.snapped(frame.width, frame.height)
-        return frame.view(window, self.task.view_size(window.width, window.height, max_pixels), region)
+        with blamed("task model", self.task):
+            size = self.task.view_size(window.width, window.height, max_pixels)
+        return frame.view(window, check_size(size, "task model", self.task), region)
 
     def _examine(
         self,
@@ -209,8 +214,9 @@ class ActivePerception:
             if (examined or may_stop) and not costs.affords(estimate_ms):
                 break
             observe("examine", _regions(proposal, global_view, [view for view in batch if view.region != GLOBAL_VIEW]))
-            with costs.stage("examine") as took:
+            with costs.stage("examine") as took, blamed("task model", self.task):
                 findings = self.task.examine(batch, query, costs.budget)
+            findings = check_findings(findings, len(batch), "task model", self.task)
             self._examine_latency.update(len(batch), took[0])
             for view, found in zip(batch, findings, strict=True):
                 examined.append((view, found))
@@ -331,5 +337,12 @@ def _log_failure(frame: Frame, message: str, error: Exception) -> None:
         frame.height,
         LOGGED_EVERY_S,
         message,
-        exc_info=None if isinstance(error, PerceptionError) else error,
+        exc_info=_unexpected(error),
     )
+
+
+def _unexpected(error: Exception) -> BaseException | None:
+    """The error that nobody raised on purpose, if it is one or was caused by one."""
+    if not isinstance(error, PerceptionError):
+        return error
+    return error.__cause__ if isinstance(error, ComponentError) else None

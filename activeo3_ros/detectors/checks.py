@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..core.errors import EngineError, PerceptionError
-from ..core.frame import View
+from ..core.errors import ComponentError, PerceptionError
+from ..core.frame import Image, View
 from ..core.geometry import from_corners, to_corners
 from ..core.interfaces import Detector
 from ..core.results import DetectedBoxes
@@ -19,7 +19,7 @@ TOLERANCE = 1e-3
 
 
 def checked(detector: Detector, label: str, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
-    """Run a detector, and check what it gives.
+    """Run a detector on views, and check what it gives.
 
     Args:
         detector: The detector.
@@ -33,26 +33,38 @@ def checked(detector: Detector, label: str, views: Sequence[View], threshold: fl
 
     Raises:
         PerceptionError: As the detector raised it.
-        EngineError: The detector raised something else, or gave what is no answer: of another length or shape, numbers
-            that are not finite, a score, class or box out of range. The message names the detector.
+        ComponentError: The detector raised something else, or gave what is no answer: of another length or shape,
+            numbers that are not finite, a score, class or box out of range. The message names the detector.
     """
+    detect_views = getattr(detector, "detect_views", None)
+    if detect_views is None:
+        return checked_images(detector, label, [view.image for view in views], threshold)
+    given = _answer(label, lambda: detect_views(views, threshold))
+    return _all_checked(given, label, [(view.height, view.width) for view in views], len(detector.names))
+
+
+def checked_images(detector: Detector, label: str, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
+    """As `checked`, for images: each `(h, w, 3)` uint8 BGR."""
+    given = _answer(label, lambda: detector.detect(images, threshold))
+    return _all_checked(given, label, [image.shape[:2] for image in images], len(detector.names))
+
+
+def _answer(label: str, detect: Callable[[], Any]) -> Any:
     try:
-        detect_views = getattr(detector, "detect_views", None)
-        if detect_views is not None:
-            given = detect_views(views, threshold)
-        else:
-            given = detector.detect([view.image for view in views], threshold)
+        return detect()
     except PerceptionError:
         raise
     except Exception as error:
-        raise EngineError(f"the detector {label!r} raised {type(error).__name__}: {error}") from error
+        raise ComponentError(f"the detector {label!r} raised {type(error).__name__}: {error}") from error
+
+
+def _all_checked(given: Any, label: str, shapes: Sequence[tuple[int, ...]], names: int) -> list[DetectedBoxes]:
     try:
-        if len(given) != len(views):
-            raise ValueError(f"{len(given)} results for {len(views)} images")
-        names = len(detector.names)
-        return [_checked(each, (view.height, view.width), names) for each, view in zip(given, views, strict=True)]
+        if len(given) != len(shapes):
+            raise ValueError(f"{len(given)} results for {len(shapes)} images")
+        return [_checked(each, shape, names) for each, shape in zip(given, shapes, strict=True)]
     except (TypeError, ValueError, AttributeError) as error:
-        raise EngineError(f"the detector {label!r} gave no valid result: {error}") from error
+        raise ComponentError(f"the detector {label!r} gave no valid result: {error}") from error
 
 
 def _checked(given: Any, shape: tuple[int, ...], names: int) -> DetectedBoxes:

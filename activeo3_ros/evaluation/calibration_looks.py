@@ -26,7 +26,7 @@ from ..core.frame import Frame, Image, View
 from ..core.geometry import Box, Boxes, areas, iou, non_maximum_suppression, share_inside
 from ..core.interfaces import Detector
 from ..core.results import DetectedBoxes
-from ..detectors.checks import checked
+from ..detectors.checks import checked_images
 
 Array = npt.NDArray[np.float64]
 
@@ -347,7 +347,7 @@ class PictureLooks:
         found: list[DetectedBoxes] = []
         for start in range(0, len(looks), step):
             batch = [look.image for look in looks[start : start + step]]
-            answers = checked(self.detector, type(self.detector).__name__, batch, self._lowest)
+            answers = checked_images(self.detector, type(self.detector).__name__, batch, self._lowest)
             found += [each_once(self._counting(answer), DEFAULT) for answer in answers]
         self._images += len(looks)
         return found

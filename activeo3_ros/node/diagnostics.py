@@ -169,7 +169,7 @@ def camera_line(report: CameraReport) -> str:
     counts = report.counts
     ended = ("processed", "replaced", "stale", "failed", "rejected", "pending")
     parts = [f"{getattr(counts, name)} {name}" for name in ended if getattr(counts, name)]
-    lost = max(report.lost, report.missing or 0)
+    lost = report.lost_before_receipt
     parts += [f"{lost} more lost before receipt"] if lost else []
     detail = f" ({', '.join(parts)})" if parts else ""
     return f"{report.camera}: {counts.received} images came{detail}; {_camera_level(report)[1]}"

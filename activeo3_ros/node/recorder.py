@@ -24,7 +24,7 @@ from rclpy.signals import SignalHandlerOptions
 from ..bags.writing import BagWriter
 from ..core import InvalidInput
 from . import qos
-from .frame_counters import Gaps
+from .frame_counters import Losses
 from .message_types import message_class
 
 QUEUE = QoSProfile(depth=100)
@@ -45,18 +45,15 @@ class TopicCount:
 
     Attributes:
         recorded: Messages in the bag.
-        reported_lost: Those that the middleware reported as lost on the way.
-        gaps: Those that are missing by the numbers of their publishers.
+        losses: Those that were sent and never received.
     """
 
     recorded: int = 0
-    reported_lost: int = 0
-    gaps: Gaps = field(default_factory=Gaps)
+    losses: Losses = field(default_factory=Losses)
 
     def describe(self) -> str:
         """A few words."""
-        lost = max(self.gaps.missing or 0, self.reported_lost)
-        return f"{self.recorded} messages, {lost} lost before receipt"
+        return f"{self.recorded} messages, {self.losses.missing or 0} lost before receipt"
 
 
 class Recorder(Node):
@@ -134,7 +131,7 @@ class Recorder(Node):
         count = self.counts[topic]
         count.recorded += 1
         sender = bytes(info["publisher_gid"]["data"]) if "publisher_gid" in info else None
-        count.gaps.note(sender, info.get("publication_sequence_number"))
+        count.losses.note(sender, info.get("publication_sequence_number"))
         self._on_message(topic)
 
 
@@ -169,7 +166,7 @@ def record(
 
 
 def _note_lost(count: TopicCount, event: Any) -> None:
-    count.reported_lost = event.total_count
+    count.losses.report(event.total_count)
 
 
 def _profile_for(publishers: Sequence[Any]) -> QoSProfile:
