@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from .budget import Budget
+from .expectation import Expectation
 from .frame import Frame, Image, InputSize, View
 from .query import Query
 from .results import DetectedBoxes, Detection, Findings, Grounding, InstanceMask, Proposal
@@ -49,8 +50,33 @@ class SensingPolicy(Protocol):
         """
 
 
+@runtime_checkable
+class ExpectingPolicy(SensingPolicy, Protocol):
+    """A policy that also chooses by what earlier frames have shown. Any policy can be used with a memory without it."""
+
+    def propose_expecting(self, view: View, query: Query, budget: Budget, expected: Expectation, /) -> Proposal:
+        """Propose regions that add most to what is known already.
+
+        Args:
+            view: See `propose`.
+            query: See `propose`.
+            budget: See `propose`.
+            expected: What should be in the frame, and where earlier frames were zoomed into; empty at first.
+
+        Returns:
+            As `propose`.
+
+        Raises:
+            UnsupportedQuery: The policy does not understand the query.
+        """
+
+
 class TaskModel(Protocol):
-    """Examines views."""
+    """Examines views.
+
+    A class may also have `calibration`, the `Calibration` of its detector. Then a view that should have shown an object
+    and does not is evidence against it; without one, whatever a view shows is believed.
+    """
 
     batch_size: int
     """Views that one call examines together; under a deadline the loop decides anew before every call."""

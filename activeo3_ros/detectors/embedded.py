@@ -9,6 +9,7 @@ from typing import Annotated
 from weakref import WeakValueDictionary
 
 from ..core.budget import Budget
+from ..core.calibration import DEFAULT
 from ..core.evidence import same_text
 from ..core.frame import KnownObject, View, fit_within
 from ..core.geometry import Box, as_array, iou, non_maximum_suppression, share_inside
@@ -22,6 +23,8 @@ from .vocabulary import TEXT, Target, load_vocabulary
 
 INPUT_SIDE_PX = 512
 """The side of the detector's input."""
+WEAK_SCORE = 0.05
+"""Score from which a box is evidence beside other views and frames, though one view alone does not report it."""
 SAME_OBJECT_IOU = 0.5
 """The detector has no suppression of its own: two boxes of one class that overlap more are one object."""
 SAME_OBJECT_ANY_CLASS_IOU = 0.7
@@ -52,6 +55,7 @@ class EmbeddedTask:
     """Detects classes in views and reads text on the detected objects."""
 
     batch_size = 1
+    calibration = DEFAULT
 
     @validated
     def __init__(
@@ -136,6 +140,17 @@ class EmbeddedTask:
                 findings.append(Finding(name, box, float(scores[index]), phrase))
         return sorted(findings, key=lambda finding: -finding.score)
 
+    def findings(self, candidates: Sequence[Finding], target: Target) -> Findings:
+        """Split what was selected into what is reported and what is evidence beside other views.
+
+        Args:
+            candidates: As `select` gives them.
+            target: What the query asks for.
+        """
+        strong = tuple(each for each in candidates if each.score >= self.threshold)
+        weak = tuple(each for each in candidates if WEAK_SCORE <= each.score < self.threshold)
+        return Findings(strong, notes=target.notes, weak=weak)
+
     def locate_text(self, view: View) -> list[Finding]:
         """Find where text seems to be in a view, also where it is too small to read.
 
@@ -164,11 +179,11 @@ class EmbeddedTask:
         return replace(findings, objects=(*found, *rest, *texts))
 
     def _examine(self, view: View, target: Target) -> Findings:
-        detected = self.detect(view, self.threshold)
-        findings = Findings(tuple(self.select(detected, target)), notes=target.notes)
+        detected = self.detect(view, min(WEAK_SCORE, self.threshold))
+        findings = self.findings(self.select(detected, target), target)
         if not target.reading:
             return findings
-        hosts = self.select(detected, replace(target, classes=target.hosts))
+        hosts = self.findings(self.select(detected, replace(target, classes=target.hosts)), target).objects
         known = [as_known(each) for each in (*hosts, *self._missed(view, hosts, target))]
         return self.read(replace(view, known=tuple(known)), findings, target)
 

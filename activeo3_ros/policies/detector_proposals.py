@@ -11,15 +11,17 @@ from dataclasses import replace
 from typing import Annotated
 
 from ..core.budget import Budget
+from ..core.expectation import Expectation
 from ..core.frame import View
 from ..core.geometry import as_array
 from ..core.query import Query
-from ..core.results import DetectedBoxes, Finding, Findings, Proposal
+from ..core.results import DetectedBoxes, Finding, Proposal
 from ..detectors.centernet import COCO_CLASSES
 from ..detectors.embedded import EmbeddedTask, as_known
 from ..detectors.vocabulary import Target
 from ..settings import validated, within
 from .possible_objects import READ, PossibleObjects, existence, far_objects, hinted_objects, neighbours_of
+from .remembered import compared_with_memory, found_before
 from .windows import best_windows, window_pyramid
 
 HALF_FOUND_SIDE_PX = 18.0
@@ -62,10 +64,13 @@ class DetectorProposals:
         return self.task.view_size(width, height, max_pixels)
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        return self.propose_expecting(view, query, budget, Expectation())
+
+    def propose_expecting(self, view: View, query: Query, budget: Budget, expected: Expectation, /) -> Proposal:
         target = self.task.vocabulary.resolve(query)
         detected = self.task.detect(view, self.hint_threshold)
         candidates = self.task.select(detected, target)
-        findings = Findings(tuple(each for each in candidates if each.score >= self.task.threshold), notes=target.notes)
+        findings = self.task.findings(candidates, target)
         hosts = self.task.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
         known = tuple(as_known(each) for each in (*candidates, *hosts) if each.score >= self.task.threshold)
         if target.reading:
@@ -73,13 +78,15 @@ class DetectorProposals:
         if budget.max_regions == 0:
             return Proposal(findings=findings)
         to_read = self._objects_to_read(view, [*candidates, *hosts], target) if target.reading else None
-        possible = to_read or self._objects_to_find(view, detected, target)
+        possible = to_read or self._objects_to_find(view, detected, target, expected)
         longest = max(view.width, view.height)
         crop_side = max(self.task.view_size(longest, longest, budget.crop_pixels))
         smallest_side = crop_side / self.max_magnification * view.zoom
         pyramid = list(window_pyramid(possible, (view.width, view.height), crop_side, smallest_side))
         half_side = HALF_READ_SIDE_PX if target.reading else HALF_FOUND_SIDE_PX
-        regions = best_windows(possible, pyramid, half_side, budget.max_regions)
+        # What was read is read again until the looks agree; what was searched is not.
+        found = 0.0 if to_read else found_before(possible, expected.zooms, half_side)
+        regions = best_windows(possible, pyramid, half_side, budget.max_regions, found)
         reasoning = "; ".join(f"{region.label}: {region.score:.2f} objects expected" for region in regions)
         return Proposal(regions, findings, known if target.reading else (), reasoning=reasoning)
 
@@ -94,10 +101,12 @@ class DetectorProposals:
         boxes = as_array(candidate.box for candidate in candidates)
         return PossibleObjects.in_boxes(boxes, existence([candidate.score for candidate in candidates]), READ)
 
-    def _objects_to_find(self, view: View, detected: DetectedBoxes, target: Target) -> PossibleObjects:
+    def _objects_to_find(
+        self, view: View, detected: DetectedBoxes, target: Target, expected: Expectation
+    ) -> PossibleObjects:
         """Objects that the view hints at, those that may stand beside them, and those too far away for it."""
         class_ids = [COCO_CLASSES.index(name) for name in target.classes]
         hints = hinted_objects(detected, class_ids, self.task.threshold)
         beside = neighbours_of(hints, self.neighbours)
         far = far_objects(hints, self.far_objects, (view.width, view.height))
-        return PossibleObjects.joined([hints, beside, far])
+        return PossibleObjects.joined([compared_with_memory(hints, expected.objects), beside, far])

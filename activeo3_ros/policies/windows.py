@@ -93,7 +93,11 @@ def _grid_centers(center: Array, side: float) -> Array:
 
 
 def best_windows(
-    possible: PossibleObjects, pyramid: list[WindowScale], half_side: float, max_regions: int
+    possible: PossibleObjects,
+    pyramid: list[WindowScale],
+    half_side: float,
+    max_regions: int,
+    found_before: Array | float = 0.0,
 ) -> tuple[Region, ...]:
     """Choose, one after the other, the window that adds most to what the ones before will find.
 
@@ -102,12 +106,13 @@ def best_windows(
         pyramid: The candidate windows.
         half_side: See `detectability`.
         max_regions: Windows to choose at most.
+        found_before: `(n,)` probability that an earlier frame's zoom has found each object, were it there.
 
     Returns:
         Regions in view pixels, best first; score: objects expected to be found, label: why most of them are expected.
     """
     # What one size fails to show, the same size again fails to show too: only a larger one adds to what was found.
-    found = detectability(possible.side, half_side)
+    found = np.maximum(detectability(possible.side, half_side), found_before)
     found_at = [detectability(possible.side * scale.zoom, half_side) for scale in pyramid]
     regions: list[Region] = []
     for _ in range(max_regions):
