@@ -76,6 +76,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--duration", type=number(0), metavar="S", help="seconds of recording (default: to the end)")
     parser.add_argument("--with-images", action="store_true", help="copy the pictures beside their results")
+    parser.add_argument(
+        "--memory", action="store_true", help="weigh the frames of a camera together, as the node does; gives track ids"
+    )
     over = parser.add_mutually_exclusive_group()
     over.add_argument("--resume", action="store_true", help="keep the results that an interrupted run left in --out")
     add_force_argument(over)
@@ -85,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
     """Index the bag, perceive each selected frame in the order of the stamps, write, count and hash the results."""
     preset = load_preset(args.preset)
     query, budget = query_of(args, preset), budget_of(args, preset)
+    if args.memory and args.resume:
+        raise InvalidInput("--resume does not go with --memory: each result depends on all frames before; use --force")
     _check_out(args.bag, args.out)
     if not args.resume:
         check_not_overwritten([args.out], args.force, "go on from it with --resume, ")
@@ -109,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
             writer.add_metadata(SETTINGS, settings)
             with _progress(len(chosen)) as show:
                 outcome = replay(
-                    bag, chosen, perception, query, budget, writer, recorded, args.with_images,
+                    bag, chosen, perception, query, budget, writer, recorded, args.with_images, args.memory,
                     goes_on=lambda done, _: show(done) and not stop.is_wanted,
                 )  # fmt: skip
                 show(outcome.processed + outcome.unreadable)
@@ -193,6 +198,7 @@ def _settings(
         "topics": json.dumps(selection.topics),
         "frames": f"{len(chosen)} with the stamps {frames}",
         "with_images": str(args.with_images),
+        "memory": str(args.memory),
     }
 
 

@@ -221,12 +221,13 @@ def hypotheses(
     """
     groups = associate(observations)
     seen = [_represent([o for o in group if not o.weak] or group) for group in groups]
-    existence = np.full(len(groups), NO_SCORE)
+    existence = [NO_SCORE] * len(groups)
     if calibration is not None and groups:
         looks = Looks.at(as_array(o.box for o in seen), groups, views, calibration)
         several = looks.looked.sum(axis=1) > 1
-        existence[several] = probability(looks.log_odds(calibration.repeated_misses))[several]
-    found = [Hypothesis(s, tuple(g), float(e)) for s, g, e in zip(seen, groups, existence, strict=True)]
+        weighed = probability(looks.log_odds(calibration.repeated_misses)).tolist()
+        existence = [value if more else NO_SCORE for value, more in zip(weighed, several, strict=True)]
+    found = [Hypothesis(s, tuple(g), e) for s, g, e in zip(seen, groups, existence, strict=True)]
     parts = _parts_of_text(seen)
     return sorted((h for h in found if id(h.seen) not in parts), key=lambda h: _rank(h.seen))
 

@@ -39,18 +39,22 @@ from .motion import STILL, Motion, MotionEstimator
 from .query import Query
 from .results import Finding, Track
 
+SURVIVAL_S = 1.0
+"""Mean time for which an object is believed to stay where no view shows it."""
 MAX_HYPOTHESES = 300
 """Objects that a scene remembers; beyond them the least likely go first."""
 MAX_GAP_S = 2.0
 """After a longer time without a frame nothing of the scene is known any more."""
-REPORTED_FROM = 0.75
+REPORTED_FROM = 0.7
 """Existence from which an object is reported: one sure look, or several that are less sure."""
-REPORTED_UNTIL = 0.4
+REPORTED_UNTIL = 0.3
 """An object that is reported stays so until its existence is below this."""
 FORGOTTEN_BELOW = 0.05
 """Existence below which an object is forgotten."""
 MAX_LOG_ODDS = 4.0
 """No object is surer than this, so that one that goes is denied in time."""
+MAX_DENIAL = math.log(0.4)
+"""Log-odds that the misses of one frame take at most: an object may be hidden for a moment, from all views alike."""
 SAME_OBJECT_IOU = 0.3
 """A box and a remembered object of one label are the same from this overlap on, both grown by how far they may be
 off."""
@@ -58,14 +62,18 @@ OTHER_LABEL_IOU = 0.5
 """The same for different labels."""
 FIRST_VELOCITY_SIDES = 2.0
 """Standard deviation of the velocity of an object that was seen once, in its sides a second."""
-ACCELERATION_SIDES = 3.0
+ACCELERATION_SIDES = 2.0
 """Standard deviation of an object's acceleration, in its sides a second squared."""
-GROWTH_SIDES = 0.6
+GROWTH_SIDES = 0.3
 """Standard deviation of the change of its width and height, in its sides, for the square root of a second."""
+SIGMA_SCALE = 1.5
+"""An edge is off by this many of its standard deviations from frame to frame: neighbouring frames err alike."""
 MIN_SIGMA_SHARE = 0.04
 """No edge of a box is surer than this share of its side."""
 MIN_SHARE_INSIDE = 0.3
 """An object of which less than this share is left in the frame has gone out of it."""
+LABEL_LEAD = 1.5
+"""The label of an object changes to one with this many times its votes."""
 MAX_TEXTS = 20
 MAX_PATH = 25
 """Past centres of a track that are kept, for its tail in pictures."""
@@ -85,6 +93,7 @@ class _Remembered:
     """
 
     number: int
+    track_id: str
     center: Array
     size: Array
     variance: float
@@ -113,8 +122,15 @@ class _Remembered:
 
     @property
     def label(self) -> str:
-        """The label that the looks speak for most; of two equal ones the first in the alphabet."""
-        return min(self.labels, key=lambda label: (-self.labels[label], label))
+        """The class name that the looks are for; it changes only to one with far more votes."""
+        return self.finding.label
+
+    def vote(self, label: str, support: float) -> str:
+        """Count a vote and return the label that the object has from now on."""
+        self.labels[label] = self.labels.get(label, 0.0) + support
+        leader = min(self.labels, key=lambda each: (-self.labels[each], each))
+        changes = self.labels[leader] > LABEL_LEAD * self.labels[self.label]
+        return leader if changes else self.label
 
     @property
     def box(self) -> Box:
@@ -184,9 +200,10 @@ class _Remembered:
             view_zoom: Magnification of the view of the whole frame.
         """
         seen = hypothesis.seen
-        self.finding, self.region, self.last_ns = seen.finding, seen.view.region, stamp_ns
-        self.labels[seen.finding.label] = self.labels.get(seen.finding.label, 0.0) + support
         self.scores[seen.finding.label] = seen.finding.score
+        label = self.vote(seen.finding.label, support)
+        self.finding = replace(seen.finding, label=label, score=self.scores[label])
+        self.region, self.last_ns = seen.view.region, stamp_ns
         self.texts.extend(read_texts(hypothesis.members))
         self.zoom = max(self.zoom, *(member.view.zoom / view_zoom for member in hypothesis.members))
         self.times_seen += 1
@@ -200,15 +217,14 @@ class _Remembered:
     def report(self, size: tuple[int, int], carried: bool) -> FrameObject:
         """The object as a frame of this size reports it."""
         label, box = self.label, self.box.clipped(*size)
-        score = self.scores[label]
-        finding, disputed = with_text(replace(self.finding, label=label, score=score), list(self.texts))
+        finding, disputed = with_text(self.finding, list(self.texts))
         is_measured = self.times_seen > 1
         track = Track(
-            str(self.number),
+            self.track_id,
             label,
             self.existence,
             box,
-            tuple(self.velocity.tolist()) if is_measured else (math.nan, math.nan),
+            (float(self.velocity[0]), float(self.velocity[1])) if is_measured else (math.nan, math.nan),
             self.first_ns,
             self.last_ns,
             self.zoom,
@@ -227,10 +243,7 @@ class Scene:
         forgotten: Hypotheses that were forgotten because there were more than `MAX_HYPOTHESES`.
     """
 
-    _numbers = count(1)
-    """No id is used twice in a process, whatever scene it comes from."""
-
-    def __init__(self, survival_s: float = 1.0) -> None:
+    def __init__(self, survival_s: float = SURVIVAL_S) -> None:
         """Begin with nothing.
 
         Args:
@@ -243,7 +256,14 @@ class Scene:
             raise InvalidInput(f"survival_s must be more than 0 seconds, got {survival_s!r}")
         self.survival_s = survival_s
         self.forgotten = 0
+        self._numbers = count(1)
         self.reset()
+
+    def successor(self) -> Scene:
+        """A new scene that remembers nothing and goes on with the ids, where another thread may still use this one."""
+        new = Scene(self.survival_s)
+        new._numbers, new.forgotten = self._numbers, self.forgotten
+        return new
 
     def reset(self) -> None:
         """Forget everything. The ids of tracks go on."""
@@ -251,6 +271,7 @@ class Scene:
         self._zooms: list[tuple[Box, float, int]] = []
         self._motion = MotionEstimator()
         self._frame: tuple[Query, int, int] | None = None
+        self._camera = ""
         self._stamp_ns = 0
         self._elapsed_s = 0.0
         self._view_zoom = 1.0
@@ -281,6 +302,7 @@ class Scene:
         self._is_new = self._frame is None
         self._elapsed_s = 0.0 if self._is_new else elapsed_s
         self._frame, self._stamp_ns, self._view_zoom = kind, frame.stamp_ns, view.zoom
+        self._camera = frame.camera
         for each in self._objects:
             each.move(motion, self._elapsed_s)
         self._objects = [each for each in self._objects if self._shows(each.box)]
@@ -383,10 +405,10 @@ class Scene:
         seen = hypothesis.seen
         size = np.array([seen.box.width, seen.box.height])
         variance = _sigma(seen, calibration) ** 2
-        number = next(Scene._numbers)
-        stamp = self._stamp_ns
+        number, stamp = next(self._numbers), self._stamp_ns
+        track_id = f"{self._camera}:{number}" if self._camera else str(number)
         return _Remembered(
-            number, np.array(seen.box.center), size, variance, stamp, stamp, seen.finding, seen.view.region
+            number, track_id, np.array(seen.box.center), size, variance, stamp, stamp, seen.finding, seen.view.region
         )
 
     def _weigh(self, observed: list[list[Observation]], views: Sequence[View], calibration: Calibration) -> None:
@@ -399,7 +421,7 @@ class Scene:
         is_text = np.array([bool(each.texts) for each in self._objects])
         # A detector that finds no object says nothing about a text that a reader read.
         weights[is_text[:, None] & ~looks.found] = 0.0
-        added = looks.log_odds(repeated, weights).tolist()
+        added = np.maximum(looks.log_odds(repeated, weights), MAX_DENIAL).tolist()
         for row, each in enumerate(self._objects):
             if not observed[row]:
                 each.survive(self._elapsed_s, self.survival_s)
@@ -439,7 +461,7 @@ def _sigma(seen: Observation, calibration: Calibration) -> float:
     """How far an edge of an observed box may be off, source pixels."""
     side = math.sqrt(seen.finding.box.area)
     jitter = float(calibration.edge_jitter_px([side])[0]) / seen.view.zoom
-    return max(jitter, MIN_SIGMA_SHARE * math.sqrt(seen.box.area))
+    return SIGMA_SCALE * max(jitter, MIN_SIGMA_SHARE * math.sqrt(seen.box.area))
 
 
 def _grown(boxes: Boxes, margins: Array) -> Boxes:

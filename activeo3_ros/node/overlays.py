@@ -15,7 +15,7 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from activeo3_ros import msg
 
-from ..codecs.picture import caption, draw
+from ..codecs.picture import Colour, caption, draw, track_colour
 from ..core import Result
 from ..core.camera import CameraModel
 
@@ -65,7 +65,7 @@ def markers(result: msg.PerceptionResult, camera: CameraModel | None, distance_m
     boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
     grounded = {g.detection for g in result.groundings}  # one label an object
     boxes += [
-        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), DETECTION_COLOUR)
+        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), _colour(d, DETECTION_COLOUR))
         for index, d in enumerate(result.detections)
     ]
     boxes += [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
@@ -116,6 +116,10 @@ def detections_2d(result: msg.PerceptionResult) -> Any:
         detection.results.append(hypothesis)
         array.detections.append(detection)
     return array
+
+
+def _colour(detection: msg.Detection, without_track: Colour) -> Colour:
+    return track_colour(detection.track_id) if detection.track_id else without_track
 
 
 def _corners(box: msg.BoundingBox, camera: CameraModel, distance_m: float) -> list[Point]:
