@@ -10,6 +10,8 @@ A preset is one YAML file in `config/`, or any file of that form given by its pa
     budget: {max_regions: 3, …}     # fields of `Budget`; what is absent keeps the default there
     query: {text: "", classes: []}  # the query until another is set
 
+Where `NAME.calibration.yaml` lies beside `NAME.yaml`, as `activeo3 calibrate NAME.yaml` writes it, the task reads it.
+
 `NAME` is a key of the tables below; its settings are the keyword arguments of that class, whose annotations declare
 the values that are allowed (see `settings`). A file is checked when it is loaded, before any model is.
 """
@@ -19,14 +21,16 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from .assets.cache import sha256_of
 from .assets.resources import config_directory
 from .core import ActivePerception, Budget, InvalidInput, Query
+from .detectors.calibration import calibration_beside
 from .settings import Setting, check_settings, did_you_mean, named, settings_of
 from .vlm.engine_registry import ENGINE_TYPES
 
@@ -73,6 +77,13 @@ class Component:
     def label(self) -> str:
         """Its name in messages, such as "sensing 'grid'"."""
         return f"{self.kind} {self.type!r}"
+
+    @property
+    def facts(self) -> list[Any]:
+        """Type, settings, and a digest of the calibration file that they name: what results depend on."""
+        file = self.settings.get("calibration")
+        digest = [sha256_of(Path(str(file)).expanduser())] if file and Path(str(file)).expanduser().is_file() else []
+        return [self.type, dict(self.settings), *digest]
 
     def check(self, types: Mapping[str, str]) -> Callable[..., Any]:
         """Find the class and compare the settings with what it declares; loads no model.
@@ -241,7 +252,7 @@ def _parse(path: Path, values: Any) -> Preset:
         name=path.stem,
         description=file.description,
         sensing=_component("sensing", file.sensing, str(path)),
-        task=_component("task", file.task, str(path)),
+        task=_calibrated(path, _component("task", file.task, str(path))),
         segmenter=_component("segmenter", file.segmenter, str(path)) if file.segmenter else None,
         examine_view=file.examine_view,
         budget=checked_budget,
@@ -256,6 +267,15 @@ def _component(kind: str, values: Mapping[str, Any], source: str) -> Component:
     component = Component(kind, str(settings.pop("type")), settings, source)
     component.check(COMPONENT_TYPES[kind])
     return component
+
+
+def _calibrated(path: Path, task: Component) -> Component:
+    """The task with the calibration that `activeo3 calibrate` wrote beside the preset, unless the preset names one."""
+    beside = calibration_beside(path)
+    takes_one = "calibration" in settings_of(task.check(TASK_TYPES))
+    if takes_one and not task.settings.get("calibration") and beside.is_file():
+        return replace(task, settings={**task.settings, "calibration": str(beside)})
+    return task
 
 
 def _section(name: str, declared: Callable[..., Any], values: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:

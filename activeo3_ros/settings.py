@@ -260,7 +260,8 @@ def _words(annotation: Any) -> tuple[str, str]:
         shown = [repr(value) if "" in arguments else str(value) for value in arguments]
         return "a text", " or ".join(shown) if len(shown) == 2 and "" in arguments else f"one of {', '.join(shown)}"
     if origin in (list, tuple, Sequence):
-        return f"a list of {KINDS[arguments[0]].removeprefix('a ')}s", ""
+        item = KINDS[typing.get_origin(arguments[0]) or arguments[0]].removeprefix("a ")
+        return f"a list of {item}s", ""
     return KINDS[origin or annotation], ""
 
 

@@ -25,6 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "replay": ("replay", "run a bag through the loop and write the results as a bag"),
     "play": ("play", "publish a bag on its topics, where there is no ros2 bag"),
     "evaluate": ("evaluate", "compare presets and budgets with a ground truth"),
+    "calibrate": ("calibrate", "measure without labels how small an object a detector finds and what its scores mean"),
     "benchmark": ("benchmark", "run a benchmark of the paper, or the one that needs no data set"),
     "train": ("train", "train a policy, and make its training data"),
 }

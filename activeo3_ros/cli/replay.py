@@ -183,9 +183,9 @@ def _settings(
     """The settings that the results depend on: notes in their file, and compared by `--resume`."""
     frames = hashlib.sha256("\n".join(map(str, chosen)).encode()).hexdigest()
     components = {
-        "sensing": [preset.sensing.type, dict(preset.sensing.settings)],
-        "task": [preset.task.type, dict(preset.task.settings)],
-        "segmenter": [preset.segmenter.type, dict(preset.segmenter.settings)] if preset.segmenter else None,
+        "sensing": preset.sensing.facts,
+        "task": preset.task.facts,
+        "segmenter": preset.segmenter.facts if preset.segmenter else None,
         "examine_view": preset.examine_view,
     }
     return {

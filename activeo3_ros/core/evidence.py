@@ -16,12 +16,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
-from .calibration import Calibration
+from .calibration import DEFAULT, Calibration
 from .errors import PerceptionError
 from .frame import KnownObject, View
 from .geometry import Box, Boxes, areas, as_array, intersections, iou, share_inside, to_corners
@@ -33,16 +33,12 @@ OTHER_LABEL_IOU = 0.7
 """The same for two boxes of different labels: a car in one view is a truck in the next, but a rider is no bicycle."""
 MIN_MATCH_IOU = 0.15
 """The overlap that is enough for the smallest objects of one label, whose boxes jitter by as much as their size."""
-EDGE_JITTER_PX = 2.0
-"""How far the edge of a box may be off, in pixels of the view that it was seen in."""
 CUT_MARGIN_PX = 3.0
 """A box that ends this close to the border of a crop, in crop pixels, may go on beyond it."""
 MIN_TEXT_SCORE = 0.5
 """A text with less than this is not reported: its score times its share of the votes."""
 SHARE_OF_TEXT = 0.7
 """A text that lies to this share inside another is a part of it, read in another view."""
-LEGIBLE_SIDE_PX = 32.0
-"""From this side on, in view pixels, more resolution no longer makes a box more trustworthy."""
 MAX_OBSERVATIONS = 1000
 """Observations of one frame that are weighed, the best first: a broken model must not stop the node."""
 
@@ -52,12 +48,15 @@ CUT_WEIGHT = 0.5
 """What a box that its view cuts is worth as evidence: something is there, but not that it ends where the box does."""
 PROBABILITY_LIMITS = (0.02, 0.98)
 """No single look makes an object surer, or less likely, than this."""
+PRIOR_SHARE = 2 / 3
+"""A box with this share of the detector's threshold as its score says nothing either way: the share of such boxes that
+are objects is what is believed before any look."""
 TRUE_WITHOUT_SCORE = 0.7
 """Probability that a finding of a model without scores is an object."""
-DENIED = 0.3
-"""What a view reports is not an object if the existence, from all views, is below this: they speak clearly against it.
-Chosen on every second picture of coco128's train half: of 0.2 to 0.5 the one that loses fewest objects for a gain of
-precision of 5 points."""
+DENIAL = 1.0
+"""What a view reports is not an object if the log-odds from all views are this far below those of a box with the score
+that the detector's threshold asks for: they speak clearly against it. Chosen on every second picture of coco128's train
+half: as few objects as possible are lost for a gain of precision of 5 points."""
 CONFIRMED = 0.5
 """What no view is sure enough of alone is an object if at least two views show it and the existence is above this."""
 MIN_WEAK_SCORE = 0.2
@@ -76,6 +75,7 @@ class Observation:
         view: The view that shows it.
         box: The box in source pixels, clipped to the frame.
         disputed: Texts that were read there and of which none is reported, since the views disagree or are not sure.
+        calibration: Of the detector that gave it.
         weak: Whether the view alone does not report it.
     """
 
@@ -83,13 +83,14 @@ class Observation:
     view: View
     box: Box
     disputed: tuple[str, ...] = ()
+    calibration: Calibration = DEFAULT
     weak: bool = False
 
     @cached_property
     def support(self) -> float:
         """Weight of this observation's vote for a box: its score, less where the object was only a few pixels."""
         score = 1.0 if math.isnan(self.finding.score) else self.finding.score
-        return score * min(1.0, math.sqrt(max(self.finding.box.area, 1e-6)) / LEGIBLE_SIDE_PX)
+        return score * min(1.0, math.sqrt(max(self.finding.box.area, 1e-6)) / self.calibration.legible_side_px)
 
     @cached_property
     def is_cut(self) -> bool:
@@ -105,12 +106,15 @@ class Observation:
         )
 
 
-def to_source_detections(findings: Sequence[Finding], view: View) -> list[Observation]:
+def to_source_detections(
+    findings: Sequence[Finding], view: View, calibration: Calibration = DEFAULT
+) -> list[Observation]:
     """Map the findings of one view to source pixels and clip them to the frame.
 
     Args:
         findings: A model's output for the view, boxes in view pixels.
         view: The view.
+        calibration: Of the detector that gave them.
 
     Returns:
         The findings in their order, those without any pixel inside the frame left out.
@@ -125,7 +129,7 @@ def to_source_detections(findings: Sequence[Finding], view: View) -> list[Observ
     for finding, row in zip(findings, mapped, strict=True):
         box = Box(*row.tolist()).clipped(*view.source_size)
         if box.width > 0 and box.height > 0:
-            observations.append(Observation(finding, view, box))
+            observations.append(Observation(finding, view, box, calibration=calibration))
     return observations
 
 
@@ -144,11 +148,13 @@ class Hypothesis:
         seen: The best-supported observation of it, with the text that most views read on it.
         members: All observations of it, one a view.
         existence: Probability that it exists, from every view that shows its place, 0 to 1; NaN if only one does.
+        is_denied: Whether the views together speak clearly against what one of them reports.
     """
 
     seen: Observation
     members: tuple[Observation, ...]
     existence: float = NO_SCORE
+    is_denied: bool = False
 
     @property
     def is_reported(self) -> bool:
@@ -158,7 +164,7 @@ class Hypothesis:
             best = max(member.finding.score for member in self.members)
             return len(whole) >= 2 and best >= MIN_WEAK_SCORE and self.existence > CONFIRMED
         # A detector that finds no object says nothing about a text that a reader read.
-        return bool(self.seen.finding.text or self.seen.disputed) or not self.existence < DENIED
+        return bool(self.seen.finding.text or self.seen.disputed) or not self.is_denied
 
 
 @dataclass(frozen=True)
@@ -193,10 +199,12 @@ def reported(found: Sequence[Hypothesis]) -> list[FrameObject]:
     ]
 
 
-def observe(view: View, found: Findings) -> list[Observation]:
+def observe(view: View, found: Findings, calibration: Calibration = DEFAULT) -> list[Observation]:
     """The observations of one view, weak ones too, as `to_source_detections` maps them."""
-    weak = to_source_detections(found.weak, view)
-    return to_source_detections(found.objects, view) + [replace(observation, weak=True) for observation in weak]
+    weak = to_source_detections(found.weak, view, calibration)
+    return to_source_detections(found.objects, view, calibration) + [
+        replace(observation, weak=True) for observation in weak
+    ]
 
 
 def strongest(observations: Sequence[Observation]) -> list[Observation]:
@@ -221,13 +229,14 @@ def hypotheses(
     """
     groups = associate(observations)
     seen = [_represent([o for o in group if not o.weak] or group) for group in groups]
-    existence = [NO_SCORE] * len(groups)
+    existence, denied = [NO_SCORE] * len(groups), [False] * len(groups)
     if calibration is not None and groups:
         looks = Looks.at(as_array(o.box for o in seen), groups, views, calibration)
         several = looks.looked.sum(axis=1) > 1
-        weighed = probability(looks.log_odds(calibration.repeated_misses)).tolist()
-        existence = [value if more else NO_SCORE for value, more in zip(weighed, several, strict=True)]
-    found = [Hypothesis(s, tuple(g), e) for s, g, e in zip(seen, groups, existence, strict=True)]
+        log_odds = prior_log_odds(calibration) + looks.log_odds(calibration.repeated_misses)
+        existence = [p if more else NO_SCORE for p, more in zip(probability(log_odds).tolist(), several, strict=True)]
+        denied = (several & (log_odds < _mean_log_odds(calibration, calibration.threshold) - DENIAL)).tolist()
+    found = [Hypothesis(s, tuple(g), e, d) for s, g, e, d in zip(seen, groups, existence, denied, strict=True)]
     parts = _parts_of_text(seen)
     return sorted((h for h in found if id(h.seen) not in parts), key=lambda h: _rank(h.seen))
 
@@ -329,12 +338,24 @@ def probability(log_odds: npt.ArrayLike) -> Array:
     return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
 
 
+def prior_log_odds(calibration: Calibration) -> float:
+    """Log-odds of a box before any look says anything of it."""
+    return _mean_log_odds(calibration, PRIOR_SHARE * calibration.threshold)
+
+
+@lru_cache(maxsize=64)
+def _mean_log_odds(calibration: Calibration, score: float) -> float:
+    """Log-odds that a box with this score is an object, over all sizes alike."""
+    sides = np.array(calibration.sides_px)
+    return float(log_odds_of(calibration.probability_true(np.full(len(sides), score), sides).mean()))
+
+
 def _evidence_of(members: Sequence[Observation], calibration: Calibration) -> Array:
     """`(n,)` log-odds with which observations speak for an object."""
     scores = np.array([o.finding.score for o in members], np.float64)
     sides = np.sqrt([o.finding.box.area for o in members])
     true = calibration.probability_true(np.nan_to_num(scores), sides)
-    return log_odds_of(np.where(np.isnan(scores), TRUE_WITHOUT_SCORE, true))
+    return log_odds_of(np.where(np.isnan(scores), TRUE_WITHOUT_SCORE, true)) - prior_log_odds(calibration)
 
 
 def associate(observations: Sequence[Observation]) -> list[list[Observation]]:
@@ -380,7 +401,8 @@ class _Pairs:
         side = np.sqrt([o.box.area for o in observations])
         zoom = np.array([o.view.zoom for o in observations])
         side = np.minimum(side[:, None], side[None, :])
-        jitter = EDGE_JITTER_PX / np.minimum(zoom[:, None], zoom[None, :])
+        edge = np.array([o.calibration.edge_tolerance_px for o in observations]) / zoom
+        jitter = np.maximum(edge[:, None], edge[None, :])
         # The part that jittering edges leave of a perfect overlap.
         tolerated = (np.maximum(0.0, side - jitter) / (side + jitter)) ** 2
         needed = np.where(same_label, np.clip(tolerated, MIN_MATCH_IOU, MATCH_IOU), OTHER_LABEL_IOU)

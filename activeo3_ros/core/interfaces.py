@@ -74,8 +74,9 @@ class ExpectingPolicy(SensingPolicy, Protocol):
 class TaskModel(Protocol):
     """Examines views.
 
-    A class may also have `calibration`, the `Calibration` of its detector. Then a view that should have shown an object
-    and does not is evidence against it; without one, whatever a view shows is believed.
+    A class may also have `calibration`, how far its detector can be believed (`core.calibration.Calibration`). Then a
+    view that should have shown an object and does not is evidence against it. Without one whatever a view shows is
+    believed, and boxes are compared by the stated defaults.
     """
 
     batch_size: int

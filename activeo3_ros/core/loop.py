@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from .budget import Budget, Cost
-from .calibration import Calibration
+from .calibration import DEFAULT, Calibration
 from .errors import Cancelled, PerceptionError, UnsupportedQuery
 from .evidence import FrameObject, hypotheses, known_in, observe, reported, strongest
 from .frame import GLOBAL_VIEW, Frame, View
@@ -203,7 +203,7 @@ class ActivePerception:
         """The objects that the views of a frame, and memory, speak for, and a note on what was left out."""
         calibration: Calibration | None = getattr(self.task, "calibration", None)
         views = [view for view, _ in examined]
-        observations = [seen for view, found in examined for seen in observe(view, found)]
+        observations = [seen for view, found in examined for seen in observe(view, found, calibration or DEFAULT)]
         weighed = strongest(observations)
         left_out = sum(not seen.weak for seen in observations) - sum(not seen.weak for seen in weighed)
         note = f"{left_out} of the models' findings were left out: more than a frame can weigh" if left_out else ""

@@ -28,6 +28,7 @@ from .evidence import (
     alike_zoom,
     clip_to,
     log_odds_of,
+    prior_log_odds,
     probability,
     read_texts,
     with_text,
@@ -94,6 +95,7 @@ class _Remembered:
 
     number: int
     track_id: str
+    log_odds: float
     center: Array
     size: Array
     variance: float
@@ -101,7 +103,6 @@ class _Remembered:
     last_ns: int
     finding: Finding
     region: int
-    log_odds: float = 0.0
     times_seen: int = 0
     reported: bool = False
     zoom: float = 1.0
@@ -407,8 +408,9 @@ class Scene:
         variance = _sigma(seen, calibration) ** 2
         number, stamp = next(self._numbers), self._stamp_ns
         track_id = f"{self._camera}:{number}" if self._camera else str(number)
+        center, prior = np.array(seen.box.center), prior_log_odds(calibration)
         return _Remembered(
-            number, track_id, np.array(seen.box.center), size, variance, stamp, stamp, seen.finding, seen.view.region
+            number, track_id, prior, center, size, variance, stamp, stamp, seen.finding, seen.view.region
         )
 
     def _weigh(self, observed: list[list[Observation]], views: Sequence[View], calibration: Calibration) -> None:

@@ -9,13 +9,13 @@ from typing import Annotated
 from weakref import WeakValueDictionary
 
 from ..core.budget import Budget
-from ..core.calibration import DEFAULT
 from ..core.evidence import same_text
 from ..core.frame import KnownObject, View, fit_within
 from ..core.geometry import Box, as_array, iou, non_maximum_suppression, share_inside
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Grounding
 from ..settings import validated, within
+from .calibration import load_calibration
 from .centernet import COCO_CLASSES, CenterNet
 from .reading import read_object, read_view
 from .text_reader import TextReader
@@ -26,9 +26,7 @@ INPUT_SIDE_PX = 512
 WEAK_SCORE = 0.05
 """Score from which a box is evidence beside other views and frames, though one view alone does not report it."""
 SAME_OBJECT_IOU = 0.5
-"""The detector has no suppression of its own: two boxes of one class that overlap more are one object."""
-SAME_OBJECT_ANY_CLASS_IOU = 0.7
-"""The same for boxes of different classes: one object cannot be a car and a truck."""
+"""A known object, or one that a text is on, is one that was found if they overlap more."""
 _detectors: WeakValueDictionary[str, CenterNet] = WeakValueDictionary()
 
 
@@ -55,7 +53,6 @@ class EmbeddedTask:
     """Detects classes in views and reads text on the detected objects."""
 
     batch_size = 1
-    calibration = DEFAULT
 
     @validated
     def __init__(
@@ -64,6 +61,7 @@ class EmbeddedTask:
         max_readings: Annotated[int, within(1, 100)] = 4,
         detector: CenterNet | None = None,
         reader: TextReader | None = None,
+        calibration: str = "",
     ) -> None:
         """Load the detector; the text reader is loaded when the first query asks to read.
 
@@ -72,11 +70,13 @@ class EmbeddedTask:
             max_readings: Objects read in one view, the best-scored first.
             detector: Used instead of the one that this process shares.
             reader: Used instead of one of its own.
+            calibration: File that `activeo3 calibrate` wrote; "" for the one that the package brings.
         """
         self.threshold = threshold
+        self.calibration = load_calibration("embedded", threshold, calibration)
         self.max_readings = max_readings
         self.vocabulary = load_vocabulary(COCO_CLASSES)
-        self._detector = detector or shared_detector()
+        self.detector = detector or shared_detector()
         self._reader = reader
         self._loading = threading.Lock()  # several threads may load for queries
 
@@ -117,7 +117,7 @@ class EmbeddedTask:
         Returns:
             Boxes of any class in view pixels; one object can have several.
         """
-        return self._detector.detect([view.image], threshold)[0]
+        return self.detector.detect([view.image], threshold)[0]
 
     def select(self, detected: DetectedBoxes, target: Target) -> list[Finding]:
         """Keep the detections of the classes that a query asks for, each object once.
@@ -130,12 +130,13 @@ class EmbeddedTask:
             In view pixels, best score first.
         """
         boxes, scores, class_ids = detected.boxes, detected.scores, detected.class_ids
-        kept = non_maximum_suppression(boxes, scores, SAME_OBJECT_ANY_CLASS_IOU)
+        kept = non_maximum_suppression(boxes, scores, self.calibration.same_object_any_class_iou)
         findings = []
         for name in target.classes:
             phrase = target.phrase_of(name)
             members = kept[class_ids[kept] == COCO_CLASSES.index(name)]
-            for index in members[non_maximum_suppression(boxes[members], scores[members], SAME_OBJECT_IOU)]:
+            once = non_maximum_suppression(boxes[members], scores[members], self.calibration.same_object_iou)
+            for index in members[once]:
                 box = Box(*boxes[index].astype(float).tolist())
                 findings.append(Finding(name, box, float(scores[index]), phrase))
         return sorted(findings, key=lambda finding: -finding.score)

@@ -132,8 +132,8 @@ def item_path(out: Path, method: Method, sample: Sample) -> Path:
     return out / "items" / method.id / f"{sample.id}.json"
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that no reader ever sees half-written."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that no reader ever sees half-written."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
+    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     os.replace(unfinished, path)

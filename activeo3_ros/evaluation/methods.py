@@ -51,9 +51,9 @@ class Method:
         preset = self.preset
         return {
             "name": self.name,
-            "sensing": self.oracle or [preset.sensing.type, dict(preset.sensing.settings)],
-            "task": [preset.task.type, dict(preset.task.settings)],
-            "segmenter": [preset.segmenter.type, dict(preset.segmenter.settings)] if preset.segmenter else None,
+            "sensing": self.oracle or preset.sensing.facts,
+            "task": preset.task.facts,
+            "segmenter": preset.segmenter.facts if preset.segmenter else None,
             "examine_view": preset.examine_view,
             "budget": asdict(self.budget),
         }

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..core.optional import require_package
+from .detector_calibration import Measured
 from .methods import BOX_ORACLE, ORACLE
 
 # Okabe and Ito's colours, which stay apart for colour-blind eyes.
@@ -87,6 +88,45 @@ def distribution(times_ms: Mapping[str, Sequence[float]]) -> str:
     if axes.get_legend_handles_labels()[0]:  # no frame has a time where every one failed
         axes.legend(fontsize=7, frameon=False, ncols=2)
     return _svg(figure)
+
+
+def calibration_figure(measured: Measured, title: str) -> bytes:
+    """Plot the share of objects found by side, and the share of boxes that are true by score at three sides.
+
+    Args:
+        measured: The calibration with its intervals.
+        title: Of the figure.
+
+    Returns:
+        A PNG file.
+    """
+    own = measured.calibration
+    figure_module = require_package("matplotlib.figure", "to draw the curves of a calibration", "matplotlib")
+    figure = figure_module.Figure(figsize=(9.6, 3.8), layout="constrained", dpi=120)
+    found, scores = figure.subplots(1, 2)
+    sides, shares = np.array(own.sides_px), np.array(own.found)
+    low, high = np.array(measured.found_interval).T
+    found.fill_between(sides, low, high, color=COLOURS[0], alpha=0.2, lw=0, label="95 % interval")
+    found.plot(sides, shares, color=COLOURS[0], marker="o", markersize=4, lw=1.4, label="measured")
+    found.axvline(own.half_found_side_px, color=COLOURS[6], lw=1, ls=":", label="half of its best, boxes that fit")
+    found.set_xscale("log", base=2)
+    ticker = require_package("matplotlib.ticker", "to draw the curves of a calibration", "matplotlib")
+    found.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+    found.set_xlabel("side in pixels of the detector's input")
+    found.set_ylabel(f"share found at score {own.threshold:g}")
+    for colour, index in zip(COLOURS[:3], sorted({0, len(sides) // 2, len(sides) - 1}), strict=False):
+        scores.plot(own.scores, own.true_share[index], color=colour, marker="o", markersize=4, lw=1.4,
+                    label=f"side {sides[index]:g} px")  # fmt: skip
+    scores.set_xlabel("score")
+    scores.set_ylabel("share of boxes that are objects")
+    for axes in (found, scores):
+        axes.set_ylim(0, 1.02)
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize=8, frameon=False, loc="lower right")
+    figure.suptitle(f"{title}: {measured.objects} sure objects in {measured.pictures} pictures", fontsize=10)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
 
 
 def _colours(count: int) -> list[str]:

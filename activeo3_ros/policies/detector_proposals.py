@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Annotated
 
 from ..core.budget import Budget
+from ..core.calibration import DEFAULT, Calibration
 from ..core.expectation import Expectation
 from ..core.frame import View
 from ..core.geometry import as_array
@@ -24,11 +25,11 @@ from .possible_objects import READ, PossibleObjects, existence, far_objects, hin
 from .remembered import compared_with_memory, found_before
 from .windows import best_windows, window_pyramid
 
-HALF_FOUND_SIDE_PX = 18.0
-"""The side, in pixels of the detector's input, that an object needs for half of what a zoom can give. Half are found at
-11 px (benchmarks/detectability.py); a box that fits takes more."""
 HALF_READ_SIDE_PX = 160.0
-"""The same for reading text on an object: letters are a small part of it."""
+"""The side, in pixels of the crop, that an object needs for half of its texts to be read: letters are a small part of
+it."""
+READ_LOGITS_PER_DOUBLING = 1.4
+"""How fast reading improves with each doubling of that side."""
 READ_THRESHOLD = 0.1
 """The score from which an object may carry something to read: reading takes a zoom of its own."""
 
@@ -59,6 +60,7 @@ class DetectorProposals:
         self.neighbours = neighbours
         self.far_objects = far_objects
         self.task = task or EmbeddedTask()
+        self.calibration: Calibration = getattr(self.task, "calibration", DEFAULT)
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         return self.task.view_size(width, height, max_pixels)
@@ -83,10 +85,11 @@ class DetectorProposals:
         crop_side = max(self.task.view_size(longest, longest, budget.crop_pixels))
         smallest_side = crop_side / self.max_magnification * view.zoom
         pyramid = list(window_pyramid(possible, (view.width, view.height), crop_side, smallest_side))
-        half_side = HALF_READ_SIDE_PX if target.reading else HALF_FOUND_SIDE_PX
+        known_size = self.calibration.half_found_side_px, self.calibration.logits_per_doubling
+        half_side, slope = (HALF_READ_SIDE_PX, READ_LOGITS_PER_DOUBLING) if target.reading else known_size
         # What was read is read again until the looks agree; what was searched is not.
-        found = 0.0 if to_read else found_before(possible, expected.zooms, half_side)
-        regions = best_windows(possible, pyramid, half_side, budget.max_regions, found)
+        found = 0.0 if to_read else found_before(possible, expected.zooms, half_side, slope)
+        regions = best_windows(possible, pyramid, half_side, slope, budget.max_regions, found)
         reasoning = "; ".join(f"{region.label}: {region.score:.2f} objects expected" for region in regions)
         return Proposal(regions, findings, known if target.reading else (), reasoning=reasoning)
 
@@ -99,14 +102,15 @@ class DetectorProposals:
         if not candidates:
             return None
         boxes = as_array(candidate.box for candidate in candidates)
-        return PossibleObjects.in_boxes(boxes, existence([candidate.score for candidate in candidates]), READ)
+        exists = existence([candidate.score for candidate in candidates], self.calibration)
+        return PossibleObjects.in_boxes(boxes, exists, READ)
 
     def _objects_to_find(
         self, view: View, detected: DetectedBoxes, target: Target, expected: Expectation
     ) -> PossibleObjects:
         """Objects that the view hints at, those that may stand beside them, and those too far away for it."""
         class_ids = [COCO_CLASSES.index(name) for name in target.classes]
-        hints = hinted_objects(detected, class_ids, self.task.threshold)
+        hints = hinted_objects(detected, class_ids, self.task.threshold, self.calibration)
         beside = neighbours_of(hints, self.neighbours)
         far = far_objects(hints, self.far_objects, (view.width, view.height))
         return PossibleObjects.joined([compared_with_memory(hints, expected.objects), beside, far])

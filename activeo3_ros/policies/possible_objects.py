@@ -14,19 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ..core.calibration import Calibration
 from ..core.geometry import Boxes, non_maximum_suppression
 from ..core.results import DetectedBoxes
 
 Array = npt.NDArray[np.float64]
 
-PROBABILITY_PER_SCORE = 2.0
-"""Probability that there is an object where the detector gives a hint, for each unit of score. On real pictures 2 to 3
-of 10 hints with a score of 0.1 to 0.15 were an object that slices find, half of those with 0.2 to 0.3."""
 OTHER_CLASS_WEIGHT = 0.8
-"""Weight of a small hint of another class beside one of a class that is asked for. Up to 16 px it was right 0.4 to 0.9
-times as often, on those pictures and on composed scenes; from 0.6 to 1 the choice makes little difference."""
-CLASS_SIDE_PX = 12.0
-"""From this side on, in view pixels, a hint of another class weighs less: the class is told by the area."""
+"""Weight of a small hint of another class beside one of a class that is asked for; from 0.6 to 1 the choice makes
+little difference. From the calibration's `class_side_px` on it weighs less: the class is told by the area."""
 SAME_HINT_IOU = 0.3
 """The detector gives several boxes of different classes for one place: boxes that overlap more are one hint."""
 IMPROVABLE = 0.5
@@ -90,22 +86,26 @@ class PossibleObjects:
         return np.asarray(np.sqrt(self.size[:, 0] * self.size[:, 1]))
 
 
-def existence(scores: npt.ArrayLike) -> Array:
+def existence(scores: npt.ArrayLike, calibration: Calibration) -> Array:
     """`(n,)` probabilities that there is an object at each of `(n,)` detector scores."""
-    return np.minimum(1.0, PROBABILITY_PER_SCORE * np.asarray(scores, np.float64))
+    return np.minimum(1.0, calibration.probability_per_score * np.asarray(scores, np.float64))
 
 
-def hinted_objects(detected: DetectedBoxes, class_ids: Sequence[int], threshold: float) -> PossibleObjects:
+def hinted_objects(
+    detected: DetectedBoxes, class_ids: Sequence[int], threshold: float, calibration: Calibration
+) -> PossibleObjects:
     """The objects that the view hints at, of whatever class.
 
     Args:
         detected: In the view, from a low threshold on.
         class_ids: The classes that are asked for.
         threshold: Score from which an object of these is reported from the view itself.
+        calibration: Of the detector.
     """
-    objects = PossibleObjects.in_boxes(detected.boxes, existence(detected.scores), HINT)
+    objects = PossibleObjects.in_boxes(detected.boxes, existence(detected.scores, calibration), HINT)
+    class_side = calibration.class_side_px
     is_asked = np.isin(detected.class_ids, class_ids)
-    weight_of_other = OTHER_CLASS_WEIGHT * (CLASS_SIDE_PX / np.maximum(objects.side, CLASS_SIDE_PX)) ** 2
+    weight_of_other = OTHER_CLASS_WEIGHT * (class_side / np.maximum(objects.side, class_side)) ** 2
     exists = objects.probability * np.where(is_asked, 1.0, weight_of_other)
     kept = non_maximum_suppression(detected.boxes, exists, SAME_HINT_IOU)
     is_reported = is_asked & (detected.scores.astype(np.float64) >= threshold)

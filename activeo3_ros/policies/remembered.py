@@ -48,13 +48,16 @@ def compared_with_memory(hints: PossibleObjects, expected: Sequence[ExpectedObje
     return PossibleObjects.joined([kept, PossibleObjects.in_boxes(boxes[unseen], worth[unseen], EXPECTED)])
 
 
-def found_before(possible: PossibleObjects, zooms: Sequence[PastZoom], half_side: float) -> Array:
+def found_before(
+    possible: PossibleObjects, zooms: Sequence[PastZoom], half_side: float, logits_per_doubling: float
+) -> Array:
     """`(n,)` probability that a zoom of an earlier frame has found each possible object, were it there.
 
     Args:
         possible: The objects.
         zooms: Of earlier frames, in pixels of the same view.
         half_side: See `windows.detectability`.
+        logits_per_doubling: See `windows.detectability`.
     """
     if not zooms:
         return np.zeros(len(possible.size))
@@ -62,5 +65,5 @@ def found_before(possible: PossibleObjects, zooms: Sequence[PastZoom], half_side
     shown = share_inside(boxes, as_array(each.window for each in zooms)) > 0.99
     magnified = possible.side[:, None] * np.array([each.zoom for each in zooms])
     fresh = np.exp(-np.array([each.age_s for each in zooms]) / FADING_S)
-    found = np.where(shown, detectability(magnified, half_side) * fresh, 0.0).max(axis=1)
+    found = np.where(shown, detectability(magnified, half_side, logits_per_doubling) * fresh, 0.0).max(axis=1)
     return np.asarray(np.where(possible.reason == EXPECTED, 0.0, found))

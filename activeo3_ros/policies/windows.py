@@ -17,8 +17,6 @@ from ..core.geometry import Box
 from ..core.results import Region
 from .possible_objects import REASONS, Array, PossibleObjects
 
-DETECTION_SLOPE = 1.4
-"""How fast detection improves with size: logits for each doubling of the side."""
 SCALE_RATIO = 1.3
 """Most by which the windows of one scale are larger than those of the next."""
 PLACES_PER_WINDOW = 5
@@ -44,15 +42,16 @@ class WindowScale:
     shows: npt.NDArray[np.float32]
 
 
-def detectability(side: Array, half_side: float) -> Array:
+def detectability(side: Array, half_side: float, logits_per_doubling: float) -> Array:
     """Probability that the detector finds an object: logistic in the logarithm of its size.
 
     Args:
         side: `(n,)` sides of the objects in pixels of the detector's input.
         half_side: The side from which half of them are found.
+        logits_per_doubling: How fast that improves with each doubling of the side.
     """
     doublings = np.log2(np.maximum(side, 1e-3) / half_side)
-    return np.asarray(1.0 / (1.0 + np.exp(-DETECTION_SLOPE * doublings)))
+    return np.asarray(1.0 / (1.0 + np.exp(-logits_per_doubling * doublings)))
 
 
 def window_pyramid(
@@ -96,6 +95,7 @@ def best_windows(
     possible: PossibleObjects,
     pyramid: list[WindowScale],
     half_side: float,
+    logits_per_doubling: float,
     max_regions: int,
     found_before: Array | float = 0.0,
 ) -> tuple[Region, ...]:
@@ -105,6 +105,7 @@ def best_windows(
         possible: The objects.
         pyramid: The candidate windows.
         half_side: See `detectability`.
+        logits_per_doubling: See `detectability`.
         max_regions: Windows to choose at most.
         found_before: `(n,)` probability that an earlier frame's zoom has found each object, were it there.
 
@@ -112,8 +113,8 @@ def best_windows(
         Regions in view pixels, best first; score: objects expected to be found, label: why most of them are expected.
     """
     # What one size fails to show, the same size again fails to show too: only a larger one adds to what was found.
-    found = np.maximum(detectability(possible.side, half_side), found_before)
-    found_at = [detectability(possible.side * scale.zoom, half_side) for scale in pyramid]
+    found = np.maximum(detectability(possible.side, half_side, logits_per_doubling), found_before)
+    found_at = [detectability(possible.side * scale.zoom, half_side, logits_per_doubling) for scale in pyramid]
     regions: list[Region] = []
     for _ in range(max_regions):
         worth = [possible.probability * np.maximum(0.0, at_scale - found) for at_scale in found_at]

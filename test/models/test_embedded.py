@@ -42,7 +42,7 @@ def motorway():
 
 @pytest.fixture(scope="module")
 def reference(perception, motorway):
-    return benchmark.reference(perception.task._detector, motorway)[0]
+    return benchmark.reference(perception.task.detector, motorway)[0]
 
 
 @pytest.mark.parametrize(("views", "recall"), [(1, 0.3), (4, 0.67), (8, 0.75)])

@@ -148,7 +148,7 @@ def test_shrinking_objects_point_to_where_the_far_ones_are():
 
 
 def test_larger_is_easier():
-    sides = detectability(np.array([2.0, 4, 8, 16, 32, 64]), 11.0)
+    sides = detectability(np.array([2.0, 4, 8, 16, 32, 64]), 11.0, 1.4)
     assert (np.diff(sides) > 0).all()
     assert sides[0] < 0.1
     assert sides[-1] > 0.9
