@@ -46,21 +46,23 @@ MAX_HYPOTHESES = 300
 """Objects that a scene remembers; beyond them the least likely go first."""
 MAX_GAP_S = 2.0
 """After a longer time without a frame nothing of the scene is known any more."""
-REPORTED_FROM = 0.7
+REPORTED_FROM = 0.8
 """Existence from which an object is reported: one sure look, or several that are less sure."""
-REPORTED_UNTIL = 0.3
+REPORTED_UNTIL = 0.4
 """An object that is reported stays so until its existence is below this."""
 FORGOTTEN_BELOW = 0.05
 """Existence below which an object is forgotten."""
 MAX_LOG_ODDS = 4.0
 """No object is surer than this, so that one that goes is denied in time."""
-MAX_DENIAL = math.log(0.4)
+MAX_DENIAL = math.log(0.3)
 """Log-odds that the misses of one frame take at most: an object may be hidden for a moment, from all views alike."""
 SAME_OBJECT_IOU = 0.3
 """A box and a remembered object of one label are the same from this overlap on, both grown by how far they may be
 off."""
 OTHER_LABEL_IOU = 0.5
 """The same for different labels."""
+DUPLICATE_IOU, DUPLICATE_OTHER_LABEL_IOU = 0.5, 0.7
+"""Two remembered objects, of one label and of two, are one from this overlap on."""
 FIRST_VELOCITY_SIDES = 2.0
 """Standard deviation of the velocity of an object that was seen once, in its sides a second."""
 ACCELERATION_SIDES = 2.0
@@ -105,6 +107,7 @@ class _Remembered:
     region: int
     times_seen: int = 0
     reported: bool = False
+    is_reliable: bool = False
     zoom: float = 1.0
     labels: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
@@ -208,6 +211,7 @@ class _Remembered:
         self.texts.extend(read_texts(hypothesis.members))
         self.zoom = max(self.zoom, *(member.view.zoom / view_zoom for member in hypothesis.members))
         self.times_seen += 1
+        self.is_reliable |= hypothesis.is_reported
         if not seen.is_cut:
             self.correct(seen.box, sigma)
 
@@ -364,6 +368,7 @@ class Scene:
                 each.take(hypothesis, support, self._stamp_ns, sigma, self._view_zoom)
             each.path.append((float(each.center[0]), float(each.center[1])))
         self._weigh([[m for h in group for m in h.members] for group in shown], views, calibration)
+        shown = self._without_duplicates(shown)
         for each, group in zip(self._objects, shown, strict=True):
             self._decide(each, group)
         self._zooms += [(v.window, v.zoom, self._stamp_ns) for v in views if v.region != GLOBAL_VIEW]
@@ -430,6 +435,31 @@ class Scene:
             each.log_odds = min(max(each.log_odds + added[row], -MAX_LOG_ODDS), MAX_LOG_ODDS)
             each.take_outcomes(looks, row)
 
+    def _without_duplicates(self, shown: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """Forget objects that have come to lie on another one, unless a view of this frame shows both.
+
+        Of two the one stays that is reported already, else the surer, else the older.
+
+        Returns:
+            What shows each of the objects that are left.
+        """
+        order = sorted(
+            range(len(self._objects)),
+            key=lambda n: (not self._objects[n].reported, -self._objects[n].log_odds, self._objects[n].number),
+        )
+        boxes = as_array(each.box for each in self._objects)
+        labels = np.array([each.label for each in self._objects])
+        same = labels[:, None] == labels[None, :]
+        overlap = iou(boxes, boxes) >= np.where(same, DUPLICATE_IOU, DUPLICATE_OTHER_LABEL_IOU)
+        gone: set[int] = set()
+        for rank, keeper in enumerate(order):
+            if keeper not in gone:
+                later = [n for n in order[rank + 1 :] if overlap[keeper, n] and n not in gone]
+                gone |= {n for n in later if not any(_share_a_view(h, shown[keeper]) for h in shown[n])}
+        kept = [n for n in range(len(self._objects)) if n not in gone]
+        self._objects = [self._objects[n] for n in kept]
+        return [shown[n] for n in kept]
+
     def _decide(self, each: _Remembered, group: Sequence[Hypothesis]) -> None:
         """Whether an object is reported. The first frame of a scene is judged as a picture alone."""
         if each.reported:
@@ -437,7 +467,7 @@ class Scene:
         elif self._is_new:
             each.reported = any(hypothesis.is_reported for hypothesis in group)
         else:
-            each.reported = bool(group) and each.existence >= REPORTED_FROM
+            each.reported = bool(group) and each.is_reliable and each.existence >= REPORTED_FROM
 
     def _reported(self, shown: list[list[Hypothesis]]) -> list[tuple[_Remembered, list[Hypothesis]]]:
         return [pair for pair in zip(self._objects, shown, strict=True) if pair[0].reported]

@@ -43,6 +43,19 @@ def as_known(finding: Finding) -> KnownObject:
     return KnownObject(finding.label, finding.box, finding.score)
 
 
+def findings_from(candidates: Sequence[Finding], threshold: float, notes: tuple[str, ...] = ()) -> Findings:
+    """Split a view's candidates into what it reports and what is evidence beside other views.
+
+    Args:
+        candidates: In view pixels, each object once.
+        threshold: Score from which one is reported.
+        notes: Of the findings.
+    """
+    strong = tuple(each for each in candidates if each.score >= threshold)
+    weak = tuple(each for each in candidates if WEAK_SCORE <= each.score < threshold)
+    return Findings(strong, notes=notes, weak=weak)
+
+
 def _overlap(a: Box, b: Box) -> bool:
     """Whether half of either box lies in the other."""
     pair = [a.as_tuple(), b.as_tuple()]
@@ -141,17 +154,6 @@ class EmbeddedTask:
                 findings.append(Finding(name, box, float(scores[index]), phrase))
         return sorted(findings, key=lambda finding: -finding.score)
 
-    def findings(self, candidates: Sequence[Finding], target: Target) -> Findings:
-        """Split what was selected into what is reported and what is evidence beside other views.
-
-        Args:
-            candidates: As `select` gives them.
-            target: What the query asks for.
-        """
-        strong = tuple(each for each in candidates if each.score >= self.threshold)
-        weak = tuple(each for each in candidates if WEAK_SCORE <= each.score < self.threshold)
-        return Findings(strong, notes=target.notes, weak=weak)
-
     def locate_text(self, view: View) -> list[Finding]:
         """Find where text seems to be in a view, also where it is too small to read.
 
@@ -181,10 +183,11 @@ class EmbeddedTask:
 
     def _examine(self, view: View, target: Target) -> Findings:
         detected = self.detect(view, min(WEAK_SCORE, self.threshold))
-        findings = self.findings(self.select(detected, target), target)
+        findings = findings_from(self.select(detected, target), self.threshold, target.notes)
         if not target.reading:
             return findings
-        hosts = self.findings(self.select(detected, replace(target, classes=target.hosts)), target).objects
+        candidates = self.select(detected, replace(target, classes=target.hosts))
+        hosts = findings_from(candidates, self.threshold).objects
         known = [as_known(each) for each in (*hosts, *self._missed(view, hosts, target))]
         return self.read(replace(view, known=tuple(known)), findings, target)
 

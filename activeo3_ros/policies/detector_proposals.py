@@ -18,7 +18,7 @@ from ..core.geometry import as_array
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Proposal
 from ..detectors.centernet import COCO_CLASSES
-from ..detectors.embedded import EmbeddedTask, as_known
+from ..detectors.embedded import EmbeddedTask, as_known, findings_from
 from ..detectors.vocabulary import Target
 from ..settings import validated, within
 from .possible_objects import READ, PossibleObjects, existence, far_objects, hinted_objects, neighbours_of
@@ -72,7 +72,7 @@ class DetectorProposals:
         target = self.task.vocabulary.resolve(query)
         detected = self.task.detect(view, self.hint_threshold)
         candidates = self.task.select(detected, target)
-        findings = self.task.findings(candidates, target)
+        findings = findings_from(candidates, self.task.threshold, target.notes)
         hosts = self.task.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
         known = tuple(as_known(each) for each in (*candidates, *hosts) if each.score >= self.task.threshold)
         if target.reading:
