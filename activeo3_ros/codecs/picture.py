@@ -143,7 +143,7 @@ def _tail(canvas: Picture, track: Track, scale: tuple[float, float], line: int) 
     """The way that an object took to where it is."""
     if len(track.path) > 1:
         points = np.round(np.array(track.path) * scale).astype(np.int32)
-        cv2.polylines(canvas, [points], False, track_colour(track.track_id), line, cv2.LINE_AA)
+        cv2.polylines(canvas, [points], False, track_colour(track.track_id), line)
 
 
 def _colour(label: str) -> Colour:

@@ -46,15 +46,15 @@ MAX_HYPOTHESES = 300
 """Objects that a scene remembers; beyond them the least likely go first."""
 MAX_GAP_S = 2.0
 """After a longer time without a frame nothing of the scene is known any more."""
-REPORTED_FROM = 0.8
+REPORTED_FROM = 0.75
 """Existence from which an object is reported: one sure look, or several that are less sure."""
-REPORTED_UNTIL = 0.4
+REPORTED_UNTIL = 0.3
 """An object that is reported stays so until its existence is below this."""
 FORGOTTEN_BELOW = 0.05
 """Existence below which an object is forgotten."""
 MAX_LOG_ODDS = 4.0
 """No object is surer than this, so that one that goes is denied in time."""
-MAX_DENIAL = math.log(0.3)
+MAX_DENIAL = math.log(0.4)
 """Log-odds that the misses of one frame take at most: an object may be hidden for a moment, from all views alike."""
 SAME_OBJECT_IOU = 0.3
 """A box and a remembered object of one label are the same from this overlap on, both grown by how far they may be
@@ -80,8 +80,11 @@ LABEL_LEAD = 1.5
 MAX_TEXTS = 20
 MAX_PATH = 25
 """Past centres of a track that are kept, for its tail in pictures."""
-MAX_OUTCOMES = 8
-"""Magnifications of which an object keeps what the last look said."""
+ZOOM_STEPS = 2
+"""Looks at magnifications within half an octave are one test, repeated."""
+REPEATED_LATER = 0.4
+FADING_S = 1.0
+"""A look of so long ago counts 1/e of one of now."""
 ZOOM_MEMORY_S = 2.0
 MAX_PAST_ZOOMS = 100
 SURVIVAL_LIMITS = (1e-3, 1.0 - 1e-3)
@@ -97,7 +100,7 @@ class _Remembered:
 
     number: int
     track_id: str
-    log_odds: float
+    prior: float
     center: Array
     size: Array
     variance: float
@@ -108,14 +111,17 @@ class _Remembered:
     times_seen: int = 0
     reported: bool = False
     is_reliable: bool = False
+    is_hidden: bool = False
     zoom: float = 1.0
     labels: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     texts: deque[ReadText] = field(default_factory=lambda: deque(maxlen=MAX_TEXTS))
     path: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MAX_PATH))
-    outcomes: list[tuple[float, bool]] = field(default_factory=list)
+    tests: dict[int, tuple[float, float, int]] = field(default_factory=dict)
+    faded: float = 0.0
 
     def __post_init__(self) -> None:
+        self.log_odds = self.prior
         self.velocity = np.zeros(2)
         self.size_variance = 2 * self.variance
         self.covariance = np.diag([self.variance, (FIRST_VELOCITY_SIDES * self.side) ** 2])
@@ -173,25 +179,36 @@ class _Remembered:
         self.size = self.size + size_gain * (np.array([box.width, box.height]) - self.size)
         self.size_variance *= 1 - size_gain
 
-    def weights(self, looks: Looks, row: int, repeated: float) -> Array:
-        """`(v,)` what each look of a frame adds beside those of the frames before.
+    def weigh(self, looks: Looks, row: int, stamp_ns: int, repeated: float) -> None:
+        """Add the looks of a frame to those before.
 
-        A look that says the same as the last one at that magnification says little new: the same object is missed for
-        the same reason, and the same false one found.
+        Looks at one magnification are one test, repeated: the same object is missed for the same reason, and the same
+        false one found. Their average counts, as much as that many dependent looks do; old ones fade.
+
+        Args:
+            looks: Of the frame, at several objects.
+            row: Of this object.
+            stamp_ns: Time of the frame.
+            repeated: See `Calibration.repeated_misses`.
         """
-        if not self.outcomes:
-            return np.ones(len(looks.zoom))
-        zooms, founds = (np.array(values) for values in zip(*self.outcomes, strict=True))
-        alike = np.where(looks.found[row][:, None] == founds, alike_zoom(looks.zoom, zooms), 0.0)
-        return np.asarray(1 - repeated * alike.max(axis=1))
+        steps = np.round(ZOOM_STEPS * looks.zoom[looks.looked[row]]).astype(int).tolist()
+        for step, evidence in zip(steps, looks.evidence[row, looks.looked[row]].tolist(), strict=True):
+            mean, number, last_ns = self.tests.get(step, (0.0, 0.0, stamp_ns))
+            number *= math.exp(-(stamp_ns - last_ns) / 1e9 / FADING_S)
+            self.tests[step] = ((mean * number + evidence) / (number + 1), number + 1, stamp_ns)
+        zooms = np.array(list(self.tests)) / ZOOM_STEPS
+        mean, number = np.array([test[:2] for test in self.tests.values()]).T
+        tested = mean * number / (1 + (number - 1) * REPEATED_LATER)
+        alike = alike_zoom(zooms, zooms) * ((mean > 0)[:, None] == (mean > 0)) - np.eye(len(zooms))
+        weighed = self.prior + self.faded + float((tested / (1 + repeated * alike.sum(axis=1))).sum())
+        self.log_odds = min(max(weighed, self.log_odds + MAX_DENIAL, -MAX_LOG_ODDS), MAX_LOG_ODDS)
 
-    def take_outcomes(self, looks: Looks, row: int) -> None:
-        """Keep what the looks of a frame said, in place of what earlier ones at those magnifications said."""
-        looked = looks.looked[row]
-        zooms = looks.zoom[looked]
-        old = [each for each in self.outcomes if not len(zooms) or np.abs(zooms - each[0]).min() >= 0.5]
-        new = zip(zooms.tolist(), looks.found[row][looked].tolist(), strict=True)
-        self.outcomes = (old + list(new))[-MAX_OUTCOMES:]
+    def survive(self, elapsed_s: float, survival_s: float) -> None:
+        """Lose existence by the time alone, until a view finds it again."""
+        surviving = self.existence * math.exp(-elapsed_s / survival_s)
+        log_odds = float(log_odds_of(surviving, limits=SURVIVAL_LIMITS))
+        self.faded += log_odds - self.log_odds
+        self.log_odds = log_odds
 
     def take(self, hypothesis: Hypothesis, support: float, stamp_ns: int, sigma: float, view_zoom: float) -> None:
         """Take in what the views of one frame show of it.
@@ -214,10 +231,6 @@ class _Remembered:
         self.is_reliable |= hypothesis.is_reported
         if not seen.is_cut:
             self.correct(seen.box, sigma)
-
-    def survive(self, elapsed_s: float, survival_s: float) -> None:
-        """Lose existence by the time alone."""
-        self.log_odds = float(log_odds_of(self.existence * math.exp(-elapsed_s / survival_s), limits=SURVIVAL_LIMITS))
 
     def report(self, size: tuple[int, int], carried: bool) -> FrameObject:
         """The object as a frame of this size reports it."""
@@ -423,22 +436,22 @@ class Scene:
         if not self._objects:
             return
         looks = Looks.at(as_array(each.box for each in self._objects), observed, views, calibration)
-        repeated = calibration.repeated_misses
-        weights = np.stack([each.weights(looks, row, repeated) for row, each in enumerate(self._objects)])
-        is_text = np.array([bool(each.texts) for each in self._objects])
         # A detector that finds no object says nothing about a text that a reader read.
-        weights[is_text[:, None] & ~looks.found] = 0.0
-        added = np.maximum(looks.log_odds(repeated, weights), MAX_DENIAL).tolist()
+        is_text = np.array([bool(each.texts) for each in self._objects])
+        looks = replace(looks, looked=looks.looked & (looks.found | ~is_text[:, None]))
         for row, each in enumerate(self._objects):
             if not observed[row]:
                 each.survive(self._elapsed_s, self.survival_s)
-            each.log_odds = min(max(each.log_odds + added[row], -MAX_LOG_ODDS), MAX_LOG_ODDS)
-            each.take_outcomes(looks, row)
+            else:
+                each.faded = 0.0
+            if looks.looked[row].any():
+                each.weigh(looks, row, self._stamp_ns, calibration.repeated_misses)
 
     def _without_duplicates(self, shown: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
         """Forget objects that have come to lie on another one, unless a view of this frame shows both.
 
-        Of two the one stays that is reported already, else the surer, else the older.
+        Of two the one stays that is reported already, else the surer, else the older. The other one, where it stays
+        too, is not reported before they have come apart.
 
         Returns:
             What shows each of the objects that are left.
@@ -452,9 +465,13 @@ class Scene:
         same = labels[:, None] == labels[None, :]
         overlap = iou(boxes, boxes) >= np.where(same, DUPLICATE_IOU, DUPLICATE_OTHER_LABEL_IOU)
         gone: set[int] = set()
+        for each in self._objects:
+            each.is_hidden = False
         for rank, keeper in enumerate(order):
             if keeper not in gone:
                 later = [n for n in order[rank + 1 :] if overlap[keeper, n] and n not in gone]
+                for n in later:
+                    self._objects[n].is_hidden = True
                 gone |= {n for n in later if not any(_share_a_view(h, shown[keeper]) for h in shown[n])}
         kept = [n for n in range(len(self._objects)) if n not in gone]
         self._objects = [self._objects[n] for n in kept]
@@ -464,6 +481,8 @@ class Scene:
         """Whether an object is reported. The first frame of a scene is judged as a picture alone."""
         if each.reported:
             each.reported = each.existence >= REPORTED_UNTIL
+        elif each.is_hidden:
+            each.reported = False
         elif self._is_new:
             each.reported = any(hypothesis.is_reported for hypothesis in group)
         else:
