@@ -18,10 +18,10 @@ from .geometry import Boxes
 
 MAX_WIDTH = 320
 """Pixels: wider views are shrunk to this width; the flow of a larger picture is no steadier and takes longer."""
-MAX_CORNERS = 150
+MAX_CORNERS = 100
 CORNER_QUALITY, CORNER_DISTANCE_PX = 0.01, 7
 """A corner is at least this strong beside the strongest, and this far from the next."""
-FLOW_WINDOW_PX, FLOW_LEVELS = 13, 3
+FLOW_WINDOW_PX, FLOW_LEVELS = 11, 3
 MAX_RETURN_ERROR_PX = 0.7
 """A corner that is followed forth and back must end this close to where it began."""
 INLIER_PX = 2.0

@@ -86,7 +86,7 @@ REPEATED_LATER = 0.4
 FADING_S = 1.0
 """A look of so long ago counts 1/e of one of now."""
 ZOOM_MEMORY_S = 2.0
-MAX_PAST_ZOOMS = 100
+MAX_PAST_ZOOMS = 60
 SURVIVAL_LIMITS = (1e-3, 1.0 - 1e-3)
 
 
@@ -400,10 +400,9 @@ class Scene:
         expected = _grown(as_array(o.box for o in self._objects), np.array([o.sigma for o in self._objects]))
         sigmas = np.array([_sigma(h.seen, calibration) for h in found])
         overlap = iou(_grown(as_array(h.seen.box for h in found), sigmas), expected)
-        for row, hypothesis in enumerate(found):
-            if hypothesis.seen.is_cut:
-                part = clip_to(expected, hypothesis.seen.view.window)
-                overlap[row] = iou([hypothesis.seen.box.as_tuple()], part)[0]
+        for view in {id(h.seen.view): h.seen.view for h in found if h.seen.is_cut}.values():
+            rows = [row for row, h in enumerate(found) if h.seen.is_cut and h.seen.view is view]
+            overlap[rows] = iou(as_array(found[row].seen.box for row in rows), clip_to(expected, view.window))
         labels = np.array([o.label for o in self._objects])
         same = np.array([h.seen.finding.label for h in found])[:, None] == labels
         fits = overlap >= np.where(same, SAME_OBJECT_IOU, OTHER_LABEL_IOU)

@@ -103,7 +103,7 @@ class _CameraTopics:
             self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
         if self._camera.info is not None and _has_subscriber(self._markers):
             model = self._camera.model(result.image_width, result.image_height)
-            self._markers.publish(overlays.markers(result, model, marker_distance_m))
+            self._markers.publish(overlays.markers(result, model, marker_distance_m, outcome.result.tracks))
 
 
 def _stamp(nanoseconds: int) -> Time:

@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..core.expectation import ExpectedObject, PastZoom
-from ..core.geometry import as_array, iou, share_inside
+from ..core.geometry import as_array, iou, to_corners
 from .possible_objects import EXPECTED, Array, PossibleObjects
 from .windows import detectability
 
@@ -61,8 +61,9 @@ def found_before(
     """
     if not zooms:
         return np.zeros(len(possible.size))
-    boxes = np.concatenate([possible.center - possible.size / 2, possible.size], axis=1)
-    shown = share_inside(boxes, as_array(each.window for each in zooms)) > 0.99
+    corners = to_corners(as_array(each.window for each in zooms))
+    x, y = possible.center[:, :1], possible.center[:, 1:]
+    shown = (x >= corners[:, 0]) & (y >= corners[:, 1]) & (x <= corners[:, 2]) & (y <= corners[:, 3])
     magnified = possible.side[:, None] * np.array([each.zoom for each in zooms])
     fresh = np.exp(-np.array([each.age_s for each in zooms]) / FADING_S)
     found = np.where(shown, detectability(magnified, half_side, logits_per_doubling) * fresh, 0.0).max(axis=1)
