@@ -181,7 +181,12 @@ class ActivePerception:
             cost=costs.cost,
             tracks=tuple(o.track for o in objects if o.track is not None),
         )
-        notes = [left_out, *proposal.notes, *(note for _, found in examined for note in found.notes)]
+        notes = [
+            left_out,
+            "" if scene is None else scene.note,
+            *proposal.notes,
+            *(note for _, found in examined for note in found.notes),
+        ]
         if query.masks:
             notes.append(self._missing_masks(detections, masks))
         notes += [_unsure(seen) for seen in objects if seen.disputed]
@@ -214,6 +219,7 @@ class ActivePerception:
         """A note about objects without the mask that was asked for, "" if each has one."""
         if self.segmenter is None:
             return "this preset makes no masks"
+        detections = [detection for detection in detections if not detection.carried]
         missing = len(detections) - len(masks)
         return f"{missing} of {len(detections)} objects have no mask: no whole outline was found" if missing > 0 else ""
 

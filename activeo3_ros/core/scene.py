@@ -82,7 +82,9 @@ MAX_PATH = 25
 """Past centres of a track that are kept, for its tail in pictures."""
 ZOOM_STEPS = 2
 """Looks at magnifications within half an octave are one test, repeated."""
-REPEATED_LATER = 0.4
+REPEATED_LATER = 0.3
+"""How much looks of different frames at one magnification depend on each other, as `Calibration.repeated_misses` says
+it for views of one frame: objects move, so less."""
 FADING_S = 1.0
 """A look of so long ago counts 1/e of one of now."""
 ZOOM_MEMORY_S = 2.0
@@ -259,6 +261,7 @@ class Scene:
     Attributes:
         survival_s: Mean time for which an object is believed to stay where no view shows it, seconds.
         forgotten: Hypotheses that were forgotten because there were more than `MAX_HYPOTHESES`.
+        note: What the user should know of the last frame, "" if nothing.
     """
 
     def __init__(self, survival_s: float = SURVIVAL_S) -> None:
@@ -274,6 +277,7 @@ class Scene:
             raise InvalidInput(f"survival_s must be more than 0 seconds, got {survival_s!r}")
         self.survival_s = survival_s
         self.forgotten = 0
+        self.note = ""
         self._numbers = count(1)
         self.reset()
 
@@ -311,7 +315,8 @@ class Scene:
         """
         kind = (query, frame.width, frame.height)
         elapsed_s = (frame.stamp_ns - self._stamp_ns) / 1e9
-        if self._frame != kind or not frame.stamp_ns or not 0 <= elapsed_s <= MAX_GAP_S:
+        self.note = self._what_is_wrong(frame, elapsed_s)
+        if self.note or self._frame != kind or elapsed_s > MAX_GAP_S:
             self.reset()
         motion = self._motion.update(view)
         if motion is None:  # the picture was cut
@@ -326,6 +331,19 @@ class Scene:
         self._objects = [each for each in self._objects if self._shows(each.box)]
         self._move_zooms(motion)
         return self._expectation(view)
+
+    def _what_is_wrong(self, frame: Frame, elapsed_s: float) -> str:
+        """Why a frame cannot follow the last one, "" if it can or none came before."""
+        if not frame.stamp_ns:
+            return "frames without a stamp are not weighed together"
+        if self._frame is None:
+            return ""
+        if elapsed_s < 0:
+            return f"this frame is {-elapsed_s:.3f} s older than the last one: what was remembered is forgotten"
+        if (frame.width, frame.height) != self._frame[1:]:
+            before = "{} x {}".format(*self._frame[1:])
+            return f"the size changed from {before} to {frame.width} x {frame.height}: what was remembered is forgotten"
+        return ""
 
     @property
     def _frame_size(self) -> tuple[int, int]:
@@ -492,7 +510,11 @@ class Scene:
 
     def _forget(self) -> None:
         kept = [each for each in self._objects if each.existence >= FORGOTTEN_BELOW]
-        self.forgotten += max(0, len(kept) - MAX_HYPOTHESES)
+        too_many = max(0, len(kept) - MAX_HYPOTHESES)
+        self.forgotten += too_many
+        if too_many:
+            note = f"{too_many} of the least likely objects were forgotten: at most {MAX_HYPOTHESES} are remembered"
+            self.note = "; ".join(filter(None, (self.note, note)))
         kept = sorted(kept, key=lambda each: (-each.log_odds, each.number))[:MAX_HYPOTHESES]
         self._objects = sorted(kept, key=lambda each: each.number)
 

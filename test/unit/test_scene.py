@@ -146,6 +146,22 @@ def test_nothing_is_carried_across_a_new_beginning(change):
     assert look(scene, [], **{"stamp_ns": 5 * STEP_NS, **change}) == []
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"stamp_ns": STEP_NS}, "this frame is 0.300 s older than the last one"),
+        ({"stamp_ns": 0}, "without a stamp"),
+        ({"image": cv2.resize(PICTURE, (800, 480))}, "the size changed from 1000 x 600 to 800 x 480"),
+        ({}, ""),
+    ],
+)
+def test_why_a_frame_cannot_follow_the_last_one_is_told(change, says):
+    scene = Scene()
+    run(scene, [[CAR]] * 4)
+    look(scene, [CAR], **{"stamp_ns": 5 * STEP_NS, **change})
+    assert says in scene.note if says else scene.note == ""
+
+
 def test_a_repeated_stamp_is_the_same_moment():
     scene = Scene()
     before = run(scene, [[CAR]] * 3)[-1]
@@ -174,6 +190,7 @@ def test_memory_is_bounded_and_the_least_likely_go_first():
         objects = look(scene, [CAR, *crowd], (1 + number) * STEP_NS)
         frame = Frame(PICTURE, stamp_ns=(1 + number) * STEP_NS)
     assert scene.forgotten > 0
+    assert "least likely objects were forgotten" in scene.note
     expected = scene.expect(replace_stamp(frame, 4), frame.view(frame.window, (500, 300)), QUERY)
     assert len(expected.objects) <= MAX_HYPOTHESES
     assert any(o.finding.score == 0.8 for o in objects)
