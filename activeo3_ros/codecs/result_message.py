@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status, Track
+from ..core.camera import CameraModel
 from ..core.query import MAX_TEXT_LENGTH
 from ..core.results import NO_DETECTION
 from . import rle
@@ -144,7 +145,13 @@ def array_message(name: str, result_message: Any, library: MessageLibrary) -> An
     return array_type(header=result_message.header, **{name: getattr(result_message, name)})
 
 
-def track_array(result: Result, library: MessageLibrary, header: Any, stamp: Callable[[int], Any]) -> Any:
+def track_array(
+    result: Result,
+    library: MessageLibrary,
+    header: Any,
+    stamp: Callable[[int], Any],
+    camera: CameraModel | None = None,
+) -> Any:
     """A `TrackArray` of the tracks of a result.
 
     Args:
@@ -152,12 +159,13 @@ def track_array(result: Result, library: MessageLibrary, header: Any, stamp: Cal
         library: Makes the message.
         header: The `std_msgs/Header` of the image.
         stamp: Turns nanoseconds into a `builtin_interfaces/Time`.
+        camera: The calibration of the image; None: bearings are NaN.
 
     Returns:
-        The message. Bearings and positions are NaN: they need a calibrated camera and depth.
+        The message. Positions are NaN: they need depth.
     """
     return library.types.TrackArray(
-        header=header, tracks=[_track_message(track, library.types, stamp) for track in result.tracks]
+        header=header, tracks=[_track_message(track, library.types, stamp, camera) for track in result.tracks]
     )
 
 
@@ -190,7 +198,10 @@ def _detection_message(found: Detection, types: Any) -> Any:
     )
 
 
-def _track_message(track: Track, types: Any, stamp: Callable[[int], Any]) -> Any:
+def _track_message(track: Track, types: Any, stamp: Callable[[int], Any], camera: CameraModel | None) -> Any:
+    bearing, sigma = (
+        (np.full(3, math.nan), math.nan) if camera is None else camera.bearing(track.box.center, track.sigma)
+    )
     message = types.Track(
         track_id=clean(track.track_id),
         label=clean(track.label),
@@ -198,7 +209,7 @@ def _track_message(track: Track, types: Any, stamp: Callable[[int], Any]) -> Any
         box=_box_message(track.box, types),
         velocity_x=float(track.velocity[0]),
         velocity_y=float(track.velocity[1]),
-        bearing_sigma=math.nan,
+        bearing_sigma=float(sigma),
         has_position=False,
         position_covariance=np.full(9, math.nan),
         first_seen=stamp(track.first_seen_ns),
@@ -206,8 +217,8 @@ def _track_message(track: Track, types: Any, stamp: Callable[[int], Any]) -> Any
         zoom=float(track.zoom),
         text=clean(track.text),
     )
-    for vector in (message.bearing, message.position):
-        vector.x = vector.y = vector.z = math.nan
+    for vector, values in ((message.bearing, bearing.tolist()), (message.position, [math.nan] * 3)):
+        vector.x, vector.y, vector.z = values
     return message
 
 

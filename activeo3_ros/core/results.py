@@ -176,6 +176,7 @@ class Track:
         zoom: Of the most magnified view that showed it, against the view of the whole frame.
         text: Text that was read on it, voted over its looks, "" if none.
         path: Its last centres in source pixels, moved with the camera, oldest first.
+        sigma: Standard deviation of its centre along each axis, source pixels; NaN if unknown.
     """
 
     track_id: str
@@ -188,6 +189,7 @@ class Track:
     zoom: float = 1.0
     text: str = ""
     path: tuple[tuple[float, float], ...] = ()
+    sigma: float = NO_SCORE
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,8 @@ class _Remembered:
     def __post_init__(self) -> None:
         self.log_odds = self.prior
         self.velocity = np.zeros(2)
+        """Its own: without what the camera's motion adds at its place."""
+        self.camera_velocity = np.zeros(2)
         self.size_variance = 2 * self.variance
         self.covariance = np.diag([self.variance, (FIRST_VELOCITY_SIDES * self.side) ** 2])
 
@@ -160,6 +162,8 @@ class _Remembered:
 
     def move(self, motion: Motion, elapsed_s: float) -> None:
         """Predict the state at the time of the next frame."""
+        if elapsed_s:
+            self.camera_velocity = (motion.moved_points(self.center[None])[0] - self.center) / elapsed_s
         self.center = motion.moved_points((self.center + self.velocity * elapsed_s)[None])[0]
         self.velocity = motion.matrix[:, :2] @ self.velocity
         transition = np.array([[1.0, elapsed_s], [0.0, 1.0]])
@@ -238,18 +242,19 @@ class _Remembered:
         """The object as a frame of this size reports it."""
         label, box = self.label, self.box.clipped(*size)
         finding, disputed = with_text(self.finding, list(self.texts))
-        is_measured = self.times_seen > 1
+        velocity = self.velocity + self.camera_velocity if self.times_seen > 1 else np.full(2, math.nan)
         track = Track(
             self.track_id,
             label,
             self.existence,
             box,
-            (float(self.velocity[0]), float(self.velocity[1])) if is_measured else (math.nan, math.nan),
+            (float(velocity[0]), float(velocity[1])),
             self.first_ns,
             self.last_ns,
             self.zoom,
             finding.text,
             tuple(self.path),
+            math.sqrt(float(self.covariance[0, 0])),
         )
         region = GLOBAL_VIEW if carried else self.region
         return FrameObject(finding, box, region, self.existence, disputed, track, carried)

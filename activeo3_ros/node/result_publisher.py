@@ -93,7 +93,9 @@ class _CameraTopics:
     def publish_tracks(self, outcome: FrameOutcome) -> None:
         """The tracks, where they have a subscriber and the frame was perceived."""
         if outcome.result.status is not Status.FAILED and _has_subscriber(self._tracks):
-            self._tracks.publish(track_array(outcome.result, RCLPY, outcome.header, _stamp))
+            result = outcome.result
+            model = self._camera.model(result.width, result.height)
+            self._tracks.publish(track_array(result, RCLPY, outcome.header, _stamp, model))
 
     def publish_overlays(self, outcome: FrameOutcome, result: msg.PerceptionResult, marker_distance_m: float) -> None:
         """The boxes of `vision_msgs`, the annotated picture and the markers, where they have subscribers."""

@@ -231,3 +231,15 @@ def test_a_calibration_that_contradicts_the_image_gives_no_markers_one_warning_a
     bench.publisher.publish(outcome())
     assert len(bench.receive(arrays, 4)[-1].markers) > 1
     assert not bench.camera.calibration_error
+
+
+def test_a_track_has_a_bearing_where_the_camera_is_calibrated(bench):
+    tracks = bench.subscribe(TrackArray, "tracks")
+    bench.calibrate(sensor())
+    good, track = outcome(), Track("front:7", "car", 0.75, Box(30, 20, 20, 20), sigma=1.0)
+    bench.publisher.publish(replace(good, result=replace(good.result, tracks=(track,))))
+    (found,) = bench.receive(tracks)[0].tracks
+    bearing = np.array([found.bearing.x, found.bearing.y, found.bearing.z])
+    assert np.linalg.norm(bearing) == pytest.approx(1.0)
+    assert bearing[2] > 0.99
+    assert found.bearing_sigma > 0

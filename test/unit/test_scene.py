@@ -99,6 +99,7 @@ def test_an_object_stays_where_it_is_while_the_camera_pans():
         [car] = look(scene, objects, (1 + number) * STEP_NS, image)
     assert car.carried
     assert car.box.x == pytest.approx(400 - 36, abs=6)
+    assert car.track.velocity == pytest.approx((-120, 0), abs=30)
 
 
 def test_a_weak_box_keeps_an_object_alive_that_a_strong_one_founded():
