@@ -48,12 +48,12 @@ CUT_WEIGHT = 0.5
 """What a box that its view cuts is worth as evidence: something is there, but not that it ends where the box does."""
 PROBABILITY_LIMITS = (0.02, 0.98)
 """No single look makes an object surer, or less likely, than this."""
-PRIOR_SHARE = 2 / 3
+PRIOR_SHARE = 0.6
 """A box with this share of the detector's threshold as its score says nothing either way: the share of such boxes that
 are objects is what is believed before any look."""
 TRUE_WITHOUT_SCORE = 0.7
 """Probability that a finding of a model without scores is an object."""
-DENIAL = 1.0
+DENIAL = 0.75
 """What a view reports is not an object if the log-odds from all views are this far below those of a box with the score
 that the detector's threshold asks for: they speak clearly against it. Chosen on every second picture of coco128's train
 half: as few objects as possible are lost for a gain of precision of 5 points."""
@@ -470,7 +470,10 @@ def _represent(members: Sequence[Observation]) -> Observation:
         voters = [o for o in members if not o.is_cut] or list(members)
         boxes, support = as_array(o.box for o in voters), np.array([o.support for o in voters])
         chosen = voters[int(np.argmax((iou(boxes, boxes) @ support) * support))]
-    finding, disputed = with_text(chosen.finding, read_texts(members))
+    read = read_texts(members)
+    if not read:
+        return chosen
+    finding, disputed = with_text(chosen.finding, read)
     return replace(chosen, finding=finding, disputed=disputed)
 
 

@@ -23,7 +23,7 @@ from .vocabulary import TEXT, Target, load_vocabulary
 
 INPUT_SIDE_PX = 512
 """The side of the detector's input."""
-WEAK_SCORE = 0.05
+WEAK_SCORE = 0.1
 """Score from which a box is evidence beside other views and frames, though one view alone does not report it."""
 SAME_OBJECT_IOU = 0.5
 """A known object, or one that a text is on, is one that was found if they overlap more."""
