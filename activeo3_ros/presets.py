@@ -248,11 +248,13 @@ def _parse(path: Path, values: Any) -> Preset:
         checked_budget = Budget(**budget)
     with named("query"):
         checked_query = Query(**{**query, "classes": tuple(query.get("classes", ()))})
+    task = _with_calibration(_component("task", file.task, str(path)), _file_beside(path))
+    sensing = _component("sensing", file.sensing, str(path))
     return Preset(
         name=path.stem,
         description=file.description,
-        sensing=_component("sensing", file.sensing, str(path)),
-        task=_calibrated(path, _component("task", file.task, str(path))),
+        sensing=_with_calibration(sensing, task.settings.get("calibration", "")),
+        task=task,
         segmenter=_component("segmenter", file.segmenter, str(path)) if file.segmenter else None,
         examine_view=file.examine_view,
         budget=checked_budget,
@@ -269,13 +271,18 @@ def _component(kind: str, values: Mapping[str, Any], source: str) -> Component:
     return component
 
 
-def _calibrated(path: Path, task: Component) -> Component:
-    """The task with the calibration that `activeo3 calibrate` wrote beside the preset, unless the preset names one."""
+def _file_beside(path: Path) -> str:
+    """The calibration that `activeo3 calibrate` wrote beside a preset, "" for none."""
     beside = calibration_beside(path)
-    takes_one = "calibration" in settings_of(task.check(TASK_TYPES))
-    if takes_one and not task.settings.get("calibration") and beside.is_file():
-        return replace(task, settings={**task.settings, "calibration": str(beside)})
-    return task
+    return str(beside) if beside.is_file() else ""
+
+
+def _with_calibration(component: Component, file: str) -> Component:
+    """The component with a calibration, where it takes one and its settings name none."""
+    takes_one = "calibration" in settings_of(component.check(COMPONENT_TYPES[component.kind]))
+    if not file or not takes_one or component.settings.get("calibration"):
+        return component
+    return replace(component, settings={**component.settings, "calibration": file})
 
 
 def _section(name: str, declared: Callable[..., Any], values: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:

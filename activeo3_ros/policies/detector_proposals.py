@@ -45,6 +45,7 @@ class DetectorProposals:
         neighbours: Annotated[float, within(0, 10)] = 0.25,
         far_objects: Annotated[float, within(0, 10)] = 0.1,
         task: EmbeddedTask | None = None,
+        calibration: str = "",
     ) -> None:
         """Load the detector.
 
@@ -54,12 +55,13 @@ class DetectorProposals:
             neighbours: Objects expected around each small object that is seen.
             far_objects: Objects expected far away, too small for the view to show, for each one that is seen.
             task: Its detector, classes and vocabulary are used; None for those of the embedded task.
+            calibration: File that `activeo3 calibrate` wrote; "" for that of the preset's task.
         """
         self.hint_threshold = hint_threshold
         self.max_magnification = max_magnification
         self.neighbours = neighbours
         self.far_objects = far_objects
-        self.task = task or EmbeddedTask()
+        self.task = task or EmbeddedTask(calibration=calibration)
         self.calibration: Calibration = getattr(self.task, "calibration", DEFAULT)
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
