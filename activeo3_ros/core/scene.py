@@ -47,7 +47,9 @@ MAX_HYPOTHESES = 300
 MAX_GAP_S = 2.0
 """After a longer time without a frame nothing of the scene is known any more."""
 REPORTED_FROM = 0.75
-"""Existence from which an object is reported: one sure look, or several that are less sure."""
+"""Existence from which an object is reported that at least two frames show."""
+REPORTED_AT_ONCE_FROM = 0.9
+"""Existence from which an object is reported that one frame shows."""
 REPORTED_UNTIL = 0.3
 """An object that is reported stays so until its existence is below this."""
 FORGOTTEN_BELOW = 0.05
@@ -82,7 +84,7 @@ MAX_PATH = 25
 """Past centres of a track that are kept, for its tail in pictures."""
 ZOOM_STEPS = 2
 """Looks at magnifications within half an octave are one test, repeated."""
-REPEATED_LATER = 0.3
+REPEATED_LATER = 0.4
 """How much looks of different frames at one magnification depend on each other, as `Calibration.repeated_misses` says
 it for views of one frame: objects move, so less."""
 FADING_S = 1.0
@@ -508,7 +510,8 @@ class Scene:
         elif self._is_new:
             each.reported = any(hypothesis.is_reported for hypothesis in group)
         else:
-            each.reported = bool(group) and each.is_reliable and each.existence >= REPORTED_FROM
+            needed = REPORTED_AT_ONCE_FROM if each.times_seen == 1 else REPORTED_FROM
+            each.reported = bool(group) and each.is_reliable and each.existence >= needed
 
     def _reported(self, shown: list[list[Hypothesis]]) -> list[tuple[_Remembered, list[Hypothesis]]]:
         return [pair for pair in zip(self._objects, shown, strict=True) if pair[0].reported]
