@@ -12,13 +12,14 @@ A preset is one YAML file in `config/`, or any file of that form given by its pa
 
 Where `NAME.calibration.yaml` lies beside `NAME.yaml`, as `activeo3 calibrate NAME.yaml` writes it, the task reads it.
 
-`NAME` is a key of the tables below; its settings are the keyword arguments of that class, whose annotations declare
-the values that are allowed (see `settings`). A file is checked when it is loaded, before any model is.
+`NAME` is a key of the tables below, or what an installed package registers (see `plugins`). A preset file given by its
+path may also name a class, as `package.module:Class`. A task may be any detector: its settings and those of
+`DetectorTask` stand side by side. The settings are the keyword arguments of the class, whose annotations declare the
+values that are allowed (see `settings`). A file is checked when it is loaded, before any model is.
 """
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -29,9 +30,10 @@ import yaml
 
 from .assets.cache import sha256_of
 from .assets.resources import config_directory
-from .core import ActivePerception, Budget, InvalidInput, Query
+from .core import ActivePerception, Budget, InvalidInput, Query, Segmenter, SensingPolicy, TaskModel
 from .detectors.calibration import calibration_beside
-from .settings import Setting, check_settings, did_you_mean, named, settings_of
+from .plugins import find_plugin, load_class, plugins
+from .settings import Setting, check_names, check_settings, did_you_mean, named, settings_of
 from .vlm.engine_registry import ENGINE_TYPES
 
 SENSING_TYPES = {
@@ -44,17 +46,29 @@ SENSING_TYPES = {
     "adaptive_slices": "activeo3_ros.policies.slicing:AdaptiveSlices",
     "mllm": "activeo3_ros.policies.mllm:MllmSensing",
 }
-TASK_TYPES = {
-    "embedded": "activeo3_ros.detectors.embedded:EmbeddedTask",
-    "grounding_dino": "activeo3_ros.detectors.grounding_dino:GroundingDinoTask",
-    "mllm": "activeo3_ros.vlm.task:MllmTask",
+TASK_TYPES = {"mllm": "activeo3_ros.vlm.task:MllmTask"}
+"""Task models that are no detectors; every detector is a task, too."""
+DETECTOR_TYPES = {
+    "embedded": "activeo3_ros.detectors.centernet:CenterNet",
+    "onnx": "activeo3_ros.detectors.onnx_detector:OnnxDetector",
+    "transformers": "activeo3_ros.detectors.transformers_detector:TransformersDetector",
+    "grounding_dino": "activeo3_ros.detectors.grounding_dino:GroundingDino",
 }
 SEGMENTER_TYPES = {
     "grabcut": "activeo3_ros.segmenters.grabcut:GrabCut",
     "sam": "activeo3_ros.segmenters.sam:Sam",
 }
-COMPONENT_TYPES = {"sensing": SENSING_TYPES, "task": TASK_TYPES, "segmenter": SEGMENTER_TYPES}
-"""By kind, the key of a preset: the classes by type, each as `module:name`."""
+COMPONENT_TYPES = {
+    "sensing": SENSING_TYPES,
+    "task": TASK_TYPES,
+    "detector": DETECTOR_TYPES,
+    "segmenter": SEGMENTER_TYPES,
+}
+"""By kind: the classes by type, each as `module:name`."""
+DETECTOR_TASK = "activeo3_ros.detectors.detector_task:DetectorTask"
+ANY_DETECTOR, ANY_DETECTOR_SUMMARY = "any detector", "What every detector has besides, as a task."
+SET_BY_LOADER = ("label", "reports")
+"""Parameters of components that no file sets."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +76,18 @@ class Component:
     """One model or policy as a preset names it.
 
     Attributes:
-        kind: "sensing", "task" or "segmenter".
-        type: A key of the table of that kind.
+        kind: "sensing", "task", "detector" or "segmenter".
+        type: A key of the table of that kind, the name of a plug-in, or `package.module:Class`.
         settings: Keyword arguments of the class.
         source: The file that says so, for messages; "" for none.
+        may_name_class: Whether the type may be a class of any module.
     """
 
     kind: str
     type: str
     settings: Mapping[str, Any]
     source: str = ""
+    may_name_class: bool = False
 
     @property
     def label(self) -> str:
@@ -79,45 +95,113 @@ class Component:
         return f"{self.kind} {self.type!r}"
 
     @property
+    def detector(self) -> Component | None:
+        """The detector of a task; that of its own of a policy. None if it has none."""
+        if self.kind == "task" and self.type not in TASK_TYPES:
+            return replace(self, kind="detector")
+        own = self.settings.get("detector") if self.kind == "sensing" and self.shares_task else None
+        if own is None:
+            return None
+        if not isinstance(own, Mapping) or "type" not in own:
+            raise InvalidInput(f"{self.label}: detector must be a mapping with a 'type', got {own!r}")
+        settings = {name: value for name, value in own.items() if name != "type"}
+        return Component("detector", str(own["type"]), settings, self.source, self.may_name_class)
+
+    @property
     def facts(self) -> list[Any]:
-        """Type, settings, and a digest of the calibration file that they name: what results depend on."""
-        file = self.settings.get("calibration")
-        digest = [sha256_of(Path(str(file)).expanduser())] if file and Path(str(file)).expanduser().is_file() else []
-        return [self.type, dict(self.settings), *digest]
+        """Type, settings, and digests of the model and calibration files that they name: what results depend on."""
+        named_files = [Path(str(self.settings.get(name, ""))).expanduser() for name in ("model", "calibration")]
+        return [self.type, dict(self.settings), *(sha256_of(file) for file in named_files if file.is_file())]
 
-    def check(self, types: Mapping[str, str]) -> Callable[..., Any]:
-        """Find the class and compare the settings with what it declares; loads no model.
+    @property
+    def shares_task(self) -> bool:
+        """Whether it is a policy that works with the detector of the task."""
+        return self.kind == "sensing" and "task" in inspect.signature(self.class_).parameters
 
-        Args:
-            types: The classes by type, each as `module:name`.
+    @property
+    def class_(self) -> Callable[..., Any]:
+        """Its class.
 
-        Returns:
-            The class.
+        Raises:
+            InvalidInput: The type does not exist, or its class cannot be imported.
+        """
+        types = COMPONENT_TYPES[self.kind]
+        if self.type in types:
+            return _class_of(types[self.type])
+        if self.kind == "task":
+            return replace(self, kind="detector").class_
+        if ":" in self.type:
+            if not self.may_name_class:
+                raise InvalidInput(
+                    f"{self.label}: only a preset file given by its path when a program starts may name a class, not "
+                    "one chosen while it runs"
+                )
+            return load_class(self.type, self.label)
+        plugin = find_plugin(self.kind, self.type)
+        if plugin is not None:
+            return plugin.load()
+        known = sorted(
+            [*types, *(TASK_TYPES if self.kind == "detector" else ()), *(p.name for p in plugins(self.kind))]
+        )
+        raise InvalidInput(
+            f"unknown {self.kind} type {self.type!r}; known are {', '.join(known)}{did_you_mean(self.type, known)}"
+        )
+
+    def check(self) -> None:
+        """Compare the settings with what the class declares; loads no model.
 
         Raises:
             InvalidInput: The type or a setting does not exist, a setting is missing, or a value is not allowed.
         """
-        if self.type not in types:
-            known = ", ".join(sorted(types))
-            raise InvalidInput(
-                f"unknown {self.kind} type {self.type!r}; known are {known}{did_you_mean(self.type, types)}"
-            )
-        found: Callable[..., Any] = _class_of(types[self.type])
-        check_settings(self.label, found, self.settings)
-        return found
+        if self.kind in ("task", "detector") and self.detector_class is not None:
+            own, around = self._split()
+            check_settings(self.label, self.detector_class, own)
+            check_settings(self.label, _class_of(DETECTOR_TASK), around, without=SET_BY_LOADER)
+            return
+        settings = dict(self.settings)
+        if self.detector is not None:
+            self.detector.check()
+            settings.pop("detector")
+        check_settings(self.label, self.class_, settings, without=SET_BY_LOADER)
 
-    def build(self, types: Mapping[str, str]) -> Any:
+    @property
+    def detector_class(self) -> Callable[..., Any] | None:
+        """The class of a detector, also of one that is the task; None for anything else."""
+        if self.kind == "detector":
+            return self.class_
+        return self.detector.class_ if self.kind == "task" and self.detector is not None else None
+
+    def build(self, task: TaskModel | None = None) -> Any:
         """Build an instance, which loads its model.
 
         Args:
-            types: The classes by type, each as `module:name`.
+            task: The task model, for a policy that works with its detector.
 
         Raises:
             InvalidInput: As `check`, or the class refuses a value; the message names the file.
         """
-        found = self.check(types)
+        self.check()
         with named(self.source), named(self.label):
-            return found(**self.settings)
+            if self.detector_class is not None:
+                own, around = self._split()
+                return _class_of(DETECTOR_TASK)(self.detector_class(**own), label=self.type, **around)
+            settings = dict(self.settings)
+            own_detector = self.detector
+            if own_detector is not None:
+                del settings["detector"]
+                return self.class_(**settings, task=own_detector.build(), reports=False)
+            return self.class_(**settings, task=task) if self.shares_task else self.class_(**settings)
+
+    def _split(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The settings of a detector, and those of the task around it."""
+        assert self.detector_class is not None
+        own, around = settings_of(self.detector_class), settings_of(_class_of(DETECTOR_TASK))
+        allowed = [*own, *(name for name in around if name not in (*own, *SET_BY_LOADER))]
+        check_names(self.label, allowed, self.settings)
+        return (
+            {name: value for name, value in self.settings.items() if name in own},
+            {name: value for name, value in self.settings.items() if name not in own},
+        )
 
 
 @dataclass(frozen=True)
@@ -139,13 +223,18 @@ class Preset:
         Returns:
             The loop that runs them.
         """
-        return ActivePerception(
-            self.sensing.build(SENSING_TYPES),
-            self.task.build(TASK_TYPES),
-            self.budget,
-            self.segmenter.build(SEGMENTER_TYPES) if self.segmenter else None,
-            self.examine_view,
-        )
+        _check_detector_for(self.sensing, self.task)
+        task: TaskModel = self.task.build()
+        sensing: SensingPolicy = self.sensing.build(task)
+        segmenter: Segmenter | None = self.segmenter.build() if self.segmenter else None
+        return ActivePerception(sensing, task, self.budget, segmenter, self.examine_view)
+
+    def build_policy(self) -> SensingPolicy:
+        """Load the policy alone, with the models that it needs itself."""
+        _check_detector_for(self.sensing, self.task)
+        shares = self.sensing.shares_task and self.sensing.detector is None
+        policy: SensingPolicy = self.sensing.build(self.task.build() if shares else None)
+        return policy
 
 
 @dataclass(frozen=True)
@@ -176,11 +265,13 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in config_directory().glob("*.yaml"))
 
 
-def load_preset(name_or_path: str) -> Preset:
+def load_preset(name_or_path: str, may_name_classes: bool = True) -> Preset:
     """Read and check a preset; loads no model.
 
     Args:
         name_or_path: A shipped preset by name, or any by the path of its .yaml file.
+        may_name_classes: Whether a file may name a class of any module, which is imported. Not for a name that came
+            over the network.
 
     Raises:
         InvalidInput: There is none, or it is wrong; the message says the file, the key, the value and what is allowed.
@@ -191,7 +282,7 @@ def load_preset(name_or_path: str) -> Preset:
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InvalidInput(f"{path}: not a readable YAML file: {str(error).splitlines()[0]}") from error
     with named(str(path)):
-        return _parse(path, values)
+        return _parse(path, values, may_name_classes)
 
 
 def _preset_path(name_or_path: str) -> Path:
@@ -238,51 +329,64 @@ def describe_components() -> Iterator[ComponentDescription]:
         for type_name, path in types.items():
             found = _class_of(path)
             summary = inspect.cleandoc(found.__doc__ or "").partition("\n")[0]
-            yield ComponentDescription(kind, type_name, path, summary, tuple(settings_of(found).values()))
+            settings = [setting for setting in settings_of(found).values() if setting.name not in SET_BY_LOADER]
+            yield ComponentDescription(kind, type_name, path, summary, tuple(settings))
+        if kind == "detector":
+            yield ComponentDescription(kind, ANY_DETECTOR, DETECTOR_TASK, ANY_DETECTOR_SUMMARY, task_settings())
 
 
-def _parse(path: Path, values: Any) -> Preset:
+def task_settings() -> tuple[Setting, ...]:
+    """The settings that every detector as a task has besides its own."""
+    settings = settings_of(_class_of(DETECTOR_TASK)).values()
+    return tuple(setting for setting in settings if setting.name not in SET_BY_LOADER)
+
+
+def _parse(path: Path, values: Any, may_name_classes: bool) -> Preset:
     file = PresetFile(**_section("preset", PresetFile, values))
     budget, query = _section("budget", Budget, file.budget), _section("query", Query, file.query, ("revision",))
     with named("budget"):
         checked_budget = Budget(**budget)
     with named("query"):
         checked_query = Query(**{**query, "classes": tuple(query.get("classes", ()))})
-    task = _with_calibration(_component("task", file.task, str(path)), _file_beside(path))
-    sensing = _component("sensing", file.sensing, str(path))
+    sensing = _component("sensing", file.sensing, path, may_name_classes)
+    task = _calibrated(path, _component("task", file.task, path, may_name_classes))
+    _check_detector_for(sensing, task)
     return Preset(
         name=path.stem,
         description=file.description,
-        sensing=_with_calibration(sensing, task.settings.get("calibration", "")),
+        sensing=sensing,
         task=task,
-        segmenter=_component("segmenter", file.segmenter, str(path)) if file.segmenter else None,
+        segmenter=_component("segmenter", file.segmenter, path, may_name_classes) if file.segmenter else None,
         examine_view=file.examine_view,
         budget=checked_budget,
         query=checked_query,
     )
 
 
-def _component(kind: str, values: Mapping[str, Any], source: str) -> Component:
+def _check_detector_for(sensing: Component, task: Component) -> None:
+    """Raise InvalidInput where a policy works with the detector of a task that has none."""
+    if sensing.shares_task and sensing.detector is None and task.detector is None:
+        raise InvalidInput(
+            f"{sensing.label} works with the detector of the task, and {task.label} has none; give it one of its own, "
+            f"such as sensing: {{type: {sensing.type}, detector: {{type: embedded}}}}"
+        )
+
+
+def _component(kind: str, values: Mapping[str, Any], source: Path, may_name_class: bool) -> Component:
     settings = dict(values)
     if "type" not in settings:
         raise InvalidInput(f"{kind!r} needs a 'type'")
-    component = Component(kind, str(settings.pop("type")), settings, source)
-    component.check(COMPONENT_TYPES[kind])
+    component = Component(kind, str(settings.pop("type")), settings, str(source), may_name_class)
+    component.check()
     return component
 
 
-def _file_beside(path: Path) -> str:
-    """The calibration that `activeo3 calibrate` wrote beside a preset, "" for none."""
+def _calibrated(path: Path, task: Component) -> Component:
+    """The task with the calibration that `activeo3 calibrate` wrote beside the preset, unless the preset names one."""
     beside = calibration_beside(path)
-    return str(beside) if beside.is_file() else ""
-
-
-def _with_calibration(component: Component, file: str) -> Component:
-    """The component with a calibration, where it takes one and its settings name none."""
-    takes_one = "calibration" in settings_of(component.check(COMPONENT_TYPES[component.kind]))
-    if not file or not takes_one or component.settings.get("calibration"):
-        return component
-    return replace(component, settings={**component.settings, "calibration": file})
+    if task.detector is not None and not task.settings.get("calibration") and beside.is_file():
+        return replace(task, settings={**task.settings, "calibration": str(beside)})
+    return task
 
 
 def _section(name: str, declared: Callable[..., Any], values: Any, without: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -294,6 +398,5 @@ def _section(name: str, declared: Callable[..., Any], values: Any, without: tupl
     return values
 
 
-def _class_of(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+def _class_of(path: str) -> Callable[..., Any]:
+    return load_class(path, "activeo3_ros")

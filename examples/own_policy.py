@@ -9,7 +9,8 @@ import cv2
 
 from activeo3_ros.core import ActivePerception, Box, Budget, Frame, Proposal, Query, Region, View
 from activeo3_ros.core.frame import fit_within
-from activeo3_ros.detectors.embedded import EmbeddedTask
+from activeo3_ros.detectors.centernet import CenterNet
+from activeo3_ros.detectors.detector_task import DetectorTask
 
 
 class Horizon:
@@ -36,7 +37,7 @@ class Horizon:
 
 
 if __name__ == "__main__":
-    perception = ActivePerception(Horizon(), EmbeddedTask(), Budget(max_regions=6))
+    perception = ActivePerception(Horizon(), DetectorTask(CenterNet()), Budget(max_regions=6))
     result = perception.perceive(Frame(cv2.imread(sys.argv[1])), Query(classes=("car", "truck", "bus")))
     for found in result.detections:
         print(f"{found.label} {found.score:.2f} at {found.box.center} in region {found.region}")

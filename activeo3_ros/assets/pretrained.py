@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import EngineError
-from ..core.optional import require_package
+from ..core.errors import EngineError, OutOfMemory
+from ..core.optional import MissingPackageError, require_package
+from .cache import AssetError
 from .weights import local_model
 
 
@@ -17,13 +20,30 @@ def load_pretrained(model: str, auto_class: str, device: Any, purpose: str) -> t
     Returns:
         The processor, and the model on `device`, ready to run.
     """
-    transformers = require_package("transformers", purpose, "activeo3_ros[gpu]")
-    directory = local_model(model)
-    processor = _loaded(directory, lambda: transformers.AutoProcessor.from_pretrained(directory, local_files_only=True))
+    processor = load_processor(model, "AutoProcessor", purpose)
     return processor, load_model(model, auto_class, device, purpose)
 
 
-def load_model(model: str, auto_class: str, device: Any, purpose: str) -> Any:
+def load_processor(model: str, auto_class: str, purpose: str) -> Any:
+    """Load what prepares the input of a model.
+
+    Args:
+        model: A directory or a hub id, see `local_model`.
+        auto_class: Name of the class of transformers that finds the right one, such as "AutoTokenizer".
+        purpose: Completes "is needed …" in the message where transformers is missing.
+
+    Raises:
+        MissingPackageError: transformers is not installed.
+        AssetError: The model is not on this machine.
+        EngineError: It cannot be loaded.
+    """
+    transformers = require_package("transformers", purpose, "activeo3_ros[gpu]")
+    directory = local_model(model)
+    found = getattr(transformers, auto_class)
+    return _loaded(directory, lambda: found.from_pretrained(directory, local_files_only=True, trust_remote_code=False))
+
+
+def load_model(model: str, auto_class: str, device: Any, purpose: str, dtype: Any = None) -> Any:
     """Load a model.
 
     Args:
@@ -31,24 +51,75 @@ def load_model(model: str, auto_class: str, device: Any, purpose: str) -> Any:
         auto_class: Name of the class of transformers that finds the right one.
         device: A `torch.device`.
         purpose: Completes "is needed …" in the message where transformers is missing.
+        dtype: The `torch.dtype` of its weights; None for that of the file.
 
     Returns:
         The model on `device`, ready to run.
 
     Raises:
-        MissingPackageError: transformers is not installed.
-        AssetError: The weights are not on this machine.
-        EngineError: They cannot be loaded.
+        MissingPackageError: transformers, or a package that this model needs besides, is not installed.
+        AssetError: The weights are not on this machine, or not in a format that can hold no code.
+        EngineError: They cannot be loaded, or are those of another model.
+        OutOfMemory: They do not fit into the memory of the device.
     """
     transformers = require_package("transformers", purpose, "activeo3_ros[gpu]")
     directory = local_model(model)
+    _require_safetensors(directory)
     found = getattr(transformers, auto_class)
-    loaded = _loaded(directory, lambda: found.from_pretrained(directory, local_files_only=True, use_safetensors=True))
-    return loaded.eval().to(device)
+    # What a file lacks, transformers fills with random numbers and lists in a long warning: here it is one error.
+    with _without_report():
+        loaded, report = _loaded(
+            directory,
+            lambda: found.from_pretrained(
+                directory,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                **({} if dtype is None else {"dtype": dtype}),
+            ),
+        )
+    missing = sorted([*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])])
+    if missing:
+        raise EngineError(
+            f"{directory}: its weights are not those of a {type(loaded).__name__}: {len(missing)} tensors are missing "
+            f"or of another shape, such as {missing[0]}"
+        )
+    return _loaded(directory, lambda: loaded.eval().to(device))
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from listing tensors, such as those of a file that a model lacks or does not use."""
+    log = logging.getLogger("transformers")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _require_safetensors(directory: Path) -> None:
+    if any(directory.glob("*.safetensors")):
+        return
+    others = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.h5") for path in directory.glob(pattern))
+    if others:
+        raise AssetError(
+            f"{directory} has its weights as {others[0]} alone, a format that can hold code; convert them to "
+            "safetensors on a machine that may run them (save_pretrained does)"
+        )
+    raise AssetError(f"{directory} is not whole: model.safetensors is missing; run: activeo3 prefetch again")
 
 
 def _loaded(directory: Path, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except Exception as error:  # transformers has no common class of error
-        raise EngineError(f"{directory}: cannot be loaded: {(str(error) or repr(error)).splitlines()[0]}") from error
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which need not be installed
+            raise OutOfMemory(f"{directory}: the weights do not fit into the memory of the device") from error
+        reason = (str(error).strip() or repr(error)).splitlines()[0]
+        if isinstance(error, ImportError):  # such as timm, which the backbones of some models are from
+            raise MissingPackageError(f"{directory}: {reason.partition('. ')[0]}; install it") from error
+        raise EngineError(f"{directory}: cannot be loaded: {reason}") from error

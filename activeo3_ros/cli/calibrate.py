@@ -28,8 +28,7 @@ from ..evaluation.detector_calibration import DetectorCalibration, Measured
 from ..evaluation.environment import describe_environment
 from ..evaluation.item_files import write_atomically
 from ..evaluation.plots import calibration_figure
-from ..presets import TASK_TYPES, Preset, load_preset, preset_names
-from ..settings import settings_of
+from ..presets import Preset, load_preset, preset_names
 from .argument_types import class_names, number, whole_number
 from .main import SUCCESS
 from .options import check_not_overwritten
@@ -108,11 +107,11 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(f"{out.parent}: no such directory; give another --out")
     require_package("matplotlib", "to draw the curves of a calibration")  # before minutes of work
     with _material(args) as material:
-        task: Any = preset.task.build(TASK_TYPES)
+        task: Any = preset.task.build()
         wanted: tuple[str, ...] = args.classes or preset.query.classes
         classes = () if wanted == (ALL,) else wanted
-        if classes and hasattr(task, "vocabulary"):
-            classes = task.vocabulary.resolve(Query(classes=classes)).classes
+        if classes:
+            classes = task.resolve(Query(classes=classes)).classes
         detector, ids = looking_for(task.detector, classes)
         calibration = DetectorCalibration(detector, task.threshold, args.sure, ids, args.seed)
         _look(calibration, material, args.seconds)
@@ -153,15 +152,15 @@ def _beside(preset: str) -> Path | None:
 
 
 def _check_has_detector(preset: Preset) -> None:
-    """Tell it before a large model is loaded: a task with a detector has the setting `calibration`.
+    """Tell it before a large model is loaded: a language model has no detector.
 
     Raises:
         InvalidInput: The task has none.
     """
-    if "calibration" not in settings_of(preset.task.check(TASK_TYPES)):
+    if preset.task.detector is None:
         raise InvalidInput(
             f"preset {preset.name!r}: its {preset.task.label} has no detector that could be calibrated; name a preset "
-            "whose task has the setting 'calibration', such as embedded"
+            "whose task is a detector, such as embedded"
         )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from .. import __version__, presets
+from .. import __version__, plugins, presets
 from ..assets import packages as assets
 from ..assets.cache import CACHE_VARIABLE, cache_directory
 from ..assets.onnx_session import disable_telemetry
@@ -72,10 +72,11 @@ class PresetCheck:
 
 
 NEEDED_BY_TYPE: dict[str, tuple[str, ...]] = {
-    "detector_proposals": ("onnxruntime",),
     "embedded": ("onnxruntime", "rapidocr"),
+    "onnx": ("onnxruntime",),
+    "transformers": ("torch", "transformers"),
 }
-"""Checks that a component of a preset needs, by its type (see `presets.SENSING_TYPES` and `TASK_TYPES`)."""
+"""Checks that a component of a preset needs, by its type (see `presets.COMPONENT_TYPES`)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -276,12 +277,32 @@ def _assets() -> list[Check]:
     return [_asset(asset) for asset in assets.NEEDED_BY["demo"]]
 
 
+def _plug_ins() -> list[Check]:
+    """The components that other installed packages register, each imported once."""
+    return [_plug_in(plugin) for kind in plugins.GROUPS for plugin in plugins.plugins(kind)]
+
+
+def _plug_in(plugin: plugins.Plugin) -> Check:
+    name = f"{plugin.kind} {plugin.name}"
+    found, needed_for = f"{plugin.path} of {plugin.package} {plugin.version}", "presets that name it"
+    if plugin.name in presets.COMPONENT_TYPES[plugin.kind]:
+        fix = "another name in the entry points of that package"
+        return Check(name, False, f"{found}: {plugin.name!r} is a name of activeo3_ros itself", needed_for, fix, True)
+    try:
+        plugins.find_plugin(plugin.kind, plugin.name)
+        plugin.load()
+    except PerceptionError as error:
+        return Check(name, False, str(error), needed_for, optional=True)
+    return Check(name, True, found, needed_for)
+
+
 GROUPS: dict[str, Callable[[], list[Check]]] = {
     "machine": _machine,
     "ROS 2": _ros,
     "Python packages": _cpu_packages,
     "GPU": _gpu_packages,
     "models and pictures": _assets,
+    "plug-ins": _plug_ins,
 }
 
 
@@ -381,7 +402,7 @@ def _entry(check: Check) -> dict[str, object]:
 def _as_text(groups: dict[str, list[Check]], preset_checks: list[PresetCheck]) -> str:
     lines = [f"activeo3 {__version__}"]
     for title, checks in groups.items():
-        lines += ["", title]
+        lines += ["", title if checks else f"{title}: none"]
         for check in checks:
             word = "ok" if check.ok else "absent" if check.optional else "MISSING"
             lines.append(f"  {word:7}  {check.name}: {check.found}")

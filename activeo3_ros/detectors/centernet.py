@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from ..core.errors import InvalidInput
 from ..core.frame import Image, InputSize, check_image
 from ..core.geometry import from_corners
 from ..core.results import DetectedBoxes
+from ..settings import validated
 
 INPUT_SIDE_PX = 512
 """Side of the square canvas that is the model's input."""
@@ -38,25 +40,34 @@ COCO_CLASSES = (
 """Name of each class id."""
 
 
-class CenterNet:
-    """The loaded model, a `core.interfaces.Detector`."""
+_sessions: WeakValueDictionary[tuple[Path, Threads], OnnxSession] = WeakValueDictionary()
 
+
+class CenterNet:
+    """The embedded detector, a `core.interfaces.Detector`; those of one process share the loaded model."""
+
+    label = "embedded"
     names = COCO_CLASSES
     input_size = InputSize(INPUT_SIDE_PX, INPUT_SIDE_PX)
     concurrent = True
 
+    @validated
     def __init__(self, model: Path | None = None, threads: Threads = None) -> None:
-        """Load the model.
+        """Load the model, unless another holds it already.
 
         Args:
             model: The converted .onnx file; None for the prefetched one.
-            threads: CPU threads for one run; None for `onnx_session.default_threads`.
+            threads: CPU threads for one run; none for as many as the process may use, at most 4.
 
         Raises:
             AssetError: The model was not prefetched.
             MissingPackageError: onnxruntime is not installed.
         """
-        self._session = OnnxSession(model or require(CENTERNET), threads)
+        path = model or require(CENTERNET)
+        session = _sessions.get((path, threads))
+        if session is None:
+            session = _sessions[path, threads] = OnnxSession(path, threads)
+        self._session = session
 
     def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
         """Detect objects in images, one after the other: a batch takes the CPU as long as its images do.

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import yaml
@@ -69,18 +70,18 @@ class Vocabulary:
 
         Args:
             classes: The detector's.
-            table: As in `config/vocabulary/coco.yaml`.
-
-        Raises:
-            InvalidInput: The table names a class that the detector does not have.
+            table: As in `config/vocabulary/coco.yaml`; what leads to classes that the detector lacks is left out.
         """
         self.classes = tuple(classes)
         self._meanings = _meanings(self.classes, table)
-        self._narrower = set(table.get("narrower", ()))
+        self._narrower = set(table.get("narrower", ())) - {" ".join(_words(name)) for name in self.classes}
         self._carriers = set(table.get("text_carriers", ()))
         self._read_text = set(table.get("read_text", ()))
         self._read_number = set(table.get("read_number", ()))
-        self._carried_by = {name: tuple(hosts) for name, hosts in (table.get("carried_by") or {}).items()}
+        self._carried_by = {
+            carrier: tuple(name for name in hosts if name in self.classes)
+            for carrier, hosts in (table.get("carried_by") or {}).items()
+        }
         self._relations = set(table.get("relations", ()))
         self._places = set(table.get("places", ()))
         self._separators = set(table.get("separators", ()))
@@ -105,14 +106,14 @@ class Vocabulary:
     def _resolve_classes(self, names: Iterable[str]) -> tuple[str, ...]:
         found: list[str] = []
         for name in names:
-            meaning = self._lookup(name.lower().split())
+            meaning = self._lookup(_words(name) or [name.lower()])
             if meaning is None:
                 raise UnsupportedQuery(f"unknown class {name!r}; {self._offer(name.lower())}")
             found += meaning[1]
         return tuple(dict.fromkeys(found))
 
     def _resolve_text(self, text: str) -> Target:
-        words = re.findall(r"[^\W_]+", re.sub(r"['\u2019]s\b", "", text.lower()))
+        words = _words(re.sub(r"['\u2019]s\b", "", text.lower()))
         things: list[_Thing] = []
         reading: Reading = ""
         relation, position, clause = "", 0, 0
@@ -258,26 +259,43 @@ def _joined(first: _Thing, second: _Thing, relation: str) -> _Thing | None:
 
 
 def _meanings(classes: Sequence[str], table: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    meanings: dict[str, tuple[str, ...]] = {name: (name,) for name in classes}
-    for kind in ("synonyms", "groups"):
-        for key, others in (table.get(kind) or {}).items():
-            members = [key] if kind == "synonyms" else others
-            unknown = [name for name in members if name not in classes]
-            if unknown:
-                raise InvalidInput(
-                    f"vocabulary: {kind} name the class {unknown[0]!r}, which the detector does not have"
-                )
-            for name in others if kind == "synonyms" else [key]:
-                meanings[name] = tuple(members)
-    return meanings
+    """The classes that each name means; a class's own name is never taken from it by a synonym or group."""
+    meanings: dict[str, tuple[str, ...]] = {}
+    for group, members in (table.get("groups") or {}).items():
+        known = tuple(name for name in members if name in classes)
+        if known:
+            meanings[group] = known
+    for name, others in (table.get("synonyms") or {}).items():
+        if name in classes:
+            meanings.update((other, (name,)) for other in others)
+    own: dict[str, tuple[str, ...]] = {}
+    for name in classes:
+        said = " ".join(_words(name)) or name.lower()
+        own[said] = (*own.get(said, ()), name)
+    return meanings | own
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation."""
+    return re.findall(r"[^\W_]+", text.lower())
 
 
 def load_vocabulary(classes: Sequence[str], name: str = "coco") -> Vocabulary:
-    """Load a vocabulary that comes with the package.
+    """Load a vocabulary.
 
     Args:
         classes: The detector's.
-        name: Of the file in `config/vocabulary/`, without its ending.
+        name: Of a file in `config/vocabulary/`, without its ending, or the path of a .yaml file of that form.
+
+    Raises:
+        InvalidInput: There is no such file, or it holds no such table.
     """
-    path = config_directory() / "vocabulary" / f"{name}.yaml"
-    return Vocabulary(classes, yaml.safe_load(path.read_text(encoding="utf-8")))
+    is_path = name.endswith((".yaml", ".yml"))
+    path = Path(name).expanduser() if is_path else config_directory() / "vocabulary" / f"{name}.yaml"
+    try:
+        table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InvalidInput(f"{path}: not a readable vocabulary: {str(error).splitlines()[0]}") from error
+    if not isinstance(table, dict):
+        raise InvalidInput(f"{path}: a vocabulary is a mapping with synonyms, groups and more, got {table!r}")
+    return Vocabulary(classes, table)

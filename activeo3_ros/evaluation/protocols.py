@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..core import Box, Budget, Cost, Frame, InvalidInput, Query, Result
-from ..presets import SENSING_TYPES
 from .datasets import Dataset, Sample
 from .detector_oracle import DetectorOracle, TrueObject
 from .ground_truth_masks import decode_segmentation
@@ -103,7 +102,7 @@ class InteractiveRunner:
 
     def __init__(self, method: Method, dataset: Dataset, corrector: Corrector) -> None:
         self._dataset = dataset
-        self._policy = ErrorOracle() if method.oracle else method.preset.sensing.build(SENSING_TYPES)
+        self._policy = ErrorOracle() if method.oracle else method.preset.build_policy()
         self._corrector = corrector
 
     def check(self, query: Query, budget: Budget) -> None:

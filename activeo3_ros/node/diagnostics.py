@@ -170,12 +170,13 @@ def model_facts(perception: ActivePerception) -> dict[str, str]:
 
 
 def _description(model: object) -> str:
-    engine = getattr(model, "engine", None)
-    return type(model).__name__ + (f": {engine.describe()}" if engine is not None else "")
+    engine, label = getattr(model, "engine", None), getattr(model, "label", "")
+    return type(model).__name__ + (f": {engine.describe()}" if engine is not None else f": {label}" if label else "")
 
 
 def _device(model: object) -> str:
-    return str(getattr(model, "device", None) or getattr(getattr(model, "engine", None), "device", "cpu"))
+    inner = getattr(model, "engine", None) or getattr(model, "detector", None)
+    return str(getattr(model, "device", None) or getattr(inner, "device", "cpu"))
 
 
 def resident_memory_mb() -> float:

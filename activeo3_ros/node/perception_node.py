@@ -73,11 +73,11 @@ class PerceptionNode(ManagedNode):
     _perceive: PerceiveActionServer | None = None
     """None in a node whose parameters were refused."""
 
-    def __init__(self, load: Callable[[str], LoadablePreset] = load_preset, **arguments: Any) -> None:
+    def __init__(self, load: Callable[[str, bool], LoadablePreset] = load_preset, **arguments: Any) -> None:
         """Declare the parameters and create topics and services.
 
         Args:
-            load: Gives a preset by the name in the parameter `preset`.
+            load: Gives a preset by the name in the parameter `preset`, and whether it may name classes to import.
             **arguments: Further arguments of rclpy's `Node`.
 
         Raises:
@@ -90,6 +90,8 @@ class PerceptionNode(ManagedNode):
         self._values = parameters.values(self)
         parameters.check(self._values, set(self._values), configured=False)
         self._preset: LoadablePreset | None = None
+        self._first_preset = self._values["preset"]
+        """Chosen by whoever started the node; a later one may come from anybody on the network."""
         self._revision = 0
         self._enabled = True
         self._scheduler: Scheduler | None = None
@@ -148,7 +150,8 @@ class PerceptionNode(ManagedNode):
         self.last_error = ""
         self._warn_of_transports()
         try:
-            self._preset = self._load_preset(self._values["preset"])
+            name = self._values["preset"]
+            self._preset = self._load_preset(name, name == self._first_preset)
             settings = self._settings()
         except (PerceptionError, OSError) as error:
             return self._refuse_configure(str(error))
@@ -449,12 +452,12 @@ class RosLogHandler(logging.Handler):
         self._logger.info(text)
 
 
-def main(args: list[str] | None = None, load: Callable[[str], LoadablePreset] = load_preset) -> int:
+def main(args: list[str] | None = None, load: Callable[[str, bool], LoadablePreset] = load_preset) -> int:
     """Run the node until SIGINT or SIGTERM.
 
     Args:
         args: Command line, default `sys.argv`.
-        load: Gives a preset by its name.
+        load: Gives a preset by its name, and whether it may name classes to import.
 
     Returns:
         Exit code 2, after one line on stderr, for parameters that are not allowed.

@@ -11,14 +11,14 @@ from dataclasses import replace
 from typing import Annotated
 
 from ..core.budget import Budget
-from ..core.calibration import DEFAULT, Calibration
+from ..core.errors import UnsupportedQuery
 from ..core.expectation import Expectation
 from ..core.frame import View
 from ..core.geometry import as_array
 from ..core.query import Query
-from ..core.results import DetectedBoxes, Finding, Proposal
-from ..detectors.centernet import COCO_CLASSES
-from ..detectors.embedded import EmbeddedTask, as_known, findings_from
+from ..core.results import DetectedBoxes, Finding, Proposal, Region
+from ..detectors.centernet import CenterNet
+from ..detectors.detector_task import DetectorTask, as_known, findings_from
 from ..detectors.vocabulary import Target
 from ..settings import validated, within
 from .possible_objects import READ, PossibleObjects, existence, far_objects, hinted_objects, neighbours_of
@@ -44,8 +44,8 @@ class DetectorProposals:
         max_magnification: Annotated[float, within(1, 16)] = 4.0,
         neighbours: Annotated[float, within(0, 10)] = 0.25,
         far_objects: Annotated[float, within(0, 10)] = 0.1,
-        task: EmbeddedTask | None = None,
-        calibration: str = "",
+        task: DetectorTask | None = None,
+        reports: bool = True,
     ) -> None:
         """Load the detector.
 
@@ -54,15 +54,16 @@ class DetectorProposals:
             max_magnification: Crop pixels for a source pixel beyond which there is nothing more to see.
             neighbours: Objects expected around each small object that is seen.
             far_objects: Objects expected far away, too small for the view to show, for each one that is seen.
-            task: Its detector, classes and vocabulary are used; None for those of the embedded task.
-            calibration: File that `activeo3 calibrate` wrote; "" for that of the preset's task.
+            task: Its detector, classes and vocabulary are used; None for those of the embedded preset.
+            reports: Whether what the detector finds in the view is a part of the result, as it is where the task model
+                of the loop has the same detector; else it only chooses regions.
         """
         self.hint_threshold = hint_threshold
         self.max_magnification = max_magnification
         self.neighbours = neighbours
         self.far_objects = far_objects
-        self.task = task or EmbeddedTask(calibration=calibration)
-        self.calibration: Calibration = getattr(self.task, "calibration", DEFAULT)
+        self.task = task or DetectorTask(CenterNet())
+        self.reports = reports
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         return self.task.view_size(width, height, max_pixels)
@@ -71,9 +72,13 @@ class DetectorProposals:
         return self.propose_expecting(view, query, budget, Expectation())
 
     def propose_expecting(self, view: View, query: Query, budget: Budget, expected: Expectation, /) -> Proposal:
-        target = self.task.vocabulary.resolve(query)
-        detected = self.task.detect(view, self.hint_threshold)
+        target, notes = self._resolve(query)
+        [detected] = self.task.detect([view], self.hint_threshold, target)
         candidates = self.task.select(detected, target)
+        if not self.reports:
+            possible = self._objects_to_find(view, detected, target, expected)
+            regions = self._regions(view, possible, target, budget, expected)
+            return Proposal(regions, reasoning=_reasoning(regions), notes=notes)
         findings = findings_from(candidates, self.task.threshold, target.notes)
         hosts = self.task.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
         known = tuple(as_known(each) for each in (*candidates, *hosts) if each.score >= self.task.threshold)
@@ -83,17 +88,33 @@ class DetectorProposals:
             return Proposal(findings=findings)
         to_read = self._objects_to_read(view, [*candidates, *hosts], target) if target.reading else None
         possible = to_read or self._objects_to_find(view, detected, target, expected)
+        # What was read is read again until the looks agree; what was searched is not.
+        regions = self._regions(view, possible, target, budget, Expectation() if to_read else expected)
+        return Proposal(regions, findings, known if target.reading else (), reasoning=_reasoning(regions))
+
+    def _resolve(self, query: Query) -> tuple[Target, tuple[str, ...]]:
+        """What to look for, and notes on it: all that the detector knows, where it only chooses regions for a model
+        that knows more."""
+        try:
+            target = self.task.resolve(query)
+        except UnsupportedQuery:
+            if self.reports:
+                raise
+            note = f"the regions were chosen for all classes of {self.task.label}, which does not know the query"
+            return self.task.resolve(Query()), (note,)
+        return (target if self.reports else replace(target, reading="", hosts=())), ()
+
+    def _regions(
+        self, view: View, possible: PossibleObjects, target: Target, budget: Budget, expected: Expectation
+    ) -> tuple[Region, ...]:
         longest = max(view.width, view.height)
         crop_side = max(self.task.view_size(longest, longest, budget.crop_pixels))
         smallest_side = crop_side / self.max_magnification * view.zoom
         pyramid = list(window_pyramid(possible, (view.width, view.height), crop_side, smallest_side))
-        known_size = self.calibration.half_found_side_px, self.calibration.logits_per_doubling
+        known_size = self.task.calibration.half_found_side_px, self.task.calibration.logits_per_doubling
         half_side, slope = (HALF_READ_SIDE_PX, READ_LOGITS_PER_DOUBLING) if target.reading else known_size
-        # What was read is read again until the looks agree; what was searched is not.
-        found = 0.0 if to_read else found_before(possible, expected.zooms, half_side, slope)
-        regions = best_windows(possible, pyramid, half_side, slope, budget.max_regions, found)
-        reasoning = "; ".join(f"{region.label}: {region.score:.2f} objects expected" for region in regions)
-        return Proposal(regions, findings, known if target.reading else (), reasoning=reasoning)
+        found = found_before(possible, expected.zooms, half_side, slope)
+        return best_windows(possible, pyramid, half_side, slope, budget.max_regions, found)
 
     def _objects_to_read(self, view: View, candidates: Sequence[Finding], target: Target) -> PossibleObjects | None:
         """Objects that may carry something to read, None if there are none; those that the view already reports are
@@ -104,15 +125,19 @@ class DetectorProposals:
         if not candidates:
             return None
         boxes = as_array(candidate.box for candidate in candidates)
-        exists = existence([candidate.score for candidate in candidates], self.calibration)
+        exists = existence([candidate.score for candidate in candidates], self.task.calibration)
         return PossibleObjects.in_boxes(boxes, exists, READ)
 
     def _objects_to_find(
         self, view: View, detected: DetectedBoxes, target: Target, expected: Expectation
     ) -> PossibleObjects:
         """Objects that the view hints at, those that may stand beside them, and those too far away for it."""
-        class_ids = [COCO_CLASSES.index(name) for name in target.classes]
-        hints = hinted_objects(detected, class_ids, self.task.threshold, self.calibration)
+        class_ids = self.task.class_ids(target.classes, target)
+        hints = hinted_objects(detected, class_ids, self.task.threshold, self.task.calibration)
         beside = neighbours_of(hints, self.neighbours)
         far = far_objects(hints, self.far_objects, (view.width, view.height))
         return PossibleObjects.joined([compared_with_memory(hints, expected.objects), beside, far])
+
+
+def _reasoning(regions: Sequence[Region]) -> str:
+    return "; ".join(f"{region.label}: {region.score:.2f} objects expected" for region in regions)

@@ -14,7 +14,7 @@ import numpy as np
 from ..assets.weights import local_model
 from ..core import Frame, InvalidInput
 from ..core.optional import require_package
-from ..presets import TASK_TYPES, Component
+from ..presets import Component
 from ..vlm.engine_registry import shared_engine
 from ..vlm.families import Family, family_named
 from .callbacks import csv_log, stop_on_signal, time_limit
@@ -166,7 +166,7 @@ def make_scorer(config: TrainingConfig, family: Family, frames: Callable[[Row], 
         if "engine" in settings:
             batcher = RolloutBatcher(shared_engine(settings["engine"]))
             settings["engine"] = batcher
-        task = Component("task", kind, settings).build(TASK_TYPES)
+        task = Component("task", kind, settings).build()
     return Scorer(config.reward, family, config.budget, config.shorter_side, task, frames, batcher)
 
 

@@ -112,7 +112,7 @@ def test_a_page_is_read_without_any_zoom(perception, photographs):
 
 def test_an_object_that_a_crop_does_not_find_again_is_read_there(perception, photographs):
     scene = reading.scene(photographs, 7)
-    frame, task, target = Frame(scene.image), perception.task, perception.task.vocabulary.resolve(Query(scene.query))
+    frame, task, target = Frame(scene.image), perception.task, perception.task.resolve(Query(scene.query))
     found = perception.perceive(frame, Query(scene.query))
     [light] = [g for g in found.groundings if g.text]
     side = 1.3 * max(light.box.width, light.box.height)

@@ -16,7 +16,8 @@ require_torch()
 
 import torch  # noqa: E402
 
-from activeo3_ros.detectors.grounding_dino import GroundingDinoTask  # noqa: E402
+from activeo3_ros.detectors.detector_task import DetectorTask  # noqa: E402
+from activeo3_ros.detectors.grounding_dino import GroundingDino  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.segmenters.sam import Sam  # noqa: E402
 from activeo3_tiny.scene_rows import HELD_OUT_SEED  # noqa: E402
@@ -59,8 +60,12 @@ def views(count=3):
     return [frame.view(Box(10.0 * n, 5.0, 60, 40), (120, 80), n) for n in range(count)]
 
 
+def grounding_dino(directory, threshold=0.3, **settings):
+    return DetectorTask(GroundingDino(str(directory), device="cpu", **settings), threshold, label="grounding_dino")
+
+
 def test_grounding_dino_gives_scored_boxes_of_the_asked_classes_inside_each_view(dino_directory):
-    task = GroundingDinoTask(str(dino_directory), threshold=0.01, text_threshold=0.01, device="cpu")
+    task = grounding_dino(dino_directory, threshold=0.01, text_threshold=0.01)
     findings = task.examine(views(), Query(classes=("car", "traffic light")), Budget())
     assert len(findings) == 3 and any(each.objects for each in findings)
     for finding in (finding for each in findings for finding in each.objects):
@@ -69,7 +74,7 @@ def test_grounding_dino_gives_scored_boxes_of_the_asked_classes_inside_each_view
 
 
 def test_grounding_dino_examines_views_together_as_it_does_one_by_one(dino_directory):
-    task = GroundingDinoTask(str(dino_directory), threshold=0.01, text_threshold=0.01, device="cpu")
+    task = grounding_dino(dino_directory, threshold=0.01, text_threshold=0.01)
     query = Query(text="car")
     together = task.examine(views(), query, Budget())
     for view, each in zip(views(), together, strict=True):
@@ -78,7 +83,7 @@ def test_grounding_dino_examines_views_together_as_it_does_one_by_one(dino_direc
 
 
 def test_grounding_dino_refuses_questions(dino_directory):
-    task = GroundingDinoTask(str(dino_directory), device="cpu")
+    task = grounding_dino(dino_directory)
     with pytest.raises(UnsupportedQuery, match="answers no questions"):
         task.examine(views(1), Query(text="What number is on the car?"), Budget())
 
@@ -86,8 +91,8 @@ def test_grounding_dino_refuses_questions(dino_directory):
 class LitTokens:
     """Stands for the model: box n of each picture has the n-th row of scores for the tokens of the prompt."""
 
-    def __init__(self, config, *rows):
-        self.config, self.rows, self.prompts = config, rows, []
+    def __init__(self, *rows):
+        self.rows, self.prompts = rows, []
 
     def __call__(self, input_ids, **_):
         self.prompts.append(input_ids[0].tolist())
@@ -97,6 +102,11 @@ class LitTokens:
             logits[:, index, 1 : 1 + len(row)] = torch.logit(torch.tensor(row))
             boxes[:, index] = torch.tensor([0.1 + 0.2 * index, 0.5, 0.1, 0.2])
         return SimpleNamespace(logits=logits, pred_boxes=boxes)
+
+
+def light(task, *rows):
+    """Put `LitTokens` in the place of the model of a task."""
+    task.detector.model = LitTokens(*rows)
 
 
 @pytest.mark.parametrize(
@@ -111,50 +121,58 @@ class LitTokens:
     ],
 )
 def test_grounding_dino_gives_a_box_the_class_of_its_best_token(dino_directory, classes, lit, name, score):
-    task = GroundingDinoTask(str(dino_directory), device="cpu")
-    task._model = LitTokens(task._model.config, lit)
+    task = grounding_dino(dino_directory)
+    light(task, lit)
     (found,) = task.examine(views(1), Query(classes=classes), Budget())[0].objects
     assert found.label == name and found.score == pytest.approx(score)
     assert found.box.as_tuple() == pytest.approx((6, 32, 12, 16), abs=1e-3)
 
 
 def test_grounding_dino_reads_phrases_with_stops_between_them(dino_directory):
-    task = GroundingDinoTask(str(dino_directory), device="cpu")
-    task._model = LitTokens(task._model.config, [0.1, 0.0, 0.9])
+    task = grounding_dino(dino_directory)
+    light(task, [0.1, 0.0, 0.9])
     assert [f.label for f in task.examine(views(1), Query("Car. Person."), Budget())[0].objects] == ["person"]
 
 
 def test_grounding_dino_takes_no_box_for_the_stop_between_names(dino_directory):
-    task = GroundingDinoTask(str(dino_directory), device="cpu")
-    task._model = LitTokens(task._model.config, [0.1, 0.9, 0.1])
+    task = grounding_dino(dino_directory)
+    light(task, [0.1, 0.9, 0.1])
     assert task.examine(views(1), Query(classes=("car", "person")), Budget())[0].objects == ()
 
 
 def test_grounding_dino_splits_many_classes_into_prompts_that_its_text_encoder_reads(dino_directory):
+    from transformers import BertTokenizer
+
     classes = (*[f"car light {number}" for number in range(150)], "person")
-    task = GroundingDinoTask(str(dino_directory), threshold=0.01, text_threshold=0.01, device="cpu")
+    task = grounding_dino(dino_directory, threshold=0.01, text_threshold=0.01)
     assert any(each.objects for each in task.examine(views(), Query(classes=classes), Budget()))
-    task._model = LitTokens(task._model.config, [0.5])
+    light(task, [0.5])
     task.examine(views(1), Query(classes=classes), Budget())
-    prompts = task._model.prompts
+    prompts = task.detector.model.prompts
     assert len(prompts) == 3 and all(len(ids) <= 256 for ids in prompts)
-    stop = task._processor.tokenizer.convert_tokens_to_ids(".")
+    stop, person = (
+        BertTokenizer.from_pretrained(dino_directory).convert_tokens_to_ids(word) for word in (".", "person")
+    )
     assert sum(ids.count(stop) for ids in prompts) == len(classes), "each class once"
-    assert prompts[-1][-3] == task._processor.tokenizer.convert_tokens_to_ids("person")
+    assert prompts[-1][-3] == person
 
 
 def test_grounding_dino_finds_the_classes_of_the_last_prompt_too(dino_directory):
     classes = (*[f"car light {number}" for number in range(150)], "person")
-    task = GroundingDinoTask(str(dino_directory), device="cpu")
-    last = task._prompts(classes)[-1].spans[-1]
-    task._model = LitTokens(task._model.config, [0.0] * (last[1] - 1) + [0.9])
+    task = grounding_dino(dino_directory)
+    person = task.detector.for_names(["person"])._prompts[0].encoded["input_ids"][0, 1]
+
+    def lit_persons(input_ids, **_):
+        return LitTokens((input_ids[0, 1:] == person).float().mul(0.9).tolist())(input_ids)
+
+    task.detector.model = lit_persons
     (found,) = task.examine(views(1), Query(classes=classes), Budget())[0].objects
-    assert last[0] == "person" and found.score == pytest.approx(0.9)
+    assert found.label == "person" and found.score == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize("query", [Query(text="car," * 200), Query(classes=("car", "..."))])
 def test_grounding_dino_names_what_its_text_encoder_cannot_read(dino_directory, query):
-    task = GroundingDinoTask(str(dino_directory), device="cpu")
+    task = grounding_dino(dino_directory)
     with pytest.raises(UnsupportedQuery, match="reads names of 1 to 253 tokens"):
         task.examine(views(1), query, Budget())
 

@@ -55,7 +55,10 @@ def test_a_preset_of_one_s_own_is_given_by_its_path(tmp_path):
             "sensing 'grid': overlap must be a number, got 'wide'; allowed is 0",
         ),
         ({"sensing": "{type: gird}"}, "did you mean 'grid'?"),
-        ({"task": "{type: embedded, detector: mine}"}, "task 'embedded' has no setting 'detector'; it has threshold"),
+        (
+            {"task": "{type: embedded, detector: mine}"},
+            "task 'embedded' has no setting 'detector'; it has threads",
+        ),
         ({"segmenter": "{type: grabcut, iterations: 0}"}, "segmenter 'grabcut': iterations must be 1 to 20, got 0"),
     ],
 )

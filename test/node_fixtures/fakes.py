@@ -132,7 +132,7 @@ class FakePreset:
         return ActivePerception(FakeSensing(), FakeTask(self.step_s, self.memory_mb), self.budget, FakeSegmenter())
 
 
-def load_fake(name: str) -> FakePreset:
+def load_fake(name: str, may_name_classes: bool = True) -> FakePreset:
     """`fake`, or `fake,load_s=10,fails=why`: the fields of `FakePreset` by name."""
     kind, *settings = name.split(",")
     if kind != "fake":

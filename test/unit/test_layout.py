@@ -19,6 +19,7 @@ LAYERS = [
     ["segmenters"],
     ["detectors"],
     ["policies"],
+    ["plugins"],
     ["presets"],
     ["bags"],
     ["evaluation"],

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from activeo3_ros.core import InvalidInput, Query, UnsupportedQuery
 from activeo3_ros.detectors.centernet import COCO_CLASSES
-from activeo3_ros.detectors.vocabulary import Vocabulary, load_vocabulary
+from activeo3_ros.detectors.vocabulary import load_vocabulary
 
 vocabulary = load_vocabulary(COCO_CLASSES)
 
@@ -128,9 +128,26 @@ def test_classes_name_objects_to_detect_beside_a_phrase_that_asks_to_read():
     assert (target.classes, target.reading) == (("bus",), "number")
 
 
-def test_a_table_that_names_a_class_which_does_not_exist_is_refused():
-    with pytest.raises(InvalidInput, match="'lorry'"):
-        Vocabulary(("car",), {"synonyms": {"lorry": ["truck"]}})
+def test_entries_for_classes_that_the_detector_lacks_are_left_out():
+    own = load_vocabulary(("car", "Stop_Sign"))
+    assert own.resolve(Query("vehicles")).classes == ("car",)
+    assert own.resolve(Query("taxi")).classes == ("car",)
+    assert own.resolve(Query("a stop sign")).classes == ("Stop_Sign",)
+    assert own.resolve(Query(classes=("Stop_Sign",))).classes == ("Stop_Sign",)
+    with pytest.raises(UnsupportedQuery, match="'lorry' is unknown"):
+        own.resolve(Query("lorry"))
+
+
+def test_a_name_of_the_detector_itself_is_never_taken_for_a_synonym():
+    target = load_vocabulary(("car", "taxi")).resolve(Query("taxi"))
+    assert (target.classes, target.notes) == (("taxi",), ())
+
+
+def test_a_vocabulary_file_that_is_missing_or_holds_something_else_is_refused(tmp_path):
+    (tmp_path / "words.yaml").write_text("- car", encoding="utf-8")
+    for path in (tmp_path / "words.yaml", tmp_path / "none.yaml"):
+        with pytest.raises(InvalidInput, match=path.name):
+            load_vocabulary(("car",), str(path))
 
 
 def test_every_word_of_the_shipped_table_is_text():

@@ -1,4 +1,4 @@
-"""The task model of the embedded preset, on a CPU: a COCO detector and a text reader on the objects that it finds."""
+"""The one task model of all detectors: what one finds becomes the findings for a query, with the text on them."""
 
 from __future__ import annotations
 
@@ -6,36 +6,29 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated
-from weakref import WeakValueDictionary
+
+import numpy as np
 
 from ..core.budget import Budget
+from ..core.errors import UnsupportedQuery
 from ..core.evidence import same_text
-from ..core.frame import KnownObject, View, fit_within
+from ..core.frame import KnownObject, View
 from ..core.geometry import Box, as_array, iou, non_maximum_suppression, share_inside
+from ..core.interfaces import Detector, OpenVocabularyDetector
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Grounding
 from ..settings import validated, within
+from ..vlm.prompts import is_question
 from .calibration import load_calibration
-from .centernet import COCO_CLASSES, CenterNet
+from .checks import checked
 from .reading import read_object, read_view
 from .text_reader import TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
 
-INPUT_SIDE_PX = 512
-"""The side of the detector's input."""
 WEAK_SCORE = 0.1
 """Score from which a box is evidence beside other views and frames, though one view alone does not report it."""
 SAME_OBJECT_IOU = 0.5
 """A known object, or one that a text is on, is one that was found if they overlap more."""
-_detectors: WeakValueDictionary[str, CenterNet] = WeakValueDictionary()
-
-
-def shared_detector() -> CenterNet:
-    """The detector that this process shares, loaded at first use and freed with the last model that holds it."""
-    detector = _detectors.get("centernet")
-    if detector is None:
-        detector = _detectors["centernet"] = CenterNet()
-    return detector
 
 
 def as_known(finding: Finding) -> KnownObject:
@@ -62,45 +55,89 @@ def _overlap(a: Box, b: Box) -> bool:
     return bool(share_inside(pair, pair)[[0, 1], [1, 0]].max() >= SAME_OBJECT_IOU)
 
 
-class EmbeddedTask:
-    """Detects classes in views and reads text on the detected objects."""
+class DetectorTask:
+    """Finds the classes of a query with any detector, and reads text on what it finds.
 
-    batch_size = 1
+    A detector with a fixed list of classes serves queries that its vocabulary knows: classes by name and synonym, and
+    wishes to read. To one with an open vocabulary the words of the query are the names, and nothing is read.
+
+    Attributes:
+        detector: The detector that finds everything in the results, also for a policy that shares this task.
+        threshold: Score from which a detection is reported.
+        calibration: How far the detector can be believed.
+    """
 
     @validated
     def __init__(
         self,
+        detector: Detector,
         threshold: Annotated[float, within(0.01, 1)] = 0.3,
         max_readings: Annotated[int, within(1, 100)] = 4,
-        detector: CenterNet | None = None,
-        reader: TextReader | None = None,
         calibration: str = "",
+        vocabulary: str = "coco",
+        reader: TextReader | None = None,
+        label: str = "",
     ) -> None:
-        """Load the detector; the text reader is loaded when the first query asks to read.
+        """Put a task around a detector; the text reader is loaded when the first query asks to read.
 
         Args:
+            detector: Any `core.interfaces.Detector`.
             threshold: Score from which a detection is reported.
             max_readings: Objects read in one view, the best-scored first.
-            detector: Used instead of the one that this process shares.
-            reader: Used instead of one of its own.
             calibration: File that `activeo3 calibrate` wrote; "" for the one that the package brings.
+            vocabulary: Synonyms of the classes: a file of `config/vocabulary/` without its ending, or the path of a
+                .yaml file. Entries for classes that the detector does not have are left out.
+            reader: Used instead of one of its own.
+            label: The detector's name in messages and of the calibration that the package brings; "" for its own.
         """
+        self.detector = detector
+        self.label = label or getattr(detector, "label", "") or type(detector).__name__
         self.threshold = threshold
-        self.calibration = load_calibration("embedded", threshold, calibration)
         self.max_readings = max_readings
-        self.vocabulary = load_vocabulary(COCO_CLASSES)
-        self.detector = detector or shared_detector()
+        self.calibration = load_calibration(self.label, threshold, calibration)
+        self.batch_size: int = getattr(detector, "batch_size", 1)
+        self._open = detector if isinstance(detector, OpenVocabularyDetector) else None
+        self._vocabulary = None if self._open else load_vocabulary(tuple(detector.names), vocabulary)
         self._reader = reader
         self._loading = threading.Lock()  # several threads may load for queries
 
+    @property
+    def concurrent(self) -> bool:
+        """Whether frames of several cameras gain from being examined at once: the detector then answers in batches."""
+        return self.detector.concurrent and self.batch_size > 1
+
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
-        return fit_within(width, height, max_pixels, INPUT_SIDE_PX)
+        return self.detector.input_size.view_size(width, height, max_pixels)
+
+    def resolve(self, query: Query) -> Target:
+        """Translate a query into the classes of the detector.
+
+        Raises:
+            UnsupportedQuery: The detector does not know a word of it, or finds objects alone and the query asks for an
+                answer; the message says what can be asked.
+        """
+        if self._vocabulary is not None:
+            return self._vocabulary.resolve(query)
+        if is_question(query):
+            raise UnsupportedQuery(
+                f"cannot serve {query.text!r}: {self.label} finds what a phrase names but answers no questions; "
+                "ask for the thing itself"
+            )
+        phrases = [phrase.strip() for phrase in query.text.lower().split(".")]  # as in "a cat. a remote control."
+        names = query.classes or tuple(phrase for phrase in phrases if phrase)
+        return Target(names or ((query.text,) if query.text else tuple(self.detector.names)), phrase=query.text)
 
     def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
-        target = self.vocabulary.resolve(query)
+        target = self.resolve(query)
         if target.reading:
             self._text_reader()
-        return [self._examine(view, target) for view in views]
+        if not views:
+            self._detector_of(target)  # refuses names that an open vocabulary cannot hold
+            return []
+        return [
+            self._findings(view, detected, target)
+            for view, detected in zip(views, self.detect(views, min(WEAK_SCORE, self.threshold), target), strict=True)
+        ]
 
     def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
         """Answer with the text that was read, from top to bottom; that of one place once.
@@ -109,7 +146,7 @@ class EmbeddedTask:
             None if the query does not ask to read, nothing was read, or it is not known which of several objects is
             meant.
         """
-        target = self.vocabulary.resolve(query)
+        target = self.resolve(query)
         read = sorted((g for g in groundings if g.text), key=lambda g: (g.box.center[1], g.box.center[0]))
         # Which of several objects is the narrower one, nobody knows: the texts are told, and none is the answer.
         if not target.reading or (target.narrower and len(groundings) > 1):
@@ -120,17 +157,27 @@ class EmbeddedTask:
                 texts.append(each)
         return ", ".join(each.text for each in texts) or None
 
-    def detect(self, view: View, threshold: float) -> DetectedBoxes:
-        """Run the detector on a view.
+    def detect(self, views: Sequence[View], threshold: float, target: Target) -> list[DetectedBoxes]:
+        """Run the detector on views.
 
         Args:
-            view: At the size that `view_size` gives.
+            views: At the size that `view_size` gives.
             threshold: Only boxes with a score above it, 0 to 1.
+            target: What the query asks for.
 
         Returns:
-            Boxes of any class in view pixels; one object can have several.
+            For each view boxes of any class in its pixels; one object can have several. Their class ids are those of
+            `class_ids`.
+
+        Raises:
+            PerceptionError: The detector failed, or what it gave is no answer; the message names it.
         """
-        return self.detector.detect([view.image], threshold)[0]
+        return checked(self._detector_of(target), self.label, [view.image for view in views], threshold)
+
+    def class_ids(self, names: Sequence[str], target: Target) -> list[int]:
+        """The class ids that have one of some names, in detections for a target."""
+        known = target.classes if self._open else self.detector.names
+        return [index for index, name in enumerate(known) if name in names]
 
     def select(self, detected: DetectedBoxes, target: Target) -> list[Finding]:
         """Keep the detections of the classes that a query asks for, each object once.
@@ -147,7 +194,7 @@ class EmbeddedTask:
         findings = []
         for name in target.classes:
             phrase = target.phrase_of(name)
-            members = kept[class_ids[kept] == COCO_CLASSES.index(name)]
+            members = kept[np.isin(class_ids[kept], self.class_ids([name], target))]
             once = non_maximum_suppression(boxes[members], scores[members], self.calibration.same_object_iou)
             for index in members[once]:
                 box = Box(*boxes[index].astype(float).tolist())
@@ -181,13 +228,14 @@ class EmbeddedTask:
         texts = self._texts(view, target) if target.free_text else []
         return replace(findings, objects=(*found, *rest, *texts))
 
-    def _examine(self, view: View, target: Target) -> Findings:
-        detected = self.detect(view, min(WEAK_SCORE, self.threshold))
+    def _detector_of(self, target: Target) -> Detector:
+        return self.detector if self._open is None else self._open.for_names(target.classes)
+
+    def _findings(self, view: View, detected: DetectedBoxes, target: Target) -> Findings:
         findings = findings_from(self.select(detected, target), self.threshold, target.notes)
         if not target.reading:
             return findings
-        candidates = self.select(detected, replace(target, classes=target.hosts))
-        hosts = findings_from(candidates, self.threshold).objects
+        hosts = findings_from(self.select(detected, replace(target, classes=target.hosts)), self.threshold).objects
         known = [as_known(each) for each in (*hosts, *self._missed(view, hosts, target))]
         return self.read(replace(view, known=tuple(known)), findings, target)
 

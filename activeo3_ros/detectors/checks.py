@@ -1,0 +1,95 @@
+"""Checks what a detector gives before anything is made of it: somebody else's code must not become a wrong result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.errors import EngineError, PerceptionError
+from ..core.frame import Image
+from ..core.geometry import from_corners, to_corners
+from ..core.interfaces import Detector
+from ..core.results import DetectedBoxes
+
+TOLERANCE = 1e-3
+"""Scores may lie so far outside of 0 to 1, and boxes so many image sides outside of the image; they are clipped."""
+
+
+def checked(detector: Detector, label: str, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
+    """Run a detector, and check what it gives.
+
+    Args:
+        detector: The detector.
+        label: Its name, for messages.
+        images: Each `(h, w, 3)` uint8 BGR.
+        threshold: As `Detector.detect` takes it.
+
+    Returns:
+        As `Detector.detect` gives it, boxes and scores clipped where they are off by rounding alone.
+
+    Raises:
+        PerceptionError: As the detector raised it.
+        EngineError: The detector raised something else, or gave what is no answer: of another length or shape, numbers
+            that are not finite, a score, class or box out of range. The message names the detector.
+    """
+    try:
+        given = detector.detect(images, threshold)
+    except PerceptionError:
+        raise
+    except Exception as error:
+        raise EngineError(f"the detector {label!r} raised {type(error).__name__}: {error}") from error
+    try:
+        if len(given) != len(images):
+            raise ValueError(f"{len(given)} results for {len(images)} images")
+        names = len(detector.names)
+        return [_checked(each, image.shape[:2], names) for each, image in zip(given, images, strict=True)]
+    except (TypeError, ValueError, AttributeError) as error:
+        raise EngineError(f"the detector {label!r} gave no valid result: {error}") from error
+
+
+def _checked(given: Any, shape: tuple[int, ...], names: int) -> DetectedBoxes:
+    """One result for an image of `shape` height and width. Raises ValueError for what is wrong."""
+    height, width = shape
+    boxes, scores = np.asarray(given.boxes, np.float64), np.asarray(given.scores, np.float32)
+    class_ids, masks = np.asarray(given.class_ids), getattr(given, "masks", None)
+    count = len(scores)
+    parts: dict[str, tuple[npt.NDArray[Any], tuple[int, ...]]] = {
+        "boxes": (boxes, (count, 4)),
+        "scores": (scores, (count,)),
+        "class_ids": (class_ids, (count,)),
+    }
+    if masks is not None:
+        parts["masks"] = np.asarray(masks), (count, height, width)
+    for name, (array, expected) in parts.items():
+        if array.shape != expected and not (count == 0 and array.size == 0):
+            raise ValueError(f"{name} of shape {array.shape} where {expected} belongs")
+    if count == 0:
+        empty = None if masks is None else np.zeros((0, height, width), bool)
+        return DetectedBoxes(np.zeros((0, 4)), np.zeros(0, np.float32), np.zeros(0, np.intp), empty)
+    if not np.isfinite(boxes).all() or not np.isfinite(scores).all():
+        raise ValueError("a box or score that is no finite number")
+    if scores.min() < -TOLERANCE or scores.max() > 1 + TOLERANCE:
+        raise ValueError(f"scores from {scores.min():.3g} to {scores.max():.3g}; they must be from 0 to 1")
+    if not np.issubdtype(class_ids.dtype, np.integer):
+        raise ValueError(f"class_ids of type {class_ids.dtype}; they must be whole numbers")
+    if class_ids.min() < 0 or class_ids.max() >= names:
+        raise ValueError(f"class ids from {class_ids.min()} to {class_ids.max()} with {names} names")
+    if boxes[:, 2:].min() < 0:
+        raise ValueError("a box of negative width or height; boxes are x, y, width, height")
+    corners, size = to_corners(boxes), np.array([width, height, width, height], np.float64)
+    if (corners < -TOLERANCE * size).any() or (corners > (1 + TOLERANCE) * size).any():
+        worst = int(np.argmax(np.maximum(-corners, corners - size).max(axis=1)))
+        row = boxes[worst].round(1).tolist()
+        raise ValueError(f"the box {row} outside of its image of {width} x {height} px")
+    outside = np.any((corners < 0) | (corners > size), axis=1, keepdims=True)
+    boxes = np.where(outside, from_corners(np.clip(corners, 0, size)), boxes)
+    order = np.argsort(-scores, kind="stable")
+    return DetectedBoxes(
+        boxes[order],
+        np.clip(scores, 0, 1)[order],
+        class_ids.astype(np.intp)[order],
+        None if masks is None else np.asarray(masks)[order].astype(bool),
+    )
