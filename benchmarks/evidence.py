@@ -5,7 +5,7 @@
 IMAGES is a directory of pictures, LABELS one of text files of the same names with a line `class x y width height` an
 object (YOLO form: shares of the picture, centre of the box, COCO 80 classes). Both rows of a number of regions are of
 the same views of the same frames. "believed" reports what any view reports, "weighed" is what the loop does.
-A detection is right if a labelled object of its class overlaps it by an IoU of 0.5 and none with a better score took it.
+A detection is right if a labelled object of its class overlaps it by an IoU of 0.5 and no better one took it.
 """
 
 from __future__ import annotations
