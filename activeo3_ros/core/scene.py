@@ -491,9 +491,11 @@ class Scene:
         gone: set[int] = set()
         for each in self._objects:
             each.is_hidden = False
+        ranks = {number: rank for rank, number in enumerate(order)}
         for rank, keeper in enumerate(order):
             if keeper not in gone:
-                later = [n for n in order[rank + 1 :] if overlap[keeper, n] and n not in gone]
+                near = np.flatnonzero(overlap[keeper]).tolist()
+                later = [n for n in near if ranks[n] > rank and n not in gone]
                 for n in later:
                     self._objects[n].is_hidden = True
                 gone |= {n for n in later if not any(_share_a_view(h, shown[keeper]) for h in shown[n])}
