@@ -179,6 +179,7 @@ class ActivePerception:
             reasoning=proposal.reasoning,
             timings_ms=costs.timings_ms(),
             cost=costs.cost,
+            regions_age_ms=proposal.regions_age_ms,
             tracks=tuple(o.track for o in objects if o.track is not None),
         )
         notes = [
@@ -200,6 +201,8 @@ class ActivePerception:
         with costs.stage("expect"):
             expected = scene.expect(frame, view, query)
         with costs.stage("sense"):
+            if scene.sensing is not None and frame.stamp_ns and getattr(self.sensing, "concurrent", False):
+                return scene.sensing.propose(self.sensing, frame, view, query, costs.budget, scene.motion)
             if isinstance(self.sensing, ExpectingPolicy):
                 return self.sensing.propose_expecting(view, query, costs.budget, expected)
             return self.sensing.propose(view, query, costs.budget)

@@ -127,6 +127,7 @@ class Proposal:
         reasoning: Its own account of the choice, "" if none.
         tokens: Tokens that a language model wrote for it.
         notes: Facts that the user should know, as in `Findings`.
+        regions_age_ms: How much older the frame is that the regions were chosen in, milliseconds.
     """
 
     regions: tuple[Region, ...] = ()
@@ -136,6 +137,7 @@ class Proposal:
     reasoning: str = ""
     tokens: int = 0
     notes: tuple[str, ...] = ()
+    regions_age_ms: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from itertools import count
 
 import numpy as np
 
+from .background import BackgroundSensing
 from .calibration import DEFAULT, Array, Calibration
 from .errors import InvalidInput
 from .evidence import (
@@ -269,6 +270,8 @@ class Scene:
         survival_s: Mean time for which an object is believed to stay where no view shows it, seconds.
         forgotten: Hypotheses that were forgotten because there were more than `MAX_HYPOTHESES`.
         note: What the user should know of the last frame, "" if nothing.
+        motion: Of the camera, from the last frame to this one.
+        sensing: Chooses regions in a thread of its own; None where each frame waits for its own regions.
     """
 
     def __init__(self, survival_s: float = SURVIVAL_S) -> None:
@@ -285,6 +288,7 @@ class Scene:
         self.survival_s = survival_s
         self.forgotten = 0
         self.note = ""
+        self.sensing: BackgroundSensing | None = None
         self._numbers = count(1)
         self.reset()
 
@@ -292,10 +296,14 @@ class Scene:
         """A new scene that remembers nothing and goes on with the ids, where another thread may still use this one."""
         new = Scene(self.survival_s)
         new._numbers, new.forgotten = self._numbers, self.forgotten
+        new.sensing = None if self.sensing is None else BackgroundSensing()
         return new
 
     def reset(self) -> None:
         """Forget everything. The ids of tracks go on."""
+        self.motion = STILL
+        if self.sensing is not None:
+            self.sensing.forget()
         self._objects: list[_Remembered] = []
         self._zooms: list[tuple[Box, float, int]] = []
         self._motion = MotionEstimator()
@@ -329,7 +337,7 @@ class Scene:
         if motion is None:  # the picture was cut
             self.reset()
             motion = self._motion.update(view) or STILL
-        self._is_new = self._frame is None
+        self.motion, self._is_new = motion, self._frame is None
         self._elapsed_s = 0.0 if self._is_new else elapsed_s
         self._frame, self._stamp_ns, self._view_zoom = kind, frame.stamp_ns, view.zoom
         self._camera = frame.camera

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from ..core import Cancelled, Frame, Region, Result, Scene, Status
+from ..core.background import BackgroundSensing
 from .frame_counters import FrameCounters, FrameDisposition, Latencies, clocks_agree
 from .jobs import Conclusion, DecodedFrame, FrameOutcome, Job, PerceiveRequest, RejectedFrame, Settings
 from .model_pool import ModelPool, WorkerThread
@@ -130,6 +131,8 @@ class FrameProcessor:
         if user is not pool:  # a thread of models that were given up may still use it
             scene = scene.successor()
         scene.survival_s = settings.survival_s
+        if settings.background_sensing != (scene.sensing is not None):
+            scene.sensing = BackgroundSensing() if settings.background_sensing else None
         self._scenes[job.camera] = pool, scene
         return scene
 

@@ -35,6 +35,7 @@ class Settings:
         max_frame_age_s: Seconds after which a frame is stale; 0 takes every age.
         inference_timeout_s: Seconds after which a model counts as hung; 0 waits for ever.
         memory: Whether the frames of a camera are weighed together.
+        background_sensing: Whether a policy that several threads may call chooses regions in a thread of its own.
         survival_s: Mean time for which an object is believed to stay where no view shows it, seconds.
     """
 
@@ -44,6 +45,7 @@ class Settings:
     inference_timeout_s: float = 0.0
     memory: bool = False
     survival_s: float = SURVIVAL_S
+    background_sensing: bool = False
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,13 @@ PARAMETERS: dict[str, Parameter] = {
             60.0,
         ),
         Parameter(
+            "background_sensing",
+            False,
+            "Frames do not wait for a slow policy: they are examined with its last regions, moved with the camera. "
+            "Needs memory, and a policy that several threads may call, as language models are.",
+            When.ALWAYS,
+        ),
+        Parameter(
             "max_frame_age",
             0.0,
             "Frames older than this, by their stamp, are not taken up; 0: any age.",

@@ -248,6 +248,7 @@ class PerceptionNode(ManagedNode):
             self._values["inference_timeout"],
             self._values["memory"],
             self._values["survival_s"],
+            self._values["background_sensing"],
         )
 
     def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
