@@ -351,12 +351,12 @@ def _grounding(seen: FrameObject, detection: int) -> Grounding:
     return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.region, seen.finding.text, detection)
 
 
-def _masks(segmenter: Segmenter, frame: Frame, detections: Sequence[Detection]) -> tuple[InstanceMask, ...]:
+def _masks(segmenter: Segmenter, frame: Frame, detections: Sequence[Detection]) -> Sequence[InstanceMask]:
     """The masks of the objects that the frame shows; of one that is carried nobody knows whether it does."""
     shown = [index for index, detection in enumerate(detections) if not detection.carried]
     masks = segmenter.segment(frame, [detections[index] for index in shown])
-    if len(shown) == len(detections):
-        return tuple(masks)
+    if len(shown) == len(detections) or not isinstance(masks, list):
+        return masks  # as it is: what is no list of masks is told by `check_masks`
     shown += [len(detections)] * len(detections)  # what is linked to no object stays so
     return tuple(replace(mask, detection=shown[mask.detection]) if mask.detection >= 0 else mask for mask in masks)
 
