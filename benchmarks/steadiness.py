@@ -192,8 +192,8 @@ def main() -> None:
             ids = f"{found.one_frame_ids} of {found.ids}" if has_memory else "none"
             print(
                 f"{regions:7d} {'yes' if has_memory else 'no':>6s}  {found.objects_per_frame:7.2f} "
-                f"({found.carried_per_frame:.2f})    {found.events_per_frame:6.2f}  {short:>17s}  {ids:>13s}  {found.jitter:7.4f}"
-                f"  {found.merge_ms:8.2f}  {found.total_ms:8.1f}",
+                f"({found.carried_per_frame:.2f})    {found.events_per_frame:6.2f}  {short:>17s}  {ids:>13s}"
+                f"  {found.jitter:7.4f}  {found.merge_ms:8.2f}  {found.total_ms:8.1f}",
                 flush=True,
             )
     if args.json:
