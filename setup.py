@@ -12,7 +12,6 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 README = HERE / "README.md"
 
-embedded = ["onnx>=1.17", "onnxruntime>=1.20", "rapidocr==3.10.*"]
 gpu = [
     "accelerate>=1.2",
     "modelscope>=1.25",  # the hub that has ACTIVE-o3, for `activeo3 prefetch`
@@ -51,19 +50,22 @@ setup(
         "activeo3_ros.evaluation": ["templates/*"],
         "activeo3_ros.interfaces": ["*.msg"],
     },
-    install_requires=[
+    install_requires=[  # with these, the default preset runs on pictures and videos after `activeo3 prefetch embedded`
+        "av>=17",
         "msgspec>=0.18.5",
         "numpy>=1.26",
+        "onnx>=1.17",
+        "onnxruntime>=1.20",
         "opencv-python-headless>=4.8,<5",
         "pillow>=10.1",
         "pyyaml>=6",
+        "rapidocr==3.10.*",
         "simplejpeg>=1.7",
         "tqdm>=4.66",
     ],
     extras_require={
         "bags": bags,
         "deepspeed": [*train, "deepspeed>=0.19"],
-        "embedded": embedded,
         "eval": evaluation,
         "flash": ["flash-attn>=2.7"],  # compiles CUDA code where it has no wheel: never part of another extra
         "gpu": gpu,

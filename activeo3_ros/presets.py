@@ -67,6 +67,8 @@ COMPONENT_TYPES = {
 """By kind: the classes by type, each as `module:name`."""
 DETECTOR_TASK = "activeo3_ros.detectors.detector_task:DetectorTask"
 ANY_DETECTOR, ANY_DETECTOR_SUMMARY = "any detector", "What every detector has besides, as a task."
+NAMES_CODE = ("custom_ops",)
+"""Settings that name a library, which runs as part of this process."""
 SET_BY_LOADER = ("label", "reports")
 """Parameters of components that no file sets."""
 
@@ -153,6 +155,12 @@ class Component:
         Raises:
             InvalidInput: The type or a setting does not exist, a setting is missing, or a value is not allowed.
         """
+        code = next((name for name in NAMES_CODE if self.settings.get(name)), "")
+        if code and not self.may_name_class:
+            raise InvalidInput(
+                f"{self.label}: only a preset file given by its path when a program starts may set {code}, not one "
+                "chosen while it runs"
+            )
         if self.kind in ("task", "detector") and self.detector_class is not None:
             own, around = self._split()
             check_settings(self.label, self.detector_class, own)

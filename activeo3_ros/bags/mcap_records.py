@@ -1,8 +1,8 @@
 """The records of an MCAP file by their places, read through the library `mcap`.
 
-The library parses records, and decompresses and verifies chunks. Our own code adds the checksum of the summary, chunks
-of several compressed frames, chunks that the end of the file cuts, and a limit to the memory that a damaged size can
-ask for.
+The library parses records, and decompresses and verifies chunks. Our own code adds the checksum of the summary, names
+that are not UTF-8 (for one of which the library refuses the whole summary), chunks of several compressed frames, chunks
+that the end of the file cuts, and a limit to the memory that a damaged size can ask for.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ import zstandard
 from mcap.data_stream import ReadDataStream
 from mcap.exceptions import McapError
 from mcap.opcode import Opcode
-from mcap.reader import SeekingReader
-from mcap.records import Chunk, ChunkIndex, MessageIndex, Metadata
+from mcap.records import Channel, Chunk, ChunkIndex, MessageIndex, Metadata, Schema, Statistics
 from mcap.stream_reader import CRCValidationError, StreamReader, get_chunk_data_stream
 from mcap.summary import Summary
 
@@ -59,6 +58,13 @@ DECOMPRESSORS = {"zstd": _decompress_zstd, "lz4": _decompress_lz4}
 """Decompress the frames of a chunk up to its size."""
 
 
+class LenientStream(ReadDataStream):
+    """Reads fields as the library does, with U+FFFD in place of what is not UTF-8, as all of a bag is read."""
+
+    def read_prefixed_string(self) -> str:
+        return self.read(self.read4()).decode("utf-8", "replace")
+
+
 class McapRecords:
     """An open MCAP file. Places are in bytes from its beginning."""
 
@@ -95,11 +101,7 @@ class McapRecords:
             return None
         if not start:
             return Summary()
-        try:
-            self._file.seek(-len(MAGIC), os.SEEK_END)  # the library checks that it comes next
-            return SeekingReader(self._file).get_summary()
-        except UNREADABLE:
-            return None
+        return _summary_of(summary)
 
     def metadata(self, name: str) -> dict[str, str] | None:
         """The notes that lie before the first chunk under a name; None if there are none."""
@@ -161,6 +163,27 @@ class McapRecords:
         if length != chunk.uncompressed_size and not chunk.uncompressed_crc:
             raise DamagedMessage(f"{where} is damaged")
         return bytes(records.read(length))
+
+
+def _summary_of(data: bytes) -> Summary | None:
+    """The summary in the records of its section; None if they are damaged."""
+    summary, end = Summary(), 0
+    try:
+        for opcode, start, end in records_in(data):
+            stream = LenientStream(BytesIO(data[start:end]))
+            if opcode == Opcode.STATISTICS:
+                summary.statistics = Statistics.read(stream)
+            elif opcode == Opcode.SCHEMA:
+                schema = Schema.read(stream)
+                summary.schemas[schema.id] = schema
+            elif opcode == Opcode.CHANNEL:
+                channel = Channel.read(stream)
+                summary.channels[channel.id] = channel
+            elif opcode == Opcode.CHUNK_INDEX:
+                summary.chunk_indexes.append(ChunkIndex.read(stream))
+    except UNREADABLE:
+        return None
+    return summary if end == len(data) else None
 
 
 def records_in(chunk: bytes) -> Iterator[tuple[int, int, int]]:

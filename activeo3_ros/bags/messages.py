@@ -10,10 +10,11 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ..codecs.image_files import MAX_IMAGE_PIXELS, Picture
+from ..codecs.image_files import JPEG_QUALITY, MAX_IMAGE_PIXELS, Picture
 from ..codecs.image_message import compressed_to_bgr, image_to_bgr
 from ..codecs.result_cdr import typestore
 from ..core import Frame, InvalidInput
@@ -34,9 +35,7 @@ def serialize_image(image: Picture, stamp_ns: int, frame_id: str) -> bytes:
     """
     store = typestore()
     message = store.types[IMAGE_TYPE](
-        header=store.types["std_msgs/msg/Header"](
-            stamp=store.types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000)), frame_id=frame_id
-        ),
+        header=_header(stamp_ns, frame_id),
         height=image.shape[0],
         width=image.shape[1],
         encoding="bgr8",
@@ -45,6 +44,24 @@ def serialize_image(image: Picture, stamp_ns: int, frame_id: str) -> bytes:
         data=np.ascontiguousarray(image).reshape(-1),
     )
     return bytes(store.serialize_cdr(message, IMAGE_TYPE))
+
+
+def serialize_jpeg(image: Picture, stamp_ns: int, frame_id: str) -> bytes:
+    """A `sensor_msgs/CompressedImage` with a JPEG in CDR; the arguments are those of `serialize_image`."""
+    store = typestore()
+    done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    if not done:
+        raise InvalidInput(f"a picture of {image.shape[1]} x {image.shape[0]} cannot be written as JPEG")
+    message = store.types[COMPRESSED_TYPE](
+        header=_header(stamp_ns, frame_id), format="bgr8; jpeg compressed bgr8", data=encoded.reshape(-1)
+    )
+    return bytes(store.serialize_cdr(message, COMPRESSED_TYPE))
+
+
+def _header(stamp_ns: int, frame_id: str) -> Any:
+    types = typestore().types
+    stamp = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000))
+    return types["std_msgs/msg/Header"](stamp=stamp, frame_id=frame_id)
 
 
 def image_message(cdr: bytes, message_type: str) -> Any:

@@ -17,7 +17,6 @@ Files and messages that rosbag2 compressed are read too; a compressed file is un
 from __future__ import annotations
 
 import logging
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from typing import Any
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
+from ..codecs.image_files import natural_order
 from ..codecs.result_cdr import typestore
 from ..core import Frame, InvalidInput
 from .compression import SUFFIX as COMPRESSED_SUFFIX
@@ -204,7 +204,8 @@ class Bag:
             raise InvalidInput(f"{self.path}: no such bag")
         named = [self.path / name for name in self._metadata.files]
         self._notes += [f"{file.name} is missing" for file in named if not file.is_file()]
-        lying = sorted((f for f in self.path.iterdir() if _storage_suffix(f) in STORAGES and f.is_file()), key=_natural)
+        present = (f for f in self.path.iterdir() if _storage_suffix(f) in STORAGES and f.is_file())
+        lying = sorted(present, key=natural_order)  # as ROS 2 numbers the files of a split bag
         lying = [f for f in lying if not (_is_compressed(f) and f.with_suffix("") in lying)]  # unpacked beside it
         files = [file for file in named if file.is_file()] or lying
         known = {_unpacked_name(file) for file in files}
@@ -348,8 +349,3 @@ def _unpacked_name(path: Path) -> str:
 
 def _storage_suffix(path: Path) -> str:
     return Path(path.stem).suffix if _is_compressed(path) else path.suffix
-
-
-def _natural(path: Path) -> list[tuple[int, int, str]]:
-    """Sorts `bag_2` before `bag_10`, as ROS 2 numbers the files of a split bag."""
-    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", path.name)]

@@ -13,7 +13,6 @@ from bisect import bisect
 from collections.abc import Collection
 from io import BytesIO
 
-from mcap.data_stream import ReadDataStream
 from mcap.opcode import Opcode
 from mcap.records import Channel, Schema
 from mcap.summary import Summary
@@ -24,6 +23,7 @@ from .mcap_records import (
     MESSAGE_HEAD,
     RECORD_HEAD,
     UNREADABLE,
+    LenientStream,
     McapRecords,
     count_by_topic,
     messages_in,
@@ -195,7 +195,7 @@ class McapSalvage:
         """Remember a schema or channel, unless a whole summary has told all of them."""
         if not self._is_learning or opcode not in TOLD_BY:
             return
-        stream = ReadDataStream(BytesIO(data))
+        stream = LenientStream(BytesIO(data))
         try:
             if opcode == Opcode.SCHEMA:
                 schema = Schema.read(stream)

@@ -11,6 +11,7 @@ from pathlib import Path
 from mcap.writer import CompressionType, Writer
 
 from ..codecs.result_cdr import typestore
+from ..core import InvalidInput
 
 CHUNK_BYTES = 4 << 20
 
@@ -48,8 +49,16 @@ class BagWriter:
         Args:
             topic: Its name.
             message_type: A type that `typestore()` knows, such as `sensor_msgs/msg/Image`.
+
+        Raises:
+            InvalidInput: It knows no such type, so that the bag could not be read without the package of the type.
         """
         store = typestore()
+        if message_type not in store.types:
+            raise InvalidInput(
+                f"{topic}: the definition of {message_type} is not known; those of ROS 2's common types and of this "
+                "package are"
+            )
         if message_type not in self._schemas:
             definition, _ = store.generate_msgdef(message_type, ros_version=2)
             self._schemas[message_type] = self._writer.register_schema(message_type, "ros2msg", definition.encode())

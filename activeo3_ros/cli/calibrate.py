@@ -185,7 +185,7 @@ def looking_for(detector: Detector, classes: Sequence[str]) -> tuple[Detector, l
     unknown = [name for name in classes if name not in names]
     if unknown:
         raise InvalidInput(f"the detector has no class {unknown[0]!r}; it has {', '.join(names)}")
-    return detector, [names.index(name) for name in classes]
+    return detector, [index for index, name in enumerate(names) if name in classes]
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from ..assets import packages as assets
 from ..assets.cache import CACHE_VARIABLE, cache_directory
 from ..assets.onnx_session import disable_telemetry
 from ..assets.weights import TINY_PREFIX, local_model, model_of
+from ..codecs.video import PACKAGE as VIDEO_PACKAGE
 from ..core import PerceptionError
 from ..core.optional import installed_version, require_package
 from ..node.transports import TRANSPORTS, carries_images, left_segments, profile_for_images
@@ -246,6 +247,7 @@ def _cpu_packages() -> list[Check]:
         _package("onnx", "activeo3 prefetch", "pip install onnx"),
         _package("rapidocr", "reading text", "pip install 'rapidocr==3.10.*'"),
         _package("rosbags", "bags", "pip install rosbags"),
+        _package("av", "videos", f"pip install '{VIDEO_PACKAGE}'", optional=True),
         _package("mcap", "bags", "pip install mcap"),
         _package("httpx", "presets with a model behind HTTP", PIP_REMOTE, optional=True),
     ]

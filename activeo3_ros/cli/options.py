@@ -12,7 +12,7 @@ from ..core import Budget, InvalidInput, Query
 from ..core.budget import MAX_REGIONS
 from ..evaluation.settings import RunSettings
 from ..presets import Preset, preset_names
-from .argument_types import class_names, whole_number, whole_numbers
+from .argument_types import class_names, number, whole_number, whole_numbers
 
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +39,15 @@ def add_preset_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help=f"regions to examine closer, 0 to {MAX_REGIONS} (default: the preset's)",
     )
+
+
+def add_part_arguments(parser: argparse._ActionsContainer) -> None:
+    """Add the part of a recording to take."""
+    parser.add_argument("--every", type=whole_number(1, 1_000_000), default=1, metavar="N", help="take every Nth frame")
+    parser.add_argument(
+        "--start", type=number(0), default=0.0, metavar="S", help="seconds of recording after the first frame"
+    )
+    parser.add_argument("--duration", type=number(0), metavar="S", help="seconds of recording (default: to the end)")
 
 
 def add_force_argument(parser: argparse._ActionsContainer) -> None:

@@ -1,4 +1,4 @@
-"""`activeo3 perceive`: run the loop on pictures and print its results."""
+"""`activeo3 perceive`: run the loop on pictures and videos, and print its results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,15 +19,18 @@ from ..core import Box, Frame, InvalidInput, Result, Status
 from ..core.budget import MAX_REGIONS
 from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
+from . import argument_types
 from .main import BAD_INPUT, FAILURE, SUCCESS
 from .options import (
     add_force_argument,
+    add_part_arguments,
     add_preset_arguments,
     add_query_arguments,
     budget_of,
     check_not_overwritten,
     query_of,
 )
+from .perceive_video import frame_source, output_files, perceive_video, split_inputs
 
 MAX_NAMED = 12
 """Most classes that the line on nothing found names."""
@@ -33,53 +38,123 @@ MAX_NAMED = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="a picture, or a directory of pictures")
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a picture, a directory of pictures, or a video, known by its suffix"
+    )
     add_query_arguments(parser)
     add_preset_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON object a picture, one a line")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a picture or frame, one a line")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="save the annotated picture and the crop of each region"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="save the annotated picture and the crop of each region; "
+        "of a video NAME.annotated.mp4, and NAME.results.jsonl with a JSON object a frame",
     )
     add_force_argument(parser)
+    videos = parser.add_argument_group("videos")
+    videos.add_argument(
+        "--fps",
+        type=argument_types.number(0.001, 1000),
+        metavar="F",
+        help="take the pictures of a directory, in the order of their numbers, as a video of so many frames a second",
+    )
+    add_part_arguments(videos)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Perceive each picture in turn; a picture that cannot be read does not stop the others."""
+    """Perceive each picture and each video in turn; one that cannot be read does not stop the others."""
     preset = load_preset(args.preset)
     query, budget = query_of(args, preset), budget_of(args, preset)
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise InvalidInput(f"--out {args.out} is a file; give a directory")
-    paths, errors = find_images(args.images)
+    stills, moving = split_inputs(args.images, args.fps)
+    _check_video_arguments(args, bool(moving))
+    paths, errors = find_images(stills)
+    unreadable = {path: reason for path in moving if (reason := _why_no_video(path, args.fps))}
+    videos = [path for path in dict.fromkeys(moving) if path not in unreadable]
+    errors += unreadable.values()
     for error in errors:
         _complain(error)
     code = BAD_INPUT if errors else SUCCESS
-    if not paths:
+    if not paths and not videos:
         return code
 
-    stems = _unique_stems(paths)
+    stems = _unique_stems([*paths, *videos])
     if args.out is not None:
-        check_not_overwritten((file for stem in stems.values() for file in _saved(args.out, stem)), args.force)
+        earlier = [file for path in paths for file in _saved(args.out, stems[path])]
+        earlier += [file for path in videos for file in output_files(args.out, stems[path])]
+        check_not_overwritten(earlier, args.force)
     perception = preset.build()
     perception.load(query)
-    for path in tqdm(paths, unit="picture", leave=False, disable=len(paths) == 1 or not sys.stderr.isatty()):
-        try:
-            image = read_image(path)
-        except InvalidInput as error:
-            _complain(error)
-            code = code or BAD_INPUT
-            continue
+
+    def perceive(frame: Frame) -> Result:
         with failures_told_by_caller():
-            result = perception.perceive(Frame(image), query, budget)
-        if args.json:
-            tqdm.write(json.dumps(to_json(result, str(path)), ensure_ascii=False))
-        else:
-            tqdm.write(describe(path, result))
-        if result.status is Status.FAILED:
-            _complain(f"{path}: {result.status_message}")
-            code = FAILURE
-        if args.out is not None:
-            _save(args.out, stems[path], image, result)
+            return perception.perceive(frame, query, budget)
+
+    for path in tqdm(paths, unit="picture", leave=False, disable=len(paths) < 2 or not sys.stderr.isatty()):
+        code = _perceive_picture(path, perceive, stems[path], args) or code
+    for path in videos:
+        code = _perceive_video(path, perceive, stems[path], args) or code
     return code
+
+
+def _check_video_arguments(args: argparse.Namespace, has_videos: bool) -> None:
+    """Refuse what would have no effect. Raises InvalidInput."""
+    given = {"--fps": args.fps, "--start": args.start, "--duration": args.duration, "--every": args.every != 1}
+    useless = [name for name, value in given.items() if value]
+    if useless and not has_videos:
+        raise InvalidInput(f"{', '.join(useless)}: there is no video, and no directory that --fps makes one")
+
+
+def _why_no_video(path: Path, fps: float | None) -> str:
+    """Why a video cannot be opened, "" if it can: known before the models are loaded."""
+    try:
+        with ExitStack() as stack:
+            frame_source(stack, path, fps)
+    except InvalidInput as error:
+        return str(error)
+    return ""
+
+
+def _perceive_picture(path: Path, perceive: Callable[[Frame], Result], stem: str, args: argparse.Namespace) -> int:
+    """Perceive, print and save one picture; the exit code."""
+    try:
+        image = read_image(path)
+    except InvalidInput as error:
+        _complain(error)
+        return BAD_INPUT
+    result = perceive(Frame(image))
+    if args.json:
+        tqdm.write(json.dumps(to_json(result, str(path)), ensure_ascii=False))
+    else:
+        tqdm.write(describe(path, result))
+    if args.out is not None:
+        _save(args.out, stem, image, result)
+    if result.status is Status.FAILED:
+        _complain(f"{path}: {result.status_message}")
+        return FAILURE
+    return SUCCESS
+
+
+def _perceive_video(path: Path, perceive: Callable[[Frame], Result], stem: str, args: argparse.Namespace) -> int:
+    """Perceive, print and save one video; the exit code. Raises KeyboardInterrupt after an ordered end by Ctrl-C."""
+    files = None if args.out is None else output_files(args.out, stem)
+    try:
+        with ExitStack() as stack:
+            summary = perceive_video(frame_source(stack, path, args.fps), perceive, files, args)
+    except InvalidInput as error:
+        _complain(error)
+        return BAD_INPUT
+    if not args.json:
+        tqdm.write(summary.describe(path))
+    for reason, count in summary.failures.items():
+        _complain(f"{path}: {count} frames failed: {reason}")
+    for text in (*summary.notes, *summary.problems):
+        _complain(f"{path}: {text}")
+    if summary.is_interrupted:
+        raise KeyboardInterrupt
+    return FAILURE if summary.failures else BAD_INPUT if summary.problems else SUCCESS
 
 
 def describe(path: Path, result: Result) -> str:

@@ -8,14 +8,17 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+UNKNOWN_TOTAL = 1000
+"""Where the total is not known, the lines come as often as with this one."""
+
 
 @contextmanager
-def progress(step: str, total: int, lines: int = 4, unit: str = "frame") -> Iterator[Callable[[float], None]]:
+def progress(step: str, total: int | None, lines: int = 4, unit: str = "frame") -> Iterator[Callable[[float], None]]:
     """Show a bar with rate and time left on a terminal, a few lines elsewhere.
 
     Args:
         step: Name of the step.
-        total: Number of things to do.
+        total: Number of things to do; None where nobody knows.
         lines: How many lines to print where there is no terminal.
         unit: Name of one thing.
 
@@ -29,8 +32,8 @@ def progress(step: str, total: int, lines: int = 4, unit: str = "frame") -> Iter
             nonlocal shown
             if not bar.disable:
                 bar.update(done - bar.n)
-            elif done and (done - shown) * lines >= total:
-                print(f"{step}: {round(done, 1):g} of {total}", file=sys.stderr, flush=True)
+            elif done and (done - shown) * lines >= (total or UNKNOWN_TOTAL):
+                print(f"{step}: {round(done, 1):g}{f' of {total}' if total else ''}", file=sys.stderr, flush=True)
                 shown = done
 
         yield show

@@ -5,19 +5,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
-import signal
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
-from types import FrameType
-
-from tqdm import tqdm
 
 from .. import __version__
 from ..bags.messages import check_cameras_differ
@@ -32,19 +26,21 @@ from ..bags.offline import (
     select,
 )
 from ..bags.reading import Bag, Damage, Entry
-from ..bags.writing import BagWriter
 from ..core import Budget, InvalidInput, Query
 from ..presets import Preset, load_preset
-from .argument_types import number, whole_number
+from .bag_output import check_bag_out, write_anew
+from .interruption import Stop, stop_after_this_frame
 from .main import FAILURE, SUCCESS
 from .options import (
     add_force_argument,
+    add_part_arguments,
     add_preset_arguments,
     add_query_arguments,
     budget_of,
     check_not_overwritten,
     query_of,
 )
+from .progress import progress
 
 EACH_MESSAGE = 1
 """Bytes of a chunk of the results: each result is on its way to the disk before the next frame begins."""
@@ -70,11 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_query_arguments(parser)
     add_preset_arguments(parser)
-    parser.add_argument("--every", type=whole_number(1, 1_000_000), default=1, metavar="N", help="take every Nth frame")
-    parser.add_argument(
-        "--start", type=number(0), default=0.0, metavar="S", help="seconds of recording after the first frame"
-    )
-    parser.add_argument("--duration", type=number(0), metavar="S", help="seconds of recording (default: to the end)")
+    add_part_arguments(parser)
     parser.add_argument("--with-images", action="store_true", help="copy the pictures beside their results")
     parser.add_argument(
         "--memory", action="store_true", help="weigh the frames of a camera together, as the node does; gives track ids"
@@ -110,12 +102,12 @@ def run(args: argparse.Namespace) -> int:
         recorded = read_recorded(args.out, settings) if args.resume else []
         perception = preset.build()
         perception.task.examine((), query, budget)  # raises UnsupportedQuery before the first frame
-        with _stop_after_this_frame() as stop, _write_anew(args.out) as writer:
+        with stop_after_this_frame() as stop, write_anew(args.out, EACH_MESSAGE) as writer:
             writer.add_metadata(SETTINGS, settings)
-            with _progress(len(chosen)) as show:
+            with progress("replay", len(chosen), LINES_OF_PROGRESS) as show:
                 outcome = replay(
                     bag, chosen, perception, query, budget, writer, recorded, args.with_images, args.memory,
-                    goes_on=lambda done, _: show(done) and not stop.is_wanted,
+                    goes_on=lambda done, _: _goes_on(show, done, stop),
                 )  # fmt: skip
                 show(outcome.processed + outcome.unreadable)
     outcome.reading_s += indexing_s
@@ -126,6 +118,11 @@ def run(args: argparse.Namespace) -> int:
     if stop.is_wanted:
         raise KeyboardInterrupt
     return FAILURE if outcome.failed and outcome.failed == outcome.processed else SUCCESS
+
+
+def _goes_on(show: Callable[[float], None], done: int, stop: Stop) -> bool:
+    show(done)
+    return not stop.is_wanted
 
 
 def _describe_span(entries: Sequence[Entry]) -> str:
@@ -163,10 +160,7 @@ def _compare_clocks(bag: Path, entries: Sequence[Entry]) -> None:
 
 
 def _check_out(bag: Path, out: Path) -> None:
-    if out.is_dir():
-        raise InvalidInput(f"--out {out} is a directory; give a file, for example {out / 'results.mcap'}")
-    if out.suffix != ".mcap":
-        raise InvalidInput(f"--out {out}: results are written as MCAP; give a name that ends with .mcap")
+    check_bag_out(out)
     inside = [bag] if bag.is_file() else list(bag.glob("*")) if bag.is_dir() else []
     if out.exists() and any(out.samefile(file) for file in inside):
         raise InvalidInput(f"--out {out} is the bag to be replayed; give another file")
@@ -200,60 +194,6 @@ def _settings(
         "with_images": str(args.with_images),
         "memory": str(args.memory),
     }
-
-
-@contextmanager
-def _write_anew(out: Path) -> Iterator[BagWriter]:
-    """Write a bag that takes the place of an older one once it has begun."""
-    unfinished = out.with_name(f".{out.name}.new")
-    try:
-        with BagWriter(unfinished, chunk_bytes=EACH_MESSAGE) as writer:
-            os.replace(unfinished, out)
-            yield writer
-    except OSError as error:
-        raise InvalidInput(f"--out {out}: cannot be written: {error.strerror or error}") from error
-
-
-class _Stop:
-    is_wanted = False
-
-
-@contextmanager
-def _stop_after_this_frame() -> Iterator[_Stop]:
-    """Turns the first Ctrl-C into a wish, so that the file of results is closed in order; a second one interrupts."""
-    stop = _Stop()
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def want(signum: int, frame: FrameType | None) -> None:
-        if stop.is_wanted:
-            raise KeyboardInterrupt
-        stop.is_wanted = True
-
-    try:
-        for number in before:
-            signal.signal(number, want)
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], bool]]:
-    """A bar with rate and time left on a terminal, a line now and then elsewhere."""
-    with tqdm(total=total, unit="frame", file=sys.stderr, disable=not sys.stderr.isatty()) as bar:
-        shown = 0
-
-        def show(done: int) -> bool:
-            nonlocal shown
-            if not bar.disable:
-                bar.update(done - bar.n)
-            elif (done - shown) * LINES_OF_PROGRESS >= total:
-                print(f"{done} of {total} frames", file=sys.stderr, flush=True)
-                shown = done
-            return True
-
-        yield show
 
 
 def _report(out: Path, outcome: ReplayOutcome, damage: Damage, chosen: int) -> None:

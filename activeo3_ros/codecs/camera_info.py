@@ -7,6 +7,9 @@ from typing import Any
 from ..core.camera import CameraModel
 from ..core.errors import InvalidInput
 
+LEAST_FOCAL_LENGTH = 0.02
+"""Share of the sensor's width; lenses of 220 degrees have 0.2."""
+
 
 def camera_model(info: Any, image_size: tuple[int, int], rectified: bool) -> CameraModel | None:
     """The camera of an image that `info` came with.
@@ -47,10 +50,21 @@ def camera_model(info: Any, image_size: tuple[int, int], rectified: bool) -> Cam
         scale = float(binning[0]), float(binning[1])  # a last row or column that fills no bin is not in the image
     offset = float(roi.x_offset), float(roi.y_offset)
     if rectified and info.p[0]:
-        return CameraModel((info.p[0], info.p[5], info.p[2], info.p[6]), offset=offset, scale=scale)
-    matrix = (info.k[0], info.k[4], info.k[2], info.k[5])
+        return CameraModel(_matrix(info, info.p, (0, 5, 2, 6)), offset=offset, scale=scale)
+    matrix = _matrix(info, info.k, (0, 4, 2, 5))
     distortion = () if rectified else tuple(map(float, info.d))
     return CameraModel(matrix, distortion, info.distortion_model, offset, scale)
+
+
+def _matrix(info: Any, values: Any, places: tuple[int, ...]) -> tuple[float, float, float, float]:
+    """Focal lengths and principal point in pixels. Raises InvalidInput where they are in another unit."""
+    fx, fy, cx, cy = (float(values[place]) for place in places)
+    if 0 < fx < LEAST_FOCAL_LENGTH * info.width:
+        raise InvalidInput(
+            f"camera_info: a focal length of {fx:g} px is none of a sensor of {info.width} x {info.height}; it is in "
+            "pixels, not in shares of the width or millimetres"
+        )
+    return fx, fy, cx, cy
 
 
 def is_rectified(topic: str) -> bool:

@@ -2,12 +2,15 @@
 
 Whatever a file holds becomes `(h, w, 3)` uint8 BGR: grey is repeated over the channels, 16 bits are scaled to 8, a
 transparent picture is laid on black, and an EXIF orientation is applied, so that boxes are in the pixels of the upright
-picture as viewers show it. A picture that cannot be read to its last row is an error, never half a picture.
+picture as viewers show it. A picture that cannot be read to its last row is an error, never half a picture. Damage
+inside shows where a format has checksums (PNG, TIFF with zlib) or the decoder stumbles; a damaged piece of BMP, PPM,
+WebP or an uncompressed TIFF, and some in a JPEG, is a picture with other pixels that nobody can tell from right ones.
 """
 
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +19,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ..core import InvalidInput
 from .jpeg import JPEG_START, decode_jpeg
 from .png import PNG_START, check_png
+from .tiff import check_tiff
 
 Picture = npt.NDArray[np.uint8]
 
@@ -57,6 +62,11 @@ def find_images(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
     return found, errors
 
 
+def natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """The key that sorts `frame_2` before `frame_10`."""
+    return [(1, int(part), "") if part.isdecimal() else (0, 0, part) for part in re.split(r"(\d+)", path.name)]
+
+
 def read_image(path: str | Path) -> Picture:
     """Read a picture.
 
@@ -83,6 +93,8 @@ def read_image(path: str | Path) -> Picture:
                     return _upright(decode_jpeg(data), image.getexif().get(ORIENTATION, 1))
                 if data.startswith(PNG_START):
                     check_png(data)
+                if isinstance(image, TiffImageFile):
+                    check_tiff(data, image.tag_v2)
                 image.load()
                 return _to_bgr(ImageOps.exif_transpose(image))
     except UnidentifiedImageError:

@@ -148,15 +148,21 @@ class StoredEncoding:
     Attributes:
         raw: The encoding of the image before compression, "" where the field does not name one.
         target: The encoding that the image was converted to for the codec, "" where it was left as it was.
+        unknown: The encoding before compression where that is none of `ENCODINGS`, else "".
     """
 
     raw: str
     target: str
+    unknown: str = ""
 
     @property
     def is_rgb(self) -> bool:
-        """Whether red and blue are exchanged: the codec took what it was handed for BGR."""
-        return (self.target or self.raw).startswith("rgb")
+        """Whether red and blue are exchanged: the codec took what it was handed for BGR.
+
+        Colours without a target are RGB, whatever their source: so compressed_image_transport wrote them before it
+        named targets, and so its subscriber still reads them.
+        """
+        return self.target.startswith("rgb") or (not self.target and self.raw.startswith(("rgb", "bgr")))
 
 
 def _stored_encoding(format: str) -> StoredEncoding:
@@ -175,10 +181,10 @@ def _stored_encoding(format: str) -> StoredEncoding:
             f"format {format[:60]!r} holds values of type {first.strip()}, depth for instance, not a picture; "
             f"subscribe to a colour topic"
         )
-    if not rest.strip() and raw.startswith("rgb"):
+    if not rest.strip() and raw.startswith(("rgb", "bgr")):
         return StoredEncoding("", "")  # no word about the codec, which is then taken for one that knows its colours
     _, _, target = rest.lower().partition("compressed")
-    return StoredEncoding(raw, target.strip())
+    return StoredEncoding(raw, target.strip(), "" if raw or not rest.strip() else first.strip())
 
 
 def _one_channel_to_bgr(format: str, stored: StoredEncoding, pixels: npt.NDArray[Any]) -> int:
@@ -188,6 +194,11 @@ def _one_channel_to_bgr(format: str, stored: StoredEncoding, pixels: npt.NDArray
         raise InvalidInput(
             f"format {format[:60]!r} does not say what the 16-bit values of its one channel are; they may be depth. "
             "Name the encoding, as in 'mono16; png compressed '"
+        )
+    if stored.unknown and not stored.target.startswith("mono"):
+        raise InvalidInput(
+            f"format {format[:60]!r}: the encoding {stored.unknown[:40]!r} is unknown, and the data have one channel, "
+            "which may be a mosaic or depth; let the driver convert it to bgr8 or mono8"
         )
     if encoding is None or stored.target.startswith("mono"):
         return cv2.COLOR_GRAY2BGR

@@ -14,7 +14,7 @@ Not here: models, presets, files, messages, ROS.
 """
 
 from .budget import Budget, Cost
-from .errors import Cancelled, EngineError, InvalidInput, OutOfMemory, PerceptionError, UnsupportedQuery
+from .errors import Cancelled, ComponentError, EngineError, InvalidInput, OutOfMemory, PerceptionError, UnsupportedQuery
 from .frame import GLOBAL_VIEW, Frame, InputSize, View
 from .geometry import Box
 from .interfaces import Detector, OpenVocabularyDetector, Segmenter, SensingPolicy, TaskModel
@@ -43,6 +43,7 @@ __all__ = [
     "Box",
     "Budget",
     "Cancelled",
+    "ComponentError",
     "Cost",
     "DetectedBoxes",
     "Detection",

@@ -48,7 +48,8 @@ class CameraModel:
     def __post_init__(self) -> None:
         fx, fy, cx, cy = self.matrix
         if not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()):
-            raise InvalidInput(f"a camera needs positive focal lengths and a principal point, got {self.matrix}")
+            got = ", ".join(f"{value:g}" for value in self.matrix)
+            raise InvalidInput(f"a camera needs positive focal lengths and a principal point, got {got}")
         if any(self.distortion) and self.distortion_model not in (*PINHOLE_MODELS, *FISHEYE_MODELS):
             known = ", ".join(name for name in (*PINHOLE_MODELS, *FISHEYE_MODELS) if name)
             raise InvalidInput(f"distortion model {self.distortion_model!r} is unknown; known are {known}")

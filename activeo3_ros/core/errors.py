@@ -17,6 +17,10 @@ class Cancelled(PerceptionError):
     """The caller's observer asked the loop to stop; nothing was published."""
 
 
+class ComponentError(PerceptionError):
+    """A policy, task model, detector or segmenter raised, or gave something else than its interface says."""
+
+
 class EngineError(PerceptionError):
     """An engine cannot be started, or failed while it answered; the message says what to do."""
 

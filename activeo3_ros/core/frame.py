@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -48,28 +48,45 @@ class View:
     """A model's input: a window of the frame, resampled once.
 
     Attributes:
-        image: `(h, w, 3)` uint8, BGR.
-        window: The part of the source frame that it shows, in whole source pixels.
+        frame: The frame that it shows a part of.
+        window: That part, in whole source pixels.
         region: Index of the region that asked for it, or `GLOBAL_VIEW`.
-        source_size: Width and height of the frame that it was taken from, in pixels.
+        size: Width and height of the view, pixels.
         known: Objects that the policy saw in the view of the whole frame and that this one shows, in its own pixels.
     """
 
-    image: Image
+    frame: Frame
     window: Box
     region: int
-    source_size: tuple[int, int]
+    size: tuple[int, int]
     known: tuple[KnownObject, ...] = ()
+
+    @cached_property
+    def image(self) -> Image:
+        """`(h, w, 3)` uint8, BGR; resampled at first use, so not at all for a model that does that on its device."""
+        return np.ascontiguousarray(_resample(self.frame.image[self.window.slices()], self.size))
+
+    def knowing(self, known: tuple[KnownObject, ...]) -> View:
+        """The same view, told of objects."""
+        told = replace(self, known=known)
+        if "image" in vars(self):
+            vars(told)["image"] = self.image
+        return told
+
+    @property
+    def source_size(self) -> tuple[int, int]:
+        """Width and height of the frame, pixels."""
+        return self.frame.width, self.frame.height
 
     @property
     def width(self) -> int:
         """Pixels."""
-        return int(self.image.shape[1])
+        return self.size[0]
 
     @property
     def height(self) -> int:
         """Pixels."""
-        return int(self.image.shape[0])
+        return self.size[1]
 
     @property
     def pixels(self) -> int:
@@ -149,8 +166,7 @@ class Frame:
             region: Index of the region that asks for it, or `GLOBAL_VIEW`.
         """
         window = window.snapped(self.width, self.height)
-        patch = self.image[window.slices()]
-        return View(np.ascontiguousarray(_resample(patch, size)), window, region, (self.width, self.height))
+        return View(self, window, region, size)
 
 
 def _resample(image: Image, size: tuple[int, int]) -> Image:

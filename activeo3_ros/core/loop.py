@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from .budget import Budget, Cost
 from .calibration import DEFAULT, Calibration
-from .errors import Cancelled, PerceptionError, UnsupportedQuery
+from .checks import blamed, check_findings, check_masks, check_proposal, check_size
+from .errors import Cancelled, ComponentError, PerceptionError, UnsupportedQuery
 from .evidence import FrameObject, hypotheses, known_in, observe, reported, strongest
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
@@ -129,8 +130,9 @@ class ActivePerception:
         budget = costs.budget
         observer("sense", ())
         with costs.stage("view"):
-            size = self.sensing.view_size(frame.width, frame.height, budget.view_pixels)
-            view = frame.view(frame.window, size)
+            with blamed("policy", self.sensing):
+                size = self.sensing.view_size(frame.width, frame.height, budget.view_pixels)
+            view = frame.view(frame.window, check_size(size, "policy", self.sensing))
         proposal = self._propose(frame, view, query, costs, scene)
         if proposal.used_view:
             costs.count_view(view, proposal.tokens)
@@ -141,7 +143,7 @@ class ActivePerception:
                 for index, region in enumerate(proposal.regions[: budget.max_regions])
             ]
             if proposal.known:
-                crops = [replace(crop, known=known_in(crop, proposal.known, view)) for crop in crops]
+                crops = [crop.knowing(known_in(crop, proposal.known, view)) for crop in crops]
             pending = list(crops)
             if proposal.findings is None and (self.examine_view or not crops):
                 pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
@@ -156,11 +158,12 @@ class ActivePerception:
             objects, left_out = self._weigh(examined, scene)
             detections = tuple(map(_detection, objects))
             groundings = tuple(_grounding(o, index) for index, o in enumerate(objects) if o.finding.phrase)
-            answer = self.task.answer(query, [found for _, found in examined], groundings)
+            with blamed("task model", self.task):
+                answer = self.task.answer(query, [found for _, found in examined], groundings)
         masks: tuple[InstanceMask, ...] = ()
         if query.masks and self.segmenter is not None:
             observer("segment", regions)
-            with costs.stage("segment"):
+            with costs.stage("segment"), blamed("segmenter", self.segmenter):
                 masks = _masks(self.segmenter, frame, detections)
         self._closing_latency.update(1, costs.elapsed_ms() - examined_ms)
 
@@ -195,17 +198,20 @@ class ActivePerception:
 
     def _propose(self, frame: Frame, view: View, query: Query, costs: CostTracker, scene: Scene | None) -> Proposal:
         """The policy's proposal, with what memory expects in the frame where the policy can use that."""
-        if scene is None:
-            with costs.stage("sense"):
-                return self.sensing.propose(view, query, costs.budget)
-        with costs.stage("expect"):
-            expected = scene.expect(frame, view, query)
-        with costs.stage("sense"):
-            if scene.sensing is not None and frame.stamp_ns and getattr(self.sensing, "concurrent", False):
-                return scene.sensing.propose(self.sensing, frame, view, query, costs.budget, scene.motion)
-            if isinstance(self.sensing, ExpectingPolicy):
-                return self.sensing.propose_expecting(view, query, costs.budget, expected)
-            return self.sensing.propose(view, query, costs.budget)
+        expected = None
+        if scene is not None:
+            with costs.stage("expect"):
+                expected = scene.expect(frame, view, query)
+        with costs.stage("sense"), blamed("policy", self.sensing):
+            if scene is None or expected is None:
+                proposal = self.sensing.propose(view, query, costs.budget)
+            elif scene.sensing is not None and frame.stamp_ns and getattr(self.sensing, "concurrent", False):
+                proposal = scene.sensing.propose(self.sensing, frame, view, query, costs.budget, scene.motion)
+            elif isinstance(self.sensing, ExpectingPolicy):
+                proposal = self.sensing.propose_expecting(view, query, costs.budget, expected)
+            else:
+                proposal = self.sensing.propose(view, query, costs.budget)
+            return check_proposal(proposal, view, self.sensing)
 
     def _weigh(self, examined: Sequence[tuple[View, Findings]], scene: Scene | None) -> tuple[list[FrameObject], str]:
         """The objects that the views of a frame, and memory, speak for, and a note on what was left out."""
@@ -229,7 +235,9 @@ class ActivePerception:
     def _crop(self, frame: Frame, window: Box, max_pixels: int, region: int) -> View:
         """The full-resolution pixels of a window, at the size that the task model wants to see."""
         window = window.snapped(frame.width, frame.height)
-        return frame.view(window, self.task.view_size(window.width, window.height, max_pixels), region)
+        with blamed("task model", self.task):
+            size = self.task.view_size(window.width, window.height, max_pixels)
+        return frame.view(window, check_size(size, "task model", self.task), region)
 
     def _examine(
         self,
@@ -250,8 +258,9 @@ class ActivePerception:
             if (examined or may_stop) and not costs.affords(estimate_ms):
                 break
             observe("examine", _regions(proposal, global_view, [view for view in batch if view.region != GLOBAL_VIEW]))
-            with costs.stage("examine") as took:
+            with costs.stage("examine") as took, blamed("task model", self.task):
                 findings = self.task.examine(batch, query, costs.budget)
+            findings = check_findings(findings, len(batch), "task model", self.task)
             self._examine_latency.update(len(batch), took[0])
             for view, found in zip(batch, findings, strict=True):
                 examined.append((view, found))
@@ -344,7 +353,8 @@ def _grounding(seen: FrameObject, detection: int) -> Grounding:
 def _masks(segmenter: Segmenter, frame: Frame, detections: Sequence[Detection]) -> tuple[InstanceMask, ...]:
     """The masks of the objects that the frame shows; of one that is carried nobody knows whether it does."""
     shown = [index for index, detection in enumerate(detections) if not detection.carried]
-    masks = segmenter.segment(frame, [detections[index] for index in shown])
+    seen = [detections[index] for index in shown]
+    masks = check_masks(segmenter.segment(frame, seen), frame, seen, segmenter)
     if len(shown) == len(detections):
         return tuple(masks)
     shown += [len(detections)] * len(detections)  # what is linked to no object stays so
@@ -385,5 +395,12 @@ def _log_failure(frame: Frame, message: str, error: Exception) -> None:
         frame.height,
         LOGGED_EVERY_S,
         message,
-        exc_info=None if isinstance(error, PerceptionError) else error,
+        exc_info=_unexpected(error),
     )
+
+
+def _unexpected(error: Exception) -> BaseException | None:
+    """The error that nobody raised on purpose, if it is one or was caused by one."""
+    if not isinstance(error, PerceptionError):
+        return error
+    return error.__cause__ if isinstance(error, ComponentError) else None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..core.errors import EngineError, PerceptionError
-from ..core.frame import Image
+from ..core.errors import ComponentError, PerceptionError
+from ..core.frame import Image, View
 from ..core.geometry import from_corners, to_corners
 from ..core.interfaces import Detector
 from ..core.results import DetectedBoxes
@@ -18,13 +18,14 @@ TOLERANCE = 1e-3
 """Scores may lie so far outside of 0 to 1, and boxes so many image sides outside of the image; they are clipped."""
 
 
-def checked(detector: Detector, label: str, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
-    """Run a detector, and check what it gives.
+def checked(detector: Detector, label: str, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
+    """Run a detector on views, and check what it gives.
 
     Args:
         detector: The detector.
         label: Its name, for messages.
-        images: Each `(h, w, 3)` uint8 BGR.
+        views: What to look at. A detector that has a method `detect_views` gets them as they are, since it cuts and
+            resizes on its own device; any other gets their images.
         threshold: As `Detector.detect` takes it.
 
     Returns:
@@ -32,22 +33,38 @@ def checked(detector: Detector, label: str, images: Sequence[Image], threshold: 
 
     Raises:
         PerceptionError: As the detector raised it.
-        EngineError: The detector raised something else, or gave what is no answer: of another length or shape, numbers
-            that are not finite, a score, class or box out of range. The message names the detector.
+        ComponentError: The detector raised something else, or gave what is no answer: of another length or shape,
+            numbers that are not finite, a score, class or box out of range. The message names the detector.
     """
+    detect_views = getattr(detector, "detect_views", None)
+    if detect_views is None:
+        return checked_images(detector, label, [view.image for view in views], threshold)
+    given = _answer(label, lambda: detect_views(views, threshold))
+    return _all_checked(given, label, [(view.height, view.width) for view in views], len(detector.names))
+
+
+def checked_images(detector: Detector, label: str, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
+    """As `checked`, for images: each `(h, w, 3)` uint8 BGR."""
+    given = _answer(label, lambda: detector.detect(images, threshold))
+    return _all_checked(given, label, [image.shape[:2] for image in images], len(detector.names))
+
+
+def _answer(label: str, detect: Callable[[], Any]) -> Any:
     try:
-        given = detector.detect(images, threshold)
+        return detect()
     except PerceptionError:
         raise
     except Exception as error:
-        raise EngineError(f"the detector {label!r} raised {type(error).__name__}: {error}") from error
+        raise ComponentError(f"the detector {label!r} raised {type(error).__name__}: {error}") from error
+
+
+def _all_checked(given: Any, label: str, shapes: Sequence[tuple[int, ...]], names: int) -> list[DetectedBoxes]:
     try:
-        if len(given) != len(images):
-            raise ValueError(f"{len(given)} results for {len(images)} images")
-        names = len(detector.names)
-        return [_checked(each, image.shape[:2], names) for each, image in zip(given, images, strict=True)]
+        if len(given) != len(shapes):
+            raise ValueError(f"{len(given)} results for {len(shapes)} images")
+        return [_checked(each, shape, names) for each, shape in zip(given, shapes, strict=True)]
     except (TypeError, ValueError, AttributeError) as error:
-        raise EngineError(f"the detector {label!r} gave no valid result: {error}") from error
+        raise ComponentError(f"the detector {label!r} gave no valid result: {error}") from error
 
 
 def _checked(given: Any, shape: tuple[int, ...], names: int) -> DetectedBoxes:

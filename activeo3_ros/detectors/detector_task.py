@@ -172,7 +172,7 @@ class DetectorTask:
         Raises:
             PerceptionError: The detector failed, or what it gave is no answer; the message names it.
         """
-        return checked(self._detector_of(target), self.label, [view.image for view in views], threshold)
+        return checked(self._detector_of(target), self.label, views, threshold)
 
     def class_ids(self, names: Sequence[str], target: Target) -> list[int]:
         """The class ids that have one of some names, in detections for a target."""
@@ -190,9 +190,15 @@ class DetectorTask:
             In view pixels, best score first.
         """
         boxes, scores, class_ids = detected.boxes, detected.scores, detected.class_ids
+        if len(boxes) == 0:
+            return []
         kept = non_maximum_suppression(boxes, scores, self.calibration.same_object_any_class_iou)
         findings = []
+        names = target.classes if self._open else self.detector.names
+        found = {str(names[class_id]) for class_id in set(class_ids[kept].tolist())}
         for name in target.classes:
+            if name not in found:
+                continue
             phrase = target.phrase_of(name)
             members = kept[np.isin(class_ids[kept], self.class_ids([name], target))]
             once = non_maximum_suppression(boxes[members], scores[members], self.calibration.same_object_iou)
@@ -237,7 +243,7 @@ class DetectorTask:
             return findings
         hosts = findings_from(self.select(detected, replace(target, classes=target.hosts)), self.threshold).objects
         known = [as_known(each) for each in (*hosts, *self._missed(view, hosts, target))]
-        return self.read(replace(view, known=tuple(known)), findings, target)
+        return self.read(view.knowing(tuple(known)), findings, target)
 
     @staticmethod
     def _missed(view: View, found: Sequence[Finding], target: Target) -> list[Finding]:

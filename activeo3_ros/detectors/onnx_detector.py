@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,9 @@ from ..core.results import DetectedBoxes
 from ..settings import named, validated, within
 from .onnx_inputs import Letterbox, Placement, Preprocessing, fit, read_inputs
 from .onnx_layouts import BoxFormat, Candidates, LayoutName, Seen, choose_layout, images_of
-from .onnx_metadata import complete_names, read_export, read_names
+from .onnx_metadata import complete_names, read_export, read_names, real_classes
+
+logger = logging.getLogger(__name__)
 
 PROBE_GREY = 114
 """Grey level of the image that a model is tried with when it is loaded."""
@@ -26,6 +29,8 @@ GPU_BATCH = 8
 """Images of one run on a GPU, where the model takes any number."""
 SCORE_TOLERANCE = 0.01
 """A score of reduced precision may lie so far outside of 0 to 1."""
+MOSTLY = 0.8
+"""Share of a batch's numbers that must be those of each image alone."""
 SUPPRESSION_BLOCK = 1000
 """Boxes that are compared with each other at once: bounds the memory of suppression."""
 
@@ -102,7 +107,7 @@ class OnnxDetector:
             self._preprocessing = self._prepared(scale, mean, std, channels, letterbox, padding)
         self._nms_iou, self._max_detections = nms_iou, max_detections
         usual = 1 if self.provider == "cpu" else GPU_BATCH
-        self.batch_size = self._inputs.batch or batch or usual
+        self.batch_size = self._inputs.batch or self._trusted_batch(batch or usual)
         self.input_size = InputSize(self._inputs.width, self._inputs.height, self._preprocessing.letterbox != "stretch")
 
     def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
@@ -157,7 +162,32 @@ class OnnxDetector:
             raise InvalidInput(f"outputs do not begin with one entry for each image; {seen}")
         count = self._layout.class_count(by_role, len(known))
         self._class_count = count or 0
-        self.names = complete_names(known, count, self._layout.first_class)
+        self.names, self._class_of_id = real_classes(complete_names(known, count, self._layout.first_class))
+        if not self.names:
+            raise InvalidInput("all names are empty or N/A: set names to those of the model's classes")
+
+    def _trusted_batch(self, batch: int) -> int:
+        """The number of images of one run: `batch`, or 1 where the graph takes more but answers them wrongly.
+
+        An exporter that traces one image can leave the batch free and still write that one image's indices down.
+        """
+        if batch == 1:
+            return 1
+        random = np.random.default_rng(0)
+        size = (batch, self._inputs.height, self._inputs.width, 3)
+        noise = list(random.integers(0, 256, size, dtype=np.uint8))
+        names = list(self._roles.values())
+        try:
+            together = self._session.run(self._inputs.feeds(noise, self._preprocessing), names)
+        except ModelError as error:
+            problem = f"fails with {batch} ({error})"
+        else:
+            alone = self._session.run(self._inputs.feeds(noise[-1:], self._preprocessing), names)
+            if all(_mostly_equal(many[-1:], one) for many, one in zip(together, alone, strict=True)):
+                return batch
+            problem = f"answers {batch} together otherwise than each alone"
+        logger.warning("%s: is given one image at a time: its graph leaves the batch free, but %s", self._path, problem)
+        return 1
 
     def _wanted(self, outputs: Sequence[str] | None) -> list[str]:
         """The outputs to compute. Raises InvalidInput for one that the model does not have."""
@@ -214,6 +244,7 @@ class OnnxDetector:
             raise ModelError(f"{self._path}: an output {error}") from error
         self._check(found, threshold)
         above = np.flatnonzero(found.scores > threshold)
+        above = above[self._class_of_id[found.class_ids[above]] >= 0]
         above = above[np.argsort(-found.scores[above], kind="stable")]
         if not self._layout.suppresses:
             kept = suppress(
@@ -224,7 +255,8 @@ class OnnxDetector:
         inside = (boxes[:, 2:] > 0).all(axis=1)
         rows, boxes = above[inside][: self._max_detections], boxes[inside][: self._max_detections]
         scores = np.clip(found.scores[rows], 0, 1).astype(np.float32)
-        return DetectedBoxes(boxes, scores, found.class_ids[rows], self._masks(found, rows, boxes, place))
+        class_ids = self._class_of_id[found.class_ids[rows]]
+        return DetectedBoxes(boxes, scores, class_ids, self._masks(found, rows, boxes, place))
 
     def _check(self, found: Candidates, threshold: float) -> None:
         """Raise ModelError for scores or classes that there cannot be: the layout is another, or the names are."""
@@ -235,10 +267,10 @@ class OnnxDetector:
                 f"{self.layout}; set layout to another"
             )
         ids = found.class_ids[found.scores > threshold]
-        unknown = ids[(ids < 0) | (ids >= len(self.names))]
+        unknown = ids[(ids < 0) | (ids >= len(self._class_of_id))]
         if len(unknown):
             raise ModelError(
-                f"{self._path}: found something of class {unknown[0]}, but names has {len(self.names)} classes; "
+                f"{self._path}: found something of class {unknown[0]}, but names has {len(self._class_of_id)} classes; "
                 "set names to all of the model's"
             )
 
@@ -283,6 +315,14 @@ def suppress(
             of_class = np.concatenate([of_class, block])
         kept.append(of_class)
     return np.sort(np.concatenate(kept)) if kept else np.zeros(0, np.intp)
+
+
+def _mostly_equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
+    """Whether two outputs are of one image, up to rounding and the order of what scores alike."""
+    if a.shape != b.shape:
+        return False
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return bool(np.isclose(a, b, rtol=0.01, atol=1e-3 * (np.abs(b).max(initial=0) + 1e-6)).mean() > MOSTLY)
 
 
 def _per_channel(name: str, values: Sequence[float]) -> tuple[float, float, float]:

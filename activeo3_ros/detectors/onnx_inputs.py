@@ -19,6 +19,8 @@ Letterbox = Literal["stretch", "top_left", "centre"]
 """How an image is fitted into the input: both axes stretched, or one factor for both and padding beside the image."""
 SIDES_PX = (16, 8192)
 """The smallest and the largest side of an input."""
+MAX_BATCH = 256
+"""Most images that a graph may demand of one run."""
 PIXEL_TYPES = ("float32", "float16", "float64", "uint8")
 SIZES = "sizes"
 MASK = "mask"
@@ -202,6 +204,10 @@ def read_inputs(tensors: Iterable[Tensor], size: Sequence[int] | None, known_siz
     image = images[0]
     if image.dtype not in PIXEL_TYPES:
         raise InvalidInput(f"images must be of one of the types {', '.join(PIXEL_TYPES)}; inputs: {seen}")
+    if (image.shape[0] or 1) > MAX_BATCH:
+        raise InvalidInput(
+            f"the graph takes no fewer than {image.shape[0]} images, more than {MAX_BATCH}; inputs: {seen}"
+        )
     others = {each.name: _other_input(each, seen) for each in tensors if each is not image}
     channels_last = image.shape[1] != 3 and image.shape[3] == 3
     graph = (image.shape[2], image.shape[1]) if channels_last else (image.shape[3], image.shape[2])

@@ -144,27 +144,27 @@ class Layout(ABC):
 
 
 class DenseRows(Layout):
-    """A row for each cell of the grids: centre x, y, width, height, and scores."""
+    """A row for each box of a cell of the grids: centre x, y, width, height, scores, and coefficients of a mask."""
 
     box_format = "cxcywh"
     suppresses = False
     boxes_per_cell = 1
-    columns_before_classes = 5
 
     def find(self, seen: Seen) -> list[Roles]:
         return [
-            {"rows": name}
+            {"rows": name, **_prototypes(seen)}
             for name, array in seen.outputs.items()
             if array.ndim == 3 and array.shape[2] > 5 and self._grids(array.shape[1], seen.inputs)
         ]
 
     def class_count(self, arrays: Mapping[str, Array], names: int) -> int | None:
-        return int(arrays["rows"].shape[2]) - self.columns_before_classes
+        return int(arrays["rows"].shape[2]) - 5 - _mask_count(arrays)
 
     def read(self, arrays: Mapping[str, Array], box_format: str, inputs: ModelInputs, classes: int) -> Candidates:
         rows = _finite(arrays["rows"])
-        scores = rows[:, 5:] * rows[:, 4:5]
-        return _best_class(self._boxes(rows, inputs), scores, box_format, inputs)
+        end = rows.shape[1] - (len(arrays["prototypes"]) if "prototypes" in arrays else 0)
+        found = _best_class(self._boxes(rows, inputs), rows[:, 5:end] * rows[:, 4:5], box_format, inputs)
+        return found._replace(mask=_mask_of(rows[:, end:], arrays))
 
     @staticmethod
     def _is_yolox(seen: Seen) -> bool:
@@ -182,7 +182,7 @@ class YoloV5(DenseRows):
     """YOLOv5 and YOLOv7, three boxes a cell, in pixels."""
 
     name = "yolov5"
-    shape = "one output (n, 3 x cells, 5 + classes)"
+    shape = "one output (n, 3 x cells, 5 + classes); masks: a second one (n, k, h, w) and k more columns"
     preprocessing = YOLO
     boxes_per_cell = YOLOV5_ANCHORS
 

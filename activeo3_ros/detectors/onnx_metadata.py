@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import yaml
 
 from ..core.errors import InvalidInput
@@ -21,6 +23,9 @@ from .onnx_inputs import Preprocessing
 
 NAME_KEYS = ("names", "class_names", "id2label")
 """Keys of a file's metadata, or of a YAML file, that hold names of classes."""
+NO_CLASS = "N/A"
+PLACEHOLDERS = ("", "n/a")
+"""Names of class ids that stand for no class, as the 91 of COCO have them."""
 COCO_UNUSED_IDS = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
 """Ids of COCO's 91 that name no class of the data set."""
 
@@ -147,8 +152,8 @@ def read_names(names: str | Sequence[str] | Mapping[int, str]) -> dict[int, str]
 def complete_names(names: Mapping[int, str], count: int | None, first: int = 0) -> tuple[str, ...]:
     """The name of every class of a model, by class id.
 
-    A mapping may leave ids out below its last, as COCO's 91 ids do: these classes are called "class 12". The 80 names
-    of COCO stand for those 91 ids as well.
+    A mapping may leave ids out below its last, as COCO's 91 ids do: these stand for no class. The 80 names of COCO are
+    spread over those 91 ids.
 
     Args:
         names: By position or id.
@@ -172,7 +177,22 @@ def complete_names(names: Mapping[int, str], count: int | None, first: int = 0) 
             f"the model has {total} classes, but {len(names)} names are given"
             f"{'' if listed else f' with ids up to {last}'}; set names to a list of {total}, or to a file with them"
         )
-    return tuple(names.get(each, f"class {each}") for each in range(total))
+    return tuple(names.get(each, NO_CLASS) for each in range(total))
+
+
+def real_classes(names: Sequence[str]) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
+    """Leave out ids that stand for no class; what is found of them is never reported.
+
+    Args:
+        names: Of every class id of a model.
+
+    Returns:
+        The names that are left, and the index among them of each id; -1 for no class.
+    """
+    real = [index for index, name in enumerate(names) if name.strip().lower() not in PLACEHOLDERS]
+    class_of_id = np.full(len(names), -1, np.intp)
+    class_of_id[real] = np.arange(len(real))
+    return tuple(names[index] for index in real), class_of_id
 
 
 def _literal(text: str) -> Any:

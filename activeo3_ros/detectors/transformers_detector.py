@@ -7,15 +7,17 @@ model those of its tokenizer too. No code of a model's own is run.
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import json
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -25,11 +27,14 @@ from ..assets.devices import torch_device
 from ..assets.pretrained import load_model, load_processor
 from ..assets.weights import local_model, model_type
 from ..core.errors import EngineError, InvalidInput, OutOfMemory, PerceptionError
-from ..core.frame import Image, check_image
+from ..core.frame import Image, InputSize, View, check_image
 from ..core.geometry import from_corners, non_maximum_suppression
 from ..core.optional import MissingPackageError, require_package
 from ..core.results import DetectedBoxes
 from ..settings import validated, within
+from ..vlm.dynamic_batching import CallBatcher
+from .device_views import BatchGraphs, DeviceViews, ViewBatches
+from .onnx_metadata import complete_names, read_names, real_classes
 from .transformers_images import input_size_of, load_image_processor, normalisation_of
 from .transformers_outputs import READERS, RawBoxes
 from .transformers_prompts import WRITERS, Prompt
@@ -37,11 +42,13 @@ from .transformers_prompts import WRITERS, Prompt
 if TYPE_CHECKING:
     import torch
 
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
 PURPOSE = "to run a transformers model"
 ROAD_NAMES = ("person", "bicycle", "car", "motorcycle", "bus", "truck", "traffic light", "traffic sign")
 """What an open-vocabulary model looks for until it is told others."""
-PLACEHOLDERS = ("", "n/a")
-"""Names of class ids that stand for no class, as the 91 of COCO have them."""
 MASK_CLASSES = {
     "DetrForSegmentation": "AutoModelForImageSegmentation",
     "RfDetrForInstanceSegmentation": "AutoModelForInstanceSegmentation",
@@ -54,6 +61,9 @@ They are given none: fine-tuned with padding to a fixed size they give shares of
 files tells the two apart. To all other models padding is a part of the image."""
 FP32_ONLY = ("dab-detr", "omdet-turbo")
 """Models whose code in transformers mixes 32-bit numbers into lower precision and fails."""
+STRETCHED_BATCH = 24
+"""Images that go through a model together on a CUDA device, where every one is stretched to one size: the view and
+three crops of six cameras."""
 OMDET_SAME_OBJECT_IOU = 0.5
 """OmDet-Turbo's own post-processing: two boxes of one class that overlap more are one object."""
 
@@ -82,22 +92,25 @@ class TransformersDetector:
     def __init__(
         self,
         model: str,
-        names: Sequence[str] | None = None,
+        names: str | Sequence[str] | Mapping[int, str] | None = None,
         precision: Literal["fp32", "fp16", "bf16"] = "fp32",
         batch_size: Annotated[int, within(1, 256)] | None = None,
         device: str = "auto",
+        fuse: bool = False,
     ) -> None:
         """Load the model.
 
         Args:
             model: A directory, or the hub id of a model that `activeo3 prefetch` brought here.
-            names: Name of each class id instead of those in config.json; for an open-vocabulary model what to look for
-                until a query names something.
+            names: The class names instead of those in config.json: a list, a mapping of class ids, or a YAML, JSON or
+                text file; for an open-vocabulary model what to look for until a query names something.
             precision: Of the arithmetic; "fp16" and "bf16" need a CUDA device, and round a box's edges to about 1/2000
                 (fp16) or 1/250 (bf16) of the image.
             batch_size: Images that go through the model together; none for 1 on a CPU, which takes as long for each,
-                and 8 on a CUDA device.
+                and on a CUDA device 8, or 24 where every image is stretched to one size.
             device: "auto" for the first CUDA device, else the CPU; or a name that torch knows, such as "cuda:1".
+            fuse: On a CUDA device, compile the model where every image is stretched to one size. Loading then takes
+                minutes, and a frame less.
 
         Raises:
             MissingPackageError: torch or transformers is not installed.
@@ -124,12 +137,14 @@ class TransformersDetector:
         self._prompts: Sequence[Prompt]
         if self.model_type in WRITERS:
             self._writer = _PromptWriter(load_processor(model, "AutoTokenizer", PURPOSE), self)
-            self._set_names(names or ROAD_NAMES)
+            self._set_names(ROAD_NAMES if names is None else tuple(read_names(names).values()))
             self.for_names = self._for_names  # by which it is an OpenVocabularyDetector
         else:
             self.names, self._class_of_column = _classes(directory, self.model.config, names)
             self._prompts = [_FixedClasses(READERS[self.model_type])]
         self._preprocess(np.zeros((64, 64, 3), np.uint8))  # what refuses every image is told now
+        self._gives_masks = auto_class in MASK_CLASSES.values()
+        self._prepare_views(batch_size, fuse)
 
     def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
         """Detect objects in a batch of images.
@@ -189,11 +204,22 @@ class TransformersDetector:
         """
         if len(sizes) != len(pixel_values):
             raise InvalidInput(f"sizes needs one entry for each of the {len(pixel_values)} images, got {len(sizes)}")
+        shape = " x ".join(map(str, pixel_values.shape))
+        return self._guarded(
+            lambda: self._detect_tensors(pixel_values, sizes, threshold, pixel_mask), f"{shape} inputs"
+        )
+
+    def _guarded(self, run: Callable[[], Result], given: str) -> Result:
+        """Run the model, and tell its errors as those of this package.
+
+        Args:
+            run: What to run.
+            given: Names what it was given, for the message.
+        """
         try:
             with self._torch.inference_mode():
-                return self._detect_tensors(pixel_values, sizes, threshold, pixel_mask)
+                return run()
         except self._torch.cuda.OutOfMemoryError as error:
-            shape = " x ".join(map(str, pixel_values.shape))
             error.__traceback__ = None  # its frames hold the tensors that were just too many
         except PerceptionError:
             raise
@@ -204,9 +230,37 @@ class TransformersDetector:
         # Outside of the handler, which holds on to the error.
         self._torch.cuda.empty_cache()
         raise OutOfMemory(
-            f"{self.device} is out of memory for {self._label} on {shape} inputs; set a smaller batch_size, or free "
-            "memory on the device"
+            f"{self.device} is out of memory for {self._label} on {given}; set a smaller batch_size, or free memory on "
+            "the device"
         )
+
+    def _prepare_views(self, batch_size: int | None, fuse: bool) -> None:
+        """Look at views on the device, where every image is stretched to one size and boxes alone are given."""
+        stretches = type(self.input_size) is InputSize and not self.input_size.keeps_aspect
+        if self.device.type != "cuda" or self.model_type not in READERS or not stretches or self._gives_masks:
+            return
+        self.batch_size = batch_size or STRETCHED_BATCH
+        size = self.input_size.width, self.input_size.height
+        device_views = DeviceViews(self.device, self.dtype, size, self.scale, self.mean, self.std)
+        like = self._torch.zeros((3, size[1], size[0]), device=self.device, dtype=self.dtype)
+        run: Callable[[torch.Tensor], torch.Tensor] = self._forward
+        try:
+            graphs = functools.partial(BatchGraphs, self._forward, like, self.batch_size, fuse)
+            run = self._guarded(graphs, f"batches of {self.batch_size}")
+        except OutOfMemory:
+            raise
+        except EngineError as error:  # a model whose work depends on values, or that asks the device for some
+            logger.warning("%s runs without CUDA graphs, which takes longer: %s", self._label, error)
+        self._view_batcher = CallBatcher(_Guarded(ViewBatches(device_views, run), self._guarded))
+        self.detect_views = self._detect_views  # by which tasks hand it views instead of their images
+
+    def _forward(self, values: torch.Tensor) -> torch.Tensor:
+        return self.rows(self.model(pixel_values=values))
+
+    def _detect_views(self, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
+        """As `detect` of their images, cut and resized on the device; views of several threads become one batch."""
+        rows = self._view_batcher.generate(views)
+        return [self.boxes(each, view.size, threshold) for each, view in zip(rows, views, strict=True)]
 
     def rows(self, outputs: Any, prompt: int = 0) -> torch.Tensor:
         """Read the outputs of `model` on their device; the shape depends on theirs alone.
@@ -357,6 +411,17 @@ class TransformersDetector:
         return type(self.model).__name__
 
 
+@dataclass(frozen=True)
+class _Guarded:
+    """Answers batches of views, with errors told as those of this package."""
+
+    batches: ViewBatches
+    guard: Callable[[Callable[[], list[Any]], str], list[Any]]
+
+    def generate(self, requests: Sequence[Any]) -> list[Any]:
+        return self.guard(lambda: self.batches.generate(requests), f"{len(requests)} views")
+
+
 class _PromptWriter:
     """Writes names as prompts; those of the last queries are kept."""
 
@@ -403,19 +468,21 @@ def _auto_class(directory: Path, kind: str) -> str:
     )
 
 
-def _classes(directory: Path, config: Any, names: Sequence[str] | None) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
+def _classes(
+    directory: Path, config: Any, names: str | Sequence[str] | Mapping[int, str] | None
+) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
     """The names of a model's classes, and the index among them of each of its class ids; -1 for no class."""
     count = int(config.num_labels)
-    if names is None:
-        names = [str(config.id2label.get(index, "")) for index in range(len(config.id2label))]
-    elif len(names) != count:
-        raise InvalidInput(f"names holds {len(names)} names, but the model in {directory} has {count} classes")
-    real = [index for index, name in enumerate(names) if name.strip().lower() not in PLACEHOLDERS]
+    if names is not None:
+        every = complete_names(read_names(names), count)
+    elif sorted(config.id2label) == list(range(count)):
+        every = tuple(str(config.id2label[index]) for index in range(count))
+    else:
+        raise InvalidInput(f"{directory}/config.json leaves out class ids (id2label); give a name for each as names")
+    real, class_of_column = real_classes(every)
     if not real:
         raise InvalidInput(f"{directory}/config.json names no classes (id2label); give them as names")
-    class_of_column = np.full(count, -1, np.intp)
-    class_of_column[real] = np.arange(len(real))
-    return tuple(names[index] for index in real), class_of_column
+    return real, class_of_column
 
 
 def _first_line(error: Exception) -> str:

@@ -82,6 +82,7 @@ class Vocabulary:
             carrier: tuple(name for name in hosts if name in self.classes)
             for carrier, hosts in (table.get("carried_by") or {}).items()
         }
+        self._amounts = set(table.get("amounts", ()))
         self._relations = set(table.get("relations", ()))
         self._places = set(table.get("places", ()))
         self._separators = set(table.get("separators", ()))
@@ -140,6 +141,11 @@ class Vocabulary:
                 reading = "number"
             elif word in self._read_text:
                 reading = reading or "text"
+            elif word.isdecimal() or word in self._amounts:
+                raise UnsupportedQuery(
+                    f"cannot serve {text!r}: this preset does not count, and finds nothing by its number; ask for the "
+                    "objects alone"
+                )
             elif word in self._relations or word in self._places:
                 relation = relation if relation in self._places else word
             elif word in self._separators:
@@ -181,6 +187,9 @@ class Vocabulary:
             if thing.is_carrier:
                 where = f"any text on a {' or '.join(thing.classes)}" if hosts else "text, wherever it is,"
                 notes.append(f"{thing.name!r} is no class of this detector: {where} is reported as {TEXT!r}")
+        carrying = hosts or ([name for thing in objects for name in thing.classes] if reading else [])
+        if carrying:
+            notes.append(f"text in front of a {' or '.join(dict.fromkeys(carrying))} cannot be told from text on it")
         return Target(
             tuple(dict.fromkeys(name for thing in objects for name in thing.classes)),
             free_text,

@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core.calibration import DEFAULT, Calibration
-from ..core.errors import PerceptionError
 from ..core.frame import Frame, Image, View
 from ..core.geometry import Box, Boxes, areas, iou, non_maximum_suppression, share_inside
 from ..core.interfaces import Detector
 from ..core.results import DetectedBoxes
+from ..detectors.checks import checked_images
 
 Array = npt.NDArray[np.float64]
 
@@ -347,11 +347,7 @@ class PictureLooks:
         found: list[DetectedBoxes] = []
         for start in range(0, len(looks), step):
             batch = [look.image for look in looks[start : start + step]]
-            answers = self.detector.detect(batch, self._lowest)
-            if len(answers) != len(batch):
-                raise PerceptionError(f"the detector gave {len(answers)} answers for {len(batch)} images")
-            if not all(np.isfinite(each.boxes).all() and np.isfinite(each.scores).all() for each in answers):
-                raise PerceptionError("the detector gave boxes or scores that are not finite numbers")
+            answers = checked_images(self.detector, type(self.detector).__name__, batch, self._lowest)
             found += [each_once(self._counting(answer), DEFAULT) for answer in answers]
         self._images += len(looks)
         return found

@@ -191,16 +191,23 @@ def coco_of_bag(
         The data set, and the number of annotated images that are not in the bag.
 
     Raises:
-        InvalidInput: The annotations are wrong, none of their stamps is in the bag, or the first frame of a topic has
-            another size than they say.
+        InvalidInput: The annotations are wrong, none of their stamps is in the bag, one of them is that of several
+            frames, or the first frame of a topic has another size than they say.
     """
     truth = read_coco(path)
     labels = label_ids(truth, renamed)
     asked = query or Query(classes=tuple(row["name"] for row in truth["categories"]))
     entries, _ = bag.index(topics)
-    by_stamp: dict[tuple[str, int], Entry] = {(entry.topic, entry.stamp_ns): entry for entry in entries}
+    by_stamp: dict[tuple[str, int], list[Entry]] = {}
+    for each in entries:
+        by_stamp.setdefault((each.topic, each.stamp_ns), []).append(each)
     found: dict[Entry, dict[str, Any]] = {}
     for row in truth["images"]:
+        if isinstance(row.get("stamp"), float):
+            raise InvalidInput(
+                f"{path}: image {row[OWN_ID]} has the stamp {row['stamp']!r}; write nanoseconds as a whole number, for "
+                "one with a point or an exponent loses its last digits"
+            )
         try:
             stamp = int(row["stamp"])
         except (KeyError, TypeError, ValueError):
@@ -208,7 +215,7 @@ def coco_of_bag(
                 f"{path}: image {row[OWN_ID]} has no stamp in nanoseconds, which frames of a bag need"
             ) from None
         named = topics if row.get("topic") is None else [row["topic"]]
-        entry = next((by_stamp[topic, stamp] for topic in named if (topic, stamp) in by_stamp), None)
+        entry = _only_frame(path, row, bag, [each for topic in named for each in by_stamp.get((topic, stamp), [])])
         if entry is not None and found.setdefault(entry, row) is not row:
             raise InvalidInput(
                 f"{path}: the images {found[entry][OWN_ID]} and {row[OWN_ID]} are one frame, {stamp} on {entry.topic}; "
@@ -235,6 +242,31 @@ def coco_of_bag(
             seen.add(entry.topic)
             _check_first(load)
     return replace(dataset, samples=samples, notes=tuple(_notes_on(replace(dataset, samples=samples)))), missing
+
+
+def _only_frame(path: Path, image: Mapping[str, Any], bag: Bag, frames: Sequence[Entry]) -> Entry | None:
+    """The frame that an image of the truth means; None where there is none. The same message twice is one frame.
+
+    Raises:
+        InvalidInput: Several frames have its stamp.
+    """
+    if len(frames) < 2:
+        return frames[0] if frames else None
+    topics = sorted({frame.topic for frame in frames})
+    where = f"{path}: image {image[OWN_ID]}: {len(frames)} frames of {bag.path} have the stamp {image['stamp']}"
+    if len(topics) > 1:
+        raise InvalidInput(f"{where}, on {', '.join(topics)}; give the image a topic, or choose one with --topic")
+    if len({_bytes_or_place(bag, frame) for frame in frames}) > 1:
+        raise InvalidInput(f"{where} on {topics[0]}; which of them is meant cannot be known, so leave this image out")
+    return frames[0]
+
+
+def _bytes_or_place(bag: Bag, frame: Entry) -> object:
+    """What tells a frame from others of its stamp: its bytes, or its place where those are damaged."""
+    try:
+        return bag.read(frame)
+    except DamagedMessage:
+        return frame.file, frame.place
 
 
 def _check_first(load: Callable[[], Frame]) -> None:

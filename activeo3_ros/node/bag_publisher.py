@@ -1,15 +1,17 @@
-"""Publishes a bag on its topics in the rhythm of its recording, where there is no `ros2 bag`."""
+"""Publishes recorded messages on their topics in the rhythm of the recording, where there is no `ros2 bag`."""
 
 from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import rclpy
 from builtin_interfaces.msg import Time
+from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
@@ -20,8 +22,7 @@ from rosgraph_msgs.msg import Clock
 from std_srvs.srv import SetBool
 
 from ..bags.pacing import Pacer
-from ..bags.reading import Bag, DamagedMessage, Entry, Topic
-from ..bags.storage import CDR
+from ..bags.storage import CDR, DamagedMessage, Topic
 from ..core import InvalidInput
 from .message_types import message_class
 
@@ -30,41 +31,56 @@ STEP_S = 0.05
 """Seconds after which a wait checks again for a pause or an interruption."""
 CLOCK_TOPIC = "/clock"
 DEPTH = 10
+ACKNOWLEDGED_WITHIN = Duration(seconds=1)
+"""How long the end waits for reliable subscribers to have the last messages."""
+
+
+class Recorded(NamedTuple):
+    """A recorded message.
+
+    Attributes:
+        topic: Name of its topic.
+        time_ns: When it is to be published, nanoseconds of the recording.
+        read: Gives its bytes when they are needed; raises DamagedMessage.
+    """
+
+    topic: str
+    time_ns: int
+    read: Callable[[], bytes]
 
 
 class BagPublisher(Node):
-    """Publishes messages as they are in the bag, on topics of their names; `~/pause` stops and goes on."""
+    """Publishes messages as they were recorded, on topics of their names; `~/pause` stops and goes on."""
 
-    def __init__(self, bag: Bag, topics: Sequence[str], pacer: Pacer, clock_hz: float) -> None:
+    def __init__(self, path: Path, topics: Sequence[Topic], pacer: Pacer, clock_hz: float) -> None:
         """Create the publishers.
 
         Args:
-            bag: The bag that has the messages.
+            path: The recording, for messages.
             topics: The topics to publish.
-            pacer: The bag's time.
+            pacer: The time of the recording.
             clock_hz: Rate of `/clock`, 0 for never.
 
         Raises:
             InvalidInput: None of the topics can be published.
         """
         super().__init__(NODE_NAME)
-        self._bag = bag
         self._pacer = pacer
         self._outputs: dict[str, Any] = {}
         self.left_out: dict[str, str] = {}
         """Why a topic is not published, by its name."""
         for topic in topics:
-            if topic == CLOCK_TOPIC and clock_hz:
-                self.left_out[topic] = "--clock publishes it"
+            if topic.name == CLOCK_TOPIC and clock_hz:
+                self.left_out[topic.name] = "--clock publishes it"
                 continue
             try:
-                self._outputs[topic] = self._create_output(bag.topics[topic])
+                self._outputs[topic.name] = self._create_output(topic)
             except InvalidInput as error:
-                self.left_out[topic] = str(error)
+                self.left_out[topic.name] = str(error)
         if not self._outputs:
             reasons = "; ".join(f"{topic}: {reason}" for topic, reason in self.left_out.items())
-            raise InvalidInput(f"{bag.path}: none of its topics can be published: {reasons}")
-        self._clock: Any = self.create_publisher(Clock, CLOCK_TOPIC, DEPTH) if clock_hz else None
+            raise InvalidInput(f"{path}: none of its topics can be published: {reasons}")
+        self._clock_output: Any = self.create_publisher(Clock, CLOCK_TOPIC, DEPTH) if clock_hz else None
         self._clock_step_s = 1.0 / clock_hz if clock_hz else STEP_S
         self.create_service(SetBool, "~/pause", self._on_pause)
 
@@ -97,11 +113,11 @@ class BagPublisher(Node):
             waiting.wait(STEP_S)
         return False
 
-    def publish(self, entries: Sequence[Entry], show: Callable[[int], None]) -> tuple[int, int]:
+    def publish(self, messages: Iterable[Recorded], show: Callable[[int], None]) -> tuple[int, int]:
         """Publish all messages once, each at its time.
 
         Args:
-            entries: Messages in the order of their times; at least one.
+            messages: In the order of their times. They are taken one by one, each before its time.
             show: Called with the number of messages done after each.
 
         Returns:
@@ -109,26 +125,30 @@ class BagPublisher(Node):
         """
         published = damaged = 0
         waiting = threading.Event()
-        self._pacer.start_at(entries[0].log_time_ns)
-        for entry in entries:
-            while rclpy.ok() and (wait_s := self._pacer.wait_s(entry.log_time_ns)) > 0:
+        for message in messages:
+            if not published + damaged:
+                self._pacer.start_at(message.time_ns)
+            while rclpy.ok() and (wait_s := self._pacer.wait_s(message.time_ns)) > 0:
                 waiting.wait(min(wait_s, STEP_S, self._clock_step_s))
                 self._publish_clock()
             if not rclpy.ok():
                 break
             try:
-                self._outputs[entry.topic].publish(self._bag.read(entry))
+                self._outputs[message.topic].publish(message.read())
                 published += 1
             except DamagedMessage:
                 damaged += 1
             self._publish_clock()
             show(published + damaged)
+        for output in self._outputs.values():  # else the end of the process takes the last messages with it
+            if rclpy.ok():
+                output.wait_for_all_acked(ACKNOWLEDGED_WITHIN)
         return published, damaged
 
     def _publish_clock(self) -> None:
-        if self._clock is not None:
+        if self._clock_output is not None:
             seconds, nanoseconds = divmod(self._pacer.bag_time_ns(), 1_000_000_000)
-            self._clock.publish(Clock(clock=Time(sec=int(seconds), nanosec=int(nanoseconds))))
+            self._clock_output.publish(Clock(clock=Time(sec=int(seconds), nanosec=int(nanoseconds))))
 
     def _on_pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._pacer.pause(bool(request.data))
@@ -152,7 +172,7 @@ def run(node: BagPublisher, play: Callable[[], None], toggle: Callable[[], None]
 
     Args:
         node: Answers the services.
-        play: Publishes the bag; ROS is shut down when it returns.
+        play: Publishes the messages; ROS is shut down when it returns.
         toggle: Called for each line that a person enters on a terminal.
     """
     spinning = threading.Thread(target=_spin, args=(node,), daemon=True)

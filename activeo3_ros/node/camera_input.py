@@ -17,7 +17,7 @@ from ..codecs.camera_info import camera_model, is_rectified
 from ..core.camera import CameraModel
 from ..core.errors import InvalidInput
 from . import qos
-from .frame_counters import Gaps
+from .frame_counters import Losses
 
 MOST_TOPICS = 5
 """Topics with images that are named where a camera's own is not published."""
@@ -52,8 +52,7 @@ class CameraInput:
         profile: Quality of service of the image subscription, overrides included.
         info: The newest camera_info, None before the first.
         calibration_error: Why the newest camera_info does not fit the newest image it was needed for, "" if it does.
-        gaps: Images that were sent and never received, including those that the middleware does not report.
-        lost: Images that the middleware reported as lost on the way.
+        losses: Images that were sent and never received, including those that the middleware does not report.
     """
 
     def __init__(self, node: Node, name: str, transport: str, group: CallbackGroup) -> None:
@@ -72,8 +71,7 @@ class CameraInput:
         self.topic = node.resolve_topic_name(f"{name}/{topic}")
         self.info: CameraInfo | None = None
         self.calibration_error = ""
-        self.gaps = Gaps()
-        self.lost = 0
+        self.losses = Losses()
         self._node = node
         self._heard_at = math.nan
         self._told: set[str] = set()
@@ -161,7 +159,7 @@ class CameraInput:
     def _on_image(self, data: bytes, info: Mapping[str, Any]) -> None:
         # Older releases do not name the sender: there, all count as one.
         sender = bytes(info["publisher_gid"]["data"]) if "publisher_gid" in info else None
-        self.gaps.note(sender, info.get("publication_sequence_number"))
+        self.losses.note(sender, info.get("publication_sequence_number"))
         self._heard_at = time.monotonic()
         enqueue = self._enqueue
         if enqueue is not None:
@@ -171,4 +169,4 @@ class CameraInput:
         self.info = info
 
     def _on_lost(self, event: Any) -> None:
-        self.lost = event.total_count
+        self.losses.report(event.total_count)

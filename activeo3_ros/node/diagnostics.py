@@ -17,7 +17,7 @@ from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 from ..core import ActivePerception
 from .camera_input import Publishers
-from .frame_counters import Counts, Distribution, clocks_agree
+from .frame_counters import Counts, Distribution, clocks_agree, counts_from_start
 
 OK, WARN, ERROR, STALE = (
     DiagnosticStatus.OK,
@@ -80,11 +80,12 @@ class CameraReport:
         counts: Its frames since the node started.
         before: The counts at the last report, `seconds` ago.
         seconds: Time since the last report.
-        lost: Messages that the middleware reported as lost.
-        missing: Messages that were sent and never received, None where that is unknown.
+        lost_before_receipt: Messages that were sent and never received, None where that is unknown.
+        lost_in_transport: Those of them that the middleware reported.
         publishers: The nodes that publish its images.
         silent_s: Seconds since its newest message, NaN before the first.
-        ahead_s: Seconds that its newest stamp is ahead of the node's clock, negative for an age, NaN without a stamp.
+        stamp_s: Its newest stamp, seconds, NaN without one.
+        now_s: The node's clock, seconds.
         clock: The clock that stamps are compared with.
         calibration_error: Why its camera_info does not fit its images, "" if it does or was not needed.
     """
@@ -95,13 +96,19 @@ class CameraReport:
     counts: Counts
     before: Counts
     seconds: float
-    lost: int
-    missing: int | None
+    lost_before_receipt: int | None
+    lost_in_transport: int
     publishers: Publishers
     silent_s: float
-    ahead_s: float
+    stamp_s: float
+    now_s: float
     clock: NodeClock
     calibration_error: str = ""
+
+    @property
+    def age_s(self) -> float:
+        """Age of its newest stamp in seconds, negative if that is ahead; NaN where it is unknown."""
+        return math.nan if counts_from_start(self.stamp_s, self.now_s) else self.now_s - self.stamp_s
 
 
 def node_status(name: str, hardware_id: str, report: NodeReport) -> DiagnosticStatus:
@@ -142,16 +149,30 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         **_counts(report.counts),
         "received_hz": _rate(received, report.seconds),
         "processed_hz": _rate(report.counts.processed - report.before.processed, report.seconds),
-        "lost_before_receipt": "unknown" if report.missing is None else str(report.missing),
-        # The middleware counts from another moment and reports at once; a gap shows with the next image.
-        "lost_in_transport": str(report.lost if report.missing is None else min(report.lost, report.missing)),
+        "lost_before_receipt": "unknown" if report.lost_before_receipt is None else str(report.lost_before_receipt),
+        "lost_in_transport": str(report.lost_in_transport),
         "publishers": ", ".join(report.publishers.heard),
         "publishers_not_heard": "; ".join(report.publishers.unheard),
         "silent_s": _number(report.silent_s),
-        "stamp_age_s": _number(-report.ahead_s),
+        "stamp_age_s": _number(report.age_s),
         "calibration_error": report.calibration_error,
     }
     return _status(f"{name}: {report.camera}", hardware_id, level, message, values)
+
+
+def camera_line(report: CameraReport) -> str:
+    """One line for the log: how many images of a camera came, how they ended, and its state as in /diagnostics.
+
+    Args:
+        report: The values; `before` and `seconds` are those since the last line.
+    """
+    counts = report.counts
+    ended = ("processed", "replaced", "stale", "failed", "rejected", "pending")
+    parts = [f"{getattr(counts, name)} {name}" for name in ended if getattr(counts, name)]
+    lost = report.lost_before_receipt
+    parts += [f"{lost} more lost before receipt"] if lost else []
+    detail = f" ({', '.join(parts)})" if parts else ""
+    return f"{report.camera}: {counts.received} images came{detail}; {_camera_level(report)[1]}"
 
 
 def model_facts(perception: ActivePerception) -> dict[str, str]:
@@ -229,11 +250,13 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     if stale:
         cause = clock_warning(report) or "do the clocks agree?"
         return (WARN if done else ERROR), f"{stale} frames older than max_frame_age; {cause}"
-    if warning := clock_warning(report):
+    from_start = counts_from_start(report.stamp_s, report.now_s)  # as long as this driver runs: told once, by the log
+    if not from_start and (warning := clock_warning(report)):
         return WARN, warning
     if report.calibration_error:
         return WARN, f"no markers: {report.calibration_error}"
-    return OK, f"{_rate(done, report.seconds)} frames a second"
+    told = "; stamps count from a machine's start" if from_start else ""
+    return OK, f"{_rate(done, report.seconds)} frames a second{told}"
 
 
 def _silent_publishers(report: CameraReport) -> str:
@@ -247,9 +270,14 @@ def _silent_publishers(report: CameraReport) -> str:
 
 def clock_warning(report: CameraReport) -> str:
     """Say that a camera's stamps are of another clock than the node's, and what to do; "" where they are not."""
-    if math.isnan(report.ahead_s) or clocks_agree(-report.ahead_s):
+    if counts_from_start(report.stamp_s, report.now_s):
+        return (
+            f"stamps count from a machine's start, {_duration(report.stamp_s)} ago: their age is unknown, and "
+            "max_frame_age would refuse all; let the driver stamp with the system's time"
+        )
+    if math.isnan(report.age_s) or clocks_agree(report.age_s):
         return ""
-    apart = f"{_duration(abs(report.ahead_s))} {'ahead of' if report.ahead_s > 0 else 'behind'} this node's clock"
+    apart = f"{_duration(abs(report.age_s))} {'ahead of' if report.age_s < 0 else 'behind'} this node's clock"
     return f"stamps are {apart}; {report.clock.value}"
 
 

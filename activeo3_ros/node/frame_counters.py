@@ -21,9 +21,18 @@ AHEAD_S = 0.1
 """Seconds that a stamp may be ahead of the node's clock before two clocks count as disagreeing."""
 
 
+LONGEST_UPTIME_S = 10 * 365 * 86400.0
+"""Stamps below this, of the seventies, count from the start of a machine: such drivers and sensors there are."""
+
+
 def clocks_agree(age_s: float) -> bool:
     """Whether an age, seconds, can be that of an image: negative by a little at most, and not of years."""
     return -AHEAD_S <= age_s < OLDEST_S
+
+
+def counts_from_start(stamp_s: float, now_s: float) -> bool:
+    """Whether a stamp counts from the start of a machine, while the clock that reads `now_s` counts from 1970."""
+    return 0 < stamp_s < LONGEST_UPTIME_S < now_s
 
 
 class FrameDisposition(Enum):
@@ -93,20 +102,34 @@ class FrameCounters:
             self._counts[camera] = replace(counts, **{name: getattr(counts, name) + n for name, n in steps.items()})
 
 
-class Gaps:
-    """Counts messages that were sent and never received, by the sequence numbers of their publishers.
+class Losses:
+    """Counts messages that were sent and never received, by their sequence numbers and by the middleware's reports.
 
-    They were lost on the way, or overwritten in the queue of the middleware, which does not report that.
-
-    Attributes:
-        missing: Their number; None as long as no message came with a sequence number.
+    Both say the same of a message that was lost on the way: the middleware at once, the numbers with the next message.
+    One that was overwritten in a queue shows in the numbers alone. What came to nothing before the first message was
+    received is left out.
     """
 
     MAX_SENDERS = 16
 
     def __init__(self) -> None:
-        self.missing: int | None = None
+        self._skipped: int | None = None
         self._newest: dict[Hashable, int] = {}
+        self._reported = self._reported_before = 0
+
+    @property
+    def missing(self) -> int | None:
+        """Their number; None as long as no message came with a sequence number. Never less than `in_transport`."""
+        return None if self._skipped is None else max(self._skipped, self.in_transport)
+
+    @property
+    def in_transport(self) -> int:
+        """Those of them that the middleware reported."""
+        return self._reported - self._reported_before
+
+    def report(self, total: int) -> None:
+        """Note how many messages the middleware has reported as lost so far."""
+        self._reported = total
 
     def note(self, sender: Hashable, number: int | None) -> None:
         """Note a received message.
@@ -117,11 +140,13 @@ class Gaps:
         """
         if number is None:
             return
+        if self._skipped is None:
+            self._reported_before = self._reported
         newest = self._newest.pop(sender, None)
         # A publisher's first received message begins its count: earlier ones are not lost. A number that goes backwards
         # is a publisher that started again under the same name.
         skipped = number - newest - 1 if newest is not None and number > newest else 0
-        self.missing = (self.missing or 0) + skipped
+        self._skipped = (self._skipped or 0) + skipped
         self._newest[sender] = number
         if len(self._newest) > self.MAX_SENDERS:
             del self._newest[next(iter(self._newest))]

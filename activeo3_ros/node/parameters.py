@@ -146,6 +146,15 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter("hardware_id", "", "Hardware id in /diagnostics; empty: the host's name.", When.START),
         Parameter("diagnostics_period", 1.0, "Time between two messages on /diagnostics.", When.START, "s", 0.1, 60.0),
         Parameter(
+            "log_period",
+            0.0,
+            "Time between two lines of the log, for each camera, that say how many images came; 0: never.",
+            When.START,
+            "s",
+            0.0,
+            3600.0,
+        ),
+        Parameter(
             "query",
             "",
             "What to find or to answer; empty together with classes: what the preset says.",

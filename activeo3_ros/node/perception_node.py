@@ -32,6 +32,7 @@ from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
+from ..vlm.backends.remote_engine import RemoteEngine
 from . import diagnostics, parameters, qos
 from .camera_input import SOURCES, CameraInput
 from .frame_counters import Counts, FrameCounters
@@ -132,6 +133,9 @@ class PerceptionNode(ManagedNode):
         # Steady clocks: simulated time may stand still, jump, or not have begun.
         period = self._values["diagnostics_period"]
         self._timer(period, self._publish_diagnostics)
+        self._logged_counts = {name: Counts() for name in self._cameras}
+        if log_period := self._values["log_period"]:
+            self._timer(log_period, functools.partial(self._log_counts, log_period))
         self._timer(WATCH_PERIOD_S, self._watch)
 
     def destroy_node(self) -> None:
@@ -194,6 +198,11 @@ class PerceptionNode(ManagedNode):
     @logged
     def on_activate(self, state: Any) -> Any:
         self._open_or_close_gate(active=True)
+        for name, camera in self._cameras.items():
+            results = self.resolve_topic_name(f"~/{name}/result")
+            self.get_logger().info(
+                f"listening to {camera.topic} ({qos.describe(camera.profile)}); results on {results}"
+            )
         return super().on_activate(state)
 
     @logged
@@ -330,6 +339,14 @@ class PerceptionNode(ManagedNode):
             self._warn_of_silence(report, now)
             self._warn_of_clocks(report)
 
+    def _log_counts(self, seconds: float) -> None:
+        """Log how many images of each camera came since the node started, and the state of the camera."""
+        for name in self._cameras:
+            counts, before = self._counters.counts(name), self._logged_counts[name]
+            self._logged_counts[name] = counts
+            report = self._camera_report(name, counts, before, seconds)
+            self.get_logger().info(diagnostics.camera_line(report))
+
     def _warn_of_silence(self, report: diagnostics.CameraReport, now: float) -> None:
         """Log, once until an image comes, that a camera is published and none of its images arrives."""
         publishers = report.publishers
@@ -404,11 +421,12 @@ class PerceptionNode(ManagedNode):
             counts=counts,
             before=before,
             seconds=seconds,
-            lost=source.lost,
-            missing=source.gaps.missing,
+            lost_before_receipt=source.losses.missing,
+            lost_in_transport=source.losses.in_transport,
             publishers=source.publishers(),
             silent_s=source.silent_s(),
-            ahead_s=(stamp_ns - now_ns) / 1e9 if stamp_ns else math.nan,
+            stamp_s=stamp_ns / 1e9 if stamp_ns else math.nan,
+            now_s=now_ns / 1e9,
             clock=self._kind_of_clock(now_ns),
             calibration_error=source.calibration_error,
         )
@@ -422,6 +440,10 @@ def _load_and_warm_up(preset: LoadablePreset, settings: Settings) -> ActivePerce
         result = perception.perceive(Frame(grey(*WARM_UP_SIZE)), settings.query, budget)
     if result.status == Status.FAILED:
         raise PerceptionError(result.status_message)
+    for model in (perception.sensing, perception.task):
+        engine = getattr(model, "engine", None)
+        if isinstance(engine, RemoteEngine):
+            engine.fail_fast()  # frames cannot wait for a server that is away
     return perception
 
 

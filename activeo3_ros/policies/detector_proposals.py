@@ -83,7 +83,7 @@ class DetectorProposals:
         hosts = self.task.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
         known = tuple(as_known(each) for each in (*candidates, *hosts) if each.score >= self.task.threshold)
         if target.reading:
-            findings = self.task.read(replace(view, known=known), findings, target)
+            findings = self.task.read(view.knowing(known), findings, target)
         if budget.max_regions == 0:
             return Proposal(findings=findings)
         to_read = self._objects_to_read(view, [*candidates, *hosts], target) if target.reading else None

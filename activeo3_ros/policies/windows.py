@@ -76,9 +76,12 @@ def window_pyramid(
     for side in np.geomspace(largest_side, smallest_side, steps + 1):
         size = np.minimum(side, frame)
         low = np.clip(_grid_centers(possible.center, side) - size / 2, 0, frame - size)
-        high = low + size
-        x0, y0, x1, y1 = (low[:, :1], low[:, 1:], high[:, :1], high[:, 1:])
-        shows = (start[:, 0] >= x0) & (start[:, 1] >= y0) & (end[:, 0] <= x1) & (end[:, 1] <= y1)
+        # Windows of one scale share few columns and rows: each is compared with the objects once.
+        columns, column = np.unique(low[:, 0], return_inverse=True)
+        rows, row = np.unique(low[:, 1], return_inverse=True)
+        beside = (start[:, 0] >= columns[:, None]) & (end[:, 0] <= (columns + size[0])[:, None])
+        between = (start[:, 1] >= rows[:, None]) & (end[:, 1] <= (rows + size[1])[:, None])
+        shows = beside[column] & between[row]
         windows = np.concatenate([low, np.broadcast_to(size, low.shape)], axis=1)
         yield WindowScale(windows, float(crop_side / size.max()), shows.astype(np.float32))
 

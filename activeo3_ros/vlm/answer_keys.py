@@ -1,4 +1,7 @@
-"""The keys that models give to places, labels and words, in small letters and without `_`, `-` and spaces."""
+"""The keys that models give to places, labels and words, in small letters and without `_`, `-` and spaces.
+
+Qwen's models answer in Chinese where they are asked in it, keys included.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ BOX_KEYS = frozenset(
     _keys(
         """
         bbox2d bbox bboxes box2d box boxes boundingbox boundingboxes region bndbox rect rectangle xyxy
-        bboxxyxy xywh bboxxywh cxcywh bboxcxcywh location position roi
+        bboxxyxy xywh bboxxywh cxcywh bboxcxcywh location position roi 边界框 检测框 框 坐标
         """
     )
 )
@@ -21,12 +24,12 @@ LABEL_KEYS = {
         _keys(
             """
         label labels class classname classes classnames classlabel cls category categoryname categories
-        objectname objectclass objecttype labelname ref phrase
+        objectname objectclass objecttype labelname ref phrase 标签 类别
         """
         ),
         0,
     ),
-    **dict.fromkeys(_keys("name names object type tag entity target kind objectlabel"), 1),
+    **dict.fromkeys(_keys("name names object type tag entity target kind objectlabel 名称"), 1),
     **dict.fromkeys(_keys("classid categoryid labelid"), 2),
     **dict.fromkeys(_keys("description title caption"), 3),
 }
@@ -54,7 +57,8 @@ CONTAINER_KEYS = frozenset(
         """
         detections detection objects object results result items item predictions prediction annotations
         annotation instances instance output outputs data findings targets target regions boxes
-        boundingboxes bboxes answer response list entities found image images frame view json value values
+        boundingboxes bboxes answer response list entities found image images frame view json value values 结果
+        检测结果 物体 目标 对象
         content
         """
     )

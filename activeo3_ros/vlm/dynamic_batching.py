@@ -81,26 +81,27 @@ class SharedEngine:
         self.engine.close()
 
 
-class DynamicBatcher(SharedEngine):
-    """Lets many threads call an engine that answers one batch at a time.
+class CallBatcher:
+    """Lets many threads call a model that answers one batch at a time.
 
     While a batch runs, further calls queue; then one of the waiting threads takes all queued calls, its own and the
-    others', to the engine. A model reads its weights once for all of them, so two cameras take little longer than one.
+    others', to the model. It reads its weights once for all of them, so two cameras take little longer than one.
     """
 
     WAIT_SHARE = 0.1
     """The longest wait for calls that came together lately, as a share of the time of the last batch."""
 
-    def __init__(self, engine: Engine) -> None:
-        super().__init__(engine)
+    def __init__(self, generator: Generator) -> None:
+        self._generator = generator
         self._waiting: list[Call] = []
         self._list = threading.Lock()
         self._turn = threading.Lock()
         self._expected = 1
         self._last_s = 0.0
 
-    def generate(self, requests: Sequence[Request]) -> list[Reply]:
-        """As `Engine.generate`. Where a common batch fails, its parts are asked again: an error is this call's own."""
+    def generate(self, requests: Sequence[Any]) -> list[Any]:
+        """Answer the requests of one call. Where a common batch fails, its parts are asked again: an error is a call's
+        own."""
         call = Call(requests)
         with self._list:
             self._waiting.append(call)
@@ -122,9 +123,21 @@ class DynamicBatcher(SharedEngine):
 
     def _answer(self, calls: Sequence[Call]) -> None:
         start = time.perf_counter()
-        answer_together(self.engine, calls)
+        answer_together(self._generator, calls)
         for call in calls:
             call.answered = True
         self._last_s = time.perf_counter() - start
         with self._list:
             self._expected = max(len(calls), len(self._waiting))
+
+
+class DynamicBatcher(SharedEngine):
+    """An engine that many threads may call; see `CallBatcher`."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine)
+        self._batcher = CallBatcher(engine)
+
+    def generate(self, requests: Sequence[Request]) -> list[Reply]:
+        """As `Engine.generate`. Where a common batch fails, its parts are asked again: an error is this call's own."""
+        return self._batcher.generate(requests)

@@ -70,12 +70,10 @@ def test_a_small_file_and_a_figure_lie_beside_the_preset(calibrated):
 def test_the_preset_reads_it_from_then_on(calibrated):
     own = read_calibration(calibrated.with_name("mine.calibration.yaml"))
     assert load_preset(str(calibrated)).build().task.calibration == own
-    chooses = calibrated.with_name("chooses.yaml")
-    file = calibrated.with_name("mine.calibration.yaml")
-    chooses.write_text(f"sensing: {{type: detector_proposals}}\ntask: {{type: embedded, calibration: {file}}}\n")
-    perception = load_preset(str(chooses)).build()
-    chooses.unlink()
-    assert perception.task.calibration == perception.sensing.calibration == own
+    choosing, file = calibrated.parent.parent / "choosing.yaml", calibrated.with_name("mine.calibration.yaml")
+    choosing.write_text(f"sensing: {{type: detector_proposals}}\ntask: {{type: embedded, calibration: {file}}}\n")
+    perception = load_preset(str(choosing)).build()
+    assert perception.task.calibration == perception.sensing.task.calibration == own
     assert own != DEFAULT
     assert own.measured.startswith("2 pictures of ")
 

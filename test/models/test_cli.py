@@ -77,7 +77,7 @@ def perceived(motorway, tmp_path_factory):
 def test_help_lists_every_command_without_loading_what_they_need():
     finished = activeo3("--help")
     assert finished.returncode == 0
-    for command in ("doctor", "prefetch", "demo", "perceive"):
+    for command in ("doctor", "prefetch", "demo", "perceive", "node", "play", "record"):
         assert command in finished.stdout
     code = "import sys, activeo3_ros.cli.main; print('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"

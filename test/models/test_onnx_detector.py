@@ -9,22 +9,25 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx_models import FLOAT, IMAGES, constant_model, image_of_detections, reading_model, save
 
 from activeo3_ros.assets import onnx_session
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.onnx_session import ModelError, OnnxSession, engine_directory
 from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
+from activeo3_ros.cli.main import main
 from activeo3_ros.core.errors import InvalidInput, OutOfMemory, PerceptionError
 from activeo3_ros.core.geometry import from_corners, iou, non_maximum_suppression, to_corners
 from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
 from activeo3_ros.detectors.onnx_detector import OnnxDetector, suppress
 from activeo3_ros.detectors.onnx_inputs import fit
 from activeo3_ros.detectors.onnx_layouts import LAYOUTS, LayoutName
+from activeo3_ros.presets import load_preset
 
 WIDTH, HEIGHT = 96, 64
 CELLS = 12 * 8 + 6 * 4 + 3 * 2
@@ -253,12 +256,15 @@ def test_names_in_metadata_are_data_and_are_not_run(tmp_path):
     assert not trap.exists()
 
 
-def test_the_91_ids_of_coco_take_its_80_names_or_a_mapping(folder):
-    path = constant_model(folder / "coco91.onnx", queries(91, "dets", "labels"))
-    for names in (list(COCO_CLASSES), {1: "person", 90: "toothbrush"}):
-        detector = OnnxDetector(path, names=names)
-        assert (len(detector.names), detector.names[1], detector.names[90]) == (91, "person", "toothbrush")
-        assert detector.names[12] == "class 12"
+@pytest.mark.parametrize("names", [list(COCO_CLASSES), {3: "car", 12: "N/A", 90: "toothbrush"}])
+def test_the_91_ids_of_coco_take_its_80_names_or_a_mapping(folder, names):
+    outputs = queries(91, "dets", "labels")
+    outputs["labels"][0, 5:7] = -9
+    outputs["labels"][0, 5, 3] = outputs["labels"][0, 6, 12] = 3  # a car, and an id that stands for no class
+    detector = OnnxDetector(constant_model(folder / "coco91.onnx", outputs), names=names)
+    assert list(detector.names) == (names if isinstance(names, list) else ["car", "toothbrush"])
+    [found] = detector.detect([grey()], 0.3)
+    assert [detector.names[each] for each in found.class_ids] == ["car"]
 
 
 def test_a_background_at_the_end_needs_no_name(folder):
@@ -304,6 +310,27 @@ def test_each_image_of_a_batch_gets_its_own_answer(folder, batch, setting):
     found = detector.detect(images, 0.5)
     assert [each.boxes.tolist() for each in found] == [[[i, 0, 50, 40]] for i in range(7)]
     assert [each.class_ids.tolist() for each in found] == [[i % 3] for i in range(7)]
+
+
+def test_a_graph_that_answers_a_batch_wrongly_is_given_one_image_at_a_time(tmp_path, caplog):
+    # Every image of a batch gets the answer to the first, as of an export that was traced with one image.
+    rows = reading_model(tmp_path / "reading.onnx", ("n", 3, HEIGHT, WIDTH))
+    model = onnx.load(rows)
+    model.graph.node[-1].output[0] = "each"
+    model.graph.node.extend(
+        [
+            helper.make_node("Gather", ["each", "first"], ["first_image"], axis=0),
+            helper.make_node("Shape", ["each"], ["shape"]),
+            helper.make_node("Expand", ["first_image", "shape"], ["detections"]),
+        ]
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "first"))
+    onnx.save(model, tmp_path / "traced.onnx")
+    detector = OnnxDetector(tmp_path / "traced.onnx", batch=4, **AS_THEY_ARE)
+    assert detector.batch_size == 1
+    assert "traced.onnx: is given one image at a time" in caplog.text
+    images = [image_of_detections([[i, 0, 50 + i, 40, 200, 0]], WIDTH, HEIGHT) for i in range(3)]
+    assert [each.boxes[0, 0] for each in detector.detect(images, 0.5)] == [0, 1, 2]
 
 
 def test_several_threads_may_ask_at_once(folder):
@@ -477,7 +504,7 @@ def disc(centre: tuple[float, float], radius: float, width: int, height: int) ->
     return radius - np.hypot(x - centre[0], y - centre[1])
 
 
-@pytest.mark.parametrize("name", ["yolov8", "end_to_end", "rf_detr"])
+@pytest.mark.parametrize("name", ["yolov5", "yolov8", "end_to_end", "rf_detr"])
 def test_masks_are_of_the_object_in_the_pixels_of_the_image(folder, name):
     # Each object is a disc; masks have a quarter of the input's resolution.
     discs = np.stack([disc((6.5, 8), 3.5, 24, 16), disc((17.5, 8.5), 4.5, 24, 16)]).astype(np.float32)
@@ -490,6 +517,10 @@ def test_masks_are_of_the_object_in_the_pixels_of_the_image(folder, name):
         masks = np.zeros((1, 8, CELLS), np.float32)
         masks[0, :, CELL] = weights
         outputs = {"output0": np.concatenate([table, masks], axis=1), "output1": prototypes}
+    elif name == "yolov5":
+        masks = np.zeros((1, 3 * CELLS, 8), np.float32)
+        masks[0, CELL] = weights
+        outputs = {"output0": np.concatenate([yolov5()["output0"], masks], axis=2), "output1": prototypes}
     elif name == "end_to_end":
         rows = np.zeros((1, 300, 8), np.float32)
         rows[0, :2] = weights
@@ -603,6 +634,7 @@ def test_a_class_without_a_name_is_a_fault_and_no_guess(tmp_path):
         ("none.txt", "names: cannot read"),
         ([], "names must name at least one class"),
         (["", "car"], "names must name at least one class"),
+        (["N/A", "n/a", "N/A"], "all names are empty or N/A"),
     ],
 )
 def test_names_that_are_none_are_refused(tmp_path, names, message):
@@ -768,3 +800,37 @@ def test_the_session_knows_what_the_graph_says(tmp_path):
     assert str(session.input_tensors[0]) == f"images (?, 3, {HEIGHT}, {WIDTH}) float16"
     assert session.metadata == {"a": "b"}
     assert iou([[0, 0, 1, 1]], [[0, 0, 1, 1]])[0, 0] == 1
+
+
+# In a preset
+
+
+def preset(folder: Path, settings: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(f"sensing: {{type: full_frame}}\ntask: {{type: onnx, {settings}}}\n", encoding="utf-8")
+    return path
+
+
+def test_perceive_runs_a_model_file_that_a_preset_names(tmp_path, capsys):
+    model = constant_model(tmp_path / "model.onnx", yolov8(), metadata=ULTRALYTICS)
+    picture = tmp_path / "street.png"
+    cv2.imwrite(str(picture), grey(2 * WIDTH, 2 * HEIGHT))
+    assert main(["perceive", str(picture), "--preset", str(preset(tmp_path, f"model: {model}")), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["detections"]
+    assert [(each["label"], each["x"], each["width"]) for each in found] == [("car", 20, 64), ("dog", 100, 80)]
+
+
+def test_perceive_says_in_one_line_what_is_wrong_with_a_model_file(tmp_path, capsys):
+    picture, model = tmp_path / "street.png", tmp_path / "notes.onnx"
+    cv2.imwrite(str(picture), grey())
+    model.write_text("buy milk")
+    assert main(["perceive", str(picture), "--preset", str(preset(tmp_path, f"model: {model}"))]) != 0
+    told = capsys.readouterr().err.strip()
+    assert "notes.onnx: cannot be loaded as an ONNX model" in told and "\n" not in told
+
+
+def test_a_preset_chosen_while_a_program_runs_loads_no_library(tmp_path):
+    path = preset(tmp_path, "model: model.onnx, custom_ops: /tmp/library.so")
+    load_preset(str(path))
+    with pytest.raises(InvalidInput, match="may set custom_ops, not one chosen while it runs"):
+        load_preset(str(path), may_name_classes=False)

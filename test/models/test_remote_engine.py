@@ -485,3 +485,58 @@ def test_the_preset_remote_needs_neither_torch_nor_the_server_to_load():
 def test_a_wrong_setting_is_named(settings, message):
     with pytest.raises(InvalidInput, match=message):
         RemoteEngine(**{"url": "http://localhost:1/v1", "model": "policy", **settings})
+
+
+# A server that is away, in a node
+
+
+def fails(engine) -> str:
+    with pytest.raises(EngineError) as failure:
+        engine.generate([request()])
+    return str(failure.value)
+
+
+def test_after_a_failure_a_node_does_not_ask_until_the_interval_is_over():
+    with Server(dropped) as server:
+        engine = RemoteEngine(server.url, "policy", timeout_s=5, max_attempts=1, retry_interval_s=600)
+        engine.fail_fast()
+        assert "no answer after 1 attempt" in fails(engine)
+        assert re.search(r"not asked: no answer for \d s, asked again every 600 s: ", fails(engine))
+        assert len(server.requests) == 1
+        assert "(no answer for" in engine.describe()
+        engine.close()
+
+
+def test_the_first_answer_of_a_server_that_is_back_ends_that():
+    with Server(dropped) as server:
+        engine = RemoteEngine(server.url, "policy", timeout_s=5, max_attempts=1, retry_interval_s=0.1)
+        engine.fail_fast()
+        fails(engine)
+        time.sleep(0.11)
+        assert engine.generate([request()])[0].text.endswith(BOX)
+        assert engine.describe() == f"policy at {server.url}"
+        assert engine.generate([request()])[0].text.endswith(BOX)
+        engine.close()
+
+
+def test_a_server_that_is_still_away_is_tried_once_and_not_waited_for():
+    with Server() as server:
+        url = server.url
+    engine = RemoteEngine(url, "policy", timeout_s=0.3, retry_interval_s=0.1)
+    engine.fail_fast()
+    assert "within 0.3 s" in fails(engine)
+    time.sleep(0.11)
+    assert re.search(r"no answer after 1 attempt in 0\.\d of 0\.3 s: .*refused", fails(engine))
+    engine.close()
+
+
+def test_a_server_that_answers_wrongly_is_not_away_and_other_commands_than_a_node_wait():
+    with Server(b"no json", b"no json", dropped, dropped) as server:
+        engine = RemoteEngine(server.url, "policy", timeout_s=5, max_attempts=2, retry_interval_s=600)
+        engine.fail_fast()
+        assert "not JSON" in fails(engine)
+        engine._fails_fast = False
+        fails(engine)
+        assert engine.generate([request()])[0].text.endswith(BOX)
+        assert len(server.requests) == 5
+        engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import sys
@@ -12,10 +13,23 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tiny_detectors import EDGES, FIXED_CLASSES, NAMES, OPEN_VOCABULARY, TINY_DETECTORS, WITH_MASKS, save_tiny_detector
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_detectors import (
+    BERT_WORDS,
+    EDGES,
+    FIXED_CLASSES,
+    NAMES,
+    OPEN_VOCABULARY,
+    TINY_DETECTORS,
+    WITH_MASKS,
+    save_tiny_detector,
+)
 from tiny_models import require_torch
 
 from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.core import Frame, Status
 from activeo3_ros.core.errors import EngineError, InvalidInput, OutOfMemory, UnsupportedQuery
 from activeo3_ros.core.geometry import non_maximum_suppression, to_corners
 from activeo3_ros.core.interfaces import OpenVocabularyDetector
@@ -24,8 +38,11 @@ from activeo3_ros.core.optional import MissingPackageError, has_package
 require_torch()
 
 import torch  # noqa: E402
+from transformers import BertTokenizer  # noqa: E402
 
 from activeo3_ros.detectors.transformers_detector import TransformersDetector  # noqa: E402
+from activeo3_ros.detectors.transformers_prompts import token_prompts  # noqa: E402
+from activeo3_ros.presets import load_preset  # noqa: E402
 
 THRESHOLD = 0.4
 REAL_NAMES = [name for name in NAMES.values() if name != "N/A"]
@@ -47,6 +64,10 @@ def tiny_directory(tmp_path_factory):
 
 def load(directory, **settings):
     return TransformersDetector(str(directory), **{"device": "cpu", "batch_size": 20, **settings})
+
+
+shared = functools.cache(load)
+"""For tests that change nothing in a detector."""
 
 
 def random_images(count, seed=0):
@@ -93,8 +114,9 @@ def assert_same(found, boxes, scores, labels, size):
     theirs = np.column_stack([np.clip(boxes, 0, np.tile(size, 2)), labels, scores])[labels >= 0]
     for some, others in ((ours, theirs), (theirs, ours)):
         # Whether a box of a thousandth of a pixel is one is left to the rounding of float32.
-        for row in some[((some[:, 2:4] - some[:, :2]) > 1e-3).all(1)]:
-            assert (np.abs(others - row).max(1) < [0.01]).any(), f"{row} is in one alone"
+        some = some[((some[:, 2:4] - some[:, :2]) > 1e-3).all(1)]
+        is_there = (np.abs(some[:, None] - others[None]).max(2) < 0.01).any(1)
+        assert is_there.all(), f"in one alone: {some[~is_there]}"
 
 
 def image_processor(name):
@@ -108,7 +130,7 @@ def image_processor(name):
 
 @pytest.mark.parametrize("name", FIXED_CLASSES)
 def test_boxes_equal_the_librarys_own_post_processing(tiny_directory, name):
-    detector = load(tiny_directory(name))
+    detector = shared(tiny_directory(name))
     images = random_images(200)
     found, outputs = detect_with_outputs(detector, images)
     index_of = np.array([REAL_NAMES.index(each) if each in REAL_NAMES else -1 for each in NAMES.values()])
@@ -132,7 +154,7 @@ def test_boxes_equal_those_of_the_library_from_the_image_file_on(tiny_directory,
     model = transformers.AutoModelForObjectDetection.from_pretrained(directory).eval()
     index_of = np.array([REAL_NAMES.index(each) if each in REAL_NAMES else -1 for each in NAMES.values()])
     images = random_images(5, seed=1)
-    for image, detected in zip(images, load(directory, batch_size=1).detect(images, THRESHOLD), strict=True):
+    for image, detected in zip(images, shared(directory, batch_size=1).detect(images, THRESHOLD), strict=True):
         inputs = processor(images=image[:, :, ::-1].copy(), return_tensors="pt", input_data_format="channels_last")
         inputs = {key: inputs[key] for key in inputs if key != "pixel_mask" or name != "yolos"}
         with torch.inference_mode():
@@ -170,7 +192,7 @@ def test_owl_boxes_equal_those_of_the_library_from_the_image_file_on(tiny_direct
     model = transformers.AutoModelForZeroShotObjectDetection.from_pretrained(directory).eval()
     text = tokenizer(list(WORDS), padding="max_length", max_length=16, return_tensors="pt")
     images = random_images(20, seed=1)
-    for image, detected in zip(images, load(directory, names=WORDS).detect(images, THRESHOLD), strict=True):
+    for image, detected in zip(images, shared(directory, names=WORDS).detect(images, THRESHOLD), strict=True):
         with torch.inference_mode():
             outputs = model(**text, **processor(images=image[:, :, ::-1].copy(), return_tensors="pt"))
         (theirs,) = processor.post_process_object_detection(outputs, THRESHOLD, [image.shape[:2]])
@@ -199,7 +221,7 @@ def test_omdet_boxes_equal_the_librarys_own_post_processing(tiny_directory, monk
         return torch.as_tensor(non_maximum_suppression(xywh, scores.numpy(), iou))
 
     monkeypatch.setattr(library, "batched_nms", batched_nms, raising=False)
-    detector = load(tiny_directory("omdet_turbo"), names=WORDS)
+    detector = shared(tiny_directory("omdet_turbo"), names=WORDS)
     images = random_images(200)
     found, outputs = detect_with_outputs(detector, images)
     for image, detected, output in zip(images, found, outputs, strict=True):
@@ -218,7 +240,7 @@ def test_grounding_dino_boxes_equal_the_librarys_where_the_best_token_is_one_of_
 
     directory = tiny_directory(name)
     processor = transformers.GroundingDinoProcessor.from_pretrained(directory)
-    detector = load(directory, names=WORDS)
+    detector = shared(directory, names=WORDS)
     images = random_images(200)
     found, outputs = detect_with_outputs(detector, images)
     of_token = np.full(256, -1)
@@ -242,7 +264,7 @@ def test_grounding_dino_boxes_equal_the_librarys_where_the_best_token_is_one_of_
 
 @pytest.mark.parametrize("name", WITH_MASKS)
 def test_masks_belong_to_their_boxes_and_cover_the_image(tiny_directory, name):
-    detector = load(tiny_directory(name))
+    detector = shared(tiny_directory(name))
     images = random_images(20)
     found, outputs = detect_with_outputs(detector, images)
     assert sum(len(each.scores) for each in found) > 10
@@ -262,7 +284,7 @@ def test_rf_detr_masks_equal_the_librarys_binary_maps(tiny_directory):
     pytest.importorskip("torchvision", reason="torchvision is not installed")
     from transformers import RfDetrImageProcessor
 
-    detector = load(tiny_directory("rf_detr_masks"))
+    detector = shared(tiny_directory("rf_detr_masks"))
     images = random_images(20)
     for image, detected, output in zip(images, *detect_with_outputs(detector, images), strict=True):
         (theirs,) = RfDetrImageProcessor().post_process_instance_segmentation(
@@ -275,7 +297,7 @@ def test_rf_detr_masks_equal_the_librarys_binary_maps(tiny_directory):
 
 @pytest.mark.parametrize("name", ["rt_detr", "detr", "yolos", "grounding_dino", "omdet_turbo"])
 def test_an_image_is_answered_alike_alone_and_among_others(tiny_directory, name):
-    detector = load(tiny_directory(name), batch_size=3, **({"names": WORDS} if name in OPEN_VOCABULARY else {}))
+    detector = shared(tiny_directory(name), batch_size=3, **({"names": WORDS} if name in OPEN_VOCABULARY else {}))
     images = random_images(7) + [random_images(1)[0]] * 2
     together = detector.detect(images, THRESHOLD)
     for image, detected in zip(images, together, strict=True):
@@ -288,7 +310,7 @@ def test_an_image_is_answered_alike_alone_and_among_others(tiny_directory, name)
 
 @pytest.mark.parametrize("name", ["rt_detr", "detr", "grounding_dino", "omdet_turbo"])
 def test_several_threads_may_detect_at_once(tiny_directory, name):
-    detector = load(tiny_directory(name), **({"names": WORDS} if name in OPEN_VOCABULARY else {}))
+    detector = shared(tiny_directory(name), **({"names": WORDS} if name in OPEN_VOCABULARY else {}))
     images = random_images(12)
     expected = [detector.detect([image], THRESHOLD)[0] for image in images]
     start = threading.Barrier(4)
@@ -338,9 +360,9 @@ def test_what_serves_one_thread_is_called_by_one_at_a_time(tiny_directory):
 
 
 def test_the_input_size_is_that_of_the_image_processor(tiny_directory):
-    stretched = load(tiny_directory("rt_detr")).input_size
+    stretched = shared(tiny_directory("rt_detr")).input_size
     assert (stretched.width, stretched.height, stretched.keeps_aspect) == (96, 64, False)
-    edges = load(tiny_directory("detr")).input_size
+    edges = shared(tiny_directory("detr")).input_size
     assert edges.keeps_aspect and (edges.width, edges.height) == (EDGES["longest_edge"], EDGES["shortest_edge"])
 
 
@@ -385,7 +407,7 @@ def test_a_model_in_several_files_beside_others_is_loaded(tiny_directory, tmp_pa
 
 @pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1080, 1920), (500, 500), (300, 40), (99, 131)])
 def test_a_view_for_detr_has_the_size_that_its_processor_gives_it(tiny_directory, width, height):
-    detector = load(tiny_directory("detr"))
+    detector = shared(tiny_directory("detr"))
     view = detector.input_size.view_size(width, height, 10**7)
     prepared = detector._preprocess(np.zeros((height, width, 3), np.uint8))["pixel_values"].shape
     assert view == pytest.approx(prepared[:1:-1], abs=1)
@@ -393,7 +415,7 @@ def test_a_view_for_detr_has_the_size_that_its_processor_gives_it(tiny_directory
 
 def test_normalisation_is_given_as_numbers(tiny_directory):
     for name in ("detr", "rt_detr", "rf_detr", "yolos"):
-        detector = load(tiny_directory(name))
+        detector = shared(tiny_directory(name))
         grey = np.full((64, 96, 3), (10, 100, 200), np.uint8)  # blue, green, red
         pixels = detector._preprocess(grey)["pixel_values"][0, :, 30, 30].numpy()
         expected = (np.array([200, 100, 10]) * detector.scale - detector.mean) / detector.std
@@ -436,14 +458,14 @@ def copy_with_processor(source, target, **changes):
 @pytest.mark.parametrize("size", [(1, 1), (3, 50), (1, 40), (37, 3)])
 def test_an_image_of_a_few_pixels_is_one_too(tiny_directory, size):
     for name in ("rt_detr", "rf_detr", "owlvit"):
-        detector = load(tiny_directory(name))
+        detector = shared(tiny_directory(name))
         (found,) = detector.detect([np.full((*size, 3), 90, np.uint8)], 0.01)
         assert len(found.scores) and (found.boxes[:, 2:] > 0).all()
         assert (to_corners(found.boxes) <= np.tile(size[::-1], 2) + 1e-9).all() and (found.boxes >= 0).all()
 
 
 def test_bad_images_are_refused(tiny_directory):
-    detector = load(tiny_directory("detr"))
+    detector = shared(tiny_directory("detr"))
     with pytest.raises(InvalidInput, match="one entry for each of the 2 images, got 1"):
         detector.detect_tensors(torch.zeros(2, 3, 64, 64), [(9, 9)], 0.5)
     for bad in (np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3)), np.zeros((0, 4, 3), np.uint8), "road.jpg"):
@@ -463,15 +485,30 @@ def test_names_overrule_those_of_the_configuration(tiny_directory):
         {"car": "Pkw", "person": "Person", "traffic light": "Ampel"}[plain.names[i]] for i in theirs.class_ids
     ]
     for names in (["car"], ["a"] * 5):
-        with pytest.raises(InvalidInput, match=rf"names holds {len(names)} names, but the model in .* has 4 classes"):
+        with pytest.raises(InvalidInput, match=f"the model has 4 classes, but {len(names)} names are given"):
             load(directory, names=names)
     with pytest.raises(InvalidInput, match="names no classes"):
         load(directory, names=["N/A"] * 4)
 
 
+def test_names_may_stand_in_a_file(tiny_directory, tmp_path):
+    (tmp_path / "names.txt").write_text("Pkw\nPerson\nBus\nAmpel\n", encoding="utf-8")
+    (tmp_path / "data.yaml").write_text("names: {0: crane, 1: cone}", encoding="utf-8")
+    assert load(tiny_directory("rt_detr"), names=str(tmp_path / "names.txt")).names == ("Pkw", "Person", "Bus", "Ampel")
+    assert load(tiny_directory("owlvit"), names=str(tmp_path / "data.yaml")).names == ("crane", "cone")
+
+
+def test_class_ids_that_a_configuration_leaves_out_are_refused(broken):
+    """transformers counts the names: with one left out, the last class would have none."""
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"id2label": {0: "car", 1: "person", 2: "bus", 4: "cone"}}))
+    assert "leaves out class ids" in refused(broken, InvalidInput)
+    assert load(broken, names=["car", "person", "bus", "cone"]).names[3] == "cone"
+
+
 def test_only_open_vocabulary_models_take_other_names(tiny_directory):
-    assert not isinstance(load(tiny_directory("rt_detr")), OpenVocabularyDetector)
-    detector = load(tiny_directory("grounding_dino"))
+    assert not isinstance(shared(tiny_directory("rt_detr")), OpenVocabularyDetector)
+    detector = shared(tiny_directory("grounding_dino"))
     assert isinstance(detector, OpenVocabularyDetector) and "car" in detector.names
     other = detector.for_names(["motorbike"])
     assert other.names == ("motorbike",) and other.model is detector.model and "car" in detector.names
@@ -488,9 +525,30 @@ def test_names_that_the_text_encoder_cannot_hold_are_refused(tiny_directory, nam
             detector.for_names(["car", bad])
 
 
+words = st.lists(
+    st.sampled_from(["car", "traffic", "light", "motorbike", "zebra", "Sign.", "what?"]), min_size=1, max_size=9
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(words.map(" ".join), min_size=1, max_size=120))
+def test_each_name_has_its_own_tokens_in_one_text(names):
+    """Whatever is asked: each name once, in order, in texts that the text encoder reads whole."""
+    tokenizer = BertTokenizer(vocab={word: index for index, word in enumerate(BERT_WORDS)}, model_max_length=512)
+    prompts = token_prompts(tokenizer, SimpleNamespace(max_text_len=256), names, "cpu")
+    assert [name for prompt in prompts for name in prompt.names] == names
+    assert [prompt.first_class for prompt in prompts] == list(np.cumsum([0, *(len(p.names) for p in prompts[:-1])]))
+    for prompt in prompts:
+        ids = prompt.encoded["input_ids"][0]
+        assert len(ids) <= 256 and prompt.encoded["token_type_ids"].shape == prompt.encoded["input_ids"].shape
+        for name, tokens in zip(prompt.names, prompt.tokens, strict=True):
+            own = tokenizer(name.lower().replace(".", " ").replace("?", " "), add_special_tokens=False)["input_ids"]
+            assert ids[tokens].tolist()[: len(own)] == own and set(ids[tokens].tolist()) == set(own)
+
+
 def test_a_class_is_the_same_whatever_is_asked_beside_it(tiny_directory):
     """OWL scores each name by itself, so the order of the names changes the class ids alone."""
-    detector = load(tiny_directory("owlvit"))
+    detector = shared(tiny_directory("owlvit"))
     image = random_images(1)
     (one,), (two,) = (detector.for_names(names).detect(image, 0.3) for names in (("car", "sign"), ("sign", "car")))
     np.testing.assert_allclose(one.boxes, two.boxes, atol=1e-3)
@@ -587,6 +645,14 @@ def test_a_missing_image_processor_is_refused(broken):
     assert "cannot be loaded" in refused(broken, EngineError)
 
 
+def test_weights_that_do_not_fit_into_the_device_are_told(broken, monkeypatch):
+    import transformers
+
+    failing = Failing(torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"))
+    monkeypatch.setattr(transformers.AutoModelForObjectDetection, "from_pretrained", lambda *_, **__: failing())
+    assert "the weights do not fit into the memory of the device" in refused(broken, OutOfMemory)
+
+
 def test_code_in_a_directory_is_never_run(broken):
     config = json.loads((broken / "config.json").read_text())
     module = {"AutoConfig": "evil.Config", "AutoModelForObjectDetection": "evil.Model"}
@@ -643,7 +709,35 @@ def test_models_run_in_bf16(tiny_directory, name, monkeypatch):
     assert all(np.isfinite(each.scores).all() and each.scores.dtype == np.float32 for each in rows)
 
 
-@pytest.mark.parametrize("settings", [{"batch_size": 0}, {"precision": "int8"}, {"names": "car"}, {"model": 3}])
-def test_settings_out_of_range_are_refused(broken, settings):
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"precision": "int8"}, {"names": "car"}, {"model": 3}])
+def test_settings_out_of_range_are_refused(broken, wrong):
     with pytest.raises(InvalidInput):
-        TransformersDetector(**{"model": str(broken), "device": "cpu", **settings})
+        TransformersDetector(**{"model": str(broken), "device": "cpu", **wrong})
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "labels"),
+    [
+        ("rt_detr", {"classes": ["traffic light"]}, {"traffic light"}),
+        ("rt_detr", {}, set(REAL_NAMES)),
+        ("omdet_turbo", {"classes": ["crane", "traffic cone"]}, {"crane", "traffic cone"}),
+        ("grounding_dino", {"text": "A motorbike."}, {"a motorbike"}),
+    ],
+)
+def test_a_preset_finds_what_its_query_names(tiny_directory, tmp_path, name, query, labels):
+    """The same detector chooses the regions and examines them."""
+    preset = {
+        "sensing": {"type": "detector_proposals"},
+        "task": {"type": "transformers", "model": str(tiny_directory(name)), "device": "cpu", "threshold": 0.05},
+        "budget": {"max_regions": 2},
+        "query": query,
+    }
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(preset), encoding="utf-8")
+    loaded = load_preset(str(path))
+    frame = Frame(np.random.default_rng(0).integers(0, 256, (360, 640, 3), dtype=np.uint8))
+    result = loaded.build().perceive(frame, loaded.query)
+    assert result.status is Status.COMPLETE, result.status_message
+    assert result.detections and {each.label for each in result.detections} <= labels
+    for box in (each.box for each in result.detections):
+        assert box.x >= 0 and box.y >= 0 and box.right <= 640 + 1e-6 and box.bottom <= 360 + 1e-6

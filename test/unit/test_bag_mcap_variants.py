@@ -10,7 +10,7 @@ from typing import Any
 import lz4.frame
 import mcap.writer
 import pytest
-from bag_fixtures import TOPIC, raw_messages, write_mcap, write_metadata
+from bag_fixtures import TOPIC, raw_messages, write_humble_db3, write_mcap, write_metadata
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcap.writer import CompressionType, IndexType, Writer
@@ -179,3 +179,20 @@ def test_a_file_that_metadata_do_not_name_is_told(tmp_path: Path):
 def test_any_names_can_be_ordered(names: list[str]):
     ordered = sorted((Path(name) for name in names), key=_natural)
     assert all(_natural(one) <= _natural(other) for one, other in itertools.pairwise(ordered))
+
+
+@pytest.mark.parametrize("summary", ["whole", "no channels", "no summary"])
+def test_a_topic_whose_name_is_not_utf8_is_read_as_a_db3_file_has_it(tmp_path: Path, summary: str):
+    written = raw_messages(4)
+    path = write_mcap(tmp_path / "a.mcap", written, topic="/camXa/image_raw", enable_crcs=False, **SUMMARIES[summary])
+    path.write_bytes(path.read_bytes().replace(b"/camXa/", b"/cam\xe9a/"))
+    other = write_humble_db3(tmp_path / "a.db3", written, topic="/camXa/image_raw")
+    other.write_bytes(other.read_bytes().replace(b"/camXa/", b"/cam\xe9a/"))
+    name = "/cam\ufffda/image_raw"
+    for bag_path in (path, other):
+        with Bag(bag_path) as bag:
+            assert list(bag.topics) == [name]
+            assert bag.topics[name].type == IMAGE_TYPE
+            entries, damage = bag.index([name])
+            assert [bag.read(entry) for entry in entries] == [cdr for _, cdr in written]
+            assert not damage, damage.describe()

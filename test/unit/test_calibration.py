@@ -60,6 +60,7 @@ class FakeSquareDetector:
             if side < self.smallest_px or chance > self.found:
                 continue
             x0, y0, x1, y1 = np.array([x, y, x + wide, y + high]) + self.random.normal(0, self.jitter_px, 4)
+            x0, y0, x1, y1 = np.clip([x0, y0, x1, y1], 0, [*image.shape[1::-1]] * 2)
             scores.append(self.random.uniform(0.5, 1) if self.false_boxes else 0.9)
             boxes.append([x0, y0, x1 - x0, y1 - y0])
             if self.false_boxes and self.random.random() < (1 - scores[-1]) / scores[-1]:

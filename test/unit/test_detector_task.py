@@ -8,8 +8,8 @@ import pytest
 from activeo3_ros.core import (
     ActivePerception,
     Budget,
+    ComponentError,
     DetectedBoxes,
-    EngineError,
     Frame,
     InputSize,
     Query,
@@ -152,5 +152,5 @@ def test_what_is_off_by_rounding_alone_is_clipped():
 
 def test_a_fault_of_the_detector_is_told_as_one_of_it():
     task = DetectorTask(FaultyDetector(broken), label="gizmo")
-    with pytest.raises(EngineError, match="the detector 'gizmo' raised KeyError"):
+    with pytest.raises(ComponentError, match="the detector 'gizmo' raised KeyError"):
         task.examine([with_red_square(9).view(with_red_square(9).window, (320, 180))], Query(), Budget())

@@ -129,3 +129,18 @@ def test_a_file_that_is_named_may_have_any_name(tmp_path):
     found, errors = find_images([tmp_path / "frame", tmp_path / "absent"])
     assert found == [tmp_path / "frame"]
     assert errors == [f"{tmp_path / 'absent'}: no such file or directory"]
+
+
+@pytest.mark.parametrize("size", [(64, 48), (300, 200)])
+@pytest.mark.parametrize("where", [0.3, 0.5, 0.9])
+def test_a_tiff_with_checksums_that_is_damaged_inside_is_refused(tmp_path, size, where):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8))
+    file = tmp_path / "a.tiff"
+    picture.save(file, compression="tiff_adobe_deflate")
+    assert np.array_equal(read_image(file), np.asarray(picture)[..., ::-1])
+    data = bytearray(file.read_bytes())
+    at = int(len(data) * where)
+    data[at : at + 100] = bytes(100)
+    file.write_bytes(data)
+    with pytest.raises(InvalidInput, match="damaged"):
+        read_image(file)

@@ -178,7 +178,8 @@ def test_a_mosaic_in_its_raw_encoding_becomes_colour(pattern, depth, extension, 
         ("rgb8; png compressed rgb8", RGB, BGR),
         ("bgr8; png compressed rgb8", RGB, BGR),
         ("rgb8; png compressed ", RGB, BGR),
-        ("bgr8; png compressed ", BGR, BGR),
+        ("bgr8; png compressed ", RGB, BGR),  # of 2012; the plugin's subscriber still reads it so
+        ("bgra8; png compressed ", RGB, BGR),
         ("bgra8; png compressed bgr8", BGR, BGR),
         ("bayer_rggb8; png compressed bgr8", BGR, BGR),
         ("bayer_rggb8; png compressed ", BGR, BGR),
@@ -199,6 +200,34 @@ def test_a_mosaic_in_its_raw_encoding_becomes_colour(pattern, depth, extension, 
 )
 def test_the_words_of_format_say_what_is_stored(format, pixels, expected):
     assert np.array_equal(compressed_to_bgr(compressed(".png", pixels, format), LIMIT), expected)
+
+
+COLOURS = [f"{order}{depth}" for order in ("rgb", "bgr", "rgba", "bgra") for depth in (8, 16)]
+YUV = ["yuv422", "yuv422_yuy2", "uyvy", "yuyv", "nv12", "nv21", "nv24"]
+BAYER = [f"bayer_{pattern}{depth}" for pattern in ("rggb", "bggr", "gbrg", "grbg") for depth in (8, 16)]
+WRITTEN_BY_THE_PLUGIN = [
+    # compressed_image_transport of ROS 1 and of ROS 2 hands colours to the codec as BGR, since 2012 by this name.
+    *[(f"{raw}; jpeg compressed bgr8", ".jpg", BGR, BGR) for raw in COLOURS + YUV],
+    *[(f"{raw}; png compressed bgr8", ".png", BGR, BGR) for raw in [*COLOURS[::2], *YUV]],
+    *[(f"{raw}; png compressed bgr16", ".png", WIDE, BGR) for raw in COLOURS[1::2]],
+    *[(f"{raw}; {codec} compressed ", f".{codec}", RGB, BGR) for raw in COLOURS[::2] for codec in ("jpeg", "png")],
+    # Anything else is left as it is, but for JPEG in ROS 2, which gets grey.
+    ("mono8; png compressed ", ".png", BGR[..., 1], GREY),
+    ("mono16; png compressed ", ".png", WIDE[..., 1], GREY),
+    ("8UC1; png compressed ", ".png", BGR[..., 1], GREY),
+    ("8UC3; png compressed ", ".png", BGR, BGR),
+    ("8UC4; png compressed ", ".png", cv2.cvtColor(BGR, cv2.COLOR_BGR2BGRA), BGR),
+    ("mono8; jpeg compressed ", ".jpg", BGR[..., 1], GREY),
+    *[(f"{raw}; jpeg compressed mono8", ".jpg", BGR[..., 1], GREY) for raw in ("mono8", "mono16", "8UC1", *BAYER)],
+]
+
+
+@pytest.mark.parametrize(("format", "extension", "stored", "expected"), WRITTEN_BY_THE_PLUGIN)
+def test_whatever_compressed_image_transport_writes_has_its_colours(format, extension, stored, expected):
+    enlarge = (lambda pixels: pixels) if extension == ".png" else lambda pixels: cv2.resize(pixels, None, fx=8, fy=8)
+    data = cv2.imencode(extension, enlarge(stored))[1].tobytes()
+    got = compressed_to_bgr(types.SimpleNamespace(format=format, data=data), LIMIT)
+    assert np.abs(got.astype(int) - enlarge(expected)).mean() < (1e-9 if extension == ".png" else 8)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +256,9 @@ def test_a_jpeg_of_colours_keeps_them(format):
         ("mono8; png compressed ", WIDE[..., 1], "may be depth"),
         ("bayer_rggb8; png compressed bgr8", BGR[..., 1], "speaks of colours"),
         ("yuv422; png compressed ", BGR[..., 1], "speaks of colours"),
+        ("bayer_rggb12; png compressed ", BGR[..., 1], "the encoding 'bayer_rggb12' is unknown"),
+        ("nv12; jpeg compressed ", BGR[..., 1], "the encoding 'nv12' is unknown"),
+        ("depth; png compressed", BGR[..., 1], "which may be a mosaic or depth"),
         ("bayer_rggb8; png compressed ", BGR[:2, :2, 1], "at least 3 x 3 pixels, got 2 x 2"),
     ],
 )

@@ -46,6 +46,15 @@ def test_a_wheel_holds_the_package_and_nothing_of_research(wheel: Path) -> None:
     assert wheel.stat().st_size < 2_000_000
 
 
+def test_a_plain_installation_runs_the_default_preset_on_pictures_and_videos(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = archive.read(name).decode()
+    required = re.findall(r"^Requires-Dist: ([\w-]+)(?!.*extra ==)", metadata, re.MULTILINE)
+    assert {"av", "numpy", "onnx", "onnxruntime", "opencv-python-headless", "rapidocr", "simplejpeg"} <= set(required)
+    assert not {"torch", "transformers", "rclpy"} & set(required)
+
+
 def test_colcon_installs_the_package_its_configuration_and_its_launch_files() -> None:
     text = re.sub(r"#.*", "", (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"))
     named = re.findall(r"install\(\s*DIRECTORY\s+(\S+)", text)

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from activeo3_ros.core import InvalidInput, Query, UnsupportedQuery
+from activeo3_ros.codecs.result_cdr import result_message
+from activeo3_ros.codecs.result_json import to_json
+from activeo3_ros.core import InvalidInput, Query, Result, Status, UnsupportedQuery
 from activeo3_ros.detectors.centernet import COCO_CLASSES
 from activeo3_ros.detectors.vocabulary import load_vocabulary
 
@@ -75,9 +77,34 @@ def test_what_is_read_is_not_reported_as_the_narrower_class():
     assert vocabulary.resolve(Query(classes=("bus",))).phrase_of("bus") == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("the number on the taxi", ("'taxi' is looked for as 'car'", "text in front of a car cannot be told from")),
+        ("read the license plate of the bus", ("text in front of a bus cannot be told from text on it",)),
+        ("what does the sign say", ()),
+        ("the taxi", ("'taxi' is looked for as 'car'",)),
+    ],
+)
+def test_what_cannot_be_judged_is_named_in_message_and_json(text, told):
+    notes = vocabulary.resolve(Query(text)).notes
+    result = Result(64, 48, Query(text), Status.COMPLETE).with_notes(notes)
+    for words in told:
+        assert any(words in note for note in to_json(result, "a.jpg")["notes"])
+        assert words in result_message(result, "front", 0, "optical").status_message
+    assert ("in front of" in result.status_message) == any("in front" in words for words in told)
+
+
 def test_objects_named_one_after_the_other_are_no_relation():
     target = vocabulary.resolve(Query("the cars on the road and people in the street"))
     assert target.classes == ("car", "person")
+
+
+@pytest.mark.parametrize("text", ["3 cars", "three cars", "how many cars", "count the buses", "bus 42", "the 2 buses"])
+def test_nothing_is_counted(text):
+    with pytest.raises(UnsupportedQuery, match="does not count, and finds nothing by its number") as refused:
+        vocabulary.resolve(Query(text))
+    assert "did you mean" not in str(refused.value)
 
 
 def test_a_number_of_objects_is_not_read_from_them():
@@ -99,7 +126,7 @@ def test_a_number_of_objects_is_not_read_from_them():
 def test_a_carrier_of_text_is_no_name_of_a_finding(text, hosts):
     target = vocabulary.resolve(Query(text))
     assert (target.classes, target.hosts, target.free_text, target.phrase) == ((), hosts, True, "")
-    assert "is no class of this detector" in target.notes[-1]
+    assert "is no class of this detector" in target.notes[-1 - bool(hosts)]
 
 
 @pytest.mark.parametrize(

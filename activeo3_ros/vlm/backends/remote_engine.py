@@ -36,6 +36,7 @@ from ...settings import validated, within
 from ..answer_grammar import escaped
 from ..engine import Reply, Request, Token, aligned
 from ..families import family_named
+from .circuit_breaker import CircuitBreaker
 
 if TYPE_CHECKING:
     import httpx
@@ -79,11 +80,22 @@ class _TryAgain(Exception):
         pause_s: How long it asked to be left alone.
         counts: Whether this was one of the attempts that a request has.
         at_once: Whether to ask again without a pause.
+        answered: Whether it did answer, if not as it should.
     """
 
-    def __init__(self, reason: str, pause_s: float = 0.0, counts: bool = True, at_once: bool = False) -> None:
+    def __init__(
+        self, reason: str, pause_s: float = 0.0, counts: bool = True, at_once: bool = False, answered: bool = False
+    ) -> None:
         super().__init__(reason)
-        self.pause_s, self.counts, self.at_once = pause_s, counts, at_once
+        self.pause_s, self.counts, self.at_once, self.answered = pause_s, counts, at_once, answered
+
+
+class _NoAnswerError(EngineError):
+    """The server gave no answer at all. reason: why, without the rest of the message."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class RemoteEngine:
@@ -104,6 +116,7 @@ class RemoteEngine:
         jpeg_quality: Annotated[int, within(0, 100)] = 95,
         forced_prefix: bool = True,
         structured: Literal["", "vllm", "vllm_guided", "sglang"] = "",
+        retry_interval_s: Annotated[float, within(0.1, 600)] = 5.0,
     ) -> None:
         """Check the settings. Nothing is sent before the first request.
 
@@ -122,6 +135,8 @@ class RemoteEngine:
                 SGLang); a server without it must not be sent one, and then answers in its own way.
             structured: Let the server hold the model to the answer grammar of the prompt: "vllm" (0.11 and later),
                 "vllm_guided" (before), "sglang"; "" leaves it to the model, whose mistakes the parser repairs.
+            retry_interval_s: In a node, seconds between requests to a server that gave no answer; frames in between
+                fail at once.
 
         Raises:
             InvalidInput: A setting is out of its range.
@@ -131,6 +146,8 @@ class RemoteEngine:
         self._endpoint = _endpoint(self._httpx, url)
         self.family = family_named(family)
         self.url, self.model_name = url.rstrip("/"), model
+        self._name = f"{self.model_name} at {self.url}"
+        self._breaker, self._fails_fast = CircuitBreaker(retry_interval_s), False
         self._timeout_s, self._connect_timeout_s = timeout_s, connect_timeout_s
         self._max_attempts, self._max_concurrent = max_attempts, max_concurrent
         self._jpeg_quality, self._forced_prefix = jpeg_quality, forced_prefix
@@ -150,7 +167,16 @@ class RemoteEngine:
         weakref.finalize(self, self._loop.close)
 
     def describe(self) -> str:
-        return f"{self.model_name} at {self.url}"
+        """The model and its server, and since when that gives no answer where it gives none."""
+        state = self._breaker.describe()
+        return f"{self._name} ({state})" if state else self._name
+
+    def fail_fast(self) -> None:
+        """From now on, fail at once while the server gives no answer, and ask it again every `retry_interval_s`.
+
+        For a node: an old frame is worth nothing, and the next one comes. Without it each request waits for the server.
+        """
+        self._fails_fast = True
 
     def close(self) -> None:
         self._loop.close()
@@ -168,17 +194,24 @@ class RemoteEngine:
             EngineError: A request has no answer in its time, the others of the batch are then cancelled; or the engine
                 was closed.
         """
+        if self._fails_fast and not self._breaker.may_try():
+            raise EngineError(f"{self._name}: not asked: {self._breaker.describe()}")
         deadline = time.monotonic() + self._timeout_s
         future = self._loop.start(lambda: self._answer_all(requests, deadline))
         if future is None:
-            raise EngineError(f"{self.describe()}: this engine was closed")
+            raise EngineError(f"{self._name}: this engine was closed")
         try:
-            return future.result()
+            replies = future.result()
+        except _NoAnswerError as error:
+            self._breaker.fail(error.reason)
+            raise
         except CancelledError as error:
-            raise EngineError(f"{self.describe()}: the request was given up") from error
+            raise EngineError(f"{self._name}: the request was given up") from error
         except BaseException:  # such as Ctrl-C
             future.cancel()
             raise
+        self._breaker.succeed()
+        return replies
 
     async def _answer_all(self, requests: Sequence[Request], deadline: float) -> list[Reply]:
         tasks = [asyncio.ensure_future(self._answer(request, deadline)) for request in requests]
@@ -191,6 +224,7 @@ class RemoteEngine:
 
     async def _answer(self, request: Request, deadline: float) -> Reply:
         start, without = time.monotonic(), self._refused
+        answered, waits = False, not (self._fails_fast and self._breaker.is_open)
         body = await asyncio.to_thread(self.body, request)
         reason, pause, asked, counted = "it was not asked in time", FIRST_PAUSE_S, 0, 0
         while counted < self._max_attempts and (left := deadline - time.monotonic()) > 0:
@@ -201,9 +235,11 @@ class RemoteEngine:
             try:
                 return self.reply(request, await asyncio.wait_for(self._post(body, left, without), left + 0.1))
             except asyncio.TimeoutError:
-                reason = "its answer came too slowly"
+                reason, answered = "its answer came too slowly", False
             except _TryAgain as error:
-                reason = str(error)
+                reason, answered = str(error), error.answered
+                if not waits and not error.at_once:
+                    break
                 counted -= not error.counts
                 left = deadline - time.monotonic()
                 if error.pause_s >= left:
@@ -216,10 +252,11 @@ class RemoteEngine:
         tried = f"{asked} attempt{'s' if asked != 1 else ''}"
         took = time.monotonic() - start
         within = f"in {took:.1f} of {self._timeout_s:g} s" if took < 0.9 * self._timeout_s else ""
-        raise EngineError(
-            f"{self.describe()}: no answer after {tried} {within or f'within {self._timeout_s:g} s'}: {reason}; "
+        message = (
+            f"{self._name}: no answer after {tried} {within or f'within {self._timeout_s:g} s'}: {reason}; "
             "check that the server runs and is not overloaded"
         )
+        raise EngineError(message) if answered else _NoAnswerError(message, reason)
 
     async def _post(self, body: bytes, left: float, without: frozenset[str]) -> Any:
         """The JSON of a good answer.
@@ -245,10 +282,10 @@ class RemoteEngine:
                 async for chunk in response.aiter_bytes():
                     content += chunk
                     if len(content) > MAX_ANSWER_BYTES:
-                        raise EngineError(f"{self.describe()}: its answer is longer than {MAX_ANSWER_BYTES} bytes")
+                        raise EngineError(f"{self._name}: its answer is longer than {MAX_ANSWER_BYTES} bytes")
         except self._httpx.PoolTimeout as error:
             raise EngineError(
-                f"{self.describe()}: a request had no turn within {self._timeout_s:g} s beside {self._max_concurrent} "
+                f"{self._name}: a request had no turn within {self._timeout_s:g} s beside {self._max_concurrent} "
                 "others; raise timeout_s or max_concurrent, or ask for fewer views"
             ) from error
         except (self._httpx.ConnectError, self._httpx.ConnectTimeout) as error:
@@ -268,7 +305,7 @@ class RemoteEngine:
             field = next((name for name in DISPENSABLE if name not in without and _names(named, name)), None)
             if status in (400, 422) and field is not None:
                 self._refused |= {field}
-                raise _TryAgain(f"HTTP {status} {_message(body)}", counts=False, at_once=True)
+                raise _TryAgain(f"HTTP {status} {_message(body)}", counts=False, at_once=True, answered=True)
             doubt = (
                 f"; is structured: {self.structured} right for this server, or should it be ''?"
                 if self.structured
@@ -277,13 +314,13 @@ class RemoteEngine:
             if any(_names(named, name) for name in ("continue_final_message", "add_generation_prompt")):
                 doubt += "; this server needs forced_prefix: false"
             raise EngineError(
-                f"{self.describe()}: HTTP {status} {_message(body)}; check the model's name, "
+                f"{self._name}: HTTP {status} {_message(body)}; check the model's name, "
                 f"${API_KEY_VARIABLE} and what the server allows{doubt}"
             )
         try:
             return json.loads(body)
         except (ValueError, RecursionError) as error:
-            raise _TryAgain(f"an answer that is not JSON: {_message(body)}") from error
+            raise _TryAgain(f"an answer that is not JSON: {_message(body)}", answered=True) from error
 
     def body(self, request: Request) -> bytes:
         """The JSON body of a request, its picture encoded."""
@@ -336,7 +373,8 @@ class RemoteEngine:
             listed = (choice.get("logprobs") or {}).get("content") or []
             tokens = _tokens(listed, written, count)
         except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise _TryAgain(f"an answer that the protocol does not have ({type(error).__name__}: {error})") from error
+            reason = f"an answer that the protocol does not have ({type(error).__name__}: {error})"
+            raise _TryAgain(reason, answered=True) from error
         stop = choice.get("stop_reason")
         if isinstance(stop, str) and stop in request.prompt.stop and not written.endswith(stop):
             written, tokens = written + stop, (*tokens, Token(stop))

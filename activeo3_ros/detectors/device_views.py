@@ -1,0 +1,267 @@
+"""Views for a detector on a CUDA device: the frame goes there once, and is cut and resized there.
+
+The pixels are those of `core.frame`, to a grey level: halved by averaging as long as that goes, then interpolated.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import numpy.typing as npt
+
+from ..core.frame import Frame, View
+from ..core.optional import require_package
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 18, 24, 32, 48, 64)
+"""Numbers of views that a CUDA graph is recorded for; a batch is filled up to the next of them."""
+WARM_UP_RUNS = 3
+"""Runs before a graph is recorded: libraries choose their algorithms in the first ones."""
+
+
+SAME = 0.05
+"""Most by which a recorded graph may differ from the model, in shares of the image and scores: rounding of fp16."""
+
+
+class DeviceViews:
+    """Makes the input of a model from views, on its device."""
+
+    def __init__(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        size: tuple[int, int],
+        scale: float,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        """Say what the model's input is.
+
+        Args:
+            device: Where it runs.
+            dtype: Of its input.
+            size: Width and height of its input, to which a view is stretched, pixels.
+            scale: Input values for a grey level.
+            mean: Subtracted from red, green and blue.
+            std: Divides red, green and blue after that.
+        """
+        self._torch = require_package("torch", "to run a model on a GPU", "activeo3_ros[gpu]")
+        self._device, self._dtype, self._size = device, dtype, size
+        values = {"device": device, "dtype": self._torch.float32}
+        # OpenCV's images are blue, green, red.
+        self._factor = (scale / self._torch.tensor(std, **values))[:, None, None]
+        self._offset = (self._torch.tensor(mean, **values) / self._torch.tensor(std, **values))[:, None, None]
+        self._frames: WeakKeyDictionary[Frame, torch.Tensor] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    def upload(self, frame: Frame) -> torch.Tensor:
+        """The `(3, h, w)` uint8 RGB pixels of a frame on the device; they stay there as long as the frame lives."""
+        with self._lock:
+            pixels = self._frames.get(frame)
+        if pixels is None:
+            host = self._torch.from_numpy(frame.image)
+            if self._device.type == "cuda":
+                host = host.pin_memory()
+            pixels = host.to(self._device, non_blocking=True).permute(2, 0, 1).flip(0).contiguous()
+            with self._lock:
+                self._frames[frame] = pixels
+        return pixels
+
+    def batch(self, views: Sequence[View]) -> torch.Tensor:
+        """The model's input for views.
+
+        Args:
+            views: Of any frames.
+
+        Returns:
+            `(n, 3, h, w)` RGB, scaled and normalised.
+        """
+        with self._torch.inference_mode():
+            return self._torch.stack([self._input(view) for view in views])
+
+    def pixels(self, view: View) -> torch.Tensor:
+        """The `(3, h, w)` float32 RGB grey levels of a view on the device, whole numbers as in `View.image`."""
+        rows, columns = view.window.slices()
+        return _resampled(self.upload(view.frame)[:, rows, columns], view.size)
+
+    def _input(self, view: View) -> torch.Tensor:
+        image = self.pixels(view)
+        width, height = self._size
+        if image.shape[1:] != (height, width):
+            functional = self._torch.nn.functional
+            stretched = functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
+            image = stretched.round().clamp(0, 255)
+        return (image * self._factor - self._offset).to(self._dtype)
+
+
+def _resampled(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """As `core.frame` resamples: `(3, h, w)` of any type to float32 at `size` (width, height), in whole grey levels."""
+    from torch.nn import functional
+
+    image = image.float()
+    width, height = size
+    while all(have % 2 == 0 and have >= 2 * want for have, want in zip(image.shape[1:], (height, width), strict=True)):
+        image = (functional.avg_pool2d(image, 2) + 0.5).floor()
+    rows, columns = image.shape[1:]
+    if (columns, rows) == size:
+        return image
+    if max(columns / width, rows / height) >= 2:
+        return _averaged(image, size).round().clamp(0, 255)
+    mode = "bilinear" if width * height < columns * rows else "bicubic"
+    return functional.interpolate(image[None], (height, width), mode=mode)[0].round().clamp(0, 255)
+
+
+def _averaged(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Each pixel the mean of the area that it covers: rows and columns are weighed by how much of each lies in it."""
+    width, height = size
+    return _shares(image.shape[1], height, image) @ image @ _shares(image.shape[2], width, image).T
+
+
+def _shares(have: int, want: int, like: torch.Tensor) -> torch.Tensor:
+    """`(want, have)` the share of each of `have` lines in each of `want` that cover the same length."""
+    import torch
+
+    edges = torch.arange(want + 1, device=like.device, dtype=torch.float64) * (have / want)
+    lines = torch.arange(have, device=like.device, dtype=torch.float64)
+    covered = torch.minimum(edges[1:, None], lines + 1) - torch.maximum(edges[:-1, None], lines)
+    return (covered.clamp(min=0) * (want / have)).to(like.dtype)
+
+
+class ViewBatches:
+    """Answers batches of views: a generator for `vlm.dynamic_batching.CallBatcher`."""
+
+    def __init__(self, views: DeviceViews, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        """Say what runs.
+
+        Args:
+            views: Makes the input.
+            run: Takes `(n, 3, h, w)`, returns `(n, k, 7)`.
+        """
+        self._views, self._run = views, run
+
+    def generate(self, requests: Sequence[View]) -> list[npt.NDArray[np.float32]]:
+        """One `(k, 7)` for each view, on the CPU; no more than that comes back from the device."""
+        return list(self._run(self._views.batch(requests)).cpu().numpy())
+
+
+class BatchGraphs:
+    """Runs a function of a batch by CUDA graphs, one for each of `BATCH_SIZES`: launching kernels one by one takes
+    longer than a small model computes."""
+
+    def __init__(
+        self, run: Callable[[torch.Tensor], torch.Tensor], like: torch.Tensor, largest: int, fuse: bool = False
+    ) -> None:
+        """Record the graphs, which takes some seconds.
+
+        Args:
+            run: Takes `(n, 3, h, w)`, returns `(n, …)`; its work may depend on shapes alone.
+            like: `(3, h, w)` of the type and on the device of the inputs.
+            largest: Most inputs of a batch.
+            fuse: Compile the function first, which takes minutes.
+        """
+        self._torch = require_package("torch", "to run a model on a GPU", "activeo3_ros[gpu]")
+        self._run = self._torch.compile(run) if fuse else run
+        self._fuse = fuse
+        self._pool = self._torch.cuda.graph_pool_handle()
+        self._graphs: dict[int, tuple[Any, torch.Tensor, torch.Tensor]] = {}
+        # The largest first: the smaller ones then fit into its memory, since outputs are copied at once.
+        smallest = 2 if fuse else 1  # a batch of one would be compiled for itself
+        sizes = {max(smallest, largest), *(size for size in BATCH_SIZES if smallest <= size < largest)}
+        for count in sorted(sizes, reverse=True):
+            self._record(count, like)
+        self._largest = largest
+
+    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+        """The function's output for a batch of any size; one thread at a time."""
+        parts = [self._part(batch[start : start + self._largest]) for start in range(0, len(batch), self._largest)]
+        return parts[0] if len(parts) == 1 else self._torch.cat(parts)
+
+    def _record(self, count: int, like: torch.Tensor) -> None:
+        torch = self._torch
+        given = torch.rand((count, *like.shape), dtype=like.dtype, device=like.device)
+        if self._fuse:
+            torch._dynamo.mark_dynamic(given, 0)  # one compilation for all sizes
+        decisions = None if self._fuse else _Decisions()
+        stream = torch.cuda.Stream(like.device)
+        stream.wait_stream(torch.cuda.current_stream(like.device))
+        with torch.inference_mode(), torch.cuda.stream(stream):
+            for _ in range(WARM_UP_RUNS):
+                with decisions.noted() if decisions else contextlib.nullcontext():
+                    expected = self._run(given)
+        torch.cuda.current_stream(like.device).wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        repeating = decisions.repeated() if decisions else contextlib.nullcontext()
+        try:
+            with torch.inference_mode(), repeating, torch.cuda.graph(graph, pool=self._pool):
+                output = self._run(given)
+        except RuntimeError as error:
+            raise error.__context__ or error from None  # what could not be recorded, not that the recording failed
+        graph.replay()
+        if not torch.allclose(output.float(), expected.float(), atol=SAME, rtol=SAME, equal_nan=True):
+            raise RuntimeError("its recorded graph gives another result than the model")
+        self._graphs[count] = graph, given, output
+
+    def _part(self, batch: torch.Tensor) -> torch.Tensor:
+        count = min(size for size in self._graphs if size >= len(batch))
+        graph, given, output = self._graphs[count]
+        given[: len(batch)].copy_(batch)
+        graph.replay()
+        return output[: len(batch)].clone()
+
+
+class _Decisions:
+    """Lets the code around a model run while a graph is recorded, when the CPU may not wait for the device.
+
+    What it asks of tensors (is their sum as it should be?) is noted in a run before and repeated. A number that it puts
+    into a tensor is filled in on the device, since no graph can record a copy from the CPU.
+    """
+
+    def __init__(self) -> None:
+        self._noted: list[Any] = []
+
+    def noted(self) -> contextlib.AbstractContextManager[Any]:
+        """In this block the answers are noted, those of the last block alone."""
+        import torch
+
+        self._noted = []
+
+        def ask(function: Any, args: Any, kwargs: Any) -> Any:
+            answer = function(*args, **kwargs)
+            if function in (torch.Tensor.__bool__, torch.Tensor.item):
+                self._noted.append(answer)
+            return answer
+
+        return _intercepted(ask)
+
+    def repeated(self) -> contextlib.AbstractContextManager[Any]:
+        """In this block the noted answers are given again."""
+        import torch
+
+        answers = iter(self._noted)
+
+        def answer(function: Any, args: Any, kwargs: Any) -> Any:
+            if function in (torch.Tensor.__bool__, torch.Tensor.item):
+                return next(answers)
+            if function is torch.Tensor.__setitem__ and isinstance(args[2], (int, float)):
+                return args[0][args[1]].fill_(args[2])
+            return function(*args, **kwargs)
+
+        return _intercepted(answer)
+
+
+def _intercepted(call: Callable[[Any, Any, Any], Any]) -> contextlib.AbstractContextManager[Any]:
+    """In this block torch's functions are called through `call(function, args, kwargs)`."""
+    from torch.overrides import TorchFunctionMode
+
+    class Interception(TorchFunctionMode):  # type: ignore[misc]
+        def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            return call(function, args, kwargs or {})
+
+    return Interception()
