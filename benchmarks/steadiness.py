@@ -9,6 +9,7 @@ IoU of at least 0.3, the largest overlap first. That is judged from the boxes al
     events a frame       objects that have no counterpart in the frame before, and in the frame after
     one-frame tracks     share of the runs of matched objects that are one frame long, those at both ends left out
     objects a frame      reported; in brackets those that no look of the frame showed
+    one-frame ids        share of the track ids that one frame alone has, those of the first and last frame left out
     jitter               median change of a box's edges beyond its steady motion, in shares of its side
 """
 
@@ -43,6 +44,8 @@ class Steadiness:
     events_per_frame: float
     tracks: int
     one_frame_tracks: int
+    ids: int
+    one_frame_ids: int
     jitter: float
     merge_ms: float
     total_ms: float
@@ -101,10 +104,21 @@ def judge(results: Sequence[Result]) -> Steadiness:
         events / max(1, last),
         len(runs),
         len(short),
+        *_short_ids(results),
         _jitter(runs),
         float(np.median([time["merge"] + time.get("expect", 0.0) for time in times])),
         float(np.median([time["total"] for time in times])),
     )
+
+
+def _short_ids(results: Sequence[Result]) -> tuple[int, int]:
+    """The number of track ids, and of those that one frame alone has."""
+    frames: dict[str, list[int]] = {}
+    for number, result in enumerate(results):
+        for found in result.detections:
+            if found.track_id:
+                frames.setdefault(found.track_id, []).append(number)
+    return len(frames), sum(len(seen) == 1 and 0 < seen[0] < len(results) - 1 for seen in frames.values())
 
 
 def _jitter(runs: Sequence[_Run]) -> float:
@@ -170,15 +184,16 @@ def main() -> None:
     rows = []
     for video in args.videos:
         print(f"{video.name}, {args.preset}")
-        print("regions memory  objects (carried)  events  one-frame tracks   jitter  merge ms  total ms")
+        print("regions memory  objects (carried)  events  one-frame tracks  one-frame ids   jitter  merge ms  total ms")
         for regions, has_memory in ((0, False), (args.regions, False), (0, True), (args.regions, True)):
             found = measure(video, args.preset, regions, has_memory, args.first, args.count)
             rows.append({"video": video.name, "regions": regions, "memory": has_memory, **asdict(found)})
             short = f"{found.one_frame_tracks} of {found.tracks} ({found.one_frame_share:.0%})"
+            ids = f"{found.one_frame_ids} of {found.ids}" if has_memory else "none"
             print(
                 f"{regions:7d} {'yes' if has_memory else 'no':>6s}  {found.objects_per_frame:7.2f} "
-                f"({found.carried_per_frame:.2f})    {found.events_per_frame:6.2f}  {short:>17s}  {found.jitter:7.4f}"
-                f"  {found.merge_ms:8.2f}  {found.total_ms:8.1f}",
+                f"({found.carried_per_frame:.2f})    {found.events_per_frame:6.2f}  {short:>17s}  {ids:>13s}"
+                f"  {found.jitter:7.4f}  {found.merge_ms:8.2f}  {found.total_ms:8.1f}",
                 flush=True,
             )
     if args.json:

@@ -17,7 +17,6 @@ from .calibration import DEFAULT, Calibration
 from .checks import blamed, check_findings, check_masks, check_proposal, check_size
 from .errors import Cancelled, ComponentError, PerceptionError, UnsupportedQuery
 from .evidence import FrameObject, hypotheses, known_in, observe, reported, strongest
-from .expectation import Expectation
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
 from .interfaces import ExpectingPolicy, Segmenter, SensingPolicy, TaskModel
@@ -165,7 +164,7 @@ class ActivePerception:
         if query.masks and self.segmenter is not None:
             observer("segment", regions)
             with costs.stage("segment"), blamed("segmenter", self.segmenter):
-                masks = check_masks(_masks(self.segmenter, frame, detections), frame, detections, self.segmenter)
+                masks = _masks(self.segmenter, frame, detections)
         self._closing_latency.update(1, costs.elapsed_ms() - examined_ms)
 
         skipped = len(crops) - len(zoomed)
@@ -199,7 +198,7 @@ class ActivePerception:
 
     def _propose(self, frame: Frame, view: View, query: Query, costs: CostTracker, scene: Scene | None) -> Proposal:
         """The policy's proposal, with what memory expects in the frame where the policy can use that."""
-        expected: Expectation | None = None
+        expected = None
         if scene is not None:
             with costs.stage("expect"):
                 expected = scene.expect(frame, view, query)
@@ -351,12 +350,13 @@ def _grounding(seen: FrameObject, detection: int) -> Grounding:
     return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.region, seen.finding.text, detection)
 
 
-def _masks(segmenter: Segmenter, frame: Frame, detections: Sequence[Detection]) -> Sequence[InstanceMask]:
+def _masks(segmenter: Segmenter, frame: Frame, detections: Sequence[Detection]) -> tuple[InstanceMask, ...]:
     """The masks of the objects that the frame shows; of one that is carried nobody knows whether it does."""
     shown = [index for index, detection in enumerate(detections) if not detection.carried]
-    masks = segmenter.segment(frame, [detections[index] for index in shown])
-    if len(shown) == len(detections) or not isinstance(masks, list):
-        return masks  # as it is: what is no list of masks is told by `check_masks`
+    seen = [detections[index] for index in shown]
+    masks = check_masks(segmenter.segment(frame, seen), frame, seen, segmenter)
+    if len(shown) == len(detections):
+        return tuple(masks)
     shown += [len(detections)] * len(detections)  # what is linked to no object stays so
     return tuple(replace(mask, detection=shown[mask.detection]) if mask.detection >= 0 else mask for mask in masks)
 

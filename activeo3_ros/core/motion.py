@@ -7,7 +7,7 @@ outliers. Where too few corners can be followed, the picture has been cut: nothi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
@@ -30,6 +30,8 @@ MIN_CORNERS = 12
 """With fewer corners a picture says nothing of the motion, and the camera is taken to be still."""
 MIN_FOLLOWED = 0.25
 """A smaller share of the corners that can be followed means that the picture was cut."""
+NEAREST = 9
+"""Corners around a point whose median says how it moves beside the fit."""
 MAX_SCALE = 1.5
 """A fit that scales by more than this, from one picture to the next, is wrong."""
 
@@ -39,13 +41,20 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """A similarity that maps source pixels of the last frame to those of the present one.
+    """Maps source pixels of the last frame to those of the present one.
+
+    From a camera that drives, near and far move differently: no one similarity fits. So a point moves as the similarity
+    says and as much beside it as the corners around the point do, in their median.
 
     Attributes:
         matrix: `(2, 3)`: rotation and scale, then the shift in source pixels.
+        corners: `(k, 2)` where corners were that could be followed, source pixels.
+        beside: `(k, 2)` how far each moved beside the similarity.
     """
 
     matrix: Array
+    corners: Array = field(default_factory=lambda: np.zeros((0, 2)))
+    beside: Array = field(default_factory=lambda: np.zeros((0, 2)))
 
     @property
     def scale(self) -> float:
@@ -54,12 +63,21 @@ class Motion:
 
     def moved_points(self, points: Array) -> Array:
         """`(n, 2)` points where they are now."""
-        return np.asarray(points @ self.matrix[:, :2].T + self.matrix[:, 2])
+        moved = points @ self.matrix[:, :2].T + self.matrix[:, 2]
+        if len(self.corners) >= NEAREST and len(points):
+            distance = ((points[:, None] - self.corners) ** 2).sum(axis=2)
+            nearest = np.argpartition(distance, NEAREST - 1, axis=1)[:, :NEAREST]
+            moved = moved + np.median(self.beside[nearest], axis=1)
+        return np.asarray(moved)
+
+    def turned(self, vector: Array) -> Array:
+        """A `(2,)` vector, turned with the camera."""
+        return np.asarray(self.matrix[:, :2] @ vector / self.scale)
 
     def moved_boxes(self, boxes: Boxes) -> Boxes:
-        """`(n, 4)` boxes where they are now; they stay upright."""
-        size = boxes[:, 2:] * self.scale
-        return np.concatenate([self.moved_points(boxes[:, :2] + boxes[:, 2:] / 2) - size / 2, size], axis=1)
+        """`(n, 4)` boxes where they are now; they keep their size: how fast it grows, depth decides."""
+        size = boxes[:, 2:]
+        return np.concatenate([self.moved_points(boxes[:, :2] + size / 2) - size / 2, size], axis=1)
 
 
 STILL = Motion(np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]))
@@ -118,6 +136,7 @@ def _motion(last: Grey, grey: Grey, scale: Array) -> Motion | None:
     if matrix is None or not np.isfinite(matrix).all():
         return STILL
     motion = Motion(np.asarray(matrix, np.float64))
+    motion = Motion(motion.matrix, before, after - motion.moved_points(before))
     return motion if 1 / MAX_SCALE < motion.scale < MAX_SCALE else None
 
 

@@ -168,7 +168,7 @@ class _Remembered:
         if elapsed_s:
             self.camera_velocity = (motion.moved_points(self.center[None])[0] - self.center) / elapsed_s
         self.center = motion.moved_points((self.center + self.velocity * elapsed_s)[None])[0]
-        self.velocity = motion.matrix[:, :2] @ self.velocity
+        self.velocity = motion.turned(self.velocity)
         transition = np.array([[1.0, elapsed_s], [0.0, 1.0]])
         pushed = np.array([elapsed_s**2 / 2, elapsed_s]) * ACCELERATION_SIDES * self.side
         self.covariance = transition @ self.covariance @ transition.T + np.outer(pushed, pushed)

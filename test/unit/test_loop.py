@@ -313,85 +313,6 @@ def test_frames_of_odd_sizes_are_perceived(size):
         assert region.box.clipped(*size) == region.box
 
 
-class Broken:
-    """A fault: a policy, task model and segmenter in one, of which a method is replaced by what a test wants."""
-
-    batch_size = 1
-
-    def __init__(self, **methods):
-        for name, method in methods.items():
-            setattr(self, name, method)
-
-    def view_size(self, width, height, max_pixels):
-        return 80, 40
-
-    def propose(self, view, query, budget):
-        return Proposal((Region(Box(0, 0, 20, 20)),))
-
-    def examine(self, views, query, budget):
-        return [Findings((Finding("cone", Box(1, 1, 5, 5), 0.5),)) for _ in views]
-
-    def answer(self, query, findings, groundings):
-        return None
-
-    def segment(self, frame, detections):
-        return []
-
-
-NAN_BOX = Box(float("nan"), 0, 5, 5)
-
-
-@pytest.mark.parametrize(
-    ("method", "answer", "complaint"),
-    [
-        ("view_size", (0, 5), "the policy Broken gave the view size (0, 5)"),
-        ("view_size", "large", "the policy Broken gave the view size 'large'"),
-        ("propose", None, "the policy Broken gave NoneType instead of a Proposal"),
-        ("propose", Proposal((Region(NAN_BOX),)), "the policy Broken gave a box whose coordinates are not finite"),
-        ("propose", Proposal((Region(Box(90, 0, 5, 5)),)), "the policy Broken gave the region [90.0, 0.0, 5.0, 5.0]"),
-        ("propose", Proposal((Region(Box(0, 0, 0, 5)),)), "the policy Broken gave the region [0.0, 0.0, 0.0, 5.0]"),
-        ("examine", None, "the task model Broken gave NoneType instead of a list of Findings"),
-        ("examine", [], "the task model Broken gave 0 findings for 2 views"),
-        ("examine", [Findings((Finding("cone", NAN_BOX),))] * 2, "the task model Broken gave a box whose coordinates"),
-        ("examine", [Findings((Finding("cone", Box(0, 0, 1, 1), 7),))] * 2, "the task model Broken gave the score 7"),
-        ("segment", None, "the segmenter Broken gave NoneType instead of a list of InstanceMasks"),
-        (
-            "segment",
-            [InstanceMask("cone", 0.5, Box(0, 0, 4, 4), np.ones((3, 4), bool))],
-            "the segmenter Broken gave a mask bool (3, 4) for a box of 4 x 4 px",
-        ),
-        (
-            "segment",
-            [InstanceMask("cone", 0.5, Box(798, 0, 4, 4), np.ones((4, 4), bool))],
-            "the segmenter Broken gave a mask at (798, 0, 4, 4) in 800 x 400 px",
-        ),
-    ],
-)
-def test_a_component_that_gives_something_else_fails_the_frame_with_its_name(method, answer, complaint):
-    broken = Broken(**{method: lambda *_: answer})
-    result = ActivePerception(broken, broken, BUDGET, broken).perceive(FRAME, Query(masks=True))
-    assert result.status == Status.FAILED
-    assert complaint in result.status_message
-
-
-@pytest.mark.parametrize(
-    ("method", "kind"),
-    [("propose", "policy"), ("examine", "task model"), ("answer", "task model"), ("segment", "segmenter")],
-)
-def test_a_component_that_raises_is_named_and_its_traceback_logged(method, kind, caplog):
-    def fail(*_):
-        raise ZeroDivisionError(f"in {method}")
-
-    fine, broken = Broken(), Broken(**{method: fail})
-    parts = {"policy": fine, "task model": fine, "segmenter": fine, kind: broken}
-    loop = ActivePerception(parts["policy"], parts["task model"], BUDGET, parts["segmenter"])
-    result = loop.perceive(FRAME, Query(masks=True))
-    assert result.status == Status.FAILED
-    assert f"the {kind}" in result.status_message
-    assert f"Broken raised ZeroDivisionError: in {method}" in result.status_message
-    assert caplog.records[-1].exc_info
-
-
 # Memory
 
 
@@ -469,3 +390,82 @@ def test_what_is_wrong_with_the_order_of_frames_is_told_in_the_result():
     old, new = frames_of(2)
     perception.perceive(new, scene=scene)
     assert "older than the last one" in perception.perceive(old, scene=scene).status_message
+
+
+class Broken:
+    """A fault: a policy, task model and segmenter in one, of which a method is replaced by what a test wants."""
+
+    batch_size = 1
+
+    def __init__(self, **methods):
+        for name, method in methods.items():
+            setattr(self, name, method)
+
+    def view_size(self, width, height, max_pixels):
+        return 80, 40
+
+    def propose(self, view, query, budget):
+        return Proposal((Region(Box(0, 0, 20, 20)),))
+
+    def examine(self, views, query, budget):
+        return [Findings((Finding("cone", Box(1, 1, 5, 5), 0.5),)) for _ in views]
+
+    def answer(self, query, findings, groundings):
+        return None
+
+    def segment(self, frame, detections):
+        return []
+
+
+NAN_BOX = Box(float("nan"), 0, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "complaint"),
+    [
+        ("view_size", (0, 5), "the policy Broken gave the view size (0, 5)"),
+        ("view_size", "large", "the policy Broken gave the view size 'large'"),
+        ("propose", None, "the policy Broken gave NoneType instead of a Proposal"),
+        ("propose", Proposal((Region(NAN_BOX),)), "the policy Broken gave a box whose coordinates are not finite"),
+        ("propose", Proposal((Region(Box(90, 0, 5, 5)),)), "the policy Broken gave the region [90.0, 0.0, 5.0, 5.0]"),
+        ("propose", Proposal((Region(Box(0, 0, 0, 5)),)), "the policy Broken gave the region [0.0, 0.0, 0.0, 5.0]"),
+        ("examine", None, "the task model Broken gave NoneType instead of a list of Findings"),
+        ("examine", [], "the task model Broken gave 0 findings for 2 views"),
+        ("examine", [Findings((Finding("cone", NAN_BOX),))] * 2, "the task model Broken gave a box whose coordinates"),
+        ("examine", [Findings((Finding("cone", Box(0, 0, 1, 1), 7),))] * 2, "the task model Broken gave the score 7"),
+        ("segment", None, "the segmenter Broken gave NoneType instead of a list of InstanceMasks"),
+        (
+            "segment",
+            [InstanceMask("cone", 0.5, Box(0, 0, 4, 4), np.ones((3, 4), bool))],
+            "the segmenter Broken gave a mask bool (3, 4) for a box of 4 x 4 px",
+        ),
+        (
+            "segment",
+            [InstanceMask("cone", 0.5, Box(798, 0, 4, 4), np.ones((4, 4), bool))],
+            "the segmenter Broken gave a mask at (798, 0, 4, 4) in 800 x 400 px",
+        ),
+    ],
+)
+def test_a_component_that_gives_something_else_fails_the_frame_with_its_name(method, answer, complaint):
+    broken = Broken(**{method: lambda *_: answer})
+    result = ActivePerception(broken, broken, BUDGET, broken).perceive(FRAME, Query(masks=True))
+    assert result.status == Status.FAILED
+    assert complaint in result.status_message
+
+
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("propose", "policy"), ("examine", "task model"), ("answer", "task model"), ("segment", "segmenter")],
+)
+def test_a_component_that_raises_is_named_and_its_traceback_logged(method, kind, caplog):
+    def fail(*_):
+        raise ZeroDivisionError(f"in {method}")
+
+    fine, broken = Broken(), Broken(**{method: fail})
+    parts = {"policy": fine, "task model": fine, "segmenter": fine, kind: broken}
+    loop = ActivePerception(parts["policy"], parts["task model"], BUDGET, parts["segmenter"])
+    result = loop.perceive(FRAME, Query(masks=True))
+    assert result.status == Status.FAILED
+    assert f"the {kind}" in result.status_message
+    assert f"Broken raised ZeroDivisionError: in {method}" in result.status_message
+    assert caplog.records[-1].exc_info
