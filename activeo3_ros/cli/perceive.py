@@ -18,6 +18,7 @@ from ..codecs.result_json import to_json
 from ..core import Box, Frame, InvalidInput, Result, Status
 from ..core.budget import MAX_REGIONS
 from ..core.loop import failures_told_by_caller
+from ..core.scene import Scene
 from ..presets import load_preset
 from . import argument_types
 from .main import BAD_INPUT, FAILURE, SUCCESS
@@ -30,7 +31,7 @@ from .options import (
     check_not_overwritten,
     query_of,
 )
-from .perceive_video import frame_source, output_files, perceive_video, split_inputs
+from .perceive_video import Perceive, frame_source, output_files, perceive_video, split_inputs
 
 MAX_NAMED = 12
 """Most classes that the line on nothing found names."""
@@ -58,6 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=argument_types.number(0.001, 1000),
         metavar="F",
         help="take the pictures of a directory, in the order of their numbers, as a video of so many frames a second",
+    )
+    videos.add_argument(
+        "--no-memory",
+        dest="memory",
+        action="store_false",
+        help="perceive each frame of a video by itself; else objects are followed over frames and have a track_id",
     )
     add_part_arguments(videos)
 
@@ -88,9 +95,9 @@ def run(args: argparse.Namespace) -> int:
     perception = preset.build()
     perception.load(query)
 
-    def perceive(frame: Frame) -> Result:
+    def perceive(frame: Frame, scene: Scene | None = None) -> Result:
         with failures_told_by_caller():
-            return perception.perceive(frame, query, budget)
+            return perception.perceive(frame, query, budget, scene=scene)
 
     for path in tqdm(paths, unit="picture", leave=False, disable=len(paths) < 2 or not sys.stderr.isatty()):
         code = _perceive_picture(path, perceive, stems[path], args) or code
@@ -137,7 +144,7 @@ def _perceive_picture(path: Path, perceive: Callable[[Frame], Result], stem: str
     return SUCCESS
 
 
-def _perceive_video(path: Path, perceive: Callable[[Frame], Result], stem: str, args: argparse.Namespace) -> int:
+def _perceive_video(path: Path, perceive: Perceive, stem: str, args: argparse.Namespace) -> int:
     """Perceive, print and save one video; the exit code. Raises KeyboardInterrupt after an ordered end by Ctrl-C."""
     files = None if args.out is None else output_files(args.out, stem)
     try:

@@ -18,9 +18,11 @@ from ..codecs.picture import draw
 from ..codecs.result_json import to_json
 from ..codecs.video import FrameSource, PictureSequence, VideoFrame, VideoWriter, is_video, open_video
 from ..core import Frame, InvalidInput, Result, Status
+from ..core.scene import Scene
 from .interruption import stop_after_this_frame
 from .progress import progress
 
+Perceive = Callable[[Frame, "Scene | None"], Result]
 LINES_OF_PROGRESS = 10
 """Where there is no terminal for a bar."""
 TIME_DIGITS = 6
@@ -113,7 +115,7 @@ def output_files(directory: Path, stem: str) -> tuple[Path, Path]:
 
 def perceive_video(
     source: FrameSource,
-    perceive: Callable[[Frame], Result],
+    perceive: Perceive,
     files: tuple[Path, Path] | None,
     args: argparse.Namespace,
 ) -> Summary:
@@ -121,9 +123,9 @@ def perceive_video(
 
     Args:
         source: The frames.
-        perceive: Gives the result of a frame.
+        perceive: Gives the result of a frame, given the scene that its camera shows, if frames are weighed together.
         files: The annotated video and the results to write.
-        args: `start`, `duration` and `every` choose frames; `json` prints each result.
+        args: `start`, `duration` and `every` choose frames; `json` prints each result; `memory` has objects followed.
 
     Returns:
         What came of it, also where Ctrl-C ended it.
@@ -137,8 +139,10 @@ def perceive_video(
         stop = stack.enter_context(stop_after_this_frame())
         show = stack.enter_context(progress(source.path.name, source.count(*part), LINES_OF_PROGRESS))
         save = _Saver(stack, files)
+        scene = Scene() if args.memory else None
         for shown in source.frames(*part):
-            result = perceive(Frame(shown.image, round(shown.time_s * 1e9)))
+            stamp_ns = round(shown.time_s * 1e9) + 1  # a stamp of 0 means none
+            result = perceive(Frame(shown.image, stamp_ns), scene)
             summary.add(shown, result)
             line = _line(source.path, shown, result)
             if args.json:

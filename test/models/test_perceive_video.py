@@ -80,6 +80,15 @@ def test_every_frame_has_a_line_and_is_shown_annotated_at_its_time(tmp_path, pic
     assert len(lines_of(tmp_path / "out" / "clip.results.jsonl")) == 2
 
 
+def test_an_object_keeps_its_number_over_frames_unless_each_is_perceived_by_itself(tmp_path, picture):
+    clip = film(tmp_path / "clip.mp4", picture, [0.0, 0.1, 0.2, 0.3])
+    followed = [json.loads(line) for line in activeo3("perceive", clip, *FAST, "--json").stdout.splitlines()]
+    numbers = [{each["track_id"] for each in line["detections"]} for line in followed]
+    assert numbers[2] & numbers[3] and "" not in numbers[3]
+    alone = activeo3("perceive", clip, *FAST, "--json", "--no-memory").stdout.splitlines()
+    assert {each["track_id"] for line in alone for each in json.loads(line)["detections"]} == {""}
+
+
 def test_json_is_printed_and_boxes_are_in_the_upright_frame(tmp_path, picture):
     clip = film(tmp_path / "clip.mp4", picture, TIMES)
     turned = with_display_matrix(clip, tmp_path / "turned.mp4", 0, 1, -1, 0)
