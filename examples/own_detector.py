@@ -1,4 +1,4 @@
-"""An own task model: finds red lamps by their colour, in the views that a policy chooses.
+"""An own detector: finds red lamps by their colour, in the views that a policy of the package chooses.
 
 python examples/own_detector.py PICTURE
 """
@@ -7,42 +7,40 @@ import sys
 from collections.abc import Sequence
 
 import cv2
+import numpy as np
 
-from activeo3_ros.core import ActivePerception, Box, Budget, Finding, Findings, Frame, Grounding, Query, View
-from activeo3_ros.core.frame import fit_within
+from activeo3_ros.core import ActivePerception, Budget, DetectedBoxes, Frame, InputSize
+from activeo3_ros.core.frame import Image
+from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.policies.fixed import Grid
-
-MIN_AREA_PX = 20
 
 
 class RedLamps:
-    """A `core.interfaces.TaskModel`: it needs `batch_size` and these three methods, and no base class."""
+    """A `core.interfaces.Detector`: it needs these three attributes and this method, and no base class."""
 
-    batch_size = 1
+    names, input_size, concurrent = ("red lamp",), InputSize(512, 512), True
 
-    def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
-        """The size at which `examine` gets a region."""
-        return fit_within(width, height, max_pixels)
+    def __init__(self, least_area: int = 20) -> None:
+        """Create the detector.
 
-    def examine(self, views: Sequence[View], query: Query, budget: Budget) -> list[Findings]:
-        """The lamps in each view, in pixels of that view."""
-        return [Findings(tuple(self._lamps(view))) for view in views]
+        Args:
+            least_area: Of a lamp, pixels of the view.
+        """
+        self.least_area = least_area
 
-    def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
-        """No answer: this model only detects."""
+    def detect(self, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
+        """The lamps in each image, in its pixels; the score is how much of its box a lamp fills."""
+        return [self._detect(cv2.cvtColor(image, cv2.COLOR_BGR2HSV), threshold) for image in images]
 
-    def _lamps(self, view: View) -> list[Finding]:
-        hsv = cv2.cvtColor(view.image, cv2.COLOR_BGR2HSV)
+    def _detect(self, hsv: Image, threshold: float) -> DetectedBoxes:
         red = cv2.inRange(hsv, (0, 150, 150), (8, 255, 255)) | cv2.inRange(hsv, (172, 150, 150), (180, 255, 255))
-        _, _, blobs, _ = cv2.connectedComponentsWithStats(red)
-        return [
-            Finding("red lamp", Box(x, y, width, height), area / (width * height))
-            for x, y, width, height, area in blobs[1:].tolist()
-            if area >= MIN_AREA_PX
-        ]
+        blobs = cv2.connectedComponentsWithStats(red)[2][1:]  # x, y, width, height, area
+        scores = (blobs[:, 4] / (blobs[:, 2] * blobs[:, 3])).astype(np.float32)
+        kept = (scores > threshold) & (blobs[:, 4] >= self.least_area)
+        return DetectedBoxes(blobs[kept, :4].astype(float), scores[kept], np.zeros(kept.sum(), np.intp))
 
 
 if __name__ == "__main__":
-    perception = ActivePerception(Grid(), RedLamps(), Budget(max_regions=12))
+    perception = ActivePerception(Grid(), DetectorTask(RedLamps()), Budget(max_regions=12))
     for found in perception.perceive(Frame(cv2.imread(sys.argv[1]))).detections:
         print(f"{found.label} {found.score:.2f} at {found.box.center} in region {found.region}")

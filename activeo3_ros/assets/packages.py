@@ -163,6 +163,7 @@ TERRAIN_PICTURE = PackagedFile(
 _ON_CPU: tuple[Asset, ...] = (CENTERNET, TEXT_DETECTOR, TEXT_RECOGNISER)
 NEEDED_BY: dict[str, tuple[Asset, ...]] = {
     "embedded": _ON_CPU,
+    "my_detector": _ON_CPU,
     "full_frame": _ON_CPU,
     "centre_crop": _ON_CPU,
     "sahi": _ON_CPU,

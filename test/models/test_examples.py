@@ -14,6 +14,7 @@ from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
 from activeo3_ros.core import ActivePerception, Box, Budget, Frame, Query
 from activeo3_ros.core.geometry import iou
+from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.policies.fixed import FullFrame, Grid
 
 
@@ -66,7 +67,7 @@ def street() -> np.ndarray:
 
 
 def test_the_detector_finds_lamps_only_when_it_may_zoom():
-    lamps = load_script(EXAMPLES / "own_detector.py").RedLamps()
+    lamps = DetectorTask(load_script(EXAMPLES / "own_detector.py").RedLamps())
     frame = Frame(street())
     assert not ActivePerception(FullFrame(), lamps, Budget()).perceive(frame).detections
     result = ActivePerception(Grid(), lamps, Budget(max_regions=12)).perceive(frame)

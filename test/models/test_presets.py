@@ -1,23 +1,56 @@
 """Presets: the shipped ones are complete, and a wrong one says which file and which key."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from openai_server import Server
 
 from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.cli import doctor
 from activeo3_ros.core import Budget, InvalidInput
 from activeo3_ros.presets import SEGMENTER_TYPES, load_preset, preset_names
 
 
-@pytest.mark.parametrize("name", ["embedded", "full_frame", "centre_crop", "grid", "random", "sahi", "adaptive_slices"])
+@pytest.mark.parametrize(
+    "name", ["embedded", "full_frame", "centre_crop", "grid", "random", "sahi", "adaptive_slices", "my_detector"]
+)
 def test_the_shipped_presets_are_there_and_described(name):
     assert name in preset_names()
     preset = load_preset(name)
     assert preset.description
     assert isinstance(preset.budget, Budget)
+
+
+EXAMPLE = config_directory() / "my_detector.yaml"
+INSTEAD = re.compile(r"(?:^  # \w+: .*\n)+", re.MULTILINE)
+"""Lines of the example that are a comment each, and a setting without it."""
+
+
+@pytest.mark.parametrize(
+    ("type_name", "settings"),
+    [
+        ("onnx", {"model": "my_model.onnx", "names": "my_names.txt", "providers": ["cuda", "cpu"]}),
+        ("transformers", {"model": "PekingU/rtdetr_r18vd", "precision": "fp16"}),
+        ("my_module:MyDetector", {"my_setting": 5}),
+    ],
+)
+def test_each_choice_that_the_example_shows_in_comments_is_a_preset(type_name, settings, tmp_path, monkeypatch):
+    (tmp_path / "my_module.py").write_text("class MyDetector:\n    def __init__(self, my_setting: int): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = EXAMPLE.read_text(encoding="utf-8")
+    [chosen] = [lines for lines in INSTEAD.findall(text) if yaml.safe_load(uncommented(lines)).get("type") == type_name]
+    text = text.replace("  type: embedded\n", "").replace(chosen, uncommented(chosen))
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    task = load_preset(str(tmp_path / "mine.yaml")).task
+    assert (task.type, {**task.settings}) == (type_name, {**settings, "threshold": 0.3})
+
+
+def uncommented(lines: str) -> str:
+    return re.sub(r"^  # ", "  ", lines, flags=re.MULTILINE)
 
 
 GOOD = {"sensing": "{type: full_frame}", "task": "{type: embedded}"}
