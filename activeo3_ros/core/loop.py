@@ -120,7 +120,7 @@ class ActivePerception:
         except UnsupportedQuery as error:
             return Result.failed(frame, query, str(error), costs.timings_ms(), costs.cost)
         except Exception as error:
-            message = f"{type(error).__name__}: {error}"
+            message = str(error) if isinstance(error, ComponentError) else f"{type(error).__name__}: {error}"
             _log_failure(frame, message, error)
             return Result.failed(frame, query, message, costs.timings_ms(), costs.cost)
 

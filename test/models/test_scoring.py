@@ -22,6 +22,8 @@ from activeo3_tiny.evaluation import measure
 TARGET = (56.0, 56.0, 56.0, 56.0)
 ROWS = [Row(f"picture {index}", 560, 560, ("car",), (TARGET,), ("car",)) for index in range(4)]
 
+RAISED = "the task model BrokenTask raised RuntimeError"
+
 
 def answer(x: int = 56, side: int = 56) -> str:
     box = f'{{"bbox_2d": [{x}, 56, {x + side}, {56 + side}], "label": "car"}}'
@@ -57,9 +59,11 @@ def test_an_examination_that_failed_gives_no_task_reward_and_costs_the_others_no
         assert set(scored[index].reward.terms) == {"format", "overlap", "area", "coverage"}
         assert scored[index].reward.total == 4
         assert scored[index].detections is None
-        assert scored[index].failure == "RuntimeError: it cannot read this"
+        assert scored[index].failure == f"{RAISED}: it cannot read this"
     [warning] = [each.getMessage() for each in caplog.records if each.name == scoring.__name__]
-    assert "failed on 2 of 5 answers" in warning and warning.endswith("RuntimeError: it cannot read this")
+    assert "failed on 2 of 5 answers" in warning and warning.endswith(
+        "the task model BrokenTask raised RuntimeError: it cannot read this"
+    )
 
 
 def test_a_failure_is_warned_of_once_and_tried_again(caplog: pytest.LogCaptureFixture) -> None:
@@ -79,7 +83,7 @@ def test_a_task_model_that_always_fails_is_one_clear_line() -> None:
     with pytest.raises(TrainingError) as error:
         scorer.score([answer()] * 4, ROWS)
     said = str(error.value)
-    assert "failed on 4 of 4 examinations: RuntimeError: CUDA error: no kernel image is available;" in said
+    assert f"failed on 4 of 4 examinations: {RAISED}: CUDA error: no kernel image is available;" in said
     assert "fix the task model" in said and "{task: 0}" in said and "\n" not in said
 
 
@@ -152,5 +156,8 @@ def measured(fails: Callable[[View], str], rows: Sequence[Row]) -> dict[str, np.
 
 def test_an_evaluation_does_not_count_a_failure_as_nothing_found() -> None:
     assert measured(lambda view: "", ROWS)["found"].tolist() == [1, 1, 1, 1]
-    with pytest.raises(TrainingError, match=r"failed on 1 of 4 scenes.*picture 3: RuntimeError: no memory;"):
+    with pytest.raises(
+        TrainingError,
+        match=rf"failed on 1 of 4 scenes.*picture 3: {RAISED}: no memory;",
+    ):
         measured(lambda view: "no memory" if picture(view) == 3 else "", ROWS)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mcap.writer import CompressionType, IndexType, Writer
 
 from activeo3_ros.bags.messages import IMAGE_TYPE
-from activeo3_ros.bags.reading import Bag, _natural
+from activeo3_ros.bags.reading import Bag
+from activeo3_ros.codecs.image_files import natural_order
 from activeo3_ros.codecs.result_cdr import typestore
 
 COUNT = 12
@@ -177,8 +178,8 @@ def test_a_file_that_metadata_do_not_name_is_told(tmp_path: Path):
 @given(st.lists(st.text(alphabet="0123456789ab²٣_", min_size=1, max_size=6), max_size=6))
 @settings(deadline=None)
 def test_any_names_can_be_ordered(names: list[str]):
-    ordered = sorted((Path(name) for name in names), key=_natural)
-    assert all(_natural(one) <= _natural(other) for one, other in itertools.pairwise(ordered))
+    ordered = sorted((Path(name) for name in names), key=natural_order)
+    assert all(natural_order(one) <= natural_order(other) for one, other in itertools.pairwise(ordered))
 
 
 @pytest.mark.parametrize("summary", ["whole", "no channels", "no summary"])

@@ -341,14 +341,14 @@ def test_models_that_cannot_be_loaded_say_why():
 
 
 def test_stopping_ends_a_frame_in_progress_at_its_next_step():
-    """Two regions of a second each: it may finish the first, and must not begin the second."""
-    with FakeRobot(FakePreset(step_s=1.0)) as robot:
+    """Two regions of three seconds each: it may finish the first, and must not begin the second."""
+    with FakeRobot(FakePreset(step_s=3.0)) as robot:
         robot.scheduler.settings = Settings(budget=Budget(max_regions=2, deadline_ms=60_000.0))
         robot.send()
         wait_for(lambda: robot.jobs)
         start = time.monotonic()
-        assert robot.scheduler.stop(5, "the node is being cleaned up")
-        assert time.monotonic() - start < 1.8
+        assert robot.scheduler.stop(15, "the node is being cleaned up")
+        assert time.monotonic() - start < 5.9
         assert robot.settled().failed == 1
     assert robot.outcomes[0].result.status == Status.FAILED
 
