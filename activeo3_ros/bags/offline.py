@@ -14,7 +14,7 @@ from typing import Any
 from rosbags.serde import SerdeError
 
 from ..codecs.result_cdr import RESULT_TYPE, canonical_cdr, from_cdr, result_message, to_cdr
-from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Status
+from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Scene, Status
 from .mcap_file import McapFile
 from .messages import IMAGE_TYPES, camera_of, frame_from_message, image_message, stamp_ns
 from .reading import Bag, DamagedMessage, Entry, topic_type
@@ -166,6 +166,7 @@ def replay(
     writer: BagWriter,
     recorded: Sequence[RecordedResult] = (),
     with_images: bool = False,
+    memory: bool = False,
     goes_on: Callable[[int, ReplayOutcome], bool] = lambda done, outcome: True,
 ) -> ReplayOutcome:
     """Perceive each message and write the results.
@@ -179,6 +180,8 @@ def replay(
         writer: Takes the results, each with the time of recording of its image.
         recorded: Results of an earlier run, which are not computed again.
         with_images: Whether the images are written beside their results.
+        memory: Whether the frames of a camera are weighed together, as the node does. Results of an earlier run cannot
+            be used then: each depends on all frames before it.
         goes_on: Called with the number of messages done before each; where it says False, the replay ends.
     """
     outcome = ReplayOutcome()
@@ -186,6 +189,7 @@ def replay(
         writer.add_topic(RESULT_TOPIC.format(camera=camera_of(topic)), RESULT_TYPE)
         if with_images:
             writer.add_topic(topic, bag.topics[topic].type)
+    scenes = {entry.topic: Scene() for entry in entries} if memory else {}
     earlier = _results_by_frame(recorded, entries)
     for number, entry in enumerate(entries):
         if not goes_on(number, outcome):
@@ -203,7 +207,8 @@ def replay(
             result, cdr = known.message, known.cdr
             outcome.resumed += 1
         else:
-            result = _perceive(image, bag.topics[entry.topic].type, entry, perception, query, budget, outcome)
+            kind, scene = bag.topics[entry.topic].type, scenes.get(entry.topic)
+            result = _perceive(image, kind, entry, perception, query, budget, outcome, scene)
             if result is None:
                 continue
             cdr = b""
@@ -256,6 +261,7 @@ def _perceive(
     query: Query,
     budget: Budget,
     outcome: ReplayOutcome,
+    scene: Scene | None,
 ) -> Any:
     """The `PerceptionResult` for one image message; None if not even its header can be read."""
     camera = camera_of(entry.topic)
@@ -275,7 +281,7 @@ def _perceive(
     else:
         decoded = time.perf_counter()
         outcome.reading_s += decoded - start
-        result = perception.perceive(frame, query, budget)
+        result = perception.perceive(frame, query, budget, scene=scene)
         outcome.perceiving_s += time.perf_counter() - decoded
     return result_message(result, camera, stamp_ns(message), message.header.frame_id)
 

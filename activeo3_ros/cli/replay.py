@@ -68,6 +68,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_preset_arguments(parser)
     add_part_arguments(parser)
     parser.add_argument("--with-images", action="store_true", help="copy the pictures beside their results")
+    parser.add_argument(
+        "--memory", action="store_true", help="weigh the frames of a camera together, as the node does; gives track ids"
+    )
     over = parser.add_mutually_exclusive_group()
     over.add_argument("--resume", action="store_true", help="keep the results that an interrupted run left in --out")
     add_force_argument(over)
@@ -77,6 +80,8 @@ def run(args: argparse.Namespace) -> int:
     """Index the bag, perceive each selected frame in the order of the stamps, write, count and hash the results."""
     preset = load_preset(args.preset)
     query, budget = query_of(args, preset), budget_of(args, preset)
+    if args.memory and args.resume:
+        raise InvalidInput("--resume does not go with --memory: each result depends on all frames before; use --force")
     _check_out(args.bag, args.out)
     if not args.resume:
         check_not_overwritten([args.out], args.force, "go on from it with --resume, ")
@@ -101,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
             writer.add_metadata(SETTINGS, settings)
             with progress("replay", len(chosen), LINES_OF_PROGRESS) as show:
                 outcome = replay(
-                    bag, chosen, perception, query, budget, writer, recorded, args.with_images,
+                    bag, chosen, perception, query, budget, writer, recorded, args.with_images, args.memory,
                     goes_on=lambda done, _: _goes_on(show, done, stop),
                 )  # fmt: skip
                 show(outcome.processed + outcome.unreadable)
@@ -187,6 +192,7 @@ def _settings(
         "topics": json.dumps(selection.topics),
         "frames": f"{len(chosen)} with the stamps {frames}",
         "with_images": str(args.with_images),
+        "memory": str(args.memory),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import ImageFont
 
-from ..core import Box, InstanceMask, Result, Status
+from ..core import NO_DETECTION, Box, Detection, Grounding, InstanceMask, Result, Status, Track
 
 Picture = npt.NDArray[np.uint8]
 Colour = tuple[int, int, int]
@@ -76,14 +76,20 @@ def draw(image: Picture, result: Result) -> Picture:
         _dashed_rectangle(canvas, corners, REGION_COLOUR, line)
     grounded = {grounding.detection for grounding in result.groundings}
     boxes = [
-        (_corners(d.box, scale), _colour(d.label), caption(d.label, d.score))
+        (_corners(d.box, scale), colour_of(d), caption(d.label, d.score))
         for index, d in enumerate(result.detections)
         if index not in grounded
     ]
     boxes += [
-        (_corners(g.box, scale), _colour(g.phrase), caption(f"“{g.text}”" if g.text else g.phrase, g.score))
+        (
+            _corners(g.box, scale),
+            _colour_of_grounding(g, result),
+            caption(f"“{g.text}”" if g.text else g.phrase, g.score),
+        )
         for g in result.groundings
     ]
+    for track in result.tracks:
+        _tail(canvas, track, scale, line)
     for corners, colour, _ in boxes:
         _rectangle(canvas, corners, colour, line)
 
@@ -114,6 +120,30 @@ def _summary(result: Result) -> str:
     if "total" in result.timings_ms:
         parts.append(f"{result.timings_ms['total']:.0f} ms")
     return " · ".join(parts)
+
+
+def colour_of(detection: Detection) -> Colour:
+    """That of its track, the same in every frame; without one that of its class."""
+    return track_colour(detection.track_id) if detection.track_id else _colour(detection.label)
+
+
+def track_colour(track_id: str) -> Colour:
+    """The colour of a track."""
+    return PALETTE[zlib.crc32(track_id.encode()) % len(PALETTE)]
+
+
+def _colour_of_grounding(grounding: Grounding, result: Result) -> Colour:
+    if grounding.detection == NO_DETECTION:
+        return _colour(grounding.phrase)
+    track_id = result.detections[grounding.detection].track_id
+    return track_colour(track_id) if track_id else _colour(grounding.phrase)
+
+
+def _tail(canvas: Picture, track: Track, scale: tuple[float, float], line: int) -> None:
+    """The way that an object took to where it is."""
+    if len(track.path) > 1:
+        points = np.round(np.array(track.path) * scale).astype(np.int32)
+        cv2.polylines(canvas, [points], False, track_colour(track.track_id), line)
 
 
 def _colour(label: str) -> Colour:

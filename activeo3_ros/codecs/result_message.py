@@ -11,7 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status
+import numpy as np
+
+from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status, Track
+from ..core.camera import CameraModel
 from ..core.query import MAX_TEXT_LENGTH
 from ..core.results import NO_DETECTION
 from . import rle
@@ -142,6 +145,30 @@ def array_message(name: str, result_message: Any, library: MessageLibrary) -> An
     return array_type(header=result_message.header, **{name: getattr(result_message, name)})
 
 
+def track_array(
+    result: Result,
+    library: MessageLibrary,
+    header: Any,
+    stamp: Callable[[int], Any],
+    camera: CameraModel | None = None,
+) -> Any:
+    """A `TrackArray` of the tracks of a result.
+
+    Args:
+        result: The result of the frame.
+        library: Makes the message.
+        header: The `std_msgs/Header` of the image.
+        stamp: Turns nanoseconds into a `builtin_interfaces/Time`.
+        camera: The calibration of the image; None: bearings are NaN.
+
+    Returns:
+        The message. Positions are NaN: they need depth.
+    """
+    return library.types.TrackArray(
+        header=header, tracks=[_track_message(track, library.types, stamp, camera) for track in result.tracks]
+    )
+
+
 def region_messages(regions: Sequence[Region], library: MessageLibrary) -> list[Any]:
     """`ZoomRegion` messages of regions in source pixels, numbered in their order."""
     return [
@@ -169,6 +196,30 @@ def _detection_message(found: Detection, types: Any) -> Any:
         carried=found.carried,
         track_id=clean(found.track_id),
     )
+
+
+def _track_message(track: Track, types: Any, stamp: Callable[[int], Any], camera: CameraModel | None) -> Any:
+    bearing, sigma = (
+        (np.full(3, math.nan), math.nan) if camera is None else camera.bearing(track.box.center, track.sigma)
+    )
+    message = types.Track(
+        track_id=clean(track.track_id),
+        label=clean(track.label),
+        existence=float(track.existence),
+        box=_box_message(track.box, types),
+        velocity_x=float(track.velocity[0]),
+        velocity_y=float(track.velocity[1]),
+        bearing_sigma=float(sigma),
+        has_position=False,
+        position_covariance=np.full(9, math.nan),
+        first_seen=stamp(track.first_seen_ns),
+        last_seen=stamp(track.last_seen_ns),
+        zoom=float(track.zoom),
+        text=clean(track.text),
+    )
+    for vector, values in ((message.bearing, bearing.tolist()), (message.position, [math.nan] * 3)):
+        vector.x, vector.y, vector.z = values
+    return message
 
 
 def _grounding_message(found: Grounding, types: Any) -> Any:

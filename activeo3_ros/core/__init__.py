@@ -1,7 +1,8 @@
 """The core: a frame goes in, a policy says where to zoom, the zoomed crops are examined, one `Result` comes out.
 
 Here: the loop (`ActivePerception`), the values that go in (`Frame`, `Query`, `Budget`) and come out (`Result`), boxes
-and their arithmetic, the merging of views, the interfaces that models implement, the errors. NumPy and OpenCV only.
+and their arithmetic, what all views of a frame say together (`evidence`), the memory of a camera (`Scene`), the
+interfaces that models implement, the errors. NumPy and OpenCV only.
 Not here: models, presets, files, messages, ROS.
 
 >>> from activeo3_ros.core import ActivePerception, Budget, Frame, Query
@@ -31,7 +32,9 @@ from .results import (
     Region,
     Result,
     Status,
+    Track,
 )
+from .scene import Scene
 
 __all__ = [
     "GLOBAL_VIEW",
@@ -60,10 +63,12 @@ __all__ = [
     "Query",
     "Region",
     "Result",
+    "Scene",
     "Segmenter",
     "SensingPolicy",
     "Status",
     "TaskModel",
+    "Track",
     "UnsupportedQuery",
     "View",
 ]

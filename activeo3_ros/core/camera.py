@@ -92,6 +92,24 @@ class CameraModel:
             plane = (sensor - [cx, cy]) / [fx, fy]
         return np.concatenate([plane, np.ones((len(plane), 1))], axis=1)
 
+    def bearing(self, point: tuple[float, float], sigma: float) -> tuple[Points, float]:
+        """The direction of a point of the image, and how far it may be off.
+
+        Args:
+            point: x, y in source pixels.
+            sigma: Standard deviation of the point along each axis, source pixels.
+
+        Returns:
+            `(3,)` unit vector in the optical frame (x right, y down, z forward), and the standard deviation of its
+            angle in the direction in which it is larger, radians; NaN where the camera has no ray.
+        """
+        x, y = point
+        rays = self.rays([(x, y), (x + sigma, y), (x, y + sigma)])
+        units = rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        # The length of the chord gives small angles exactly, where the arc cosine does not.
+        chords = np.linalg.norm(units[1:] - units[0], axis=1)
+        return units[0], float((2 * np.arcsin(chords / 2)).max())
+
     def _projected(self, plane: Points, matrix: Points, coefficients: Points) -> Points:
         """`(n, 2)` pixels of the sensor where the lens shows points of the plane z = 1."""
         points, nowhere = np.concatenate([plane, np.ones((len(plane), 1))], axis=1)[:, None], np.zeros(3)

@@ -1,9 +1,14 @@
-"""Merging: the findings of several overlapping views of one frame become one list of objects.
+"""Evidence: what all views of one frame say, weighed into one list of objects.
 
-Three rules. A box that a crop's border cuts gives way to a fuller box of the same object. Observations of one object in
-several views become one, with the best-supported box and that box's own score. Two objects that one view shows apart
-stay two, however close they are: no object takes two observations from one view. What the views read on one object is
-put to the vote.
+First the observations of one object are brought together, by three rules. A box that a crop's border cuts gives way to
+a fuller box of the same object. Observations of one object in several views become one, with the best-supported box and
+that box's own score. Two objects that one view shows apart stay two, however close they are: no object takes two
+observations from one view. What the views read on one object is put to the vote.
+
+Then each object is a `Hypothesis` with a log-odds of existence. Every view that shows its place is evidence, also where
+it shows nothing: by the apparent size of the object and the detector's `Calibration`, a finding speaks for it as much
+as its score is worth, and a miss against it as much as the detector would have found it. Views of about the same
+magnification miss the same things and find the same false ones, so each of them counts less.
 """
 
 from __future__ import annotations
@@ -11,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -19,8 +24,8 @@ import numpy.typing as npt
 from .calibration import DEFAULT, Calibration
 from .errors import PerceptionError
 from .frame import KnownObject, View
-from .geometry import Box, Boxes, as_array, iou, share_inside, to_corners
-from .results import NO_SCORE, Finding
+from .geometry import Box, Boxes, areas, as_array, intersections, iou, share_inside, to_corners
+from .results import NO_SCORE, Finding, Findings, Track
 
 MATCH_IOU = 0.5
 """Two boxes of one label in different views are one object from this overlap on, if both show it large."""
@@ -34,6 +39,31 @@ MIN_TEXT_SCORE = 0.5
 """A text with less than this is not reported: its score times its share of the votes."""
 SHARE_OF_TEXT = 0.7
 """A text that lies to this share inside another is a part of it, read in another view."""
+MAX_OBSERVATIONS = 1000
+"""Observations of one frame that are weighed, the best first: a broken model must not stop the node."""
+
+SHOWN_SHARE = 0.9
+"""A view looks at a place if it shows this share of it."""
+CUT_WEIGHT = 0.5
+"""What a box that its view cuts is worth as evidence: something is there, but not that it ends where the box does."""
+PROBABILITY_LIMITS = (0.02, 0.98)
+"""No single look makes an object surer, or less likely, than this."""
+PRIOR_SHARE = 0.6
+"""A box with this share of the detector's threshold as its score says nothing either way: the share of such boxes that
+are objects is what is believed before any look."""
+TRUE_WITHOUT_SCORE = 0.7
+"""Probability that a finding of a model without scores is an object."""
+DENIAL = 0.75
+"""What a view reports is not an object if the log-odds from all views are this far below those of a box with the score
+that the detector's threshold asks for: they speak clearly against it. Chosen on every second picture of coco128's train
+half: as few objects as possible are lost for a gain of precision of 5 points."""
+CONFIRMED = 0.5
+"""What no view is sure enough of alone is an object if at least two views show it and the existence is above this."""
+MIN_WEAK_SCORE = 0.2
+"""One of these views must give at least this score."""
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -46,6 +76,7 @@ class Observation:
         box: The box in source pixels, clipped to the frame.
         disputed: Texts that were read there and of which none is reported, since the views disagree or are not sure.
         calibration: Of the detector that gave it.
+        weak: Whether the view alone does not report it.
     """
 
     finding: Finding
@@ -53,6 +84,7 @@ class Observation:
     box: Box
     disputed: tuple[str, ...] = ()
     calibration: Calibration = DEFAULT
+    weak: bool = False
 
     @cached_property
     def support(self) -> float:
@@ -108,8 +140,109 @@ def known_in(view: View, known: Sequence[KnownObject], seen_in: View) -> tuple[K
     return tuple(k for k in placed if 0 <= k.box.center[0] < view.width and 0 <= k.box.center[1] < view.height)
 
 
+@dataclass(frozen=True)
+class Hypothesis:
+    """One object that the views of a frame may show.
+
+    Attributes:
+        seen: The best-supported observation of it, with the text that most views read on it.
+        members: All observations of it, one a view.
+        existence: Probability that it exists, from every view that shows its place, 0 to 1; NaN if only one does.
+        is_denied: Whether the views together speak clearly against what one of them reports.
+    """
+
+    seen: Observation
+    members: tuple[Observation, ...]
+    existence: float = NO_SCORE
+    is_denied: bool = False
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether it is an object of the frame."""
+        if all(member.weak for member in self.members):
+            whole = [member for member in self.members if not member.is_cut]
+            best = max(member.finding.score for member in self.members)
+            return len(whole) >= 2 and best >= MIN_WEAK_SCORE and self.existence > CONFIRMED
+        # A detector that finds no object says nothing about a text that a reader read.
+        return bool(self.seen.finding.text or self.seen.disputed) or not self.is_denied
+
+
+@dataclass(frozen=True)
+class FrameObject:
+    """One object that a frame reports.
+
+    Attributes:
+        finding: Its label, score and text; the box in it is in pixels of some view.
+        box: In source pixels.
+        region: Index of the region whose view the box comes from, or `GLOBAL_VIEW`.
+        existence: See `Detection`.
+        disputed: See `Observation`.
+        track: The object over several frames, None without a memory.
+        carried: Whether no view of the frame shows it.
+    """
+
+    finding: Finding
+    box: Box
+    region: int
+    existence: float = NO_SCORE
+    disputed: tuple[str, ...] = ()
+    track: Track | None = None
+    carried: bool = False
+
+
+def reported(found: Sequence[Hypothesis]) -> list[FrameObject]:
+    """The objects of a frame without a memory, in the order of its hypotheses."""
+    return [
+        FrameObject(h.seen.finding, h.seen.box, h.seen.view.region, h.existence, h.seen.disputed)
+        for h in found
+        if h.is_reported
+    ]
+
+
+def observe(view: View, found: Findings, calibration: Calibration = DEFAULT) -> list[Observation]:
+    """The observations of one view, weak ones too, as `to_source_detections` maps them."""
+    weak = to_source_detections(found.weak, view, calibration)
+    return to_source_detections(found.objects, view, calibration) + [
+        replace(observation, weak=True) for observation in weak
+    ]
+
+
+def strongest(observations: Sequence[Observation]) -> list[Observation]:
+    """The `MAX_OBSERVATIONS` best observations, those that a view reports before the weak ones."""
+    if len(observations) <= MAX_OBSERVATIONS:
+        return list(observations)
+    return sorted(observations, key=lambda o: (o.weak, -o.support, o.box.as_tuple()))[:MAX_OBSERVATIONS]
+
+
+def hypotheses(
+    observations: Sequence[Observation], views: Sequence[View], calibration: Calibration | None
+) -> list[Hypothesis]:
+    """Weigh what all views of one frame show.
+
+    Args:
+        observations: Of these views, in any order.
+        views: All that were examined, also those that show nothing.
+        calibration: Of the detector; None for a model whose misses say nothing: it is believed.
+
+    Returns:
+        The hypotheses, best score first, also those that are not reported.
+    """
+    groups = associate(observations)
+    seen = [_represent([o for o in group if not o.weak] or group) for group in groups]
+    existence, denied = [NO_SCORE] * len(groups), [False] * len(groups)
+    if calibration is not None and groups:
+        looks = Looks.at(as_array(o.box for o in seen), groups, views, calibration)
+        several = looks.looked.sum(axis=1) > 1
+        log_odds = prior_log_odds(calibration) + looks.log_odds(calibration.repeated_misses)
+        existence = [p if more else NO_SCORE for p, more in zip(probability(log_odds).tolist(), several, strict=True)]
+        denied = (several & (log_odds < _mean_log_odds(calibration, calibration.threshold) - DENIAL)).tolist()
+    found = [Hypothesis(s, tuple(g), e, d) for s, g, e, d in zip(seen, groups, existence, denied, strict=True)]
+    parts = _parts_of_text(seen)
+    return sorted((h for h in found if id(h.seen) not in parts), key=lambda h: _rank(h.seen))
+
+
 def merge(observations: Sequence[Observation]) -> list[Observation]:
-    """Merge the observations of all views of one frame.
+    """Merge the observations of all views of one frame, and believe each view.
 
     Args:
         observations: Of any view, in any order.
@@ -117,14 +250,196 @@ def merge(observations: Sequence[Observation]) -> list[Observation]:
     Returns:
         One observation for each object, best score first, with the text that most views read on it.
     """
-    whole = sorted((o for o in observations if not o.is_cut), key=lambda o: (-o.support, o.box.as_tuple()))
-    objects: list[list[Observation]] = []
-    for observation in whole:
-        _join_or_found(objects, observation)
-    for observation in _explain(objects, [o for o in observations if o.is_cut]):
-        _join_or_found(objects, observation)
-    merged = _without_parts_of_text(list(map(_represent, objects)))
-    return sorted(merged, key=lambda o: (-_finite(o.finding.score), o.box.as_tuple()))
+    return [hypothesis.seen for hypothesis in hypotheses(observations, (), None)]
+
+
+def _rank(seen: Observation) -> tuple[float, tuple[float, float, float, float]]:
+    return -_finite(seen.finding.score), seen.box.as_tuple()
+
+
+@dataclass(frozen=True, eq=False)
+class Looks:
+    """What `v` views say about `n` places.
+
+    Attributes:
+        zoom: `(v,)` binary logarithms of the views' magnifications.
+        looked: `(n, v)`, whether a view shows the place or has an observation of it.
+        found: `(n, v)`, whether the view speaks for an object there.
+        evidence: `(n, v)` log-odds that each look adds, were it the only one.
+    """
+
+    zoom: Array
+    looked: Mask
+    found: Mask
+    evidence: Array
+
+    @classmethod
+    def at(
+        cls, boxes: Boxes, observed: Sequence[Sequence[Observation]], views: Sequence[View], calibration: Calibration
+    ) -> Looks:
+        """Ask each view about each place.
+
+        Args:
+            boxes: `(n, 4)` places in source pixels.
+            observed: For each place the observations of an object there, one a view.
+            views: The views.
+            calibration: Of the detector.
+        """
+        scale = np.array([view.zoom for view in views])
+        index = {id(view): number for number, view in enumerate(views)}
+        sides = np.sqrt(areas(boxes))[:, None] * scale
+        looked = share_of_view(boxes, views) >= SHOWN_SHARE
+        missed = np.log(np.maximum(1 - calibration.probability_found(sides.ravel()), PROBABILITY_LIMITS[0]))
+        evidence = missed.reshape(sides.shape)
+        found = np.zeros(looked.shape, bool)
+        seen = [(row, index[id(o.view)], o) for row, group in enumerate(observed) for o in group]
+        if seen:
+            rows, columns, members = map(list, zip(*seen, strict=True))
+            speaks = _evidence_of(members, calibration)
+            is_cut = np.array([o.is_cut for o in members])
+            # A weak score says no more against an object than a miss does.
+            speaks = np.where(is_cut, CUT_WEIGHT * np.maximum(speaks, 0), np.maximum(speaks, evidence[rows, columns]))
+            evidence[rows, columns] = speaks
+            looked[rows, columns] = True
+            found[rows, columns] = speaks > 0
+        return cls(np.log2(scale), looked, found, np.where(looked, evidence, 0.0))
+
+    def log_odds(self, repeated_misses: float, weight: Array | float = 1.0) -> Array:
+        """`(n,)` log-odds that all looks together add; the order of the views does not matter.
+
+        Args:
+            repeated_misses: See `Calibration`.
+            weight: `(n, v)`, what each look counts beside those of other frames.
+        """
+        alike = alike_zoom(self.zoom, self.zoom) - np.eye(len(self.zoom))
+        same = np.where(self.found, (self.looked & self.found) @ alike, (self.looked & ~self.found) @ alike)
+        return np.asarray((weight * self.evidence / (1 + repeated_misses * same)).sum(axis=1))
+
+
+def alike_zoom(a: Array, b: Array) -> Array:
+    """`(n, m)` how much views at two magnifications, as binary logarithms, miss the same: 1, 0 from an octave on."""
+    return np.asarray(np.maximum(0.0, 1.0 - np.abs(a[:, None] - b[None, :])))
+
+
+def share_of_view(boxes: Boxes, views: Sequence[View]) -> Array:
+    """`(n, v)` share, 0 to 1, of each box in source pixels that each view shows."""
+    shown = intersections(boxes, as_array(view.window for view in views))
+    return np.asarray(shown / np.maximum(areas(boxes), 1e-9)[:, None])
+
+
+def log_odds_of(probabilities: npt.ArrayLike, limits: tuple[float, float] = PROBABILITY_LIMITS) -> Array:
+    """Log-odds of probabilities, within limits."""
+    limited = np.clip(probabilities, *limits)
+    return np.asarray(np.log(limited / (1 - limited)))
+
+
+def probability(log_odds: npt.ArrayLike) -> Array:
+    """Probabilities of log-odds."""
+    return np.asarray(1 / (1 + np.exp(-np.clip(log_odds, -50, 50))))
+
+
+def prior_log_odds(calibration: Calibration) -> float:
+    """Log-odds of a box before any look says anything of it."""
+    return _mean_log_odds(calibration, PRIOR_SHARE * calibration.threshold)
+
+
+@lru_cache(maxsize=64)
+def _mean_log_odds(calibration: Calibration, score: float) -> float:
+    """Log-odds that a box with this score is an object, over all sizes alike."""
+    sides = np.array(calibration.sides_px)
+    return float(log_odds_of(calibration.probability_true(np.full(len(sides), score), sides).mean()))
+
+
+def _evidence_of(members: Sequence[Observation], calibration: Calibration) -> Array:
+    """`(n,)` log-odds with which observations speak for an object."""
+    scores = np.array([o.finding.score for o in members], np.float64)
+    sides = np.sqrt([o.finding.box.area for o in members])
+    true = calibration.probability_true(np.nan_to_num(scores), sides)
+    return log_odds_of(np.where(np.isnan(scores), TRUE_WITHOUT_SCORE, true)) - prior_log_odds(calibration)
+
+
+def associate(observations: Sequence[Observation]) -> list[list[Observation]]:
+    """Bring the observations of each object together.
+
+    Args:
+        observations: Of any view, in any order.
+
+    Returns:
+        The observations of each object, one a view. Weak ones join those that a view reports, never the reverse.
+    """
+    if not observations:
+        return []
+    pairs = _Pairs(observations)
+    groups: list[list[int]] = []
+    for weak in (False, True):
+        own = [index for index, o in enumerate(observations) if o.weak == weak]
+        whole = [index for index in own if not observations[index].is_cut]
+        for index in sorted(whole, key=lambda i: (-observations[i].support, observations[i].box.as_tuple())):
+            pairs.join_or_found(groups, index)
+        for index in pairs.explain(groups, [index for index in own if observations[index].is_cut]):
+            pairs.join_or_found(groups, index)
+    return [[observations[index] for index in group] for group in groups]
+
+
+class _Pairs:
+    """How well the observations of a frame fit each other."""
+
+    def __init__(self, observations: Sequence[Observation]) -> None:
+        self.views = [id(o.view) for o in observations]
+        self.areas = [o.box.area for o in observations]
+        self.boxes = [o.box.as_tuple() for o in observations]
+        boxes = as_array(o.box for o in observations)
+        self.overlap = iou(boxes, boxes)
+        windows: dict[int, tuple[View, list[int]]] = {}
+        for index, o in enumerate(observations):
+            if o.is_cut:  # compared with the part of the others that its window shows
+                windows.setdefault(id(o.view), (o.view, []))[1].append(index)
+        for view, rows in windows.values():
+            self.overlap[rows] = iou(boxes[rows], clip_to(boxes, view.window))
+        labels = np.unique([o.finding.label for o in observations], return_inverse=True)[1]
+        same_label = labels[:, None] == labels[None, :]
+        side = np.sqrt([o.box.area for o in observations])
+        zoom = np.array([o.view.zoom for o in observations])
+        side = np.minimum(side[:, None], side[None, :])
+        edge = np.array([o.calibration.edge_tolerance_px for o in observations]) / zoom
+        jitter = np.maximum(edge[:, None], edge[None, :])
+        # The part that jittering edges leave of a perfect overlap.
+        tolerated = (np.maximum(0.0, side - jitter) / (side + jitter)) ** 2
+        needed = np.where(same_label, np.clip(tolerated, MIN_MATCH_IOU, MATCH_IOU), OTHER_LABEL_IOU)
+        self.joins = [row.nonzero()[0].tolist() for row in self.overlap >= needed]
+        self.explains = self.overlap >= np.where(same_label, MATCH_IOU, OTHER_LABEL_IOU)
+
+    def join_or_found(self, groups: list[list[int]], index: int) -> None:
+        """Add an observation to the object that it overlaps most, or let it be a new one."""
+        if len(groups) and self.joins[index]:
+            fits = set(self.joins[index])
+            near = [(-self.overlap[index, g[0]], number) for number, g in enumerate(groups) if g[0] in fits]
+            for _, number in sorted(near):
+                if not self._has_view(groups[number], index):
+                    groups[number].append(index)
+                    return
+        groups.append([index])
+
+    def explain(self, groups: Sequence[list[int]], cut: Sequence[int]) -> list[int]:
+        """Give each cut observation to the object that it is a part of, best fits first; return those that are left.
+
+        An object takes one observation from a view at most: the view that shows a second one shows a second object.
+        """
+        founders = [group[0] for group in groups]
+        pairs = []
+        for index in cut:
+            fits = self.explains[index, founders] if founders else ()
+            pairs += [(-self.overlap[index, founders[n]], index, n) for n in np.flatnonzero(fits).tolist()]
+        explained: set[int] = set()
+        for _, index, number in sorted(pairs, key=lambda pair: (pair[0], self.boxes[pair[1]], pair[2])):
+            if index not in explained and not self._has_view(groups[number], index):
+                groups[number].append(index)
+                explained.add(index)
+        left = [index for index in cut if index not in explained]
+        return sorted(left, key=lambda index: (-self.areas[index], self.boxes[index]))
+
+    def _has_view(self, group: Sequence[int], index: int) -> bool:
+        return any(self.views[member] == self.views[index] for member in group)
 
 
 def same_text(a: str, b: str) -> bool:
@@ -140,7 +455,7 @@ def _finite(score: float) -> float:
     return -1.0 if math.isnan(score) else score
 
 
-def _clip(boxes: Boxes, window: Box) -> Boxes:
+def clip_to(boxes: Boxes, window: Box) -> Boxes:
     """The part of each box inside a window, as `(n, 4)` boxes."""
     corners = to_corners(boxes)
     low = np.clip(corners[:, :2], (window.x, window.y), (window.right, window.bottom))
@@ -148,118 +463,83 @@ def _clip(boxes: Boxes, window: Box) -> Boxes:
     return np.concatenate([low, high - low], axis=1)
 
 
-def _join_or_found(objects: list[list[Observation]], observation: Observation) -> None:
-    """Add an observation to the object that it overlaps most, or let it be a new one."""
-    if objects:
-        overlaps = _overlaps(observation, [members[0] for members in objects])
-        for index in np.argsort(-overlaps, kind="stable"):
-            if overlaps[index] < MIN_MATCH_IOU:
-                break
-            members = objects[index]
-            if overlaps[index] >= _match_threshold(observation, members[0]) and not _has_view(
-                members, observation.view
-            ):
-                members.append(observation)
-                return
-    objects.append([observation])
-
-
-def _explain(objects: Sequence[list[Observation]], cut: Sequence[Observation]) -> list[Observation]:
-    """Give each cut observation to the object that it is a part of, best fits first; return those that are left.
-
-    An object takes one observation from a view at most: the view that shows a second one shows a second object.
-    """
-    pairs = [
-        (overlap, index, members)
-        for index, observation in enumerate(cut)
-        if objects
-        for overlap, members in zip(_overlaps(observation, [o[0] for o in objects]), objects, strict=True)
-        if overlap >= _label_threshold(observation, members[0])
-    ]
-    explained: set[int] = set()
-    for _, index, members in sorted(pairs, key=lambda pair: -pair[0]):
-        if index not in explained and not _has_view(members, cut[index].view):
-            members.append(cut[index])
-            explained.add(index)
-    left = [observation for index, observation in enumerate(cut) if index not in explained]
-    return sorted(left, key=lambda o: (-o.box.area, o.box.as_tuple()))
-
-
-def _has_view(members: Sequence[Observation], view: View) -> bool:
-    return any(member.view is view for member in members)
-
-
-def _overlaps(observation: Observation, others: Sequence[Observation]) -> npt.NDArray[np.float64]:
-    """`(n,)` IoU of an observation with others; a cut one is compared with the part of them that its window shows."""
-    boxes = as_array(other.box for other in others)
-    return np.asarray(
-        iou([observation.box.as_tuple()], _clip(boxes, observation.view.window) if observation.is_cut else boxes)[0]
-    )
-
-
-def _label_threshold(a: Observation, b: Observation) -> float:
-    return MATCH_IOU if a.finding.label == b.finding.label else OTHER_LABEL_IOU
-
-
-def _match_threshold(a: Observation, b: Observation) -> float:
-    """The overlap from which two boxes are one object: the part that jittering edges leave of a perfect overlap."""
-    if a.finding.label != b.finding.label:
-        return OTHER_LABEL_IOU
-    side = math.sqrt(min(a.box.area, b.box.area))
-    jitter = max(each.calibration.edge_tolerance_px / each.view.zoom for each in (a, b))
-    tolerated = (max(0.0, side - jitter) / (side + jitter)) ** 2
-    return max(MIN_MATCH_IOU, min(MATCH_IOU, tolerated))
-
-
 def _represent(members: Sequence[Observation]) -> Observation:
     """The observation whose box the others support most, whole if any is, with the text that most of them read."""
-    if len(members) == 1:
-        return _with_text(members[0], members)
-    voters = [o for o in members if not o.is_cut] or list(members)
-    boxes, support = as_array(o.box for o in voters), np.array([o.support for o in voters])
-    chosen = voters[int(np.argmax((iou(boxes, boxes) @ support) * support))]
-    return _with_text(chosen, members)
+    chosen = members[0]
+    if len(members) > 1:
+        voters = [o for o in members if not o.is_cut] or list(members)
+        boxes, support = as_array(o.box for o in voters), np.array([o.support for o in voters])
+        chosen = voters[int(np.argmax((iou(boxes, boxes) @ support) * support))]
+    read = read_texts(members)
+    if not read:
+        return chosen
+    finding, disputed = with_text(chosen.finding, read)
+    return replace(chosen, finding=finding, disputed=disputed)
 
 
-def _with_text(chosen: Observation, members: Sequence[Observation]) -> Observation:
-    """The observation with the text that most votes of all members are for, or with none if that is not sure enough.
+@dataclass(frozen=True)
+class ReadText:
+    """A text that one view read on an object.
+
+    Attributes:
+        text: What it read.
+        score: The reader's, 0 to 1; NaN if none.
+        zoom: Magnification of the view, its pixels per source pixel.
+    """
+
+    text: str
+    score: float
+    zoom: float
+
+
+def read_texts(members: Sequence[Observation]) -> list[ReadText]:
+    """The texts that observations of one object read."""
+    return [ReadText(o.finding.text, o.finding.text_score, o.view.zoom) for o in members if o.finding.text]
+
+
+def with_text(finding: Finding, read: Sequence[ReadText]) -> tuple[Finding, tuple[str, ...]]:
+    """Put what views read on an object to the vote.
 
     A vote weighs as much as its score. The text's score is the best of its votes times their share of all. A model that
     gives no score is believed where it was magnified most.
+
+    Returns:
+        The finding with the text that most votes are for, or with none if that is not sure enough, and in that case the
+        texts that were read.
     """
-    votes = sorted((o for o in members if o.finding.text), key=lambda o: -o.view.zoom)
+    votes = sorted(read, key=lambda vote: -vote.zoom)
     if not votes:
-        return chosen
-    best = votes[0].finding
-    if math.isnan(best.text_score):
-        return replace(chosen, finding=replace(chosen.finding, text=best.text, text_score=best.text_score))
+        return finding, ()
+    best = votes[0]
+    if math.isnan(best.score):
+        return replace(finding, text=best.text, text_score=best.score), ()
     weights: dict[str, float] = {}
     for vote in votes:
-        key = _symbols(vote.finding.text)
-        weights[key] = weights.get(key, 0.0) + vote.finding.text_score
+        key = _symbols(vote.text)
+        weights[key] = weights.get(key, 0.0) + vote.score
     winner = max(weights, key=lambda key: weights[key])
-    best = max((o.finding for o in votes if _symbols(o.finding.text) == winner), key=lambda finding: finding.text_score)
-    score = best.text_score * weights[winner] / sum(weights.values())
+    best = max((vote for vote in votes if _symbols(vote.text) == winner), key=lambda vote: vote.score)
+    score = best.score * weights[winner] / sum(weights.values())
     if score < MIN_TEXT_SCORE:
-        texts = tuple(dict.fromkeys(o.finding.text for o in votes))
-        return replace(chosen, finding=replace(chosen.finding, text="", text_score=NO_SCORE), disputed=texts)
+        texts = tuple(dict.fromkeys(vote.text for vote in votes))
+        return replace(finding, text="", text_score=NO_SCORE), texts
     # A finding that is nothing but a text is as sure as the text.
-    own = score if chosen.finding.score == chosen.finding.text_score else chosen.finding.score
-    return replace(chosen, finding=replace(chosen.finding, text=best.text, text_score=score, score=own))
+    own = score if finding.score == finding.text_score else finding.score
+    return replace(finding, text=best.text, text_score=score, score=own), ()
 
 
-def _without_parts_of_text(objects: list[Observation]) -> list[Observation]:
-    """Leave out pieces of text that lie in a longer one of the same label, as another view split or cut the line."""
+def _parts_of_text(objects: Sequence[Observation]) -> set[int]:
+    """The ids of pieces of text that lie in a longer one of the same label: another view split or cut the line."""
     texts = [o for o in objects if o.finding.text or o.disputed]
     if len(texts) < 2:
-        return objects
+        return set()
     boxes = as_array(o.box for o in texts)
     inside = share_inside(boxes, boxes) >= SHARE_OF_TEXT
-    left_out = set()
+    parts = set()
     for part, whole in zip(*np.nonzero(inside), strict=True):
         a, b = texts[part], texts[whole]
         if part != whole and a.box.area < b.box.area and a.view is not b.view and a.finding.label == b.finding.label:
             shorter, longer = _symbols(a.finding.text), _symbols(b.finding.text)
             if b.finding.text and shorter in longer:
-                left_out.add(id(a))
-    return [o for o in objects if id(o) not in left_out]
+                parts.add(id(a))
+    return parts

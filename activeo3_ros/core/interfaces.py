@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from .budget import Budget
+from .expectation import Expectation
 from .frame import Frame, Image, InputSize, View
 from .query import Query
 from .results import DetectedBoxes, Detection, Findings, Grounding, InstanceMask, Proposal
@@ -49,11 +50,33 @@ class SensingPolicy(Protocol):
         """
 
 
+@runtime_checkable
+class ExpectingPolicy(SensingPolicy, Protocol):
+    """A policy that also chooses by what earlier frames have shown. Any policy can be used with a memory without it."""
+
+    def propose_expecting(self, view: View, query: Query, budget: Budget, expected: Expectation, /) -> Proposal:
+        """Propose regions that add most to what is known already.
+
+        Args:
+            view: See `propose`.
+            query: See `propose`.
+            budget: See `propose`.
+            expected: What should be in the frame, and where earlier frames were zoomed into; empty at first.
+
+        Returns:
+            As `propose`.
+
+        Raises:
+            UnsupportedQuery: The policy does not understand the query.
+        """
+
+
 class TaskModel(Protocol):
     """Examines views.
 
-    A class may also have `calibration`, how far its detector can be believed (`core.calibration.Calibration`); the
-    merging of views takes the stated defaults where there is none.
+    A class may also have `calibration`, how far its detector can be believed (`core.calibration.Calibration`). Then a
+    view that should have shown an object and does not is evidence against it. Without one whatever a view shows is
+    believed, and boxes are compared by the stated defaults.
     """
 
     batch_size: int

@@ -10,17 +10,19 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from .budget import Budget, Cost
 from .calibration import DEFAULT, Calibration
 from .checks import blamed, check_findings, check_masks, check_proposal, check_size
 from .errors import Cancelled, ComponentError, PerceptionError, UnsupportedQuery
-from .evidence import Observation, known_in, merge, to_source_detections
+from .evidence import FrameObject, hypotheses, known_in, observe, reported, strongest
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
-from .interfaces import Segmenter, SensingPolicy, TaskModel
+from .interfaces import ExpectingPolicy, Segmenter, SensingPolicy, TaskModel
 from .query import Query
 from .results import Detection, Findings, Grounding, InstanceMask, Proposal, Region, Result, Status
+from .scene import Scene
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +87,12 @@ class ActivePerception:
         self.task.examine((), query, self.budget)
 
     def perceive(
-        self, frame: Frame, query: Query = Query(), budget: Budget | None = None, observer: Observer | None = None
+        self,
+        frame: Frame,
+        query: Query = Query(),
+        budget: Budget | None = None,
+        observer: Observer | None = None,
+        scene: Scene | None = None,
     ) -> Result:
         """Perceive one frame.
 
@@ -95,6 +102,8 @@ class ActivePerception:
             budget: What this frame may spend, `self.budget` if None.
             observer: Called before each step with its name ("sense", "examine", "merge", "segment") and the regions
                 chosen so far, in source pixels.
+            scene: The memory of the frame's camera: the frame is weighed together with those before, and becomes one of
+                them. None perceives it alone.
 
         Returns:
             The objects, regions, masks and answer in source pixels. An error of a model is never raised: then the
@@ -105,7 +114,7 @@ class ActivePerception:
         """
         costs = CostTracker(budget or self.budget)
         try:
-            return self._perceive(frame, query, costs, observer or _ignore)
+            return self._perceive(frame, query, costs, observer or _ignore, scene)
         except Cancelled:
             raise
         except UnsupportedQuery as error:
@@ -115,15 +124,16 @@ class ActivePerception:
             _log_failure(frame, message, error)
             return Result.failed(frame, query, message, costs.timings_ms(), costs.cost)
 
-    def _perceive(self, frame: Frame, query: Query, costs: CostTracker, observe: Observer) -> Result:
+    def _perceive(
+        self, frame: Frame, query: Query, costs: CostTracker, observer: Observer, scene: Scene | None
+    ) -> Result:
         budget = costs.budget
-        observe("sense", ())
+        observer("sense", ())
         with costs.stage("view"):
             with blamed("policy", self.sensing):
                 size = self.sensing.view_size(frame.width, frame.height, budget.view_pixels)
             view = frame.view(frame.window, check_size(size, "policy", self.sensing))
-        with costs.stage("sense"), blamed("policy", self.sensing):
-            proposal = check_proposal(self.sensing.propose(view, query, budget), view, self.sensing)
+        proposal = self._propose(frame, view, query, costs, scene)
         if proposal.used_view:
             costs.count_view(view, proposal.tokens)
 
@@ -138,25 +148,23 @@ class ActivePerception:
             if proposal.findings is None and (self.examine_view or not crops):
                 pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
         examined = [(view, proposal.findings)] if proposal.findings is not None else []
-        examined += self._examine(view, pending, proposal, query, costs, observe, may_stop=bool(examined))
+        examined += self._examine(view, pending, proposal, query, costs, observer, may_stop=bool(examined))
         zoomed = [view for view, _ in examined if view.region != GLOBAL_VIEW]
         regions = _regions(proposal, view, zoomed)
 
         examined_ms = costs.elapsed_ms()
-        observe("merge", regions)
+        observer("merge", regions)
         with costs.stage("merge"):
-            calibration: Calibration = getattr(self.task, "calibration", DEFAULT)
-            observed = [to_source_detections(found.objects, view, calibration) for view, found in examined]
-            objects = merge([seen for observations in observed for seen in observations])
+            objects, left_out = self._weigh(examined, scene)
             detections = tuple(map(_detection, objects))
             groundings = tuple(_grounding(o, index) for index, o in enumerate(objects) if o.finding.phrase)
             with blamed("task model", self.task):
                 answer = self.task.answer(query, [found for _, found in examined], groundings)
         masks: tuple[InstanceMask, ...] = ()
         if query.masks and self.segmenter is not None:
-            observe("segment", regions)
+            observer("segment", regions)
             with costs.stage("segment"), blamed("segmenter", self.segmenter):
-                masks = check_masks(self.segmenter.segment(frame, detections), frame, detections, self.segmenter)
+                masks = _masks(self.segmenter, frame, detections)
         self._closing_latency.update(1, costs.elapsed_ms() - examined_ms)
 
         skipped = len(crops) - len(zoomed)
@@ -174,17 +182,53 @@ class ActivePerception:
             reasoning=proposal.reasoning,
             timings_ms=costs.timings_ms(),
             cost=costs.cost,
+            regions_age_ms=proposal.regions_age_ms,
+            tracks=tuple(o.track for o in objects if o.track is not None),
         )
-        notes = [*proposal.notes, *(note for _, found in examined for note in found.notes)]
+        notes = [
+            left_out,
+            "" if scene is None else scene.note,
+            *proposal.notes,
+            *(note for _, found in examined for note in found.notes),
+        ]
         if query.masks:
             notes.append(self._missing_masks(detections, masks))
         notes += [_unsure(seen) for seen in objects if seen.disputed]
         return result.with_notes(notes)
 
+    def _propose(self, frame: Frame, view: View, query: Query, costs: CostTracker, scene: Scene | None) -> Proposal:
+        """The policy's proposal, with what memory expects in the frame where the policy can use that."""
+        expected = None
+        if scene is not None:
+            with costs.stage("expect"):
+                expected = scene.expect(frame, view, query)
+        with costs.stage("sense"), blamed("policy", self.sensing):
+            if scene is None or expected is None:
+                proposal = self.sensing.propose(view, query, costs.budget)
+            elif scene.sensing is not None and frame.stamp_ns and getattr(self.sensing, "concurrent", False):
+                proposal = scene.sensing.propose(self.sensing, frame, view, query, costs.budget, scene.motion)
+            elif isinstance(self.sensing, ExpectingPolicy):
+                proposal = self.sensing.propose_expecting(view, query, costs.budget, expected)
+            else:
+                proposal = self.sensing.propose(view, query, costs.budget)
+            return check_proposal(proposal, view, self.sensing)
+
+    def _weigh(self, examined: Sequence[tuple[View, Findings]], scene: Scene | None) -> tuple[list[FrameObject], str]:
+        """The objects that the views of a frame, and memory, speak for, and a note on what was left out."""
+        calibration: Calibration | None = getattr(self.task, "calibration", None)
+        views = [view for view, _ in examined]
+        observations = [seen for view, found in examined for seen in observe(view, found, calibration or DEFAULT)]
+        weighed = strongest(observations)
+        left_out = sum(not seen.weak for seen in observations) - sum(not seen.weak for seen in weighed)
+        note = f"{left_out} of the models' findings were left out: more than a frame can weigh" if left_out else ""
+        found = hypotheses(weighed, views, calibration)
+        return (reported(found) if scene is None else scene.update(found, views, calibration)), note
+
     def _missing_masks(self, detections: Sequence[Detection], masks: Sequence[InstanceMask]) -> str:
         """A note about objects without the mask that was asked for, "" if each has one."""
         if self.segmenter is None:
             return "this preset makes no masks"
+        detections = [detection for detection in detections if not detection.carried]
         missing = len(detections) - len(masks)
         return f"{missing} of {len(detections)} objects have no mask: no whole outline was found" if missing > 0 else ""
 
@@ -295,15 +339,29 @@ def _ignore(stage: str, regions: Sequence[Region]) -> None:
     """The observer of a caller that wants none."""
 
 
-def _detection(seen: Observation) -> Detection:
-    return Detection(seen.finding.label, seen.finding.score, seen.box, seen.view.region)
+def _detection(seen: FrameObject) -> Detection:
+    track_id = "" if seen.track is None else seen.track.track_id
+    return Detection(
+        seen.finding.label, seen.finding.score, seen.box, seen.region, track_id, seen.existence, seen.carried
+    )
 
 
-def _grounding(seen: Observation, detection: int) -> Grounding:
-    return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.view.region, seen.finding.text, detection)
+def _grounding(seen: FrameObject, detection: int) -> Grounding:
+    return Grounding(seen.finding.phrase, seen.finding.score, seen.box, seen.region, seen.finding.text, detection)
 
 
-def _unsure(seen: Observation) -> str:
+def _masks(segmenter: Segmenter, frame: Frame, detections: Sequence[Detection]) -> tuple[InstanceMask, ...]:
+    """The masks of the objects that the frame shows; of one that is carried nobody knows whether it does."""
+    shown = [index for index, detection in enumerate(detections) if not detection.carried]
+    seen = [detections[index] for index in shown]
+    masks = check_masks(segmenter.segment(frame, seen), frame, seen, segmenter)
+    if len(shown) == len(detections):
+        return tuple(masks)
+    shown += [len(detections)] * len(detections)  # what is linked to no object stays so
+    return tuple(replace(mask, detection=shown[mask.detection]) if mask.detection >= 0 else mask for mask in masks)
+
+
+def _unsure(seen: FrameObject) -> str:
     """The note on an object whose text is not reported."""
     texts = " or ".join(f"“{text}”" for text in seen.disputed)
     return f"a {seen.finding.label} at {seen.box.x:.0f}, {seen.box.y:.0f} may read {texts}: not sure enough to report"

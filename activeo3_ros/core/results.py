@@ -86,12 +86,15 @@ class Findings:
         answer: Its answer to the query, None if it gives none.
         tokens: Tokens that a language model wrote for it.
         notes: Facts that the user should know about this output, such as a repaired answer.
+        weak: What it is not sure enough of to report from this view alone, in pixels of that view: evidence beside
+            other views and frames.
     """
 
     objects: tuple[Finding, ...] = ()
     answer: str | None = None
     tokens: int = 0
     notes: tuple[str, ...] = ()
+    weak: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class Proposal:
         reasoning: Its own account of the choice, "" if none.
         tokens: Tokens that a language model wrote for it.
         notes: Facts that the user should know, as in `Findings`.
+        regions_age_ms: How much older the frame is that the regions were chosen in, milliseconds.
     """
 
     regions: tuple[Region, ...] = ()
@@ -133,6 +137,7 @@ class Proposal:
     reasoning: str = ""
     tokens: int = 0
     notes: tuple[str, ...] = ()
+    regions_age_ms: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -144,10 +149,9 @@ class Detection:
         score: The model's own, 0 to 1; NaN if it gives none.
         box: In source pixels.
         region: Index of the region whose crop the box comes from, or `GLOBAL_VIEW`.
-        track_id: Identity over frames, "" if none. Not filled yet.
-        existence: How sure it is from all views that the object is there, 0 to 1; NaN where only one view tells. Not
-            filled yet.
-        carried: Whether no view of this frame shows it and it is kept from earlier frames. Not filled yet.
+        track_id: Identity over frames, "" without a memory.
+        existence: How sure it is from all views that the object is there, 0 to 1; NaN where only one view tells.
+        carried: Whether no view of this frame shows it and it is kept from earlier frames.
     """
 
     label: str
@@ -157,6 +161,37 @@ class Detection:
     track_id: str = ""
     existence: float = NO_SCORE
     carried: bool = False
+
+
+@dataclass(frozen=True)
+class Track:
+    """One object over several frames of one camera.
+
+    Attributes:
+        track_id: As in `Detection.track_id`; an id is never used again.
+        label: Class name, the one that most looks are for.
+        existence: How sure it is from all views of all frames that the object is there, 0 to 1.
+        box: Where it is in this frame, source pixels.
+        velocity: Of the centre, x and y, source pixels a second; NaN if unknown.
+        first_seen_ns: Stamp of the first frame that showed it, nanoseconds.
+        last_seen_ns: Stamp of the last frame that showed it.
+        zoom: Of the most magnified view that showed it, against the view of the whole frame.
+        text: Text that was read on it, voted over its looks, "" if none.
+        path: Its last centres in source pixels, moved with the camera, oldest first.
+        sigma: Standard deviation of its centre along each axis, source pixels; NaN if unknown.
+    """
+
+    track_id: str
+    label: str
+    existence: float
+    box: Box
+    velocity: tuple[float, float] = (NO_SCORE, NO_SCORE)
+    first_seen_ns: int = 0
+    last_seen_ns: int = 0
+    zoom: float = 1.0
+    text: str = ""
+    path: tuple[tuple[float, float], ...] = ()
+    sigma: float = NO_SCORE
 
 
 @dataclass(frozen=True)
@@ -221,6 +256,7 @@ class Result:
         cost: What the frame spent.
         regions_age_ms: How much older the frame is that the regions were chosen in, in milliseconds; 0: this frame.
         notes: What was repaired or left out, each once; `status_message` holds them too.
+        tracks: The objects of `detections` over all frames, in their order; none without a memory.
 
     Raises:
         InvalidInput: A grounding or mask holds an index that is not in `detections`.
@@ -241,6 +277,7 @@ class Result:
     cost: Cost = Cost()
     regions_age_ms: float = 0.0
     notes: tuple[str, ...] = ()
+    tracks: tuple[Track, ...] = ()
 
     def __post_init__(self) -> None:
         parts: list[Grounding | InstanceMask] = [*self.groundings, *self.masks]

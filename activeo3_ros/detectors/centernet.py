@@ -94,6 +94,14 @@ class CenterNet:
         return read_rows(rows, threshold, scale, (image.shape[1], image.shape[0]))
 
 
+def forget(detector: object) -> None:
+    """No longer share the model of a detector that hangs with those that are loaded next; others are left alone."""
+    session = getattr(detector, "_session", None)
+    for key, shared in list(_sessions.items()):
+        if shared is session:
+            del _sessions[key]
+
+
 def letterbox(image: Image) -> tuple[Image, tuple[float, float]]:
     """Scale an image onto the model's square canvas, into its top-left corner.
 

@@ -25,6 +25,8 @@ from .reading import read_object, read_view
 from .text_reader import TextReader
 from .vocabulary import TEXT, Target, load_vocabulary
 
+WEAK_SCORE = 0.1
+"""Score from which a box is evidence beside other views and frames, though one view alone does not report it."""
 SAME_OBJECT_IOU = 0.5
 """A known object, or one that a text is on, is one that was found if they overlap more."""
 
@@ -32,6 +34,19 @@ SAME_OBJECT_IOU = 0.5
 def as_known(finding: Finding) -> KnownObject:
     """A finding as an object that other views of the frame are told of."""
     return KnownObject(finding.label, finding.box, finding.score)
+
+
+def findings_from(candidates: Sequence[Finding], threshold: float, notes: tuple[str, ...] = ()) -> Findings:
+    """Split a view's candidates into what it reports and what is evidence beside other views.
+
+    Args:
+        candidates: In view pixels, each object once.
+        threshold: Score from which one is reported.
+        notes: Of the findings.
+    """
+    strong = tuple(each for each in candidates if each.score >= threshold)
+    weak = tuple(each for each in candidates if WEAK_SCORE <= each.score < threshold)
+    return Findings(strong, notes=notes, weak=weak)
 
 
 def _overlap(a: Box, b: Box) -> bool:
@@ -121,7 +136,7 @@ class DetectorTask:
             return []
         return [
             self._findings(view, detected, target)
-            for view, detected in zip(views, self.detect(views, self.threshold, target), strict=True)
+            for view, detected in zip(views, self.detect(views, min(WEAK_SCORE, self.threshold), target), strict=True)
         ]
 
     def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding], /) -> str | None:
@@ -223,10 +238,10 @@ class DetectorTask:
         return self.detector if self._open is None else self._open.for_names(target.classes)
 
     def _findings(self, view: View, detected: DetectedBoxes, target: Target) -> Findings:
-        findings = Findings(tuple(self.select(detected, target)), notes=target.notes)
+        findings = findings_from(self.select(detected, target), self.threshold, target.notes)
         if not target.reading:
             return findings
-        hosts = self.select(detected, replace(target, classes=target.hosts))
+        hosts = findings_from(self.select(detected, replace(target, classes=target.hosts)), self.threshold).objects
         known = [as_known(each) for each in (*hosts, *self._missed(view, hosts, target))]
         return self.read(view.knowing(tuple(known)), findings, target)
 

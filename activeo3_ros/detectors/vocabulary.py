@@ -73,13 +73,19 @@ class Vocabulary:
             table: As in `config/vocabulary/coco.yaml`; what leads to classes that the detector lacks is left out.
         """
         self.classes = tuple(classes)
-        self._meanings = _meanings(self.classes, table)
-        self._narrower = set(table.get("narrower", ())) - {" ".join(_words(name)) for name in self.classes}
-        self._carriers = set(table.get("text_carriers", ()))
+        own: dict[str, tuple[str, ...]] = {}
+        for name in self.classes:
+            key = " ".join(_words(name)) or name.lower()
+            own[key] = tuple(dict.fromkeys([*own.get(key, ()), name]))
+        table_names, self._lacking = _meanings(own, table)
+        self._meanings: dict[str, tuple[str, ...]] = {**table_names, **own}
+        # A class is what it says, whatever the table makes of the word.
+        self._narrower = set(table.get("narrower", ())) - own.keys()
+        self._carriers = set(table.get("text_carriers", ())) - own.keys()
         self._read_text = set(table.get("read_text", ()))
         self._read_number = set(table.get("read_number", ()))
         self._carried_by = {
-            carrier: tuple(name for name in hosts if name in self.classes)
+            carrier: tuple(name for host in hosts for name in own.get(host, ()))
             for carrier, hosts in (table.get("carried_by") or {}).items()
         }
         self._amounts = set(table.get("amounts", ()))
@@ -97,21 +103,29 @@ class Vocabulary:
             UnsupportedQuery: A part of it is unknown; the message says what can be served.
         """
         if not query.text:
-            return Target(self._resolve_classes(query.classes) if query.classes else self.classes)
+            return self._resolve_classes(query.classes) if query.classes else Target(self.classes)
         target = self._resolve_text(query.text)
         if not query.classes:
             return target
         # The list of classes is what to detect; the phrase then only says what to read there.
-        return replace(target, classes=self._resolve_classes(query.classes))
+        listed = self._resolve_classes(query.classes)
+        return replace(target, classes=listed.classes, notes=tuple(dict.fromkeys([*target.notes, *listed.notes])))
 
-    def _resolve_classes(self, names: Iterable[str]) -> tuple[str, ...]:
+    def _resolve_classes(self, names: Iterable[str]) -> Target:
         found: list[str] = []
+        notes: list[str] = []
         for name in names:
             meaning = self._lookup(_words(name) or [name.lower()])
             if meaning is None:
                 raise UnsupportedQuery(f"unknown class {name!r}; {self._offer(name.lower())}")
             found += meaning[1]
-        return tuple(dict.fromkeys(found))
+            notes += self._lacking_note(name, meaning[0])
+        return Target(tuple(dict.fromkeys(found)), notes=tuple(dict.fromkeys(notes)))
+
+    def _lacking_note(self, said: str, meaning: str) -> list[str]:
+        """The note on a name of several classes of which the detector has some; none where it has all."""
+        lacking = self._lacking.get(meaning)
+        return [f"{said!r} is looked for without {', '.join(lacking)}: no class of this detector"] if lacking else []
 
     def _resolve_text(self, text: str) -> Target:
         words = _words(re.sub(r"['\u2019]s\b", "", text.lower()))
@@ -169,11 +183,12 @@ class Vocabulary:
                 return _Thing(" ".join(said), self._carried_by.get(carrier, ()), end, is_carrier=True)
             meaning = self._lookup(said)
             if meaning:
-                return _Thing(" ".join(said), meaning[1], end, is_narrower=meaning[0] in self._narrower)
+                return _Thing(
+                    " ".join(said), meaning[1], end, is_narrower=meaning[0] in self._narrower, meaning=meaning[0]
+                )
         return None
 
-    @staticmethod
-    def _target(things: Sequence[_Thing], reading: Reading) -> Target:
+    def _target(self, things: Sequence[_Thing], reading: Reading) -> Target:
         carriers = [thing for thing in things if thing.is_carrier]
         objects = [thing for thing in things if not thing.is_carrier]
         free_text = bool(carriers) or not objects
@@ -184,6 +199,7 @@ class Vocabulary:
                 if thing.is_narrower:
                     note = f"{name!r} is looked for as {thing.classes[0]!r}: this detector cannot tell them apart"
                     notes.append(f"{note}, so what several of them read is no answer" if reading or free_text else note)
+            notes += self._lacking_note(thing.host or thing.name, thing.meaning)
             if thing.is_carrier:
                 where = f"any text on a {' or '.join(thing.classes)}" if hosts else "text, wherever it is,"
                 notes.append(f"{thing.name!r} is no class of this detector: {where} is reported as {TEXT!r}")
@@ -246,6 +262,7 @@ class _Thing:
         is_carrier: Whether it carries text and has no class.
         is_narrower: Whether it means some of the objects of the classes alone.
         host: The words that name the objects that a carrier is on, "" if the query does not.
+        meaning: The name in the table that the objects have, "" for none.
     """
 
     name: str
@@ -254,6 +271,7 @@ class _Thing:
     is_carrier: bool = False
     is_narrower: bool = False
     host: str = ""
+    meaning: str = ""
 
 
 def _joined(first: _Thing, second: _Thing, relation: str) -> _Thing | None:
@@ -264,24 +282,36 @@ def _joined(first: _Thing, second: _Thing, relation: str) -> _Thing | None:
         carrier, host = second, first
     else:
         return None
-    return replace(carrier, classes=host.classes, end=second.end, is_narrower=host.is_narrower, host=host.name)
+    return replace(
+        carrier,
+        classes=host.classes,
+        end=second.end,
+        is_narrower=host.is_narrower,
+        host=host.name,
+        meaning=host.meaning,
+    )
 
 
-def _meanings(classes: Sequence[str], table: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """The classes that each name means; a class's own name is never taken from it by a synonym or group."""
+def _meanings(
+    own: Mapping[str, tuple[str, ...]], table: Mapping[str, Any]
+) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    """The classes that each name in a table means, and those of its group that the detector does not have.
+
+    Args:
+        own: The detector's classes by name in the form of the table.
+        table: The table.
+    """
     meanings: dict[str, tuple[str, ...]] = {}
-    for group, members in (table.get("groups") or {}).items():
-        known = tuple(name for name in members if name in classes)
+    lacking: dict[str, tuple[str, ...]] = {}
+    for name, members in (table.get("groups") or {}).items():
+        known = tuple(name for member in members for name in own.get(member, ()))
         if known:
-            meanings[group] = known
+            meanings[name] = known
+            lacking[name] = tuple(member for member in members if member not in own)
     for name, others in (table.get("synonyms") or {}).items():
-        if name in classes:
-            meanings.update((other, (name,)) for other in others)
-    own: dict[str, tuple[str, ...]] = {}
-    for name in classes:
-        said = " ".join(_words(name)) or name.lower()
-        own[said] = (*own.get(said, ()), name)
-    return meanings | own
+        if name in own:
+            meanings.update(dict.fromkeys(others, own[name]))
+    return meanings, {name: lacking[name] for name in lacking if name not in own}
 
 
 def _words(text: str) -> list[str]:

@@ -8,10 +8,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from ..core import Cancelled, Frame, Region, Result, Status
+from ..core import Cancelled, Frame, Region, Result, Scene, Status
+from ..core.background import BackgroundSensing
 from .frame_counters import FrameCounters, FrameDisposition, Latencies, clocks_agree
 from .jobs import Conclusion, DecodedFrame, FrameOutcome, Job, PerceiveRequest, RejectedFrame, Settings
-from .model_pool import WorkerThread
+from .model_pool import ModelPool, WorkerThread
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,7 @@ class FrameProcessor:
         self._counters = counters
         self._settings = settings
         self._now_ns = now_ns
+        self._scenes: dict[str, tuple[ModelPool, Scene]] = {}
 
     def process(self, job: Job, thread: WorkerThread) -> None:
         """Perceive a job in a worker thread; then publish and count it, unless that was done meanwhile."""
@@ -102,7 +104,8 @@ class FrameProcessor:
             if perception is None:
                 return _failure(job, f"no models: {thread.pool.error}")
             observe("decode", ())
-            result = perception.perceive(frame, job.query, budget, observe)
+            scene = self._scene(job, thread.pool, settings)
+            result = perception.perceive(frame, job.query, budget, observe, scene)
         except RejectedFrame as error:
             return _rejection(job, error)
         except Cancelled as error:
@@ -115,6 +118,23 @@ class FrameProcessor:
         disposition = FrameDisposition.FAILED if failed else FrameDisposition.PROCESSED
         outcome = FrameOutcome(job.camera, job.decoded.header, result, frame)
         return Conclusion(disposition, outcome, result.status_message)
+
+    def _scene(self, job: Job, pool: ModelPool, settings: Settings) -> Scene | None:
+        """The memory of a job's camera; none for a request, which is a picture of its own."""
+        if isinstance(job, PerceiveRequest):
+            return None
+        if not settings.memory:
+            if job.camera in self._scenes:
+                self._scenes[job.camera][1].reset()
+            return None
+        user, scene = self._scenes.get(job.camera) or (pool, Scene())
+        if user is not pool:  # a thread of models that were given up may still use it
+            scene = scene.successor()
+        scene.survival_s = settings.survival_s
+        if settings.background_sensing != (scene.sensing is not None):
+            scene.sensing = BackgroundSensing() if settings.background_sensing else None
+        self._scenes[job.camera] = pool, scene
+        return scene
 
     def _age_s(self, frame: Frame) -> float:
         """Seconds since the frame was taken; 0 for a frame without a stamp, whose age nobody knows."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core import Budget, Frame, Query, Region, Result
+from ..core.scene import SURVIVAL_S
 from .frame_counters import FrameDisposition
 
 
@@ -33,12 +34,18 @@ class Settings:
         budget: What a frame may spend.
         max_frame_age_s: Seconds after which a frame is stale; 0 takes every age.
         inference_timeout_s: Seconds after which a model counts as hung; 0 waits for ever.
+        memory: Whether the frames of a camera are weighed together.
+        background_sensing: Whether a policy that several threads may call chooses regions in a thread of its own.
+        survival_s: Mean time for which an object is believed to stay where no view shows it, seconds.
     """
 
     query: Query = field(default_factory=Query)
     budget: Budget = field(default_factory=Budget)
     max_frame_age_s: float = 0.0
     inference_timeout_s: float = 0.0
+    memory: bool = False
+    survival_s: float = SURVIVAL_S
+    background_sensing: bool = False
 
 
 @dataclass(frozen=True)

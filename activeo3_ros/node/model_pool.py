@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from ..core import ActivePerception, PerceptionError
+from ..detectors import centernet
 from ..vlm.engine_registry import forget
 from .frame_queue import LatestFrameQueue
 from .jobs import Job
@@ -151,6 +152,7 @@ class ModelPool:
         if perception is not None:
             for model in (perception.sensing, perception.task, perception.segmenter):
                 forget(getattr(model, "engine", None))  # else the next models would wait for the same call
+                centernet.forget(getattr(model, "detector", None))
 
     def join(self, timeout_s: float) -> None:
         """Wait for the threads to end, for at most so many seconds in all."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -15,8 +16,8 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from activeo3_ros import msg
 
-from ..codecs.picture import caption, draw
-from ..core import Result
+from ..codecs.picture import Colour, caption, draw, track_colour
+from ..core import Result, Track
 from ..core.camera import CameraModel
 
 # BGR
@@ -49,8 +50,10 @@ def annotated(image: npt.NDArray[np.uint8], header: Header, result: Result) -> C
     return CompressedImage(header=header, format="bgr8; jpeg compressed bgr8", data=data.tobytes())
 
 
-def markers(result: msg.PerceptionResult, camera: CameraModel | None, distance_m: float) -> MarkerArray:
-    """Draw boxes as outlines in the camera's optical frame, on a plane in front of it.
+def markers(
+    result: msg.PerceptionResult, camera: CameraModel | None, distance_m: float, tracks: Sequence[Track] = ()
+) -> MarkerArray:
+    """Draw boxes as outlines, and the ways of tracks, in the camera's optical frame on a plane in front of it.
 
     A box with a corner that the camera cannot see is left out.
 
@@ -58,6 +61,7 @@ def markers(result: msg.PerceptionResult, camera: CameraModel | None, distance_m
         result: The result, in source pixels.
         camera: The calibration of the image; None: no box is drawn, and those of the last result go.
         distance_m: Distance of the plane, metres.
+        tracks: Of the result; each is a line through its last centres.
     """
     clear = Marker(header=result.header, action=Marker.DELETEALL)
     if camera is None:
@@ -65,7 +69,7 @@ def markers(result: msg.PerceptionResult, camera: CameraModel | None, distance_m
     boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
     grounded = {g.detection for g in result.groundings}  # one label an object
     boxes += [
-        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), DETECTION_COLOUR)
+        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), _colour(d, DETECTION_COLOUR))
         for index, d in enumerate(result.detections)
     ]
     boxes += [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
@@ -95,6 +99,11 @@ def markers(result: msg.PerceptionResult, camera: CameraModel | None, distance_m
             )
             label.pose.position = corners[0]
             drawn.append(label)
+    for track in tracks:
+        points = _points(track.path, camera, distance_m) if len(track.path) > 1 else []
+        if points:
+            colour = track_colour(track.track_id)
+            drawn.append(_marker(result.header, "tracks", len(drawn), Marker.LINE_STRIP, colour, points=points))
     return MarkerArray(markers=[clear, *drawn])
 
 
@@ -118,10 +127,19 @@ def detections_2d(result: msg.PerceptionResult) -> Any:
     return array
 
 
+def _colour(detection: msg.Detection, without_track: Colour) -> Colour:
+    return track_colour(detection.track_id) if detection.track_id else without_track
+
+
 def _corners(box: msg.BoundingBox, camera: CameraModel, distance_m: float) -> list[Point]:
     """A box's four corners on the plane `distance_m` ahead, metres in the optical frame; none if one has no ray."""
     right, bottom = box.x + box.width, box.y + box.height
-    rays = camera.rays([(box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom)])
+    return _points([(box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom)], camera, distance_m)
+
+
+def _points(pixels: Sequence[tuple[float, float]], camera: CameraModel, distance_m: float) -> list[Point]:
+    """Source pixels on the plane `distance_m` ahead, metres in the optical frame; none if one has no ray."""
+    rays = camera.rays(pixels)
     if not np.isfinite(rays).all():
         return []
     return [Point(x=x, y=y, z=z) for x, y, z in (rays * distance_m).tolist()]

@@ -25,6 +25,7 @@ from rclpy.parameter import Parameter as RosParameter
 from ..core import Budget, InvalidInput, Query
 from ..core.budget import LIMITS
 from ..core.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
+from ..core.scene import SURVIVAL_S
 from ..settings import did_you_mean
 from .parameter_types import convert
 
@@ -178,6 +179,28 @@ PARAMETERS: dict[str, Parameter] = {
         _budget("crop_pixels", "pixels", "Pixels of each zoomed crop"),
         _budget("max_tokens", "tokens", "Tokens that a language model may write for one view"),
         _budget("deadline_ms", "ms", "Time for one frame, which is then published as far as it got; 0: no deadline"),
+        Parameter(
+            "memory",
+            True,
+            "Weigh the frames of a camera together: steady results, track ids, zooms where existence is uncertain.",
+            When.ALWAYS,
+        ),
+        Parameter(
+            "survival_s",
+            SURVIVAL_S,
+            "Mean time for which an object is believed to stay where no look shows it.",
+            When.ALWAYS,
+            "s",
+            0.01,
+            60.0,
+        ),
+        Parameter(
+            "background_sensing",
+            False,
+            "Frames do not wait for a slow policy: they are examined with its last regions, moved with the camera. "
+            "Needs memory, and a policy that several threads may call, as language models are.",
+            When.ALWAYS,
+        ),
         Parameter(
             "max_frame_age",
             0.0,

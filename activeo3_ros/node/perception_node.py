@@ -255,6 +255,9 @@ class PerceptionNode(ManagedNode):
             parameters.budget(self._values, self._preset.budget),
             self._values["max_frame_age"],
             self._values["inference_timeout"],
+            self._values["memory"],
+            self._values["survival_s"],
+            self._values["background_sensing"],
         )
 
     def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from builtin_interfaces.msg import Time
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import CompressedImage
@@ -12,7 +13,8 @@ from visualization_msgs.msg import MarkerArray
 
 from activeo3_ros import msg
 
-from ..codecs.result_message import ARRAY_TYPES, array_message, to_message
+from ..codecs.result_message import ARRAY_TYPES, array_message, to_message, track_array
+from ..core import Status
 from . import overlays, qos
 from .camera_input import CameraInput
 from .jobs import FrameOutcome
@@ -54,6 +56,7 @@ class ResultPublisher:
         """Publish the result of one frame, first our own messages, then what other tools show."""
         topics, result = self._topics[outcome.camera], self.message(outcome)
         topics.publish_result(result)
+        topics.publish_tracks(outcome)
         try:
             topics.publish_overlays(outcome, result, self._marker_distance_m())
         except Exception as error:
@@ -71,6 +74,7 @@ class _CameraTopics:
         self._camera = camera
         self._result = publisher(msg.PerceptionResult, "result")
         self._arrays = {name: publisher(kind, name) for name, kind in ARRAYS.items()}
+        self._tracks = publisher(msg.TrackArray, "tracks")
         self._annotated = publisher(CompressedImage, "annotated/compressed")
         self._markers = publisher(MarkerArray, "markers")
         self._detections_2d = publisher(Detection2DArray, "detections_2d") if Detection2DArray else None
@@ -86,6 +90,13 @@ class _CameraTopics:
                 if _has_subscriber(publisher):
                     publisher.publish(array_message(name, result, RCLPY))
 
+    def publish_tracks(self, outcome: FrameOutcome) -> None:
+        """The tracks, where they have a subscriber and the frame was perceived."""
+        if outcome.result.status is not Status.FAILED and _has_subscriber(self._tracks):
+            result = outcome.result
+            model = self._camera.model(result.width, result.height)
+            self._tracks.publish(track_array(result, RCLPY, outcome.header, _stamp, model))
+
     def publish_overlays(self, outcome: FrameOutcome, result: msg.PerceptionResult, marker_distance_m: float) -> None:
         """The boxes of `vision_msgs`, the annotated picture and the markers, where they have subscribers."""
         if self._detections_2d is not None and _is_perceived(result) and _has_subscriber(self._detections_2d):
@@ -94,7 +105,12 @@ class _CameraTopics:
             self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
         if self._camera.info is not None and _has_subscriber(self._markers):
             model = self._camera.model(result.image_width, result.image_height)
-            self._markers.publish(overlays.markers(result, model, marker_distance_m))
+            self._markers.publish(overlays.markers(result, model, marker_distance_m, outcome.result.tracks))
+
+
+def _stamp(nanoseconds: int) -> Time:
+    seconds, rest = divmod(nanoseconds, 10**9)
+    return Time(sec=seconds, nanosec=rest)
 
 
 def _is_perceived(result: msg.PerceptionResult) -> bool:

@@ -12,15 +12,17 @@ from typing import Annotated
 
 from ..core.budget import Budget
 from ..core.errors import UnsupportedQuery
+from ..core.expectation import Expectation
 from ..core.frame import View
 from ..core.geometry import as_array
 from ..core.query import Query
-from ..core.results import DetectedBoxes, Finding, Findings, Proposal, Region
+from ..core.results import DetectedBoxes, Finding, Proposal, Region
 from ..detectors.centernet import CenterNet
-from ..detectors.detector_task import DetectorTask, as_known
+from ..detectors.detector_task import DetectorTask, as_known, findings_from
 from ..detectors.vocabulary import Target
 from ..settings import validated, within
 from .possible_objects import READ, PossibleObjects, existence, far_objects, hinted_objects, neighbours_of
+from .remembered import compared_with_memory, found_before
 from .windows import best_windows, window_pyramid
 
 HALF_READ_SIDE_PX = 160.0
@@ -67,13 +69,17 @@ class DetectorProposals:
         return self.task.view_size(width, height, max_pixels)
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        return self.propose_expecting(view, query, budget, Expectation())
+
+    def propose_expecting(self, view: View, query: Query, budget: Budget, expected: Expectation, /) -> Proposal:
         target, notes = self._resolve(query)
         [detected] = self.task.detect([view], self.hint_threshold, target)
         candidates = self.task.select(detected, target)
         if not self.reports:
-            regions = self._regions(view, self._objects_to_find(view, detected, target), target, budget)
+            possible = self._objects_to_find(view, detected, target, expected)
+            regions = self._regions(view, possible, target, budget, expected)
             return Proposal(regions, reasoning=_reasoning(regions), notes=notes)
-        findings = Findings(tuple(each for each in candidates if each.score >= self.task.threshold), notes=target.notes)
+        findings = findings_from(candidates, self.task.threshold, target.notes)
         hosts = self.task.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
         known = tuple(as_known(each) for each in (*candidates, *hosts) if each.score >= self.task.threshold)
         if target.reading:
@@ -81,8 +87,9 @@ class DetectorProposals:
         if budget.max_regions == 0:
             return Proposal(findings=findings)
         to_read = self._objects_to_read(view, [*candidates, *hosts], target) if target.reading else None
-        possible = to_read or self._objects_to_find(view, detected, target)
-        regions = self._regions(view, possible, target, budget)
+        possible = to_read or self._objects_to_find(view, detected, target, expected)
+        # What was read is read again until the looks agree; what was searched is not.
+        regions = self._regions(view, possible, target, budget, Expectation() if to_read else expected)
         return Proposal(regions, findings, known if target.reading else (), reasoning=_reasoning(regions))
 
     def _resolve(self, query: Query) -> tuple[Target, tuple[str, ...]]:
@@ -97,14 +104,17 @@ class DetectorProposals:
             return self.task.resolve(Query()), (note,)
         return (target if self.reports else replace(target, reading="", hosts=())), ()
 
-    def _regions(self, view: View, possible: PossibleObjects, target: Target, budget: Budget) -> tuple[Region, ...]:
+    def _regions(
+        self, view: View, possible: PossibleObjects, target: Target, budget: Budget, expected: Expectation
+    ) -> tuple[Region, ...]:
         longest = max(view.width, view.height)
         crop_side = max(self.task.view_size(longest, longest, budget.crop_pixels))
         smallest_side = crop_side / self.max_magnification * view.zoom
         pyramid = list(window_pyramid(possible, (view.width, view.height), crop_side, smallest_side))
         known_size = self.task.calibration.half_found_side_px, self.task.calibration.logits_per_doubling
         half_side, slope = (HALF_READ_SIDE_PX, READ_LOGITS_PER_DOUBLING) if target.reading else known_size
-        return best_windows(possible, pyramid, half_side, slope, budget.max_regions)
+        found = found_before(possible, expected.zooms, half_side, slope)
+        return best_windows(possible, pyramid, half_side, slope, budget.max_regions, found)
 
     def _objects_to_read(self, view: View, candidates: Sequence[Finding], target: Target) -> PossibleObjects | None:
         """Objects that may carry something to read, None if there are none; those that the view already reports are
@@ -118,13 +128,15 @@ class DetectorProposals:
         exists = existence([candidate.score for candidate in candidates], self.task.calibration)
         return PossibleObjects.in_boxes(boxes, exists, READ)
 
-    def _objects_to_find(self, view: View, detected: DetectedBoxes, target: Target) -> PossibleObjects:
+    def _objects_to_find(
+        self, view: View, detected: DetectedBoxes, target: Target, expected: Expectation
+    ) -> PossibleObjects:
         """Objects that the view hints at, those that may stand beside them, and those too far away for it."""
         class_ids = self.task.class_ids(target.classes, target)
         hints = hinted_objects(detected, class_ids, self.task.threshold, self.task.calibration)
         beside = neighbours_of(hints, self.neighbours)
         far = far_objects(hints, self.far_objects, (view.width, view.height))
-        return PossibleObjects.joined([hints, beside, far])
+        return PossibleObjects.joined([compared_with_memory(hints, expected.objects), beside, far])
 
 
 def _reasoning(regions: Sequence[Region]) -> str:

@@ -44,8 +44,8 @@ PRIOR_SLOPE = (5.0, 5.0)
 SCATTER = (3.0, 1.0)
 """How far objects of one size lie beside the line, in x and y, in their own sides."""
 
-REASONS = ("small object", "beside small objects", "far away", "to read")
-HINT, NEIGHBOUR, FAR, READ = range(len(REASONS))
+REASONS = ("small object", "beside small objects", "far away", "to read", "seen before")
+HINT, NEIGHBOUR, FAR, READ, EXPECTED = range(len(REASONS))
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,7 @@ def best_windows(
     half_side: float,
     logits_per_doubling: float,
     max_regions: int,
+    found_before: Array | float = 0.0,
 ) -> tuple[Region, ...]:
     """Choose, one after the other, the window that adds most to what the ones before will find.
 
@@ -109,12 +110,13 @@ def best_windows(
         half_side: See `detectability`.
         logits_per_doubling: See `detectability`.
         max_regions: Windows to choose at most.
+        found_before: `(n,)` probability that an earlier frame's zoom has found each object, were it there.
 
     Returns:
         Regions in view pixels, best first; score: objects expected to be found, label: why most of them are expected.
     """
     # What one size fails to show, the same size again fails to show too: only a larger one adds to what was found.
-    found = detectability(possible.side, half_side, logits_per_doubling)
+    found = np.maximum(detectability(possible.side, half_side, logits_per_doubling), found_before)
     found_at = [detectability(possible.side * scale.zoom, half_side, logits_per_doubling) for scale in pyramid]
     regions: list[Region] = []
     for _ in range(max_regions):

@@ -12,6 +12,7 @@ from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.onnx_session import ModelError, OnnxSession
 from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
 from activeo3_ros.core.errors import InvalidInput
+from activeo3_ros.detectors import centernet
 from activeo3_ros.detectors.centernet import (
     COCO_CLASSES,
     INPUT_SIDE_PX,
@@ -176,3 +177,10 @@ def test_a_file_that_is_not_a_model_is_named(tmp_path):
 def test_a_number_of_threads_out_of_range_is_named(tmp_path, threads):
     with pytest.raises(InvalidInput, match=f"threads must be 1 to 64, got {threads}"):
         OnnxSession(tmp_path / "any.onnx", threads)
+
+
+def test_detectors_of_one_process_share_the_model_until_one_hangs():
+    first, second = CenterNet(), CenterNet()
+    assert first._session is second._session
+    centernet.forget(first)
+    assert CenterNet()._session is not first._session

@@ -86,6 +86,19 @@ def test_two_replays_give_the_same_results_apart_from_times(tmp_path: Path, moto
     assert message.query == "car, truck"
 
 
+def test_with_a_memory_objects_keep_their_ids_and_two_replays_are_the_same(tmp_path: Path, motorway, capsys):
+    stamps = [START_NS + number * STEP_NS for number in range(3)]
+    bag = write_mcap(tmp_path / "a.mcap", [(stamp, serialize_image(motorway, stamp, "optical")) for stamp in stamps])
+    options = ("--preset", "embedded", "--classes", "car,truck", "--memory")
+    assert replay(bag, tmp_path / "1.mcap", *options) == 0
+    first = hash_of(capsys.readouterr().out)
+    assert replay(bag, tmp_path / "2.mcap", *options) == 0
+    assert hash_of(capsys.readouterr().out) == first
+    ids = [{found.track_id for found in message.detections} for _, message in results(tmp_path / "1.mcap")]
+    assert all(track_id.startswith("camera:") for track_id in set.union(*ids))
+    assert len(ids[0] & ids[2]) > 5
+
+
 def test_every_frame_has_a_result_with_its_own_header_whatever_the_order_of_recording(tmp_path: Path):
     shuffled = [raw_messages(6)[i] for i in (3, 0, 5, 1, 4, 2)]
     bag = write_mcap(tmp_path / "a.mcap", [(START_NS + i, cdr) for i, (_, cdr) in enumerate(shuffled)])
@@ -211,6 +224,7 @@ def test_ctrl_c_leaves_a_bag_that_can_be_read(tmp_path: Path):
         (["--every", "0"], "must be 1 to"),
         (["--out", "results.bag"], "ends with .mcap"),
         (["--classes", "unicorn"], "unicorn"),
+        (["--memory", "--resume"], "--resume does not go with --memory"),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(tmp_path: Path, options: list[str], says: str, capsys):

@@ -80,7 +80,7 @@ def added(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     ("grey", "says"),
     [
         (RAISES, "RuntimeError: the engine broke"),
-        (GARBAGE, "AttributeError"),
+        (GARBAGE, "the task model FakeTask gave "),
         (NO_MEMORY, "MemoryError: no memory for 7 GB"),
         (NAN_BOX, "not finite"),
         (HANGS, "did not answer within 1 s"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 import rclpy
-from activeo3_ros.msg import PerceptionResult
+from activeo3_ros.msg import PerceptionResult, TrackArray
 from node_fixtures.fakes import picture
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.executors import SingleThreadedExecutor
@@ -19,7 +20,7 @@ from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 from waiting import wait_for
 
-from activeo3_ros.core import Box, Detection, Frame, Grounding, InstanceMask, Query, Region, Result, Status
+from activeo3_ros.core import Box, Detection, Frame, Grounding, InstanceMask, Query, Region, Result, Status, Track
 from activeo3_ros.node import overlays, qos, result_publisher
 from activeo3_ros.node.camera_input import CameraInput
 from activeo3_ros.node.jobs import FrameOutcome
@@ -63,6 +64,7 @@ class Bench:
         self.listener.create_subscription(kind, f"/publishing/front/{name}", received.append, qos.RESULTS)
         topics = self.publisher._topics["front"]
         publisher = {"result": topics._result, "annotated/compressed": topics._annotated, "markers": topics._markers}
+        publisher["tracks"] = topics._tracks
         publisher = {**publisher, **topics._arrays}[name]
         wait_for(publisher.get_subscription_count)
         return received
@@ -108,6 +110,24 @@ def test_without_a_subscriber_only_the_result_is_built(bench):
     (result,) = bench.receive(results)
     assert [len(getattr(result, name)) for name in ARRAYS] == [1, 1, 1, 1]
     assert not bench.built
+
+
+def test_tracks_are_published_with_their_ids_and_times_and_what_is_unknown_is_nan(bench):
+    tracks = bench.subscribe(TrackArray, "tracks")
+    track = Track("front:7", "car", 0.75, BOX, (1.5, -2.0), 1_000_000_007, 2_000_000_009, 4.0, "102")
+    bench.publisher.publish(outcome(Status.FAILED))
+    good = outcome()
+    bench.publisher.publish(replace(good, result=replace(good.result, tracks=(track,))))
+    (message,) = bench.receive(tracks)
+    (found,) = message.tracks
+    assert message.header == HEADER
+    assert (found.track_id, found.label, found.text, found.existence) == ("front:7", "car", "102", 0.75)
+    assert (found.box.x, found.velocity_x, found.velocity_y, found.zoom) == (1.0, 1.5, -2.0, 4.0)
+    assert (found.first_seen.sec, found.first_seen.nanosec) == (1, 7)
+    assert (found.last_seen.sec, found.last_seen.nanosec) == (2, 9)
+    assert not found.has_position
+    unknown = [found.bearing.x, found.bearing_sigma, found.position.z, *found.position_covariance]
+    assert np.isnan(unknown).all()
 
 
 @pytest.mark.parametrize("name", ARRAYS)
@@ -211,3 +231,15 @@ def test_a_calibration_that_contradicts_the_image_gives_no_markers_one_warning_a
     bench.publisher.publish(outcome())
     assert len(bench.receive(arrays, 4)[-1].markers) > 1
     assert not bench.camera.calibration_error
+
+
+def test_a_track_has_a_bearing_where_the_camera_is_calibrated(bench):
+    tracks = bench.subscribe(TrackArray, "tracks")
+    bench.calibrate(sensor())
+    good, track = outcome(), Track("front:7", "car", 0.75, Box(30, 20, 20, 20), sigma=1.0)
+    bench.publisher.publish(replace(good, result=replace(good.result, tracks=(track,))))
+    (found,) = bench.receive(tracks)[0].tracks
+    bearing = np.array([found.bearing.x, found.bearing.y, found.bearing.z])
+    assert np.linalg.norm(bearing) == pytest.approx(1.0)
+    assert bearing[2] > 0.99
+    assert found.bearing_sigma > 0

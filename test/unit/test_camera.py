@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 
 import cv2
@@ -157,3 +158,22 @@ def test_a_pixel_of_a_fisheye_that_looks_sideways_has_no_ray_on_the_plane_ahead(
 
 def test_no_points_have_no_rays():
     assert CameraModel((1.0, 1.0, 0.0, 0.0), (0.1, 0.0, 0.0, 0.0)).rays(np.zeros((0, 2))).shape == (0, 3)
+
+
+@pytest.mark.parametrize("distortion", [(), DISTORTION])
+@pytest.mark.parametrize("point", [(1060.5, 575.5), (5.0, 5.0), (2130.0, 1155.0), (5.0, 1155.0)])
+def test_the_bearing_of_a_point_is_opencvs_and_its_spread_that_of_the_pixels(point, distortion):
+    model = camera_model(info(d=distortion), (WIDTH, HEIGHT), rectified=False)
+    bearing, sigma = model.bearing(point, 2.0)
+    assert np.linalg.norm(bearing) == pytest.approx(1.0)
+    matrix = np.array(K).reshape(3, 3)
+    seen, _ = cv2.projectPoints(bearing[None, None], np.zeros(3), np.zeros(3), matrix, np.array(distortion))
+    assert seen.ravel() + 0.5 == pytest.approx(np.array(point), abs=0.05)
+    assert 0.3 * 2.0 / 1510 < sigma < 2.5 * 2.0 / 1500
+
+
+def test_without_a_spread_or_a_ray_the_bearing_has_none():
+    model = camera_model(info(), (WIDTH, HEIGHT), rectified=False)
+    bearing, sigma = model.bearing((100.0, 100.0), math.nan)
+    assert np.isfinite(bearing).all()
+    assert math.isnan(sigma)

@@ -1,14 +1,23 @@
-"""Merging: observations in overlapping views become one list of objects."""
+"""Evidence: observations in overlapping views become one list of objects, each as sure as the views make it."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.core import Box, Finding, Frame
-from activeo3_ros.core.evidence import merge, to_source_detections
+from activeo3_ros.core import Box, Finding, Findings, Frame
+from activeo3_ros.core.calibration import DEFAULT
+from activeo3_ros.core.evidence import (
+    MAX_OBSERVATIONS,
+    hypotheses,
+    merge,
+    observe,
+    strongest,
+    to_source_detections,
+)
 
 FRAME = Frame(np.zeros((600, 1000, 3), np.uint8))
 WHOLE = FRAME.view(FRAME.window, (500, 300))
@@ -18,9 +27,14 @@ def crop(x, y, side, region, shown=400):
     return FRAME.view(Box(x, y, side, side), (shown, shown), region)
 
 
+def on(view, x, y, width, height):
+    """A box in source pixels, in those of a view."""
+    return Box(*view.from_source([[x, y, width, height]])[0].tolist()).clipped(view.width, view.height)
+
+
 def seen(view, x, y, width, height, label="car", score=0.6, **more):
     """An observation of a box in source pixels, as `view` would have shown it."""
-    box = Box(*view.from_source([[x, y, width, height]])[0].tolist()).clipped(view.width, view.height)
+    box = on(view, x, y, width, height)
     return to_source_detections([Finding(label, box, score, **more)], view)
 
 
@@ -191,3 +205,94 @@ def test_every_view_that_shows_an_object_apart_keeps_it_apart(count):
     close = crop(0, 0, 600, 0)
     row = [s for i in range(count) for s in seen(close, 20 + 100 * i, 100, 90, 60)]
     assert len(merge(row)) == count
+
+
+def weighed(views, observations, calibration=DEFAULT):
+    return hypotheses(observations, views, calibration)
+
+
+def test_a_head_that_the_whole_view_shows_no_object_at_is_denied():
+    """A crop calls a head a person; the whole view, which would have shown such a large one, has nothing there."""
+    close = crop(400, 100, 200, 0)
+    head = seen(close, 460, 130, 80, 80, "person", 0.4)
+    body = seen(WHOLE, 420, 120, 160, 420, "person", 0.8)
+    found = weighed([WHOLE, close], head + body)
+    assert [h.seen.box.width for h in found if h.is_reported] == [160]
+    assert next(h for h in found if h.seen.view is close).existence < 0.3
+
+
+def test_a_far_car_that_only_the_crop_can_show_is_not_denied():
+    close = crop(400, 250, 100, 0)
+    [far] = weighed([WHOLE, close], seen(close, 440, 280, 10, 8, score=0.4))
+    assert far.is_reported
+    assert far.existence > 0.5
+
+
+def test_what_two_views_show_weakly_is_an_object_and_keeps_its_score():
+    close = crop(400, 100, 200, 0)
+    weak = [
+        o
+        for view, score in ((WHOLE, 0.25), (close, 0.28))
+        for o in observe(view, Findings(weak=(Finding("car", on(view, 450, 150, 80, 60), score),)))
+    ]
+    [car] = weighed([WHOLE, close], weak)
+    assert car.is_reported
+    assert car.seen.finding.score in (0.25, 0.28)
+    [alone] = weighed([WHOLE, close], weak[:1])
+    assert not alone.is_reported
+
+
+def test_what_one_view_alone_tells_has_no_existence():
+    [car] = weighed([WHOLE], seen(WHOLE, 450, 150, 80, 60))
+    assert math.isnan(car.existence)
+    assert car.is_reported
+
+
+def test_a_model_without_a_calibration_is_believed():
+    close = crop(400, 100, 200, 0)
+    [head] = weighed([WHOLE, close], seen(close, 460, 130, 80, 80, "person", 0.35), None)
+    assert head.is_reported
+    assert math.isnan(head.existence)
+
+
+def test_a_text_is_not_denied_by_a_detector_that_sees_no_object():
+    close = crop(400, 100, 200, 0)
+    [text] = weighed([WHOLE, close], seen(close, 440, 130, 120, 80, "text", 0.35, text="42", text_score=0.9))
+    assert text.is_reported
+
+
+def test_a_second_view_of_the_same_magnification_counts_less_than_one_of_another():
+    same, closer = crop(390, 90, 220, 1, shown=220 * 2), crop(440, 120, 100, 1)
+    first = crop(400, 100, 200, 0)
+
+    def existence(views):
+        box = (450, 150, 60, 50)
+        return weighed(views, [o for view in views for o in seen(view, *box, score=0.4)])[0].existence
+
+    assert existence([first, same]) < existence([first, closer])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0.05, 1)), min_size=1, max_size=6), st.permutations(range(3)))
+def test_the_order_of_the_views_does_not_matter(objects, order):
+    views = [WHOLE, crop(100, 100, 300, 0), crop(300, 50, 400, 1)]
+    observations = [
+        replace(o, weak=score < 0.3)
+        for index, (view, score) in enumerate(objects)
+        for o in seen(views[view], 320 + 40 * index, 150 + 7 * index, 60, 50, score=score)
+    ]
+    first = weighed(views, observations)
+    second = weighed([views[index] for index in order], observations[::-1])
+    assert [h.seen.box for h in first] == [h.seen.box for h in second]
+    assert [h.existence for h in first] == pytest.approx([h.existence for h in second], nan_ok=True)
+
+
+def test_ten_thousand_false_boxes_are_cut_to_the_best():
+    random = np.random.default_rng(0)
+    findings = tuple(
+        Finding("car", Box(float(x), float(y), 9.0, 9.0), float(score))
+        for x, y, score in random.uniform((0, 0, 0.3), (480, 280, 0.9), (10_000, 3))
+    )
+    kept = strongest(observe(WHOLE, Findings(findings)))
+    assert len(kept) == MAX_OBSERVATIONS
+    assert len(weighed([WHOLE], kept)) == MAX_OBSERVATIONS

@@ -24,6 +24,7 @@ from activeo3_ros.core import (
     Proposal,
     Query,
     Region,
+    Scene,
     Status,
     UnsupportedQuery,
     loop,
@@ -310,6 +311,85 @@ def test_frames_of_odd_sizes_are_perceived(size):
     assert result.status == Status.COMPLETE, result.status_message
     for region in result.regions:
         assert region.box.clipped(*size) == region.box
+
+
+# Memory
+
+
+def frames_of(count, start=1):
+    return [Frame(FRAME.image, stamp_ns=(start + number) * 100_000_000, camera="front") for number in range(count)]
+
+
+def test_with_a_scene_objects_have_ids_and_tracks_in_their_order():
+    perception, scene = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET), Scene()
+    first, second = (perception.perceive(frame, scene=scene) for frame in frames_of(2))
+    assert [d.track_id for d in first.detections] == [t.track_id for t in first.tracks]
+    assert {d.track_id for d in first.detections} == {d.track_id for d in second.detections}
+    assert len({d.track_id for d in first.detections}) == 2
+    assert not any(d.carried for d in second.detections)
+    assert list(second.timings_ms)[:3] == ["view", "expect", "sense"]
+
+
+def test_without_a_scene_nothing_is_remembered():
+    perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET)
+    for frame in frames_of(2):
+        result = perception.perceive(frame)
+        assert result.tracks == ()
+        assert {d.track_id for d in result.detections} == {""}
+
+
+def test_a_failed_frame_reports_nothing_and_the_next_one_goes_on():
+    task, scene = CentreFinder(), Scene()
+    perception = ActivePerception(LeftAndRight(Findings()), task, BUDGET)
+    frames = frames_of(3)
+    before = perception.perceive(frames[0], scene=scene)
+    task.error = RuntimeError("broken")
+    failed = perception.perceive(frames[1], scene=scene)
+    assert (failed.status, failed.detections, failed.tracks) == (Status.FAILED, (), ())
+    task.error = None
+    after = perception.perceive(frames[2], scene=scene)
+    assert {d.track_id for d in before.detections} == {d.track_id for d in after.detections}
+
+
+def test_an_object_that_is_carried_gets_no_mask_and_is_not_missed():
+    task, scene = CentreFinder(), Scene()
+    perception = ActivePerception(LeftAndRight(Findings()), task, BUDGET, EverySecond())
+    first, second, third = frames_of(3)
+    for frame in (first, second):
+        perception.perceive(frame, Query(masks=True), scene=scene)
+    task.findings = [Findings(), Findings()]
+    result = perception.perceive(third, Query(masks=True), scene=scene)
+    assert result.detections
+    assert all(d.carried and d.region == -1 for d in result.detections)
+    assert result.masks == ()
+    assert not result.notes
+
+
+class Expecting(LeftAndRight):
+    """A policy that keeps what it was told to expect."""
+
+    def propose_expecting(self, view, query, budget, expected):
+        self.expected = expected
+        return self.propose(view, query, budget)
+
+
+def test_a_policy_that_can_is_told_what_to_expect_in_view_pixels():
+    policy, scene = Expecting(Findings()), Scene()
+    perception = ActivePerception(policy, CentreFinder(), BUDGET)
+    first, second = frames_of(2)
+    perception.perceive(first, scene=scene)
+    assert (policy.expected.objects, policy.expected.zooms) == ((), ())
+    perception.perceive(second, scene=scene)
+    assert [o.label for o in policy.expected.objects] == ["cone", "cone"]
+    assert sorted(round(o.box.x, 3) for o in policy.expected.objects) == [15, 55]
+    assert [(round(z.window.x, 3), z.zoom, z.age_s) for z in policy.expected.zooms] == [(0, 2.5, 0.1), (40, 2.5, 0.1)]
+
+
+def test_what_is_wrong_with_the_order_of_frames_is_told_in_the_result():
+    perception, scene = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET), Scene()
+    old, new = frames_of(2)
+    perception.perceive(new, scene=scene)
+    assert "older than the last one" in perception.perceive(old, scene=scene).status_message
 
 
 class Broken:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.codecs.picture import Labels, caption, draw
-from activeo3_ros.core import Box, Detection, Grounding, InstanceMask, Query, Region, Result, Status
+from activeo3_ros.codecs.picture import Labels, caption, draw, track_colour
+from activeo3_ros.core import Box, Detection, Grounding, InstanceMask, Query, Region, Result, Status, Track
 
 GREY = 128
 
@@ -47,6 +48,18 @@ def test_a_result_is_drawn_to_scale_on_a_smaller_picture_of_its_frame():
     )
     assert not picture[150:195, 200:260].any()
     assert picture[145:200, 195:265].any()
+
+
+def test_a_track_has_one_colour_and_a_tail():
+    image = grey(640, 480)
+    detection = Detection("car", 0.9, Box(200, 150, 120, 90), track_id="front:3")
+    track = Track("front:3", "car", 0.9, detection.box, path=((20.0, 400.0), (60.0, 400.0), (100.0, 400.0)))
+    with_tail = draw(image, Result(640, 480, Query(), detections=(detection,), tracks=(track,)))
+    assert with_tail[400, 60].tolist() == list(track_colour("front:3"))
+    assert changed(image, with_tail)[148, 260]
+    renamed = replace(detection, label="truck", track_id="front:3")
+    other = draw(image, Result(640, 480, Query(), detections=(renamed,)))
+    assert other[148, 260].tolist() == with_tail[148, 260].tolist() == list(track_colour("front:3"))
 
 
 def test_what_no_region_covers_is_darker():

@@ -517,3 +517,50 @@ def test_any_sequence_of_frames_and_faults_is_accounted_for(greys):
 def test_settings_are_checked_where_they_are_made():
     with pytest.raises(InvalidInput):
         Settings(budget=Budget(max_regions=1000))
+
+
+# Memory
+
+
+def stamped(robot: FakeRobot, numbers: range, camera: str = "a") -> list[set[str]]:
+    """The track ids of frames that are sent one after the other, 0.1 s apart by their stamps."""
+    ids = []
+    for number in numbers:
+        robot.decoder.stamps_ns[bytes([FINE])] = number * 100_000_000
+        done = len(robot.outcomes)
+        robot.send(camera=camera)
+        wait_for(lambda done=done: len(robot.outcomes) > done)
+        ids.append({found.track_id for found in robot.outcomes[-1].result.detections})
+    return ids
+
+
+def test_with_a_memory_each_camera_has_its_own_ids_and_keeps_them():
+    with FakeRobot(memory=True) as robot:
+        a, b = stamped(robot, range(1, 4)), stamped(robot, range(1, 4), "b")
+    assert a[0]
+    assert a[0] == a[1] == a[2]
+    assert b[0] == b[2]
+    assert all(track_id.startswith("a:") for track_id in a[0])
+    assert all(track_id.startswith("b:") for track_id in b[0])
+
+
+def test_without_a_memory_there_are_no_ids_and_turning_it_off_forgets():
+    with FakeRobot(memory=True) as robot:
+        [before] = stamped(robot, range(1, 2))
+        robot.scheduler.settings = Settings(memory=False)
+        assert stamped(robot, range(2, 3)) == [{""}]
+        robot.scheduler.settings = Settings(memory=True)
+        [after] = stamped(robot, range(3, 4))
+    assert after
+    assert not before & after
+
+
+def test_a_request_is_a_picture_of_its_own():
+    with FakeRobot(memory=True) as robot:
+        [before] = stamped(robot, range(1, 2))
+        request = PerceiveRequest("a", b"")
+        robot.scheduler.perceive(request)
+        assert request.done.wait(10)
+        [after] = stamped(robot, range(2, 3))
+    assert {found.track_id for found in request.outcome.result.detections} == {""}
+    assert before == after

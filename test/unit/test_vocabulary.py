@@ -165,9 +165,20 @@ def test_entries_for_classes_that_the_detector_lacks_are_left_out():
         own.resolve(Query("lorry"))
 
 
-def test_a_name_of_the_detector_itself_is_never_taken_for_a_synonym():
-    target = load_vocabulary(("car", "taxi")).resolve(Query("taxi"))
-    assert (target.classes, target.notes) == (("taxi",), ())
+def test_a_detector_s_own_names_come_before_the_table():
+    plates = load_vocabulary(("License_Plate", "Car", "taxi", "traffic sign"))
+    assert plates.resolve(Query("license plates")).classes == ("License_Plate",)
+    assert plates.resolve(Query("read the license plate")).reading == "text"
+    target = plates.resolve(Query("cars and taxis"))
+    assert (target.classes, target.narrower, target.notes) == (("Car", "taxi"), False, ())
+    assert plates.resolve(Query("traffic sign")).classes == ("traffic sign",)
+
+
+def test_a_group_of_which_the_detector_has_a_part_says_what_is_left_out():
+    for query in (Query("vehicles"), Query(classes=("vehicle",))):
+        target = load_vocabulary(("car", "gizmo")).resolve(query)
+        assert target.classes == ("car",)
+        assert "is looked for without motorcycle, bus, truck, bicycle: no class of this detector" in target.notes[0]
 
 
 def test_a_vocabulary_file_that_is_missing_or_holds_something_else_is_refused(tmp_path):

@@ -1,0 +1,564 @@
+"""The memory of one camera: the objects of its earlier frames, where they should be now, and how sure they are.
+
+A frame has two turns with it. `Scene.expect` moves every remembered object to the frame's time, by its own velocity and
+by the camera's motion, and tells policies what to expect. `Scene.update` weighs what the views of the frame show: seen
+objects are confirmed, those that a view should have shown are denied, and the others lose existence by the survival
+rate alone. The mathematics within one frame is that of `evidence`: a picture alone is a sequence of one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+import numpy as np
+
+from .background import BackgroundSensing
+from .calibration import DEFAULT, Array, Calibration
+from .errors import InvalidInput
+from .evidence import (
+    MIN_WEAK_SCORE,
+    FrameObject,
+    Hypothesis,
+    Looks,
+    Observation,
+    ReadText,
+    alike_zoom,
+    clip_to,
+    log_odds_of,
+    prior_log_odds,
+    probability,
+    read_texts,
+    with_text,
+)
+from .expectation import Expectation, ExpectedObject, PastZoom
+from .frame import GLOBAL_VIEW, Frame, View
+from .geometry import Box, Boxes, as_array, iou
+from .motion import STILL, Motion, MotionEstimator
+from .query import Query
+from .results import Finding, Track
+
+SURVIVAL_S = 1.0
+"""Mean time for which an object is believed to stay where no view shows it."""
+MAX_HYPOTHESES = 300
+"""Objects that a scene remembers; beyond them the least likely go first."""
+MAX_GAP_S = 2.0
+"""After a longer time without a frame nothing of the scene is known any more."""
+REPORTED_FROM = 0.75
+"""Existence from which an object is reported that at least two frames show."""
+REPORTED_AT_ONCE_FROM = 0.9
+"""Existence from which an object is reported that one frame shows."""
+REPORTED_UNTIL = 0.3
+"""An object that is reported stays so until its existence is below this."""
+FORGOTTEN_BELOW = 0.05
+"""Existence below which an object is forgotten."""
+MAX_LOG_ODDS = 4.0
+"""No object is surer than this, so that one that goes is denied in time."""
+MAX_DENIAL = math.log(0.4)
+"""Log-odds that the misses of one frame take at most: an object may be hidden for a moment, from all views alike."""
+SAME_OBJECT_IOU = 0.3
+"""A box and a remembered object of one label are the same from this overlap on, both grown by how far they may be
+off."""
+OTHER_LABEL_IOU = 0.5
+"""The same for different labels."""
+DUPLICATE_IOU, DUPLICATE_OTHER_LABEL_IOU = 0.5, 0.7
+"""Two remembered objects, of one label and of two, are one from this overlap on."""
+FIRST_VELOCITY_SIDES = 2.0
+"""Standard deviation of the velocity of an object that was seen once, in its sides a second."""
+ACCELERATION_SIDES = 2.0
+"""Standard deviation of an object's acceleration, in its sides a second squared."""
+GROWTH_SIDES = 0.3
+"""Standard deviation of the change of its width and height, in its sides, for the square root of a second."""
+SIGMA_SCALE = 1.5
+"""An edge is off by this many of its standard deviations from frame to frame: neighbouring frames err alike."""
+MIN_SIGMA_SHARE = 0.04
+"""No edge of a box is surer than this share of its side."""
+MIN_SHARE_INSIDE = 0.3
+"""An object of which less than this share is left in the frame has gone out of it."""
+LABEL_LEAD = 1.5
+"""The label of an object changes to one with this many times its votes."""
+MAX_TEXTS = 20
+MAX_PATH = 25
+"""Past centres of a track that are kept, for its tail in pictures."""
+ZOOM_STEPS = 2
+"""Looks at magnifications within half an octave are one test, repeated."""
+REPEATED_LATER = 0.4
+"""How much looks of different frames at one magnification depend on each other, as `Calibration.repeated_misses` says
+it for views of one frame: objects move, so less."""
+FADING_S = 1.0
+"""A look of so long ago counts 1/e of one of now."""
+ZOOM_MEMORY_S = 2.0
+MAX_PAST_ZOOMS = 60
+SURVIVAL_LIMITS = (1e-3, 1.0 - 1e-3)
+
+
+@dataclass(eq=False)
+class _Remembered:
+    """One hypothesis over several frames: where it is (source pixels), how it moves (a second), how sure it is.
+
+    The centre follows a Kalman filter of constant velocity, the same for both axes; width and height follow one that
+    lets them change at random.
+    """
+
+    number: int
+    track_id: str
+    prior: float
+    center: Array
+    size: Array
+    variance: float
+    first_ns: int
+    last_ns: int
+    finding: Finding
+    region: int
+    times_seen: int = 0
+    reported: bool = False
+    is_reliable: bool = False
+    is_hidden: bool = False
+    zoom: float = 1.0
+    labels: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    texts: deque[ReadText] = field(default_factory=lambda: deque(maxlen=MAX_TEXTS))
+    path: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MAX_PATH))
+    tests: dict[int, tuple[float, float, int]] = field(default_factory=dict)
+    faded: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.log_odds = self.prior
+        self.velocity = np.zeros(2)
+        """Its own: without what the camera's motion adds at its place."""
+        self.camera_velocity = np.zeros(2)
+        self.size_variance = 2 * self.variance
+        self.covariance = np.diag([self.variance, (FIRST_VELOCITY_SIDES * self.side) ** 2])
+
+    @property
+    def existence(self) -> float:
+        return float(probability(self.log_odds))
+
+    @property
+    def label(self) -> str:
+        """The class name that the looks are for; it changes only to one with far more votes."""
+        return self.finding.label
+
+    def vote(self, label: str, support: float) -> str:
+        """Count a vote and return the label that the object has from now on."""
+        self.labels[label] = self.labels.get(label, 0.0) + support
+        leader = min(self.labels, key=lambda each: (-self.labels[each], each))
+        changes = self.labels[leader] > LABEL_LEAD * self.labels[self.label]
+        return leader if changes else self.label
+
+    @property
+    def box(self) -> Box:
+        x, y = (self.center - self.size / 2).tolist()
+        return Box(x, y, *self.size.tolist())
+
+    @property
+    def side(self) -> float:
+        return math.sqrt(float(self.size.prod()))
+
+    @property
+    def sigma(self) -> float:
+        """How far an edge may be off, source pixels; no more than half the side."""
+        return min(math.sqrt(float(self.covariance[0, 0])), 0.5 * self.side)
+
+    def move(self, motion: Motion, elapsed_s: float) -> None:
+        """Predict the state at the time of the next frame."""
+        if elapsed_s:
+            self.camera_velocity = (motion.moved_points(self.center[None])[0] - self.center) / elapsed_s
+        self.center = motion.moved_points((self.center + self.velocity * elapsed_s)[None])[0]
+        self.velocity = motion.turned(self.velocity)
+        transition = np.array([[1.0, elapsed_s], [0.0, 1.0]])
+        pushed = np.array([elapsed_s**2 / 2, elapsed_s]) * ACCELERATION_SIDES * self.side
+        self.covariance = transition @ self.covariance @ transition.T + np.outer(pushed, pushed)
+        self.size_variance += (GROWTH_SIDES * self.side) ** 2 * elapsed_s
+        if self.path:
+            self.path = deque(map(tuple, motion.moved_points(np.array(self.path)).tolist()), maxlen=MAX_PATH)
+
+    def correct(self, box: Box, sigma: float) -> None:
+        """Take in a box that shows all of it."""
+        measured = np.array(box.center)
+        gain = self.covariance[:, 0] / (self.covariance[0, 0] + sigma**2)
+        residual = measured - self.center
+        self.center = self.center + gain[0] * residual
+        self.velocity = self.velocity + gain[1] * residual
+        self.covariance = self.covariance - np.outer(gain, self.covariance[0])
+        size_gain = self.size_variance / (self.size_variance + 2 * sigma**2)
+        self.size = self.size + size_gain * (np.array([box.width, box.height]) - self.size)
+        self.size_variance *= 1 - size_gain
+
+    def weigh(self, looks: Looks, row: int, stamp_ns: int, repeated: float) -> None:
+        """Add the looks of a frame to those before.
+
+        Looks at one magnification are one test, repeated: the same object is missed for the same reason, and the same
+        false one found. Their average counts, as much as that many dependent looks do; old ones fade.
+
+        Args:
+            looks: Of the frame, at several objects.
+            row: Of this object.
+            stamp_ns: Time of the frame.
+            repeated: See `Calibration.repeated_misses`.
+        """
+        steps = np.round(ZOOM_STEPS * looks.zoom[looks.looked[row]]).astype(int).tolist()
+        for step, evidence in zip(steps, looks.evidence[row, looks.looked[row]].tolist(), strict=True):
+            mean, number, last_ns = self.tests.get(step, (0.0, 0.0, stamp_ns))
+            number *= math.exp(-(stamp_ns - last_ns) / 1e9 / FADING_S)
+            self.tests[step] = ((mean * number + evidence) / (number + 1), number + 1, stamp_ns)
+        zooms = np.array(list(self.tests)) / ZOOM_STEPS
+        mean, number = np.array([test[:2] for test in self.tests.values()]).T
+        tested = mean * number / (1 + (number - 1) * REPEATED_LATER)
+        alike = alike_zoom(zooms, zooms) * ((mean > 0)[:, None] == (mean > 0)) - np.eye(len(zooms))
+        weighed = self.prior + self.faded + float((tested / (1 + repeated * alike.sum(axis=1))).sum())
+        self.log_odds = min(max(weighed, self.log_odds + MAX_DENIAL, -MAX_LOG_ODDS), MAX_LOG_ODDS)
+
+    def survive(self, elapsed_s: float, survival_s: float) -> None:
+        """Lose existence by the time alone, until a view finds it again."""
+        surviving = self.existence * math.exp(-elapsed_s / survival_s)
+        log_odds = float(log_odds_of(surviving, limits=SURVIVAL_LIMITS))
+        self.faded += log_odds - self.log_odds
+        self.log_odds = log_odds
+
+    def take(self, hypothesis: Hypothesis, support: float, stamp_ns: int, sigma: float, view_zoom: float) -> None:
+        """Take in what the views of one frame show of it.
+
+        Args:
+            hypothesis: What they show.
+            support: What its label counts in the vote of all looks.
+            stamp_ns: Time of the frame.
+            sigma: How far an edge of its box may be off, source pixels.
+            view_zoom: Magnification of the view of the whole frame.
+        """
+        seen = hypothesis.seen
+        self.scores[seen.finding.label] = seen.finding.score
+        label = self.vote(seen.finding.label, support)
+        self.finding = replace(seen.finding, label=label, score=self.scores[label])
+        self.region, self.last_ns = seen.view.region, stamp_ns
+        self.texts.extend(read_texts(hypothesis.members))
+        self.zoom = max(self.zoom, *(member.view.zoom / view_zoom for member in hypothesis.members))
+        self.times_seen += 1
+        self.is_reliable |= hypothesis.is_reported
+        if not seen.is_cut:
+            self.correct(seen.box, sigma)
+
+    def report(self, size: tuple[int, int], carried: bool) -> FrameObject:
+        """The object as a frame of this size reports it."""
+        label, box = self.label, self.box.clipped(*size)
+        finding, disputed = with_text(self.finding, list(self.texts))
+        velocity = self.velocity + self.camera_velocity if self.times_seen > 1 else np.full(2, math.nan)
+        track = Track(
+            self.track_id,
+            label,
+            self.existence,
+            box,
+            (float(velocity[0]), float(velocity[1])),
+            self.first_ns,
+            self.last_ns,
+            self.zoom,
+            finding.text,
+            tuple(self.path),
+            math.sqrt(float(self.covariance[0, 0])),
+        )
+        region = GLOBAL_VIEW if carried else self.region
+        return FrameObject(finding, box, region, self.existence, disputed, track, carried)
+
+
+class Scene:
+    """The memory of one camera. One thread at a time may use it.
+
+    Attributes:
+        survival_s: Mean time for which an object is believed to stay where no view shows it, seconds.
+        forgotten: Hypotheses that were forgotten because there were more than `MAX_HYPOTHESES`.
+        note: What the user should know of the last frame, "" if nothing.
+        motion: Of the camera, from the last frame to this one.
+        sensing: Chooses regions in a thread of its own; None where each frame waits for its own regions.
+    """
+
+    def __init__(self, survival_s: float = SURVIVAL_S) -> None:
+        """Begin with nothing.
+
+        Args:
+            survival_s: See the attribute.
+
+        Raises:
+            InvalidInput: It is not more than 0.
+        """
+        if not 0 < survival_s < math.inf:
+            raise InvalidInput(f"survival_s must be more than 0 seconds, got {survival_s!r}")
+        self.survival_s = survival_s
+        self.forgotten = 0
+        self.note = ""
+        self.sensing: BackgroundSensing | None = None
+        self._numbers = count(1)
+        self.reset()
+
+    def successor(self) -> Scene:
+        """A new scene that remembers nothing and goes on with the ids, where another thread may still use this one."""
+        new = Scene(self.survival_s)
+        new._numbers, new.forgotten = self._numbers, self.forgotten
+        new.sensing = None if self.sensing is None else BackgroundSensing()
+        return new
+
+    def reset(self) -> None:
+        """Forget everything. The ids of tracks go on."""
+        self.motion = STILL
+        if self.sensing is not None:
+            self.sensing.forget()
+        self._objects: list[_Remembered] = []
+        self._zooms: list[tuple[Box, float, int]] = []
+        self._motion = MotionEstimator()
+        self._frame: tuple[Query, int, int] | None = None
+        self._camera = ""
+        self._stamp_ns = 0
+        self._elapsed_s = 0.0
+        self._view_zoom = 1.0
+        self._is_new = True
+
+    def expect(self, frame: Frame, view: View, query: Query) -> Expectation:
+        """Move everything to the time of a frame; `update` follows.
+
+        Nothing is remembered across another size or query, a frame that is older than the last one or more than
+        `MAX_GAP_S` younger, a frame without a stamp, and a cut of the picture.
+
+        Args:
+            frame: The frame.
+            view: The whole of it.
+            query: What it is asked.
+
+        Returns:
+            What should be in the frame.
+        """
+        kind = (query, frame.width, frame.height)
+        elapsed_s = (frame.stamp_ns - self._stamp_ns) / 1e9
+        self.note = self._what_is_wrong(frame, elapsed_s)
+        if self.note or self._frame != kind or elapsed_s > MAX_GAP_S:
+            self.reset()
+        motion = self._motion.update(view)
+        if motion is None:  # the picture was cut
+            self.reset()
+            motion = self._motion.update(view) or STILL
+        self.motion, self._is_new = motion, self._frame is None
+        self._elapsed_s = 0.0 if self._is_new else elapsed_s
+        self._frame, self._stamp_ns, self._view_zoom = kind, frame.stamp_ns, view.zoom
+        self._camera = frame.camera
+        for each in self._objects:
+            each.move(motion, self._elapsed_s)
+        self._objects = [each for each in self._objects if self._shows(each.box)]
+        self._move_zooms(motion)
+        return self._expectation(view)
+
+    def _what_is_wrong(self, frame: Frame, elapsed_s: float) -> str:
+        """Why a frame cannot follow the last one, "" if it can or none came before."""
+        if not frame.stamp_ns:
+            return "frames without a stamp are not weighed together"
+        if self._frame is None:
+            return ""
+        if elapsed_s < 0:
+            return f"this frame is {-elapsed_s:.3f} s older than the last one: what was remembered is forgotten"
+        if (frame.width, frame.height) != self._frame[1:]:
+            before = "{} x {}".format(*self._frame[1:])
+            return f"the size changed from {before} to {frame.width} x {frame.height}: what was remembered is forgotten"
+        return ""
+
+    @property
+    def _frame_size(self) -> tuple[int, int]:
+        assert self._frame is not None, "expect comes before update"
+        return self._frame[1:]
+
+    def _shows(self, box: Box) -> bool:
+        """Whether enough of an object is in the frame."""
+        return box.clipped(*self._frame_size).area >= MIN_SHARE_INSIDE * box.area > 0
+
+    def _move_zooms(self, motion: Motion) -> None:
+        """Move the windows of past zooms with the camera, and forget old ones."""
+        kept = [each for each in self._zooms if self._stamp_ns - each[2] <= ZOOM_MEMORY_S * 1e9][-MAX_PAST_ZOOMS:]
+        moved = motion.moved_boxes(as_array(each[0] for each in kept)).tolist()
+        self._zooms = [(Box(*row), zoom, stamp) for row, (_, zoom, stamp) in zip(moved, kept, strict=True)]
+
+    def _expectation(self, view: View) -> Expectation:
+        boxes = view.from_source(as_array(each.box for each in self._objects)).tolist()
+        windows = view.from_source(as_array(each[0] for each in self._zooms)).tolist()
+        return Expectation(
+            tuple(
+                ExpectedObject(each.label, Box(*box), each.existence)
+                for each, box in zip(self._objects, boxes, strict=True)
+            ),
+            tuple(
+                PastZoom(Box(*window), zoom / view.zoom, (self._stamp_ns - stamp) / 1e9)
+                for window, (_, zoom, stamp) in zip(windows, self._zooms, strict=True)
+            ),
+        )
+
+    def update(
+        self, found: Sequence[Hypothesis], views: Sequence[View], calibration: Calibration | None = None
+    ) -> list[FrameObject]:
+        """Weigh what the views of the frame show.
+
+        Args:
+            found: What they show together, as `evidence.hypotheses` gives it.
+            views: All views of the frame that were examined.
+            calibration: Of the detector; None for the stated defaults.
+
+        Returns:
+            The objects to report, best score first.
+        """
+        calibration = calibration or DEFAULT
+        shown = self._match(found, calibration)
+        taken = {id(hypothesis) for group in shown for hypothesis in group}
+        new = [h for h in found if id(h) not in taken and _is_worth_remembering(h)]
+        shown += [[hypothesis] for hypothesis in new]
+        self._objects += [self._remember(hypothesis, calibration) for hypothesis in new]
+        for each, group in zip(self._objects, shown, strict=True):
+            for hypothesis in group:
+                sigma, support = _sigma(hypothesis.seen, calibration), hypothesis.seen.support
+                each.take(hypothesis, support, self._stamp_ns, sigma, self._view_zoom)
+            each.path.append((float(each.center[0]), float(each.center[1])))
+        self._weigh([[m for h in group for m in h.members] for group in shown], views, calibration)
+        shown = self._without_duplicates(shown)
+        for each, group in zip(self._objects, shown, strict=True):
+            self._decide(each, group)
+        self._zooms += [(v.window, v.zoom, self._stamp_ns) for v in views if v.region != GLOBAL_VIEW]
+        objects = [each.report(self._frame_size, not group) for each, group in self._reported(shown)]
+        self._forget()
+        return sorted(objects, key=lambda o: (-_finite(o.finding.score), o.box.as_tuple()))
+
+    def _match(self, found: Sequence[Hypothesis], calibration: Calibration) -> list[list[Hypothesis]]:
+        """For each remembered object what shows it: one whole box, or pieces of it in different views.
+
+        Those that a view reports choose first, and among the objects those that are reported.
+        """
+        shown: list[list[Hypothesis]] = [[] for _ in self._objects]
+        if not found or not self._objects:
+            return shown
+        expected = _grown(as_array(o.box for o in self._objects), np.array([o.sigma for o in self._objects]))
+        sigmas = np.array([_sigma(h.seen, calibration) for h in found])
+        overlap = iou(_grown(as_array(h.seen.box for h in found), sigmas), expected)
+        for view in {id(h.seen.view): h.seen.view for h in found if h.seen.is_cut}.values():
+            rows = [row for row, h in enumerate(found) if h.seen.is_cut and h.seen.view is view]
+            overlap[rows] = iou(as_array(found[row].seen.box for row in rows), clip_to(expected, view.window))
+        labels = np.array([o.label for o in self._objects])
+        same = np.array([h.seen.finding.label for h in found])[:, None] == labels
+        fits = overlap >= np.where(same, SAME_OBJECT_IOU, OTHER_LABEL_IOU)
+        pairs = [
+            (found[row].seen.weak, not self._objects[column].reported, -overlap[row, column], column, row)
+            for row, column in np.argwhere(fits).tolist()
+        ]
+        taken = set()
+        for _, _, _, column, row in sorted(pairs):
+            group = shown[column]
+            is_piece = group and found[row].seen.is_cut and not _share_a_view(found[row], group)
+            if row not in taken and (not group or is_piece):
+                taken.add(row)
+                group.append(found[row])
+        return shown
+
+    def _remember(self, hypothesis: Hypothesis, calibration: Calibration) -> _Remembered:
+        seen = hypothesis.seen
+        size = np.array([seen.box.width, seen.box.height])
+        variance = _sigma(seen, calibration) ** 2
+        number, stamp = next(self._numbers), self._stamp_ns
+        track_id = f"{self._camera}:{number}" if self._camera else str(number)
+        center, prior = np.array(seen.box.center), prior_log_odds(calibration)
+        return _Remembered(
+            number, track_id, prior, center, size, variance, stamp, stamp, seen.finding, seen.view.region
+        )
+
+    def _weigh(self, observed: list[list[Observation]], views: Sequence[View], calibration: Calibration) -> None:
+        """Add the evidence of the frame's looks to each object."""
+        if not self._objects:
+            return
+        looks = Looks.at(as_array(each.box for each in self._objects), observed, views, calibration)
+        # A detector that finds no object says nothing about a text that a reader read.
+        is_text = np.array([bool(each.texts) for each in self._objects])
+        looks = replace(looks, looked=looks.looked & (looks.found | ~is_text[:, None]))
+        for row, each in enumerate(self._objects):
+            if not observed[row]:
+                each.survive(self._elapsed_s, self.survival_s)
+            else:
+                each.faded = 0.0
+            if looks.looked[row].any():
+                each.weigh(looks, row, self._stamp_ns, calibration.repeated_misses)
+
+    def _without_duplicates(self, shown: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """Forget objects that have come to lie on another one, unless a view of this frame shows both.
+
+        Of two the one stays that is reported already, else the surer, else the older. The other one, where it stays
+        too, is not reported before they have come apart.
+
+        Returns:
+            What shows each of the objects that are left.
+        """
+        order = sorted(
+            range(len(self._objects)),
+            key=lambda n: (not self._objects[n].reported, -self._objects[n].log_odds, self._objects[n].number),
+        )
+        boxes = as_array(each.box for each in self._objects)
+        labels = np.array([each.label for each in self._objects])
+        same = labels[:, None] == labels[None, :]
+        overlap = iou(boxes, boxes) >= np.where(same, DUPLICATE_IOU, DUPLICATE_OTHER_LABEL_IOU)
+        gone: set[int] = set()
+        for each in self._objects:
+            each.is_hidden = False
+        ranks = {number: rank for rank, number in enumerate(order)}
+        for rank, keeper in enumerate(order):
+            if keeper not in gone:
+                near = np.flatnonzero(overlap[keeper]).tolist()
+                later = [n for n in near if ranks[n] > rank and n not in gone]
+                for n in later:
+                    self._objects[n].is_hidden = True
+                gone |= {n for n in later if not any(_share_a_view(h, shown[keeper]) for h in shown[n])}
+        kept = [n for n in range(len(self._objects)) if n not in gone]
+        self._objects = [self._objects[n] for n in kept]
+        return [shown[n] for n in kept]
+
+    def _decide(self, each: _Remembered, group: Sequence[Hypothesis]) -> None:
+        """Whether an object is reported. The first frame of a scene is judged as a picture alone."""
+        if each.reported:
+            each.reported = each.existence >= REPORTED_UNTIL
+        elif each.is_hidden:
+            each.reported = False
+        elif self._is_new:
+            each.reported = any(hypothesis.is_reported for hypothesis in group)
+        else:
+            needed = REPORTED_AT_ONCE_FROM if each.times_seen == 1 else REPORTED_FROM
+            each.reported = bool(group) and each.is_reliable and each.existence >= needed
+
+    def _reported(self, shown: list[list[Hypothesis]]) -> list[tuple[_Remembered, list[Hypothesis]]]:
+        return [pair for pair in zip(self._objects, shown, strict=True) if pair[0].reported]
+
+    def _forget(self) -> None:
+        kept = [each for each in self._objects if each.existence >= FORGOTTEN_BELOW]
+        too_many = max(0, len(kept) - MAX_HYPOTHESES)
+        self.forgotten += too_many
+        if too_many:
+            note = f"{too_many} of the least likely objects were forgotten: at most {MAX_HYPOTHESES} are remembered"
+            self.note = "; ".join(filter(None, (self.note, note)))
+        kept = sorted(kept, key=lambda each: (-each.log_odds, each.number))[:MAX_HYPOTHESES]
+        self._objects = sorted(kept, key=lambda each: each.number)
+
+
+def _is_worth_remembering(hypothesis: Hypothesis) -> bool:
+    """Whether later frames may make an object of it."""
+    return any(not member.weak or member.finding.score >= MIN_WEAK_SCORE for member in hypothesis.members)
+
+
+def _share_a_view(hypothesis: Hypothesis, group: Sequence[Hypothesis]) -> bool:
+    views = {id(member.view) for other in group for member in other.members}
+    return any(id(member.view) in views for member in hypothesis.members)
+
+
+def _sigma(seen: Observation, calibration: Calibration) -> float:
+    """How far an edge of an observed box may be off, source pixels."""
+    side = math.sqrt(seen.finding.box.area)
+    jitter = float(calibration.edge_jitter_px([side])[0]) / seen.view.zoom
+    return SIGMA_SCALE * max(jitter, MIN_SIGMA_SHARE * math.sqrt(seen.box.area))
+
+
+def _grown(boxes: Boxes, margins: Array) -> Boxes:
+    """`(n, 4)` boxes with `(n,)` margins around them."""
+    margins = margins[:, None]
+    return np.concatenate([boxes[:, :2] - margins, boxes[:, 2:] + 2 * margins], axis=1)
+
+
+def _finite(score: float) -> float:
+    return -1.0 if math.isnan(score) else score
