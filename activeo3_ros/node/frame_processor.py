@@ -87,6 +87,7 @@ class FrameProcessor:
         budget = settings.budget if request is None else request.budget
 
         def observe(stage: str, regions: Sequence[Region]) -> None:
+            job.stage = stage
             if thread.pool.retired:
                 raise Cancelled("its models were given up, or the node is being stopped")
             if request is not None:

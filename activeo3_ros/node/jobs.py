@@ -95,7 +95,11 @@ class Conclusion:
 
 @dataclass
 class Job:
-    """One message on its way, to be settled exactly once. Times are those of `time.perf_counter`, seconds."""
+    """One message on its way, to be settled exactly once. Times are those of `time.perf_counter`, seconds.
+
+    Attributes:
+        stage: The step of the loop that it has come to; "" before the first.
+    """
 
     camera: str
     data: bytes
@@ -103,6 +107,7 @@ class Job:
     started: float = 0.0
     query: Query = field(default_factory=Query)
     decoded: DecodedFrame | None = None
+    stage: str = ""
     _settled: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from ..core import ActivePerception, Query
+from ..core import ActivePerception, Query, TaskModel
 from .frame_counters import FrameCounters, FrameDisposition, Latencies
 from .frame_processor import Decoder, FrameProcessor, Publisher
 from .frame_queue import LatestFrameQueue
@@ -210,7 +210,8 @@ class Scheduler:
         self._hung.append(pool)
         # A frame of another camera that started later shares the models, and often the very call that hangs.
         for job in given_up:
-            self._processor.fail(job, f"the model did not answer within {limit:g} s and was given up")
+            waited_for = _component_at(job.stage, pool.perception)
+            self._processor.fail(job, f"{waited_for} did not answer within {limit:g} s and was given up")
             self._queue.done(job)
         self._pool = self._start_pool()
 
@@ -246,3 +247,21 @@ class Scheduler:
         if self.hung_pools >= MAX_HUNG_POOLS:
             error = f"{MAX_HUNG_POOLS} threads hang in the model; clean up and configure again"
         return ModelPool(self._queue, self._processor.process, self._load, len(self._cameras), error).start()
+
+
+def _component_at(stage: str, perception: ActivePerception | None) -> str:
+    """The component, for messages, that a frame waits for at a step of the loop."""
+    if perception is None or stage in ("", "decode"):
+        return "the model"
+    if stage == "segment":
+        return f"the segmenter {type(perception.segmenter).__name__}"
+    if stage == "sense":
+        policy = f"the policy {type(perception.sensing).__name__}"
+        asked = getattr(perception.sensing, "task", None)
+        return policy if asked is None else f"{policy} with {_examiner(asked)}"
+    return _examiner(perception.task)
+
+
+def _examiner(task: TaskModel) -> str:
+    label = getattr(task, "label", "")
+    return f"the detector {label!r}" if label else f"the task model {type(task).__name__}"

@@ -65,6 +65,11 @@ class DetectorProposals:
         self.task = task or DetectorTask(CenterNet())
         self.reports = reports
 
+    @property
+    def concurrent(self) -> bool:
+        """As of the task: this class keeps nothing of a frame, and views of several cameras may form one batch."""
+        return self.task.concurrent
+
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         return self.task.view_size(width, height, max_pixels)
 

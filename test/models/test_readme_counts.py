@@ -38,7 +38,7 @@ def test_the_readme_counts_what_is_reported_and_what_is_right(counts):
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     one = re.search(r"\(`full_frame`, above\): (\d+) vehicles reported, (\d+) right", text)
     four = re.search(r"\(`embedded`, below\): (\d+) reported, (\d+) right", text)
-    labelled = re.search(r"with (\d+) vehicles labelled by hand", text)
+    labelled = re.search(r"with (\d+) labelled by hand", text)
     assert one and four and labelled
     assert (*map(int, one.groups()), int(labelled[1])) == counts["full_frame"]
     assert (*map(int, four.groups()), int(labelled[1])) == counts["embedded"]

@@ -83,7 +83,7 @@ def added(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
         (GARBAGE, "the task model FakeTask gave "),
         (NO_MEMORY, "MemoryError: no memory for 7 GB"),
         (NAN_BOX, "not finite"),
-        (HANGS, "did not answer within 1 s"),
+        (HANGS, "the task model FakeTask did not answer within 1 s"),
     ],
     ids=["raises", "garbage", "no memory", "a box of NaN", "hangs"],
 )

@@ -27,11 +27,23 @@ from node_fixtures.fakes import (
 )
 from waiting import wait_for
 
-from activeo3_ros.core import ActivePerception, Budget, Findings, Frame, InvalidInput, Query, Status, UnsupportedQuery
+from activeo3_ros.core import (
+    ActivePerception,
+    Budget,
+    Findings,
+    Frame,
+    InputSize,
+    InvalidInput,
+    Query,
+    Status,
+    UnsupportedQuery,
+)
 from activeo3_ros.core.errors import EngineError
+from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.node.frame_counters import Counts, FrameCounters
 from activeo3_ros.node.jobs import DecodedFrame, FrameOutcome, Job, PerceiveRequest, RejectedFrame, Settings
 from activeo3_ros.node.scheduler import Busy, Scheduler
+from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.vlm import engine_registry as choice
 from activeo3_ros.vlm.engine import Prompt, Reply, Request
 from activeo3_ros.vlm.engine_registry import shared_engine
@@ -193,11 +205,48 @@ def test_a_model_that_hangs_is_given_up_and_loaded_again():
         robot.send(HANGS, "a")
         wait_for(lambda: robot.scheduler.watch() or robot.outcomes)
         assert robot.outcomes[0].result.status == Status.FAILED
-        assert "did not answer within 0.2 s" in robot.outcomes[0].result.status_message
+        told = robot.outcomes[0].result.status_message
+        assert told == "the task model FakeTask did not answer within 0.2 s and was given up"
         assert robot.settled("a").failed == 1
         robot.send(FINE, "b")
         assert robot.settled("b").processed == 1
         assert robot.scheduler.hung_pools == 1
+
+
+class StuckDetector:
+    names, input_size, concurrent = ("thing",), InputSize(40, 30), False
+
+    def detect(self, images, threshold):
+        time.sleep(3600)
+
+
+class StuckSegmenter:
+    def segment(self, frame, detections):
+        time.sleep(3600)
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [
+        (
+            lambda task: ActivePerception(DetectorProposals(task=task), task),
+            "policy DetectorProposals with the detector",
+        ),
+        (lambda task: ActivePerception(FakeSensing(), task), "detector 'mine'"),
+        (
+            lambda task: ActivePerception(FakeSensing(), FakeTask(), segmenter=StuckSegmenter()),
+            "segmenter StuckSegmenter",
+        ),
+    ],
+    ids=["policy", "detector", "segmenter"],
+)
+def test_the_message_names_what_hangs(build, named):
+    preset = FakePreset()
+    preset.build = lambda: build(DetectorTask(StuckDetector(), label="mine"))
+    with FakeRobot(preset, inference_timeout_s=0.2, query=Query(masks=True)) as robot:
+        robot.send(FINE)
+        wait_for(lambda: robot.scheduler.watch() or robot.outcomes)
+        assert robot.outcomes[0].result.status_message.startswith(f"the {named}")
 
 
 def test_after_several_hangs_frames_fail_with_the_reason_and_no_more_memory_is_spent():

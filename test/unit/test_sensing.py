@@ -6,7 +6,8 @@ from fake_detector_task import FakeDetectorTask, view_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.core import Box, Budget, Finding, Frame, Query
+from activeo3_ros.core import ActivePerception, Box, Budget, DetectedBoxes, Finding, Frame, InputSize, Query
+from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.policies.fixed import CentreCrop, FullFrame, Grid, Random
 from activeo3_ros.policies.possible_objects import position_at_size
@@ -58,6 +59,22 @@ def propose(*findings, max_regions=3, frame=(1920, 1080)):
 
 def car(x, y, side, score):
     return Finding("car", Box(x, y, side, side), score)
+
+
+class FakeBatches:
+    names, input_size, concurrent = ("car",), InputSize(64, 36), True
+
+    def __init__(self, batch_size):
+        self.batch_size = batch_size
+
+    def detect(self, images, threshold):
+        return [DetectedBoxes(np.zeros((0, 4)), np.zeros(0, np.float32), np.zeros(0, np.intp)) for _ in images]
+
+
+@pytest.mark.parametrize(("batch_size", "together"), [(1, False), (24, True)])
+def test_cameras_share_a_detector_that_answers_in_batches(batch_size, together):
+    task = DetectorTask(FakeBatches(batch_size))
+    assert ActivePerception(DetectorProposals(task=task), task).concurrent is together
 
 
 def test_it_zooms_into_small_objects_that_are_half_seen():
