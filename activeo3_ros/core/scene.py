@@ -397,11 +397,13 @@ class Scene:
         Args:
             found: What they show together, as `evidence.hypotheses` gives it.
             views: All views of the frame that were examined.
-            calibration: Of the detector; None for the stated defaults.
+            calibration: Of the detector; None for a model whose scores say nothing: what it shows is believed at once,
+                and the stated defaults tell how long it is carried.
 
         Returns:
             The objects to report, best score first.
         """
+        is_believed = calibration is None
         calibration = calibration or DEFAULT
         shown = self._match(found, calibration)
         taken = {id(hypothesis) for group in shown for hypothesis in group}
@@ -416,7 +418,7 @@ class Scene:
         self._weigh([[m for h in group for m in h.members] for group in shown], views, calibration)
         shown = self._without_duplicates(shown)
         for each, group in zip(self._objects, shown, strict=True):
-            self._decide(each, group)
+            self._decide(each, group, is_believed)
         self._zooms += [(v.window, v.zoom, self._stamp_ns) for v in views if v.region != GLOBAL_VIEW]
         objects = [each.report(self._frame_size, not group) for each, group in self._reported(shown)]
         self._forget()
@@ -511,13 +513,13 @@ class Scene:
         self._objects = [self._objects[n] for n in kept]
         return [shown[n] for n in kept]
 
-    def _decide(self, each: _Remembered, group: Sequence[Hypothesis]) -> None:
+    def _decide(self, each: _Remembered, group: Sequence[Hypothesis], is_believed: bool) -> None:
         """Whether an object is reported. The first frame of a scene is judged as a picture alone."""
         if each.reported:
             each.reported = each.existence >= REPORTED_UNTIL
         elif each.is_hidden:
             each.reported = False
-        elif self._is_new:
+        elif self._is_new or is_believed:
             each.reported = any(hypothesis.is_reported for hypothesis in group)
         else:
             needed = REPORTED_AT_ONCE_FROM if each.times_seen == 1 else REPORTED_FROM

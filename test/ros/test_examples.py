@@ -26,7 +26,7 @@ def planner(tmp_path_factory):
     """A client of the node, and the lines that the planner prints of its results."""
     log = tmp_path_factory.mktemp("planner") / "log.txt"
     command = [sys.executable, str(EXAMPLES / "planner_subscriber.py"), "--ros-args", "-p", "max_age_s:=30.0"]
-    with NodeProcess(autostart=True) as node, Client() as client, log.open("w") as out:
+    with NodeProcess(autostart=True, memory=False) as node, Client() as client, log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd="/")
         try:
             client.connect()
@@ -58,7 +58,7 @@ def test_an_empty_result_that_is_complete_is_a_clear_corridor(planner):
 
 
 def test_a_failed_result_is_blindness_and_not_a_clear_corridor(planner):
-    assert planner(RAISES).startswith("blind: RuntimeError: the engine broke")
+    assert planner(RAISES).startswith("blind: the task model FakeTask raised RuntimeError: the engine broke")
 
 
 def test_an_old_result_is_not_acted_on(planner):

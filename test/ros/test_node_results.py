@@ -17,7 +17,7 @@ from activeo3_ros.codecs import rle as masks
 
 @pytest.fixture(scope="module")
 def client():
-    with NodeProcess(autostart=True, query="the thing", masks=True), Client() as client:
+    with NodeProcess(autostart=True, query="the thing", masks=True, memory=False), Client() as client:
         client.connect()
         yield client
 

@@ -330,6 +330,17 @@ def test_with_a_scene_objects_have_ids_and_tracks_in_their_order():
     assert list(second.timings_ms)[:3] == ["view", "expect", "sense"]
 
 
+def test_what_a_model_without_a_calibration_shows_first_after_empty_frames_is_reported_at_once():
+    task, scene = CentreFinder(), Scene()
+    perception = ActivePerception(LeftAndRight(Findings()), task, BUDGET)
+    shown, task.findings = task.findings, [Findings(), Findings()]
+    frames = frames_of(5)
+    for frame in frames[:4]:
+        assert not perception.perceive(frame, scene=scene).detections
+    task.findings = shown
+    assert len(perception.perceive(frames[4], scene=scene).detections) == 2
+
+
 def test_without_a_scene_nothing_is_remembered():
     perception = ActivePerception(LeftAndRight(Findings()), CentreFinder(), BUDGET)
     for frame in frames_of(2):
