@@ -170,8 +170,8 @@ class Component:
         if self.detector is not None:
             if "reports" not in inspect.signature(self.class_).parameters:
                 raise InvalidInput(
-                    f"{self.label} takes no detector of its own: its constructor has no parameter 'reports', by which it "
-                    "would be told to report nothing of what that detector finds"
+                    f"{self.label} takes no detector of its own: its constructor has no parameter 'reports', by which "
+                    "it is told to report nothing of what that detector finds"
                 )
             self.detector.check()
             settings.pop("detector")
