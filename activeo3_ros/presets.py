@@ -168,6 +168,11 @@ class Component:
             return
         settings = dict(self.settings)
         if self.detector is not None:
+            if "reports" not in inspect.signature(self.class_).parameters:
+                raise InvalidInput(
+                    f"{self.label} takes no detector of its own: its constructor has no parameter 'reports', by which "
+                    "it is told to report nothing of what that detector finds"
+                )
             self.detector.check()
             settings.pop("detector")
         check_settings(self.label, self.class_, settings, without=SET_BY_LOADER)

@@ -138,3 +138,11 @@ def test_detector_proposals_need_a_detector_and_report_none_but_the_task_s(prese
     )
     policy = load_preset(str(preset)).build_policy()
     assert (policy.task.label, policy.reports) == ("embedded", False)
+
+
+def test_a_policy_that_cannot_be_told_to_report_nothing_takes_no_detector_of_its_own(tmp_path, monkeypatch, preset):
+    (tmp_path / "asking.py").write_text("class Asking:\n    def __init__(self, task: object): ...\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    preset.write_text("sensing: {type: 'asking:Asking', detector: {type: embedded}}\ntask: {type: embedded}\n")
+    with pytest.raises(InvalidInput, match="takes no detector of its own: its constructor has no parameter 'reports'"):
+        load_preset(str(preset))
