@@ -48,7 +48,10 @@ def calibrated(pictures, tmp_path_factory):
     """A preset with the calibration that the command wrote beside it, and the output of the command."""
     preset = tmp_path_factory.mktemp("preset") / "mine.yaml"
     preset.write_text(PRESET)
-    assert cli.main(["calibrate", str(preset), "--images", str(pictures), "--sure", "0.4"]) == 0
+    arguments = ["calibrate", str(preset), "--images", str(pictures), "--sure", "0.4"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["activeo3", *arguments])  # where the file takes the command from
+        assert cli.main(arguments) == 0
     return preset
 
 
@@ -63,7 +66,7 @@ def test_a_small_file_and_a_figure_lie_beside_the_preset(calibrated):
     about = yaml.safe_load(file.read_text())["about"]
     assert about["pictures"] == 2
     assert about["classes"] == ["car", "truck", "bus"]
-    assert "onnxruntime" in about["versions"] and about["date"] and "calibrate" in about["command"]
+    assert "onnxruntime" in about["versions"] and about["date"] and "activeo3 calibrate" in about["command"]
     assert calibrated.with_name("mine.calibration.png").read_bytes().startswith(b"\x89PNG")
 
 
