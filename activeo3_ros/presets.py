@@ -23,6 +23,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Component:
         """Its name in messages, such as "sensing 'grid'"."""
         return f"{self.kind} {self.type!r}"
 
-    @property
+    @cached_property
     def detector(self) -> Component | None:
         """The detector of a task; that of its own of a policy. None if it has none."""
         if self.kind == "task" and self.type not in TASK_TYPES:
@@ -113,14 +114,15 @@ class Component:
     def facts(self) -> list[Any]:
         """Type, settings, and digests of the model and calibration files that they name: what results depend on."""
         named_files = [Path(str(self.settings.get(name, ""))).expanduser() for name in ("model", "calibration")]
-        return [self.type, dict(self.settings), *(sha256_of(file) for file in named_files if file.is_file())]
+        own = self.detector.facts if self.kind == "sensing" and self.detector is not None else []
+        return [self.type, dict(self.settings), *(sha256_of(file) for file in named_files if file.is_file()), *own]
 
     @property
     def shares_task(self) -> bool:
         """Whether it is a policy that works with the detector of the task."""
         return self.kind == "sensing" and "task" in inspect.signature(self.class_).parameters
 
-    @property
+    @cached_property
     def class_(self) -> Callable[..., Any]:
         """Its class.
 
@@ -133,11 +135,7 @@ class Component:
         if self.kind == "task":
             return replace(self, kind="detector").class_
         if ":" in self.type:
-            if not self.may_name_class:
-                raise InvalidInput(
-                    f"{self.label}: only a preset file given by its path when a program starts may name a class, not "
-                    "one chosen while it runs"
-                )
+            self._check_may("name a class")
             return load_class(self.type, self.label)
         plugin = find_plugin(self.kind, self.type)
         if plugin is not None:
@@ -156,11 +154,8 @@ class Component:
             InvalidInput: The type or a setting does not exist, a setting is missing, or a value is not allowed.
         """
         code = next((name for name in NAMES_CODE if self.settings.get(name)), "")
-        if code and not self.may_name_class:
-            raise InvalidInput(
-                f"{self.label}: only a preset file given by its path when a program starts may set {code}, not one "
-                "chosen while it runs"
-            )
+        if code:
+            self._check_may(f"set {code}")
         if self.kind in ("task", "detector") and self.detector_class is not None:
             own, around = self._split()
             check_settings(self.label, self.detector_class, own)
@@ -176,6 +171,14 @@ class Component:
             self.detector.check()
             settings.pop("detector")
         check_settings(self.label, self.class_, settings, without=SET_BY_LOADER)
+
+    def _check_may(self, do: str) -> None:
+        """Raise InvalidInput where a preset that was chosen while a program runs does what brings code."""
+        if not self.may_name_class:
+            raise InvalidInput(
+                f"{self.label}: only a preset file given by its path when a program starts may {do}, not one chosen "
+                "while it runs"
+            )
 
     @property
     def detector_class(self) -> Callable[..., Any] | None:

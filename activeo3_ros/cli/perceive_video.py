@@ -22,7 +22,7 @@ from ..core.scene import Scene
 from .interruption import stop_after_this_frame
 from .progress import progress
 
-Perceive = Callable[[Frame, "Scene | None"], Result]
+Perceive = Callable[[Frame, Scene | None], Result]
 LINES_OF_PROGRESS = 10
 """Where there is no terminal for a bar."""
 TIME_DIGITS = 6

@@ -241,18 +241,6 @@ def hypotheses(
     return sorted((h for h in found if id(h.seen) not in parts), key=lambda h: _rank(h.seen))
 
 
-def merge(observations: Sequence[Observation]) -> list[Observation]:
-    """Merge the observations of all views of one frame, and believe each view.
-
-    Args:
-        observations: Of any view, in any order.
-
-    Returns:
-        One observation for each object, best score first, with the text that most views read on it.
-    """
-    return [hypothesis.seen for hypothesis in hypotheses(observations, (), None)]
-
-
 def _rank(seen: Observation) -> tuple[float, tuple[float, float, float, float]]:
     return -_finite(seen.finding.score), seen.box.as_tuple()
 

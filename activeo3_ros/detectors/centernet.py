@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from ..assets.onnx_session import OnnxSession, Threads
 from ..assets.packages import CENTERNET, require
-from ..core.errors import InvalidInput
-from ..core.frame import Image, InputSize, check_image
+from ..core.frame import Image, InputSize
 from ..core.geometry import from_corners
 from ..core.results import DetectedBoxes
 from ..settings import validated
+from .onnx_inputs import fit
 
 INPUT_SIDE_PX = 512
 """Side of the square canvas that is the model's input."""
@@ -114,17 +114,8 @@ def letterbox(image: Image) -> tuple[Image, tuple[float, float]]:
     Raises:
         InvalidInput: The array is not such an image.
     """
-    check_image(image, "the detector needs a")
-    height, width = image.shape[:2]
-    if height < 1 or width < 1:
-        raise InvalidInput(f"the detector needs images of at least one pixel, got {width} x {height}")
-    scale = INPUT_SIDE_PX / max(width, height)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    if size != (width, height):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)  # type: ignore[assignment]
-    canvas = np.full((INPUT_SIDE_PX, INPUT_SIDE_PX, 3), PADDING_GREY, np.uint8)
-    canvas[: size[1], : size[0]] = image
-    return canvas, (size[0] / width, size[1] / height)
+    canvas, placement = fit(image, INPUT_SIDE_PX, INPUT_SIDE_PX, "top_left", PADDING_GREY)
+    return canvas, (placement.scale_x, placement.scale_y)
 
 
 def read_rows(

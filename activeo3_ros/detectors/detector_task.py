@@ -176,8 +176,7 @@ class DetectorTask:
 
     def class_ids(self, names: Sequence[str], target: Target) -> list[int]:
         """The class ids that have one of some names, in detections for a target."""
-        known = target.classes if self._open else self.detector.names
-        return [index for index, name in enumerate(known) if name in names]
+        return [index for index, name in enumerate(self._names(target)) if name in names]
 
     def select(self, detected: DetectedBoxes, target: Target) -> list[Finding]:
         """Keep the detections of the classes that a query asks for, each object once.
@@ -193,14 +192,14 @@ class DetectorTask:
         if len(boxes) == 0:
             return []
         kept = non_maximum_suppression(boxes, scores, self.calibration.same_object_any_class_iou)
+        names = self._names(target)
+        labels = np.array([names[class_id] for class_id in class_ids[kept].tolist()], object)
         findings = []
-        names = target.classes if self._open else self.detector.names
-        found = {str(names[class_id]) for class_id in set(class_ids[kept].tolist())}
         for name in target.classes:
-            if name not in found:
+            members = kept[labels == name]
+            if len(members) == 0:
                 continue
             phrase = target.phrase_of(name)
-            members = kept[np.isin(class_ids[kept], self.class_ids([name], target))]
             once = non_maximum_suppression(boxes[members], scores[members], self.calibration.same_object_iou)
             for index in members[once]:
                 box = Box(*boxes[index].astype(float).tolist())
@@ -233,6 +232,10 @@ class DetectorTask:
         found = [each for index, each in enumerate(read) if index < len(objects) or each.text]
         texts = self._texts(view, target) if target.free_text else []
         return replace(findings, objects=(*found, *rest, *texts))
+
+    def _names(self, target: Target) -> Sequence[str]:
+        """Name of each class id in detections for a target."""
+        return target.classes if self._open else self.detector.names
 
     def _detector_of(self, target: Target) -> Detector:
         return self.detector if self._open is None else self._open.for_names(target.classes)

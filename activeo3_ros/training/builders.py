@@ -22,9 +22,6 @@ from ..core.errors import InvalidInput
 from ..evaluation.subset_rules import counted_instances, dense_instances, small_instances
 from .rows import Row, check_row, write_rows
 
-MAX_QUESTIONS_A_CLASS = 3
-"""In a test set, so that frequent classes do not decide its result."""
-
 Select = Callable[[Mapping[str, Any], Mapping[str, Any], Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
 """Gives the annotations that fit a rule: from the entry of a picture, that of a class, and its annotations there."""
 

@@ -13,7 +13,6 @@ from activeo3_ros.core.calibration import DEFAULT
 from activeo3_ros.core.evidence import (
     MAX_OBSERVATIONS,
     hypotheses,
-    merge,
     observe,
     strongest,
     to_source_detections,
@@ -21,6 +20,11 @@ from activeo3_ros.core.evidence import (
 
 FRAME = Frame(np.zeros((600, 1000, 3), np.uint8))
 WHOLE = FRAME.view(FRAME.window, (500, 300))
+
+
+def merge(observations):
+    """One observation for each object, best score first, where each view is believed."""
+    return [hypothesis.seen for hypothesis in hypotheses(observations, (), None)]
 
 
 def crop(x, y, side, region, shown=400):
