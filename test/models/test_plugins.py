@@ -146,3 +146,16 @@ def test_a_policy_that_cannot_be_told_to_report_nothing_takes_no_detector_of_its
     preset.write_text("sensing: {type: 'asking:Asking', detector: {type: embedded}}\ntask: {type: embedded}\n")
     with pytest.raises(InvalidInput, match="takes no detector of its own: its constructor has no parameter 'reports'"):
         load_preset(str(preset))
+
+
+def test_results_with_another_file_of_a_policy_s_own_detector_are_not_taken_for_the_same(preset, tmp_path):
+    """`replay --resume` and `evaluate` keep results by these facts."""
+    calibration = tmp_path / "own.yaml"
+    calibration.write_text("first", encoding="utf-8")
+    preset.write_text(
+        f"sensing: {{type: detector_proposals, detector: {{type: embedded, calibration: {calibration}}}}}\n"
+        "task: {type: mllm, engine: {type: remote, model: any}}\n"
+    )
+    before = load_preset(str(preset)).sensing.facts
+    calibration.write_text("second", encoding="utf-8")
+    assert load_preset(str(preset)).sensing.facts != before
