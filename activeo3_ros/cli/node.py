@@ -81,10 +81,12 @@ def ros_arguments(args: argparse.Namespace, given: Mapping[str, str]) -> list[st
         given: The values of `-p` by their names.
 
     Raises:
-        InvalidInput: An option and a parameter say the same, or the file of parameters is not there.
+        InvalidInput: An option is empty, an option and a parameter say the same, or the file of parameters is missing.
     """
     options = {"cameras": args.cameras, "preset": args.preset}
     for name, value in options.items():
+        if value is not None and not value.strip():
+            raise InvalidInput(f"--{name} must not be empty; leave it out for what the node takes by itself")
         if value is not None and name in given:
             raise InvalidInput(f"--{name} and -p {name}:= say the same thing twice; give one of them")
     values = {"autostart": "true", "log_period": f"{LOG_PERIOD_S}"}

@@ -38,6 +38,12 @@ def test_options_come_first_then_the_file_then_the_parameters(tmp_path: Path):
     ]
 
 
+@pytest.mark.parametrize("option", ["--cameras", "--preset"])
+def test_an_empty_option_is_refused_by_its_name(option: str):
+    with pytest.raises(InvalidInput, match=f"{option} must not be empty"):
+        arguments(option, " ")
+
+
 @pytest.mark.parametrize("text", ["masks", "masks=true", ":=true", "masks:="])
 def test_what_is_no_assignment_is_refused(text: str):
     with pytest.raises(InvalidInput, match="must be NAME:=VALUE"):
