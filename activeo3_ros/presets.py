@@ -54,6 +54,7 @@ DETECTOR_TYPES = {
     "onnx": "activeo3_ros.detectors.onnx_detector:OnnxDetector",
     "transformers": "activeo3_ros.detectors.transformers_detector:TransformersDetector",
     "grounding_dino": "activeo3_ros.detectors.grounding_dino:GroundingDino",
+    "served": "activeo3_ros.detectors.served_detector:ServedDetector",
 }
 SEGMENTER_TYPES = {
     "grabcut": "activeo3_ros.segmenters.grabcut:GrabCut",
@@ -112,10 +113,19 @@ class Component:
 
     @property
     def facts(self) -> list[Any]:
-        """Type, settings, and digests of the model and calibration files that they name: what results depend on."""
+        """What results depend on: type, settings, digests of the model and calibration files that they name, and which
+        detector is served where another process has it."""
+        class_ = self.detector_class if self.type == "served" else None
+        served = [class_(**self._split()[0]).identity] if class_ else []
         named_files = [Path(str(self.settings.get(name, ""))).expanduser() for name in ("model", "calibration")]
         own = self.detector.facts if self.kind == "sensing" and self.detector is not None else []
-        return [self.type, dict(self.settings), *(sha256_of(file) for file in named_files if file.is_file()), *own]
+        return [
+            self.type,
+            dict(self.settings),
+            *(sha256_of(file) for file in named_files if file.is_file()),
+            *served,
+            *own,
+        ]
 
     @property
     def shares_task(self) -> bool:

@@ -102,9 +102,10 @@ def areas(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def intersections(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """`(n, m)` areas shared by each of `n` boxes with each of `m` boxes, in square pixels."""
-    a, b = to_corners(a), to_corners(b)
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    return np.asarray(np.clip(sides, 0, None).prod(axis=2))
+    (left, top, right, bottom), others = to_corners(a).T[:, :, None], to_corners(b).T
+    width = np.minimum(right, others[2]) - np.maximum(left, others[0])
+    height = np.minimum(bottom, others[3]) - np.maximum(top, others[1])
+    return np.asarray(np.maximum(width, 0) * np.maximum(height, 0))
 
 
 def iou(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -160,12 +161,30 @@ def non_maximum_suppression(boxes: npt.ArrayLike, scores: npt.ArrayLike, max_iou
     Returns:
         Indices of the boxes to keep, best score first.
     """
+    return best_apart(iou(boxes, boxes) > max_iou, scores)
+
+
+def best_apart(too_close: npt.NDArray[np.bool_], scores: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Keep the best of each group of things that are too close to each other, greedily.
+
+    Args:
+        too_close: `(n, n)`, which are.
+        scores: `(n,)`; those of equal score keep their order, so that the result is deterministic.
+
+    Returns:
+        Indices of those to keep, best score first.
+    """
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    overlaps = iou(boxes, boxes) > max_iou
-    suppressed = np.zeros(len(order), bool)
+    # Few are too close: their pairs are walked, not the rows.
+    rows, columns = np.nonzero(too_close)
+    close_to: dict[int, list[int]] = {}
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        if row != column:
+            close_to.setdefault(row, []).append(column)
+    suppressed: set[int] = set()
     kept = []
-    for index in order:
-        if not suppressed[index]:
+    for index in order.tolist():
+        if index not in suppressed:
             kept.append(index)
-            suppressed |= overlaps[index]
+            suppressed.update(close_to.get(index, ()))
     return np.array(kept, np.intp)

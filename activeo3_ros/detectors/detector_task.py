@@ -13,7 +13,7 @@ from ..core.budget import Budget
 from ..core.errors import UnsupportedQuery
 from ..core.evidence import same_text
 from ..core.frame import KnownObject, View
-from ..core.geometry import Box, as_array, iou, non_maximum_suppression, share_inside
+from ..core.geometry import Box, as_array, best_apart, iou, share_inside
 from ..core.interfaces import Detector, OpenVocabularyDetector
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Grounding
@@ -191,20 +191,22 @@ class DetectorTask:
         boxes, scores, class_ids = detected.boxes, detected.scores, detected.class_ids
         if len(boxes) == 0:
             return []
-        kept = non_maximum_suppression(boxes, scores, self.calibration.same_object_any_class_iou)
-        names = self._names(target)
-        labels = np.array([names[class_id] for class_id in class_ids[kept].tolist()], object)
-        findings = []
-        for name in target.classes:
-            members = kept[labels == name]
-            if len(members) == 0:
-                continue
-            phrase = target.phrase_of(name)
-            once = non_maximum_suppression(boxes[members], scores[members], self.calibration.same_object_iou)
-            for index in members[once]:
-                box = Box(*boxes[index].astype(float).tolist())
-                findings.append(Finding(name, box, float(scores[index]), phrase))
-        return sorted(findings, key=lambda finding: -finding.score)
+        overlaps = iou(boxes, boxes)
+        kept = best_apart(overlaps > self.calibration.same_object_any_class_iou, scores)
+        rank_of = {name: rank for rank, name in enumerate(target.classes)}
+        ranks = np.array([rank_of.get(name, -1) for name in self._names(target)])[class_ids]
+        kept = kept[ranks[kept] >= 0]
+        same_class = ranks[kept][:, None] == ranks[kept]
+        close = same_class & (overlaps[np.ix_(kept, kept)] > self.calibration.same_object_iou)
+        once = kept[best_apart(close, scores[kept])]
+        once = once[np.lexsort((ranks[once], -scores[once]))]
+        phrases = [target.phrase_of(name) for name in target.classes]
+        return [
+            Finding(target.classes[rank], Box(x, y, width, height), score, phrases[rank])
+            for rank, score, (x, y, width, height) in zip(
+                ranks[once].tolist(), scores[once].tolist(), boxes[once].tolist(), strict=True
+            )
+        ]
 
     def locate_text(self, view: View) -> list[Finding]:
         """Find where text seems to be in a view, also where it is too small to read.

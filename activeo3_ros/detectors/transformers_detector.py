@@ -241,7 +241,7 @@ class TransformersDetector:
             return
         self.batch_size = batch_size or STRETCHED_BATCH
         size = self.input_size.width, self.input_size.height
-        device_views = DeviceViews(self.device, self.dtype, size, self.scale, self.mean, self.std)
+        self._device_views = DeviceViews(self.device, self.dtype, size, self.scale, self.mean, self.std)
         like = self._torch.zeros((3, size[1], size[0]), device=self.device, dtype=self.dtype)
         run: Callable[[torch.Tensor], torch.Tensor] = self._forward
         try:
@@ -251,7 +251,7 @@ class TransformersDetector:
             raise
         except EngineError as error:  # a model whose work depends on values, or that asks the device for some
             logger.warning("%s runs without CUDA graphs, which takes longer: %s", self._label, error)
-        self._view_batcher = CallBatcher(_Guarded(ViewBatches(device_views, run), self._guarded))
+        self._view_batcher = CallBatcher(_Guarded(ViewBatches(self._device_views, run), self._guarded))
         self.detect_views = self._detect_views  # by which tasks hand it views instead of their images
 
     def _forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -259,6 +259,8 @@ class TransformersDetector:
 
     def _detect_views(self, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
         """As `detect` of their images, cut and resized on the device; views of several threads become one batch."""
+        for frame in {view.frame for view in views}:
+            self._device_views.upload(frame)  # by each thread while the batch of another runs
         rows = self._view_batcher.generate(views)
         return [self.boxes(each, view.size, threshold) for each, view in zip(rows, views, strict=True)]
 
