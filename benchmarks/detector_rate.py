@@ -16,7 +16,6 @@ import contextlib
 import datetime
 import functools
 import json
-import math
 import multiprocessing
 import os
 import platform
@@ -248,6 +247,7 @@ def rates(cameras: list[tuple[list[float], int, int]], wall: float, hz: float) -
     return {
         "cameras": len(cameras),
         "hz_each": hz or "as fast as it goes",
+        "seconds": round(wall, 2),
         "frames_per_s": round(done / wall, 1),
         "regions_per_frame": round(sum(each[2] for each in cameras) / done, 2),
         "missed_share": round(1 - done / sent, 4),
@@ -259,48 +259,49 @@ def rates(cameras: list[tuple[list[float], int, int]], wall: float, hz: float) -
 
 @contextlib.contextmanager
 def timed_stages() -> Iterator[dict[str, float]]:
-    """Seconds by stage in the block, each waited for on the device; the first and the last moment of any."""
-    spent = {"cut and resize": 0.0, "model": 0.0, "boxes back": 0.0, "since": math.inf, "until": 0.0}
-    originals = device_views.DeviceViews.batch, device_views.BatchGraphs.__call__, device_views.ViewBatches.generate
+    """Seconds by stage that the device works in the block, by events in its queue, which hold nothing up."""
+    steps = {
+        "cut and resize": (device_views.DeviceViews, "batch"),
+        "model": (device_views.BatchGraphs, "__call__"),
+        "all of a batch": (device_views.InputBatches, "generate"),
+    }
+    pairs: dict[str, list[tuple[Any, Any]]] = {name: [] for name in steps}
+    originals = {name: getattr(*where) for name, where in steps.items()}
 
-    def timed(name: str, original: Callable[..., Any], minus: tuple[str, ...] = ()) -> Callable[..., Any]:
+    def timed(name: str) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            before = sum(spent[other] for other in minus)
-            start = time.perf_counter()
-            result = original(*arguments)
-            torch.cuda.synchronize()
-            spent["since"], spent["until"] = min(spent["since"], start), time.perf_counter()
-            spent[name] += time.perf_counter() - start - (sum(spent[other] for other in minus) - before)
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            result = originals[name](*arguments)
+            end.record()
+            pairs[name].append((start, end))
             return result
 
         return call
 
-    device_views.DeviceViews.batch = timed("cut and resize", originals[0])  # type: ignore[method-assign]
-    device_views.BatchGraphs.__call__ = timed("model", originals[1])  # type: ignore[method-assign]
-    device_views.ViewBatches.generate = timed(  # type: ignore[method-assign]
-        "boxes back", originals[2], ("cut and resize", "model")
-    )
+    for name, (owner, attribute) in steps.items():
+        setattr(owner, attribute, timed(name))
+    spent: dict[str, float] = {}
     try:
         yield spent
     finally:
-        (
-            device_views.DeviceViews.batch,  # type: ignore[method-assign]
-            device_views.BatchGraphs.__call__,  # type: ignore[method-assign]
-            device_views.ViewBatches.generate,  # type: ignore[method-assign]
-        ) = originals
+        for name, (owner, attribute) in steps.items():
+            setattr(owner, attribute, originals[name])
+        torch.cuda.synchronize()
+        spent.update({name: sum(a.elapsed_time(b) for a, b in each) / 1e3 for name, each in pairs.items()})
 
 
 def stages(run: Callable[[], dict[str, Any]]) -> dict[str, float]:
-    """Share of the wall time of a run in each stage that the device works for, the rest being an idle device."""
+    """Share of the time of a run in each stage of the device; in the rest it waits for the CPU."""
     with timed_stages() as spent:
         row = run()
-    wall = spent.pop("until") - spent.pop("since")
-    shares = {name: round(value / wall, 3) for name, value in spent.items()}
+    spent["boxes back"] = spent.pop("all of a batch") - spent["model"]
+    shares = {name: round(value / row["seconds"], 3) for name, value in spent.items()}
     return {
         "cameras": row["cameras"],
         "frames_per_s": row["frames_per_s"],
         **shares,
-        "idle device": round(1 - sum(shares.values()), 3),
+        "idle": round(1 - sum(shares.values()), 3),
     }
 
 

@@ -139,7 +139,7 @@ def to_source_detections(
 
 
 def _ask_together(observations: Sequence[Observation], view: View, calibration: Calibration) -> None:
-    """Note `support` and `is_cut` of the observations of one view, which is done sooner for all of them than for each."""
+    """Note `support` and `is_cut` of the observations of one view: sooner for all of them than for each."""
     if not observations:
         return
     scores = np.array([o.finding.score for o in observations])
@@ -149,7 +149,7 @@ def _ask_together(observations: Sequence[Observation], view: View, calibration: 
     window, source = to_corners([view.window.as_tuple()])[0], np.array(view.source_size)
     distance = np.concatenate([corners[:, :2] - window[:2], window[2:] - corners[:, 2:]], axis=1)
     inner = np.concatenate([window[:2] > 0, window[2:] < source])
-    is_cut = (inner & (distance < CUT_MARGIN_PX / view.zoom)).any(axis=1)
+    is_cut = np.any(inner & (distance < CUT_MARGIN_PX / view.zoom), axis=1)
     for observation, supported, cut in zip(observations, support.tolist(), is_cut.tolist(), strict=True):
         vars(observation).update(support=supported, is_cut=cut)
 

@@ -170,21 +170,22 @@ def _weights(have: int, want: int, interpolation: str) -> torch.Tensor:
     return resized[0, 0]
 
 
-class ViewBatches:
-    """Answers batches of views: a generator for `vlm.dynamic_batching.CallBatcher`."""
+class InputBatches:
+    """Answers batches of inputs: a generator for `vlm.dynamic_batching.CallBatcher`."""
 
-    def __init__(self, views: DeviceViews, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Say what runs.
 
         Args:
-            views: Makes the input.
             run: Takes `(n, 3, h, w)`, returns `(n, k, 7)`.
         """
-        self._views, self._run = views, run
+        self._torch = require_package("torch", "to run a model on a GPU", "activeo3_ros[gpu]")
+        self._run = run
 
-    def generate(self, requests: Sequence[View]) -> list[npt.NDArray[np.float32]]:
-        """One `(k, 7)` for each view, on the CPU; no more than that comes back from the device."""
-        return list(self._run(self._views.batch(requests)).cpu().numpy())
+    def generate(self, requests: Sequence[torch.Tensor]) -> list[npt.NDArray[np.float32]]:
+        """One `(k, 7)` for each `(3, h, w)`, on the CPU; no more than that comes back from the device."""
+        with self._torch.inference_mode():
+            return list(self._run(self._torch.stack(list(requests))).cpu().numpy())
 
 
 class BatchGraphs:

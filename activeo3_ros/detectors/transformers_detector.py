@@ -33,7 +33,7 @@ from ..core.optional import MissingPackageError, require_package
 from ..core.results import DetectedBoxes
 from ..settings import validated, within
 from ..vlm.dynamic_batching import CallBatcher
-from .device_views import BatchGraphs, DeviceViews, ViewBatches
+from .device_views import BatchGraphs, DeviceViews, InputBatches
 from .onnx_metadata import complete_names, read_names, real_classes
 from .transformers_images import input_size_of, load_image_processor, normalisation_of
 from .transformers_outputs import READERS, RawBoxes
@@ -251,7 +251,7 @@ class TransformersDetector:
             raise
         except EngineError as error:  # a model whose work depends on values, or that asks the device for some
             logger.warning("%s runs without CUDA graphs, which takes longer: %s", self._label, error)
-        self._view_batcher = CallBatcher(_Guarded(ViewBatches(self._device_views, run), self._guarded))
+        self._view_batcher = CallBatcher(_Guarded(InputBatches(run), self._guarded))
         self.detect_views = self._detect_views  # by which tasks hand it views instead of their images
 
     def _forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -259,9 +259,9 @@ class TransformersDetector:
 
     def _detect_views(self, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
         """As `detect` of their images, cut and resized on the device; views of several threads become one batch."""
-        for frame in {view.frame for view in views}:
-            self._device_views.upload(frame)  # by each thread while the batch of another runs
-        rows = self._view_batcher.generate(views)
+        # Each thread cuts its own views while the batch of another runs.
+        inputs = self._guarded(lambda: self._device_views.batch(views), f"{len(views)} views")
+        rows = self._view_batcher.generate(list(inputs))
         return [self.boxes(each, view.size, threshold) for each, view in zip(rows, views, strict=True)]
 
     def rows(self, outputs: Any, prompt: int = 0) -> torch.Tensor:
@@ -417,7 +417,7 @@ class TransformersDetector:
 class _Guarded:
     """Answers batches of views, with errors told as those of this package."""
 
-    batches: ViewBatches
+    batches: InputBatches
     guard: Callable[[Callable[[], list[Any]], str], list[Any]]
 
     def generate(self, requests: Sequence[Any]) -> list[Any]:
