@@ -37,6 +37,7 @@ except ImportError as missing:
     print(f"skipped: {missing.name} is not installed; this benchmark needs the extra `gpu`", file=sys.stderr)
     sys.exit(0)
 
+from activeo3_ros.cli.serve import SWITCH_S
 from activeo3_ros.core import ActivePerception, Budget, Frame, Query, Status
 from activeo3_ros.core.interfaces import Detector
 from activeo3_ros.detectors import device_views
@@ -407,6 +408,8 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
             "paced": [run(count, seconds=arguments.seconds, hz=HZ) for count in counts],
         }
         served_at = Path(directory) / "socket"
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)  # as `activeo3 serve` does
         server = DetectorServer(detector, name, name, served_at)
         threading.Thread(target=server.serve, daemon=True).start()
         run = functools.partial(run_processes, str(served_at), size=size)
@@ -419,6 +422,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
                 stages(functools.partial(run, count, seconds=arguments.seconds / 2, hz=0.0)) for count in counts
             ]
         server.close()
+        sys.setswitchinterval(before)
         row["naive"] = naive(detector, task, frame, 3 if arguments.tiny else 20)
         fastest = row["a process a camera"]["fastest"][-1]["frames_per_s"]
         row["times_naive"] = round(fastest / row["naive"]["frames_per_s"], 2)
