@@ -200,12 +200,48 @@ def run_cameras(loop: ActivePerception, count: int, seconds: float, hz: float, s
     return rates([(each.latencies_ms, each.sent, each.regions) for each in cameras], time.perf_counter() - start, hz)
 
 
-def run_processes(served_at: str, count: int, seconds: float, hz: float, size: tuple[int, int]) -> dict[str, Any]:
+@contextlib.contextmanager
+def served(count: int, name: str, device: str, precision: str, fuse: bool) -> Iterator[list[str]]:
+    """The sockets of detectors that are served, each in a process of its own."""
+    spawning = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as directory:
+        ends, ready = spawning.Event(), spawning.Barrier(count + 1)
+        sockets = [str(Path(directory) / f"socket{number}") for number in range(count)]
+        processes = [
+            spawning.Process(target=serve, args=(name, each, device, precision, fuse, ready, ends)) for each in sockets
+        ]
+        for process in processes:
+            process.start()
+        ready.wait(300)
+        try:
+            yield sockets
+        finally:
+            ends.set()
+            for process in processes:
+                process.join(10)
+
+
+def serve(name: str, at: str, device: str, precision: str, fuse: bool, ready: Any, ends: Any) -> None:
+    """One server of `served`."""
+    model = Path(at + ".model")
+    detector = build(name, model, device, precision, fuse)
+    give_street(detector)
+    sys.setswitchinterval(SWITCH_S)  # as `activeo3 serve` does
+    server = DetectorServer(detector, name, name, Path(at))
+    threading.Thread(target=server.serve, daemon=True).start()
+    ready.wait(300)
+    ends.wait()
+    server.close()
+
+
+def run_processes(served_at: list[str], count: int, seconds: float, hz: float, size: tuple[int, int]) -> dict[str, Any]:
     """The same, each camera in a process of its own that asks the detector served at a socket."""
     spawning = multiprocessing.get_context("spawn")
     ready, done = spawning.Barrier(count + 1), spawning.Queue()
     processes = [
-        spawning.Process(target=one_process, args=(served_at, index, count, seconds, hz, size, ready, done))
+        spawning.Process(
+            target=one_process, args=(served_at[index % len(served_at)], index, count, seconds, hz, size, ready, done)
+        )
         for index in range(count)
     ]
     for process in processes:
@@ -412,7 +448,7 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
         sys.setswitchinterval(SWITCH_S)  # as `activeo3 serve` does
         server = DetectorServer(detector, name, name, served_at)
         threading.Thread(target=server.serve, daemon=True).start()
-        run = functools.partial(run_processes, str(served_at), size=size)
+        run = functools.partial(run_processes, [str(served_at)], size=size)
         row["a process a camera"] = {
             "fastest": [run(count, seconds=arguments.seconds, hz=0.0) for count in counts],
             "paced": [run(count, seconds=arguments.seconds, hz=HZ) for count in counts],
@@ -423,6 +459,13 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
             ]
         server.close()
         sys.setswitchinterval(before)
+        if counts[-1] > 1:
+            with served(2, name, device, "fp32" if arguments.tiny else "fp16", arguments.fuse) as sockets:
+                run = functools.partial(run_processes, sockets, size=size)
+                row["two servers"] = {
+                    "fastest": [run(counts[-1], seconds=arguments.seconds, hz=0.0)],
+                    "paced": [run(counts[-1], seconds=arguments.seconds, hz=HZ)],
+                }
         row["naive"] = naive(detector, task, frame, 3 if arguments.tiny else 20)
         fastest = row["a process a camera"]["fastest"][-1]["frames_per_s"]
         row["times_naive"] = round(fastest / row["naive"]["frames_per_s"], 2)

@@ -36,17 +36,22 @@ def checked(detector: Detector, label: str, views: Sequence[View], threshold: fl
         ComponentError: The detector raised something else, or gave what is no answer: of another length or shape,
             numbers that are not finite, a score, class or box out of range. The message names the detector.
     """
+    answer = given(detector, label, views, threshold)
+    return _all_checked(answer, label, [(view.height, view.width) for view in views], len(detector.names))
+
+
+def given(detector: Detector, label: str, views: Sequence[View], threshold: float) -> Any:
+    """What a detector gives for views, as `checked` runs it but not checked yet."""
     detect_views = getattr(detector, "detect_views", None)
     if detect_views is None:
-        return checked_images(detector, label, [view.image for view in views], threshold)
-    given = _answer(label, lambda: detect_views(views, threshold))
-    return _all_checked(given, label, [(view.height, view.width) for view in views], len(detector.names))
+        return _answer(label, lambda: detector.detect([view.image for view in views], threshold))
+    return _answer(label, lambda: detect_views(views, threshold))
 
 
 def checked_images(detector: Detector, label: str, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
     """As `checked`, for images: each `(h, w, 3)` uint8 BGR."""
-    given = _answer(label, lambda: detector.detect(images, threshold))
-    return _all_checked(given, label, [image.shape[:2] for image in images], len(detector.names))
+    answer = _answer(label, lambda: detector.detect(images, threshold))
+    return _all_checked(answer, label, [image.shape[:2] for image in images], len(detector.names))
 
 
 def _answer(label: str, detect: Callable[[], Any]) -> Any:

@@ -206,7 +206,6 @@ class BatchGraphs:
         self._torch = require_package("torch", "to run a model on a GPU", "activeo3_ros[gpu]")
         self._run = self._torch.compile(run) if fuse else run
         self._fuse = fuse
-        self._queueing = threading.Lock()
         self._pool = self._torch.cuda.graph_pool_handle()
         self._graphs: dict[int, tuple[Any, torch.Tensor, torch.Tensor]] = {}
         # The largest first: the smaller ones then fit into its memory, since outputs are copied at once.
@@ -217,7 +216,7 @@ class BatchGraphs:
         self._largest = largest
 
     def __call__(self, batch: torch.Tensor) -> torch.Tensor:
-        """The function's output for a batch of any size; several threads may call."""
+        """The function's output for a batch of any size; one thread at a time."""
         parts = [self._part(batch[start : start + self._largest]) for start in range(0, len(batch), self._largest)]
         return parts[0] if len(parts) == 1 else self._torch.cat(parts)
 
@@ -249,10 +248,9 @@ class BatchGraphs:
     def _part(self, batch: torch.Tensor) -> torch.Tensor:
         count = min(size for size in self._graphs if size >= len(batch))
         graph, given, output = self._graphs[count]
-        with self._queueing:  # the three steps of one batch follow each other on the device
-            given[: len(batch)].copy_(batch)
-            graph.replay()
-            return output[: len(batch)].clone()
+        given[: len(batch)].copy_(batch)
+        graph.replay()
+        return output[: len(batch)].clone()
 
 
 class _Decisions:

@@ -30,7 +30,7 @@ from ..core.frame import GLOBAL_VIEW, Frame, InputSize, View
 from ..core.geometry import Box
 from ..core.interfaces import Detector, OpenVocabularyDetector
 from ..core.results import DetectedBoxes
-from .checks import checked
+from .checks import given
 from .transformers_images import EdgeLimits
 
 logger = logging.getLogger(__name__)
@@ -295,12 +295,15 @@ class DetectorServer:
         try:
             views = client.views(look)
             with self._one_at_a_time:
-                found = checked(self._detector, self._label, views, look.threshold)
+                found = given(self._detector, self._label, views, look.threshold)
+            answer = Found(tuple(encoded(each) for each in found))
         except PerceptionError as error:
             return Failure(type(error).__name__, str(error))
+        except Exception as error:  # of an answer that is none; clients check what it says
+            return Failure("ComponentError", f"the detector {self._label!r} gave no valid result: {error}")
         with self._counting:
             self.views_answered += len(views)
-        return Found(tuple(encoded(each) for each in found))
+        return answer
 
 
 class _Client:

@@ -64,8 +64,6 @@ FP32_ONLY = ("dab-detr", "omdet-turbo")
 STRETCHED_BATCH = 24
 """Images that go through a model together on a CUDA device, where every one is stretched to one size: the view and
 three crops of six cameras."""
-BATCHES_AT_ONCE = 2
-"""On a CUDA device: one runs, and the next one waits in its queue, so that it need not wait for Python."""
 OMDET_SAME_OBJECT_IOU = 0.5
 """OmDet-Turbo's own post-processing: two boxes of one class that overlap more are one object."""
 
@@ -253,7 +251,7 @@ class TransformersDetector:
             raise
         except EngineError as error:  # a model whose work depends on values, or that asks the device for some
             logger.warning("%s runs without CUDA graphs, which takes longer: %s", self._label, error)
-        self._view_batcher = CallBatcher(_Guarded(InputBatches(run), self._guarded), BATCHES_AT_ONCE)
+        self._view_batcher = CallBatcher(_Guarded(InputBatches(run), self._guarded))
         self.detect_views = self._detect_views  # by which tasks hand it views instead of their images
 
     def _forward(self, values: torch.Tensor) -> torch.Tensor:

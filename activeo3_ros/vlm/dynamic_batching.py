@@ -17,7 +17,7 @@ POLL_S = 0.0005
 """Between two checks for further calls."""
 
 
-@dataclass(eq=False)
+@dataclass
 class Call:
     """The requests of one thread, and their replies or the error."""
 
@@ -25,7 +25,6 @@ class Call:
     replies: list[Any] = field(default_factory=list)
     error: Exception | None = None
     answered: bool = False
-    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class Generator(Protocol):
@@ -92,18 +91,11 @@ class CallBatcher:
     WAIT_SHARE = 0.1
     """The longest wait for calls that came together lately, as a share of the time of the last batch."""
 
-    def __init__(self, generator: Generator, at_once: int = 1) -> None:
-        """Say what answers.
-
-        Args:
-            generator: Answers a batch.
-            at_once: Batches that it may be given at the same time. With two, a device that works through a queue has
-                the next batch before it is done with one.
-        """
+    def __init__(self, generator: Generator) -> None:
         self._generator = generator
         self._waiting: list[Call] = []
         self._list = threading.Lock()
-        self._turn = threading.BoundedSemaphore(at_once)
+        self._turn = threading.Lock()
         self._expected = 1
         self._last_s = 0.0
 
@@ -114,9 +106,8 @@ class CallBatcher:
         with self._list:
             self._waiting.append(call)
         with self._turn:
-            if call in self._waiting:
+            if not call.answered:
                 self._answer(self._collect())
-        call.ended.wait()  # by the thread that took it
         if call.error is not None:
             raise call.error
         return call.replies
@@ -132,12 +123,9 @@ class CallBatcher:
 
     def _answer(self, calls: Sequence[Call]) -> None:
         start = time.perf_counter()
-        try:
-            answer_together(self._generator, calls)
-        finally:
-            for call in calls:
-                call.answered = True
-                call.ended.set()
+        answer_together(self._generator, calls)
+        for call in calls:
+            call.answered = True
         self._last_s = time.perf_counter() - start
         with self._list:
             self._expected = max(len(calls), len(self._waiting))
