@@ -5,7 +5,7 @@ A preset is one YAML file in `config/`, or any file of that form given by its pa
     description: one line for people
     sensing: {type: NAME, setting: value, …}
     task: {type: NAME, setting: value, …}
-    segmenter: {type: NAME, …}      # optional: makes masks
+    segmenter: {type: NAME, …}      # optional: makes masks, instead of those that a detector gives
     examine_view: true              # optional: let the task model see the whole frame too
     budget: {max_regions: 3, …}     # fields of `Budget`; what is absent keeps the default there
     query: {text: "", classes: []}  # the query until another is set
@@ -260,7 +260,7 @@ class PresetFile:
     Attributes:
         sensing: The policy that chooses regions: `type` and its settings.
         task: The model that examines them: `type` and its settings.
-        segmenter: The model that makes masks: `type` and its settings.
+        segmenter: The model that makes masks: `type` and its settings; none for those that the detector gives.
         description: One line for people.
         examine_view: Let the task model see the whole frame too.
         budget: What one frame may spend: fields of `Budget`.

@@ -88,3 +88,55 @@ def image_of_detections(detections: Sequence[Sequence[float]], width: int, heigh
     for index, row in enumerate(detections):
         image[index, :6, 1] = row
     return image
+
+
+def red_segmenter(path: Path, side: int = 160) -> Path:
+    """A model that finds what is red, with its mask, laid out as exports of YOLO for segmentation with suppression.
+
+    It gives one row `(1, 1, 6 + 8)` (corners, score, class 0, coefficients of the mask) and prototypes `(1, 8, h, w)`
+    at a quarter of the input's resolution. Pixels are expected as RGB, 0 to 1.
+    """
+    quarter = side // 4
+    columns = np.arange(side, dtype=np.float32)
+    nodes = [
+        helper.make_node("Slice", ["images", "red", "green", "axis"], ["r"]),
+        helper.make_node("Slice", ["images", "green", "blue", "axis"], ["g"]),
+        helper.make_node("Sub", ["r", "g"], ["redness"]),
+        helper.make_node("Greater", ["redness", "half"], ["is_red"]),
+        helper.make_node("Cast", ["is_red"], ["inside"], to=FLOAT),  # (1, 1, side, side)
+        helper.make_node("ReduceMax", ["inside"], ["score"], axes=[2, 3], keepdims=0),
+    ]
+    for name, weights in (("x", "across"), ("y", "down")):
+        nodes += [
+            helper.make_node("Mul", ["inside", f"{weights}_after"], [f"{name}_after"]),
+            helper.make_node("ReduceMax", [f"{name}_after"], [f"{name}2"], axes=[2, 3], keepdims=0),
+            helper.make_node("Mul", ["inside", f"{weights}_before"], [f"{name}_before"]),
+            helper.make_node("ReduceMax", [f"{name}_before"], [f"{name}_rest"], axes=[2, 3], keepdims=0),
+            helper.make_node("Sub", ["side", f"{name}_rest"], [f"{name}1"]),
+        ]
+    nodes += [
+        helper.make_node("Concat", ["x1", "y1", "x2", "y2", "score", "class", "coefficients"], ["row"], axis=1),
+        helper.make_node("Unsqueeze", ["row", "axis"], ["output0"]),
+        helper.make_node("AveragePool", ["redness"], ["pooled"], kernel_shape=[4, 4], strides=[4, 4]),
+        helper.make_node("Sub", ["pooled", "half"], ["logits"]),
+        helper.make_node("Pad", ["logits", "seven_more", "zero"], ["output1"]),
+    ]
+    constants = {
+        "red": np.array([0], np.int64),
+        "green": np.array([1], np.int64),
+        "blue": np.array([2], np.int64),
+        "axis": np.array([1], np.int64),
+        "half": np.array(0.5, np.float32),
+        "zero": np.array(0, np.float32),
+        "side": np.array([[side]], np.float32),
+        "class": np.zeros((1, 1), np.float32),
+        "coefficients": np.eye(8, dtype=np.float32)[:1],
+        "seven_more": np.array([0, 0, 0, 0, 0, 7, 0, 0], np.int64),
+        "across_after": (columns + 1)[None, None, None],
+        "across_before": (side - columns)[None, None, None],
+        "down_after": (columns + 1)[None, None, :, None],
+        "down_before": (side - columns)[None, None, :, None],
+    }
+    metadata = {"author": "Ultralytics", "task": "segment", "stride": "32", "names": "{0: 'gizmo'}"}
+    outputs = [("output0", FLOAT, (1, 1, 14)), ("output1", FLOAT, (1, 8, quarter, quarter))]
+    return save(path, nodes, [("images", FLOAT, (1, 3, side, side))], outputs, constants, metadata)

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import ComponentError, PerceptionError
 from .frame import Frame, View
 from .geometry import as_array, to_corners
-from .results import Detection, Findings, InstanceMask, Proposal
+from .results import Detection, Finding, Findings, InstanceMask, Proposal
 
 
 @contextmanager
@@ -73,6 +74,15 @@ def check_findings(findings: Any, views: int, kind: str, component: object) -> l
     if wrong.size:
         raise _wrong(kind, component, f"the score {wrong[0]:g}; it is from 0 to 1, or NaN for none")
     return list(findings)
+
+
+def check_mask(finding: Finding, view: View, component: object) -> npt.NDArray[np.bool_]:
+    """The mask of a finding in a view, if it is one. Raises ComponentError if not."""
+    mask, place = np.asarray(finding.mask), finding.box.snapped(*view.size)
+    if mask.dtype != np.bool_ or mask.shape != (int(place.height), int(place.width)):
+        wrong = f"a mask {mask.dtype} {mask.shape} for a box of {place.width:g} x {place.height:g} px"
+        raise _wrong("task model", component, wrong)
+    return mask
 
 
 def check_masks(

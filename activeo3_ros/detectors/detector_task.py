@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core.budget import Budget
 from ..core.errors import UnsupportedQuery
@@ -55,6 +56,11 @@ def _overlap(a: Box, b: Box) -> bool:
     return bool(share_inside(pair, pair)[[0, 1], [1, 0]].max() >= SAME_OBJECT_IOU)
 
 
+def _cut_out(mask: npt.NDArray[np.bool_], box: Box) -> npt.NDArray[np.bool_]:
+    """The part of a mask inside a box; a copy, which does not keep the masks of all other objects."""
+    return mask[box.snapped(mask.shape[1], mask.shape[0]).slices()].copy()
+
+
 class DetectorTask:
     """Finds the classes of a query with any detector, and reads text on what it finds.
 
@@ -65,6 +71,7 @@ class DetectorTask:
         detector: The detector that finds everything in the results, also for a policy that shares this task.
         threshold: Score from which a detection is reported.
         calibration: How far the detector can be believed.
+        makes_masks: Whether the detector gave masks; known from its first answer on.
     """
 
     @validated
@@ -94,6 +101,7 @@ class DetectorTask:
         self.label = label or getattr(detector, "label", "") or type(detector).__name__
         self.threshold = threshold
         self.max_readings = max_readings
+        self.makes_masks = False
         self.calibration = load_calibration(self.label, threshold, calibration)
         self.batch_size: int = getattr(detector, "batch_size", 1)
         self._open = detector if isinstance(detector, OpenVocabularyDetector) else None
@@ -172,7 +180,10 @@ class DetectorTask:
         Raises:
             PerceptionError: The detector failed, or what it gave is no answer; the message names it.
         """
-        return checked(self._detector_of(target), self.label, views, threshold)
+        found = checked(self._detector_of(target), self.label, views, threshold)
+        if any(each.masks is not None for each in found):
+            self.makes_masks = True
+        return found
 
     def class_ids(self, names: Sequence[str], target: Target) -> list[int]:
         """The class ids that have one of some names, in detections for a target."""
@@ -203,7 +214,8 @@ class DetectorTask:
             once = non_maximum_suppression(boxes[members], scores[members], self.calibration.same_object_iou)
             for index in members[once]:
                 box = Box(*boxes[index].astype(float).tolist())
-                findings.append(Finding(name, box, float(scores[index]), phrase))
+                mask = None if detected.masks is None else _cut_out(detected.masks[index], box)
+                findings.append(Finding(name, box, float(scores[index]), phrase, mask=mask))
         return sorted(findings, key=lambda finding: -finding.score)
 
     def locate_text(self, view: View) -> list[Finding]:

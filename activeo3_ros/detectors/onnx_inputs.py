@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..assets.onnx_session import Tensor
 from ..core.errors import InvalidInput
 from ..core.frame import Image, check_image
-from ..core.geometry import Boxes
+from ..core.geometry import Boxes, sample_grid
 
 Letterbox = Literal["stretch", "top_left", "centre"]
 """How an image is fitted into the input: both axes stretched, or one factor for both and padding beside the image."""
@@ -81,12 +81,11 @@ class Placement(NamedTuple):
         Returns:
             One value for each of these pixels.
         """
-        # The centre of pixel i lies at i + 0.5, in the image as in the grid.
+        # The centre of pixel i lies at i + 0.5.
         x, y = np.arange(columns.start, columns.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5
-        across = (x * self.scale_x + self.left) * (grid.shape[1] / width) - 0.5
-        down = (y * self.scale_y + self.top) * (grid.shape[0] / height) - 0.5
-        at_x, at_y = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
-        return np.asarray(cv2.remap(grid, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+        across = (x * self.scale_x + self.left) * (grid.shape[1] / width)
+        down = (y * self.scale_y + self.top) * (grid.shape[0] / height)
+        return sample_grid(grid, across, down)
 
 
 def fit(image: Image, width: int, height: int, letterbox: str, padding: int) -> tuple[Image, Placement]:

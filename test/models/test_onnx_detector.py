@@ -14,15 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnx_models import FLOAT, IMAGES, constant_model, image_of_detections, reading_model, save
+from onnx_models import FLOAT, IMAGES, constant_model, image_of_detections, reading_model, red_segmenter, save
 
 from activeo3_ros.assets import onnx_session
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.onnx_session import ModelError, OnnxSession, engine_directory
 from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
 from activeo3_ros.cli.main import main
+from activeo3_ros.codecs.rle import decode_rle
 from activeo3_ros.core.errors import InvalidInput, OutOfMemory, PerceptionError
-from activeo3_ros.core.geometry import from_corners, iou, non_maximum_suppression, to_corners
+from activeo3_ros.core.geometry import Box, from_corners, iou, non_maximum_suppression, to_corners
 from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
 from activeo3_ros.detectors.onnx_detector import OnnxDetector, suppress
 from activeo3_ros.detectors.onnx_inputs import fit
@@ -543,6 +544,26 @@ def test_masks_are_of_the_object_in_the_pixels_of_the_image(folder, name):
             assert (mask & shown).sum() / (mask | shown).sum() > 0.93
 
 
+def test_perceive_gives_the_masks_of_a_model_file_as_json_and_in_the_picture(tmp_path, capsys):
+    model, picture = red_segmenter(tmp_path / "model.onnx"), tmp_path / "street.png"
+    image, inside = np.full((720, 1280, 3), 90, np.uint8), disc((900, 300), 40, 1280, 720) > 0
+    image[inside] = (0, 0, 255)
+    cv2.imwrite(str(picture), image)
+    command = ["perceive", str(picture), "--preset", str(preset(tmp_path, f"model: {model}", "detector_proposals"))]
+    assert main([*command, "--json", "--masks", "--out", str(tmp_path)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    [mask] = result["masks"]
+    assert (mask["label"], mask["detection"], mask["region"], result["notes"]) == ("gizmo", 0, 0, [])
+    shown = np.zeros((720, 1280), bool)
+    rows, columns = Box(mask["x"], mask["y"], mask["width"], mask["height"]).slices()
+    shown[rows, columns] = decode_rle(mask["counts"].encode(), *mask["size"])
+    assert (shown & inside).sum() / (shown | inside).sum() > 0.97
+    drawn = cv2.imread(str(tmp_path / "street.annotated.jpg"))
+    assert np.abs(drawn[300, 900].astype(int) - image[300, 900]).max() > 30  # tinted
+    assert main([*command, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["masks"] == []
+
+
 # The real file of the package
 
 
@@ -805,9 +826,9 @@ def test_the_session_knows_what_the_graph_says(tmp_path):
 # In a preset
 
 
-def preset(folder: Path, settings: str) -> Path:
+def preset(folder: Path, settings: str, sensing: str = "full_frame") -> Path:
     path = folder / "mine.yaml"
-    path.write_text(f"sensing: {{type: full_frame}}\ntask: {{type: onnx, {settings}}}\n", encoding="utf-8")
+    path.write_text(f"sensing: {{type: {sensing}}}\ntask: {{type: onnx, {settings}}}\n", encoding="utf-8")
     return path
 
 
