@@ -32,6 +32,8 @@ import yaml
 from .assets.cache import sha256_of
 from .assets.resources import config_directory
 from .core import ActivePerception, Budget, InvalidInput, Query, Segmenter, SensingPolicy, TaskModel
+from .core.checks import raised
+from .core.errors import ComponentError, PerceptionError
 from .detectors.calibration import calibration_beside
 from .plugins import find_plugin, load_class, plugins
 from .settings import Setting, check_names, check_settings, did_you_mean, named, settings_of
@@ -195,18 +197,32 @@ class Component:
 
         Raises:
             InvalidInput: As `check`, or the class refuses a value; the message names the file.
+            ComponentError: The class is of another package and raised something else.
         """
         self.check()
         with named(self.source), named(self.label):
             if self.detector_class is not None:
                 own, around = self._split()
-                return _class_of(DETECTOR_TASK)(self.detector_class(**own), label=self.type, **around)
+                return _class_of(DETECTOR_TASK)(self._new(self.detector_class, own), label=self.type, **around)
             settings = dict(self.settings)
             own_detector = self.detector
             if own_detector is not None:
                 del settings["detector"]
-                return self.class_(**settings, task=own_detector.build(), reports=False)
-            return self.class_(**settings, task=task) if self.shares_task else self.class_(**settings)
+                settings |= {"task": own_detector.build(), "reports": False}
+            elif self.shares_task:
+                settings["task"] = task
+            return self._new(self.class_, settings)
+
+    def _new(self, class_: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+        """An instance. Raises ComponentError where the class of another package raises what is not of ours."""
+        try:
+            return class_(**settings)
+        except PerceptionError:
+            raise
+        except Exception as error:
+            if class_.__module__.startswith(f"{__package__}."):
+                raise
+            raise ComponentError(f"{self.label} raised {raised(error, class_)}") from error
 
     def _split(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The settings of a detector, and those of the task around it."""

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 LOGGED_EVERY_S = 60.0
 """The same failure is logged no more often: a server that is gone fails each frame, and each result says so."""
+BLAMES_COMPONENT = "blames_component"
+"""Attribute of a log record: whether its message names the component that raised, and the place."""
 _logged: dict[str, float] = {}
 
 Observer = Callable[[str, Sequence[Region]], None]
@@ -392,16 +394,19 @@ def _unsure(seen: FrameObject) -> str:
 
 @contextmanager
 def failures_told_by_caller() -> Iterator[None]:
-    """In this block errors that were raised on purpose are not logged: the caller tells the status message itself."""
-    logger.addFilter(_has_traceback)
+    """In this block nothing is logged of a failed frame: the caller tells the status message itself.
+
+    A fault of this package is logged with its traceback all the same.
+    """
+    logger.addFilter(_is_our_fault)
     try:
         yield
     finally:
-        logger.removeFilter(_has_traceback)
+        logger.removeFilter(_is_our_fault)
 
 
-def _has_traceback(record: logging.LogRecord) -> bool:
-    return bool(record.exc_info)
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    return record.exc_info is not None and not getattr(record, BLAMES_COMPONENT, False)
 
 
 def _log_failure(frame: Frame, message: str, error: Exception) -> None:
@@ -419,6 +424,7 @@ def _log_failure(frame: Frame, message: str, error: Exception) -> None:
         LOGGED_EVERY_S,
         message,
         exc_info=_unexpected(error),
+        extra={BLAMES_COMPONENT: isinstance(error, ComponentError)},
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..core.checks import raised
 from ..core.errors import ComponentError, PerceptionError
 from ..core.frame import Image, View
 from ..core.geometry import from_corners, to_corners
@@ -39,23 +40,23 @@ def checked(detector: Detector, label: str, views: Sequence[View], threshold: fl
     detect_views = getattr(detector, "detect_views", None)
     if detect_views is None:
         return checked_images(detector, label, [view.image for view in views], threshold)
-    given = _answer(label, lambda: detect_views(views, threshold))
+    given = _answer(detector, label, lambda: detect_views(views, threshold))
     return _all_checked(given, label, [(view.height, view.width) for view in views], len(detector.names))
 
 
 def checked_images(detector: Detector, label: str, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
     """As `checked`, for images: each `(h, w, 3)` uint8 BGR."""
-    given = _answer(label, lambda: detector.detect(images, threshold))
+    given = _answer(detector, label, lambda: detector.detect(images, threshold))
     return _all_checked(given, label, [image.shape[:2] for image in images], len(detector.names))
 
 
-def _answer(label: str, detect: Callable[[], Any]) -> Any:
+def _answer(detector: Detector, label: str, detect: Callable[[], Any]) -> Any:
     try:
         return detect()
     except PerceptionError:
         raise
     except Exception as error:
-        raise ComponentError(f"the detector {label!r} raised {type(error).__name__}: {error}") from error
+        raise ComponentError(f"the detector {label!r} raised {raised(error, detector)}") from error
 
 
 def _all_checked(given: Any, label: str, shapes: Sequence[tuple[int, ...]], names: int) -> list[DetectedBoxes]:
