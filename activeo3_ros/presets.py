@@ -10,6 +10,7 @@ A preset is one YAML file in `config/`, or any file of that form given by its pa
     budget: {max_regions: 3, …}     # fields of `Budget`; what is absent keeps the default there
     query: {text: "", classes: []}  # the query until another is set
 
+Paths of models, names, calibrations, vocabularies and prompts count from the directory of the preset file.
 Where `NAME.calibration.yaml` lies beside `NAME.yaml`, as `activeo3 calibrate NAME.yaml` writes it, the task reads it.
 
 `NAME` is a key of the tables below, or what an installed package registers (see `plugins`). A preset file given by its
@@ -21,6 +22,7 @@ values that are allowed (see `settings`). A file is checked when it is loaded, b
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,7 +39,7 @@ from .core.errors import ComponentError, PerceptionError
 from .detectors.calibration import calibration_beside
 from .plugins import find_plugin, load_class, plugins
 from .settings import Setting, check_names, check_settings, did_you_mean, named, settings_of
-from .vlm.engine_registry import ENGINE_TYPES
+from .vlm.engine_registry import ENGINE_TYPES, REMOTE
 
 SENSING_TYPES = {
     "detector_proposals": "activeo3_ros.policies.detector_proposals:DetectorProposals",
@@ -114,10 +116,12 @@ class Component:
 
     @property
     def facts(self) -> list[Any]:
-        """Type, settings, and digests of the model and calibration files that they name: what results depend on."""
-        named_files = [Path(str(self.settings.get(name, ""))).expanduser() for name in ("model", "calibration")]
+        """Type, settings, and the digest of each file that they name in place of its path: what results depend on."""
+        paths = [name for name, setting in self._declared().items() if setting.is_path]
+        named_files = {name: Path(self.settings[name]).expanduser() for name in paths if _is_text(self.settings, name)}
+        digests = {name: sha256_of(file) for name, file in named_files.items() if file.is_file()}
         own = self.detector.facts if self.kind == "sensing" and self.detector is not None else []
-        return [self.type, dict(self.settings), *(sha256_of(file) for file in named_files if file.is_file()), *own]
+        return [self.type, {**self.settings, **digests}, *own]
 
     @property
     def shares_task(self) -> bool:
@@ -188,6 +192,35 @@ class Component:
         if self.kind == "detector":
             return self.class_
         return self.detector.class_ if self.kind == "task" and self.detector is not None else None
+
+    def _declared(self) -> dict[str, Setting]:
+        """Its settings; of a detector also those of the task around it."""
+        if self.detector_class is None:
+            return settings_of(self.class_)
+        return {**settings_of(_class_of(DETECTOR_TASK)), **settings_of(self.detector_class)}
+
+    def located(self, folder: Path) -> Component:
+        """The same with relative paths counted from a folder.
+
+        Args:
+            folder: Of the preset file.
+
+        Raises:
+            InvalidInput: A file is not there, but in the current directory.
+        """
+        settings = dict(self.settings)
+        with named(self.label):
+            for name, setting in self._declared().items():
+                takes_name = isinstance(setting.default, str) and _is_bare(setting.default)
+                if setting.is_path and _is_text(settings, name) and not (takes_name and _is_bare(settings[name])):
+                    settings[name] = _located(folder, name, settings[name])
+            engine = settings.get("engine")
+            if isinstance(engine, Mapping) and _is_text(engine, "model") and engine.get("type") != REMOTE:
+                settings["engine"] = {**engine, "model": _located(folder, "model", engine["model"])}
+            if self.kind == "sensing" and self.detector is not None:
+                own = self.detector.located(folder)
+                settings["detector"] = {"type": own.type, **own.settings}
+        return replace(self, settings=settings)
 
     def build(self, task: TaskModel | None = None) -> Any:
         """Build an instance, which loads its model.
@@ -410,7 +443,36 @@ def _component(kind: str, values: Mapping[str, Any], source: Path, may_name_clas
         raise InvalidInput(f"{kind!r} needs a 'type'")
     component = Component(kind, str(settings.pop("type")), settings, str(source), may_name_class)
     component.check()
-    return component
+    return component if source.parent == config_directory() else component.located(source.parent)
+
+
+def _is_text(settings: Mapping[str, Any], name: str) -> bool:
+    return isinstance(settings.get(name), str) and bool(settings[name])
+
+
+def _located(folder: Path, name: str, text: str) -> str:
+    """A path in a preset file, counted from the folder of that file; a hub id as it stands.
+
+    Raises:
+        InvalidInput: It is not there, but in the current directory, from which it is not counted.
+    """
+    path = Path(text).expanduser()
+    if path.is_absolute():
+        return text
+    if os.path.exists(folder / path):
+        return str(folder / path)
+    if os.path.exists(path):
+        raise InvalidInput(
+            f"{name}: {text} is in the current directory and not in that of the preset file, from which paths count; "
+            f"write {name}: {os.path.relpath(path, folder)}"
+        )
+    may_be_hub_id = name == "model" and path.suffix.lower() != ".onnx"
+    return text if may_be_hub_id else str(folder / path)
+
+
+def _is_bare(text: str) -> bool:
+    """Whether a text looks like a name and not like a path."""
+    return bool(text) and len(Path(text).parts) == 1 and not Path(text).suffix
 
 
 def _calibrated(path: Path, task: Component) -> Component:

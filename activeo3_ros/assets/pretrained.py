@@ -14,7 +14,7 @@ from .cache import AssetError
 from .weights import local_model
 
 
-def load_pretrained(model: str, auto_class: str, device: Any, purpose: str) -> tuple[Any, Any]:
+def load_pretrained(model: str | Path, auto_class: str, device: Any, purpose: str) -> tuple[Any, Any]:
     """Load a model with its processor; arguments and errors as in `load_model`.
 
     Returns:
@@ -24,7 +24,7 @@ def load_pretrained(model: str, auto_class: str, device: Any, purpose: str) -> t
     return processor, load_model(model, auto_class, device, purpose)
 
 
-def load_processor(model: str, auto_class: str, purpose: str) -> Any:
+def load_processor(model: str | Path, auto_class: str, purpose: str) -> Any:
     """Load what prepares the input of a model.
 
     Args:
@@ -43,7 +43,7 @@ def load_processor(model: str, auto_class: str, purpose: str) -> Any:
     return _loaded(directory, lambda: found.from_pretrained(directory, local_files_only=True, trust_remote_code=False))
 
 
-def load_model(model: str, auto_class: str, device: Any, purpose: str, dtype: Any = None) -> Any:
+def load_model(model: str | Path, auto_class: str, device: Any, purpose: str, dtype: Any = None) -> Any:
     """Load a model.
 
     Args:

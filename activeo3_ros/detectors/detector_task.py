@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -80,8 +81,8 @@ class DetectorTask:
         detector: Detector,
         threshold: Annotated[float, within(0.01, 1)] = 0.3,
         max_readings: Annotated[int, within(1, 100)] = 4,
-        calibration: str = "",
-        vocabulary: str = "coco",
+        calibration: str | Path = "",
+        vocabulary: str | Path = "coco",
         reader: TextReader | None = None,
         label: str = "",
     ) -> None:
@@ -102,10 +103,10 @@ class DetectorTask:
         self.threshold = threshold
         self.max_readings = max_readings
         self.makes_masks = False
-        self.calibration = load_calibration(self.label, threshold, calibration)
+        self.calibration = load_calibration(self.label, threshold, str(calibration))
         self.batch_size: int = getattr(detector, "batch_size", 1)
         self._open = detector if isinstance(detector, OpenVocabularyDetector) else None
-        self._vocabulary = None if self._open else load_vocabulary(tuple(detector.names), vocabulary)
+        self._vocabulary = None if self._open else load_vocabulary(tuple(detector.names), str(vocabulary))
         self._reader = reader
         self._loading = threading.Lock()  # several threads may load for queries
 

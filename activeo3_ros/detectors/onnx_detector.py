@@ -49,7 +49,7 @@ class OnnxDetector:
     def __init__(
         self,
         model: str | Path,
-        names: str | list[str] | dict[int, str] | None = None,
+        names: str | Path | list[str] | dict[int, str] | None = None,
         layout: LayoutName = "auto",
         outputs: list[str] | None = None,
         input: list[int] | None = None,
@@ -65,7 +65,7 @@ class OnnxDetector:
         batch: Annotated[int, within(1, 64)] | None = None,
         providers: Sequence[str] = ("cpu",),
         threads: Threads = None,
-        custom_ops: str | None = None,
+        custom_ops: str | Path | None = None,
     ) -> None:
         """Load the model, and run it once on a grey image to see what it answers.
 
@@ -132,7 +132,7 @@ class OnnxDetector:
 
     def _read_model(
         self,
-        names: str | Sequence[str] | Mapping[int, str] | None,
+        names: str | Path | Sequence[str] | Mapping[int, str] | None,
         layout: str,
         outputs: Sequence[str] | None,
         size: Sequence[int] | None,

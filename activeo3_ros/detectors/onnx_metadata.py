@@ -117,7 +117,7 @@ def _json_beside(folders: Sequence[Path], name: str) -> Mapping[str, Any]:
     return {}
 
 
-def read_names(names: str | Sequence[str] | Mapping[int, str]) -> dict[int, str]:
+def read_names(names: str | Path | Sequence[str] | Mapping[int, str]) -> dict[int, str]:
     """The names of classes that a user gives.
 
     Args:
@@ -130,7 +130,7 @@ def read_names(names: str | Sequence[str] | Mapping[int, str]) -> dict[int, str]
     Raises:
         InvalidInput: There is no such file, or it holds no names.
     """
-    if not isinstance(names, str):
+    if not isinstance(names, (str, Path)):
         found = _names_of(names)
         if not found:
             raise InvalidInput(f"names must name at least one class, got {names!r}")
