@@ -25,8 +25,9 @@ logger = logging.getLogger(__name__)
 
 PROBE_GREY = 114
 """Grey level of the image that a model is tried with when it is loaded."""
+ON_GPU = ("cuda", "tensorrt")
 GPU_BATCH = 8
-"""Images of one run on a GPU, where the model takes any number."""
+"""Images of one run on these, where the model takes any number."""
 SCORE_TOLERANCE = 0.01
 """A score of reduced precision may lie so far outside of 0 to 1."""
 MOSTLY = 0.8
@@ -87,7 +88,7 @@ class OnnxDetector:
             max_detections: Most boxes of an image, the best-scored.
             batch: Images of one run, where the model takes any number; none for 1 on a CPU and 8 on a GPU.
             providers: Execution providers, the preferred one first: cpu, cuda, tensorrt, openvino; cuda:1 is the
-                second device.
+                second device, openvino:gpu and openvino:npu are Intel's.
             threads: CPU threads for one run; none for as many as the process may use, at most 4.
             custom_ops: A library of operators that the model needs. It runs as part of this process.
 
@@ -106,7 +107,7 @@ class OnnxDetector:
             self._read_model(names, layout, outputs, input, box_format)
             self._preprocessing = self._prepared(scale, mean, std, channels, letterbox, padding)
         self._nms_iou, self._max_detections = nms_iou, max_detections
-        usual = 1 if self.provider == "cpu" else GPU_BATCH
+        usual = GPU_BATCH if self.provider in ON_GPU else 1
         self.batch_size = self._inputs.batch or self._trusted_batch(batch or usual)
         self.input_size = InputSize(self._inputs.width, self._inputs.height, self._preprocessing.letterbox != "stretch")
 
