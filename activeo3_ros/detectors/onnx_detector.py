@@ -18,8 +18,9 @@ from ..core.geometry import Boxes, from_corners, iou, non_maximum_suppression
 from ..core.results import DetectedBoxes
 from ..settings import named, validated, within
 from .onnx_inputs import Letterbox, Placement, Preprocessing, fit, read_inputs
-from .onnx_layouts import BoxFormat, Candidates, LayoutName, Seen, choose_layout, images_of
+from .onnx_layouts import LayoutName, choose_layout
 from .onnx_metadata import complete_names, read_export, read_names, real_classes
+from .onnx_outputs import BoxFormat, Candidates, Seen, images_of
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,163 @@
+"""Output layouts with a list of detections: corners, score and class of each, mostly after suppression."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+
+import numpy as np
+
+from .onnx_inputs import SIZES, ModelInputs
+from .onnx_outputs import (
+    UNCHANGED,
+    YOLO,
+    ZERO_TO_ONE,
+    Array,
+    BoxFormat,
+    Candidates,
+    Layout,
+    Roles,
+    Seen,
+    best_class,
+    finite,
+    ids_of,
+    mask_of,
+    prototypes_of,
+    to_corners,
+)
+
+
+class EndToEnd(Layout):
+    """A row for each detection: corners, score, class id, and coefficients of a mask."""
+
+    name = "end_to_end"
+    shape = "one output (n, detections, 6): x1, y1, x2, y2, score, class; masks: a second one and k more columns"
+    preprocessing = YOLO
+    box_format: BoxFormat = "xyxy"
+
+    def find(self, seen: Seen) -> list[Roles]:
+        prototypes = prototypes_of(seen)
+        masks = seen.outputs[prototypes["prototypes"]].shape[1] if prototypes else 0
+        return [
+            {"rows": name, **prototypes}
+            for name, array in seen.outputs.items()
+            if array.ndim == 3 and array.shape[2] == 6 + masks
+        ]
+
+    def certain(self, seen: Seen, roles: Roles) -> bool:
+        return seen.of_ultralytics and seen.metadata.get("head") != UltralyticsRtDetr.head
+
+    def class_count(self, arrays: Mapping[str, Array], names: int) -> int | None:
+        return None
+
+    def read(self, arrays: Mapping[str, Array], box_format: str, inputs: ModelInputs, classes: int) -> Candidates:
+        rows = finite(arrays["rows"])
+        corners = to_corners(rows[:, :4], box_format, inputs)
+        return Candidates(corners, rows[:, 4], ids_of(rows[:, 5]), mask_of(rows[:, 6:], arrays))
+
+
+class UltralyticsRtDetr(EndToEnd):
+    """RT-DETR as ultralytics exports it: rows as in `EndToEnd`, or the scores of all classes behind each box."""
+
+    name = "ultralytics_rt_detr"
+    shape = "one output (n, queries, 6) or (n, queries, 4 + classes), boxes normalized"
+    preprocessing = ZERO_TO_ONE
+    box_format: BoxFormat = "cxcywh_normalized"
+    head = "RTDETRDecoder"
+    most_queries = 1000
+
+    def find(self, seen: Seen) -> list[Roles]:
+        return [
+            {"rows": name}
+            for name, array in seen.outputs.items()
+            if array.ndim == 3 and array.shape[2] > 4 and array.shape[1] <= self.most_queries
+        ]
+
+    def certain(self, seen: Seen, roles: Roles) -> bool:
+        rtdetr = "rt-detr" in seen.metadata.get("description", "").lower()
+        return seen.of_ultralytics and (rtdetr or seen.metadata.get("head") == self.head)
+
+    def class_count(self, arrays: Mapping[str, Array], names: int) -> int | None:
+        columns = int(arrays["rows"].shape[2])
+        return None if columns == 6 and names != 2 else columns - 4
+
+    def read(self, arrays: Mapping[str, Array], box_format: str, inputs: ModelInputs, classes: int) -> Candidates:
+        if not classes:
+            return super().read(arrays, box_format, inputs, classes)
+        rows = finite(arrays["rows"])
+        return best_class(rows[:, :4], rows[:, 4:], box_format, inputs)
+
+
+class Separate(Layout):
+    """Boxes, scores and class ids in outputs of their own, with or without the number of detections."""
+
+    words: Mapping[str, str] = {"boxes": "box", "scores": "score|conf", "classes": "class|label"}
+    needs_count = False
+
+    def find(self, seen: Seen) -> list[Roles]:
+        words = {**self.words, **({"count": "num|count"} if self.needs_count else {})}
+        ranks = {"boxes": (3,), "scores": (2,), "classes": (2,), "count": (1, 2)}
+        fitting = [
+            [
+                name
+                for name, array in seen.outputs.items()
+                if re.search(pattern, name.lower()) and array.ndim in ranks[role]
+            ]
+            for role, pattern in words.items()
+        ]
+        choices = [dict(zip(words, names, strict=True)) for names in itertools.product(*fitting)]
+        return [roles for roles in choices if self._belong_together(roles, seen)]
+
+    @staticmethod
+    def _belong_together(roles: Roles, seen: Seen) -> bool:
+        boxes, scores, classes = (seen.outputs[roles[role]].shape for role in ("boxes", "scores", "classes"))
+        return len(set(roles.values())) == len(roles) and boxes == (*scores, 4) and scores == classes
+
+    def class_count(self, arrays: Mapping[str, Array], names: int) -> int | None:
+        return None
+
+    def read(self, arrays: Mapping[str, Array], box_format: str, inputs: ModelInputs, classes: int) -> Candidates:
+        count = int(np.ravel(arrays["count"])[0]) if "count" in arrays else len(arrays["boxes"])
+        boxes = finite(arrays["boxes"][:count])
+        scores, ids = finite(arrays["scores"][:count]), finite(arrays["classes"][:count])
+        return Candidates(to_corners(boxes, box_format, inputs), scores, ids_of(ids))
+
+
+class EfficientNms(Separate):
+    """Suppression inside, as TensorRT's plug-in of that name writes it."""
+
+    name = "efficient_nms"
+    shape = "outputs num_dets, det_boxes (n, detections, 4), det_scores and det_classes (n, detections)"
+    preprocessing = YOLO
+    box_format: BoxFormat = "xyxy"
+    needs_count = True
+
+    def certain(self, seen: Seen, roles: Roles) -> bool:
+        return set(roles.values()) == {"num_dets", "det_boxes", "det_scores", "det_classes"}
+
+
+class Ssd(Separate):
+    """The detectors of TensorFlow's Object Detection API; the first class has the id 1."""
+
+    name = "ssd"
+    shape = "outputs for boxes (n, detections, 4), scores and classes (n, detections), and their number"
+    preprocessing = UNCHANGED
+    box_format: BoxFormat = "yxyx_normalized"
+    needs_count = True
+    first_class = 1
+
+    def certain(self, seen: Seen, roles: Roles) -> bool:
+        floats = seen.outputs[roles["count"]].dtype.kind == "f" and seen.outputs[roles["classes"]].dtype.kind == "f"
+        return floats and seen.inputs.dtype == "uint8"
+
+
+class RtDetrWithSizes(Separate):
+    """RT-DETR, D-FINE and their like as their own repositories export them, with the image's size as an input."""
+
+    name = "rt_detr_sizes"
+    shape = "outputs labels and scores (n, queries) and boxes (n, queries, 4); an input with the size of the image"
+    box_format: BoxFormat = "xyxy"
+
+    def certain(self, seen: Seen, roles: Roles) -> bool:
+        return any(kind == SIZES for kind, _ in seen.inputs.others.values())
