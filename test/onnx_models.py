@@ -140,3 +140,53 @@ def red_segmenter(path: Path, side: int = 160) -> Path:
     metadata = {"author": "Ultralytics", "task": "segment", "stride": "32", "names": "{0: 'gizmo'}"}
     outputs = [("output0", FLOAT, (1, 1, 14)), ("output1", FLOAT, (1, 8, quarter, quarter))]
     return save(path, nodes, [("images", FLOAT, (1, 3, side, side))], outputs, constants, metadata)
+
+
+def list_model(path: Path, exporter: str, images: int | str = "n", rows: int = 4) -> Path:
+    """A model that lists the detections of all images of a batch one after another, with suppression inside.
+
+    They stand in the pixels of the images as for `reading_model`; those of score 0 are none. "yolov7" writes the index
+    of the image into each row, "paddle" the number of rows of each image into a second output.
+    """
+    nodes = [
+        helper.make_node("Slice", ["images", "starts", "ends", "axes"], ["cut"]),
+        helper.make_node("Squeeze", ["cut", "channel"], ["numbers"]),
+        helper.make_node("Mul", ["numbers", "factors"], ["all"]),  # (n, rows, 6)
+        helper.make_node("Gather", ["all", "four"], ["scores"], axis=2),
+        helper.make_node("Greater", ["scores", "zero"], ["is_found"]),
+        helper.make_node("NonZero", ["is_found"], ["places"]),
+        helper.make_node("Transpose", ["places"], ["pairs"]),
+        helper.make_node("GatherND", ["all", "pairs"], ["found"]),  # (detections, 6)
+        helper.make_node("Split", ["found", "parts"], ["corners", "score", "class"], axis=1),
+    ]
+    constants = {
+        "starts": np.array([1, 0, 0], np.int64),
+        "ends": np.array([2, rows, 6], np.int64),
+        "axes": np.array([1, 2, 3], np.int64),
+        "channel": np.array([1], np.int64),
+        "factors": np.array([1, 1, 1, 1, 1 / 255, 1], np.float32),
+        "four": np.array(4, np.int64),
+        "zero": np.array(0, np.float32),
+        "parts": np.array([4, 1, 1], np.int64),
+    }
+    inputs = [("images", FLOAT, (images, 3, 64, 96))]
+    if exporter == "yolov7":
+        nodes += [
+            helper.make_node("Split", ["pairs", "halves"], ["image", "row"], axis=1),
+            helper.make_node("Cast", ["image"], ["image_number"], to=FLOAT),
+            helper.make_node("Concat", ["image_number", "corners", "class", "score"], ["output"], axis=1),
+        ]
+        return save(path, nodes, inputs, [("output", FLOAT, ("num", 7))], {**constants, "halves": np.array([1, 1])})
+    nodes += [
+        helper.make_node("Cast", ["is_found"], ["ones"], to=TensorProto.INT32),
+        helper.make_node("ReduceSum", ["ones", "second"], ["bbox_num"], keepdims=0),
+        # The exporter's own way back to the pixels of the photo: none is left where both factors are 1.
+        helper.make_node("Gather", ["scale_factor", "first"], ["factor"], axis=0),
+        helper.make_node("ReduceMax", ["factor"], ["one"], keepdims=1),
+        helper.make_node("Div", ["corners", "one"], ["in_photo"]),
+        helper.make_node("Concat", ["class", "score", "in_photo"], ["bbox"], axis=1),
+    ]
+    constants |= {"second": np.array([1], np.int64), "first": np.array(0, np.int64)}
+    inputs += [("scale_factor", FLOAT, (images, 2))]
+    outputs = [("bbox", FLOAT, ("num", 6)), ("bbox_num", TensorProto.INT32, (images,))]
+    return save(path, nodes, inputs, outputs, constants)

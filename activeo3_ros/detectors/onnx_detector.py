@@ -20,7 +20,7 @@ from ..settings import named, validated, within
 from .onnx_inputs import Letterbox, Placement, Preprocessing, fit, read_inputs
 from .onnx_layouts import LayoutName, choose_layout
 from .onnx_metadata import complete_names, read_export, read_names, real_classes
-from .onnx_outputs import BoxFormat, Candidates, Seen, images_of
+from .onnx_outputs import BoxFormat, Candidates, Seen
 
 logger = logging.getLogger(__name__)
 
@@ -145,12 +145,14 @@ class OnnxDetector:
         self._inputs = read_inputs(self._session.input_tensors, size, self._export.input_size)
         wanted = self._wanted(outputs)
         grey = np.full((self._inputs.height, self._inputs.width, 3), PROBE_GREY, np.uint8)
-        feeds = self._inputs.feeds([grey] * (self._inputs.batch or 1), Preprocessing())
+        images = self._inputs.batch or 1
+        feeds = self._inputs.feeds([grey] * images, Preprocessing())
         arrays = self._session.run(feeds, wanted)
         for name, array in zip(wanted, arrays, strict=True):
             if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
                 raise InvalidInput(f"the output {name!r} holds no numbers; set outputs to the others")
-        seen = Seen(dict(zip(wanted, arrays, strict=True)), self._inputs, self._export.metadata, self._export.family)
+        by_name = dict(zip(wanted, arrays, strict=True))
+        seen = Seen(by_name, self._inputs, images, self._export.metadata, self._export.family)
         self._layout, self._roles = choose_layout(layout, seen)
         self.layout = self._layout.name
         self._box_format = box_format or self._layout.box_format
@@ -160,7 +162,7 @@ class OnnxDetector:
                 f"the file does not name its classes: set names to a list, or to a YAML or text file; {seen}"
             )
         by_role = {role: seen.outputs[name] for role, name in self._roles.items()}
-        if any(len(array) != len(feeds[self._inputs.image]) for array in by_role.values()):
+        if not self._layout.one_list and any(len(array) != images for array in by_role.values()):
             raise InvalidInput(f"outputs do not begin with one entry for each image; {seen}")
         count = self._layout.class_count(by_role, len(known))
         self._class_count = count or 0
@@ -178,14 +180,13 @@ class OnnxDetector:
         random = np.random.default_rng(0)
         size = (batch, self._inputs.height, self._inputs.width, 3)
         noise = list(random.integers(0, 256, size, dtype=np.uint8))
-        names = list(self._roles.values())
         try:
-            together = self._session.run(self._inputs.feeds(noise, self._preprocessing), names)
+            together = self._outputs_of(noise, batch)[-1]
         except ModelError as error:
             problem = f"fails with {batch} ({error})"
         else:
-            alone = self._session.run(self._inputs.feeds(noise[-1:], self._preprocessing), names)
-            if all(_mostly_equal(many[-1:], one) for many, one in zip(together, alone, strict=True)):
+            [alone] = self._outputs_of(noise[-1:], 1)
+            if all(_mostly_equal(together[role], alone[role]) for role in alone):
                 return batch
             problem = f"answers {batch} together otherwise than each alone"
         logger.warning("%s: is given one image at a time: its graph leaves the batch free, but %s", self._path, problem)
@@ -229,12 +230,16 @@ class OnnxDetector:
         fitted = [fit(image, *size, settings.letterbox, settings.padding) for image in images]
         canvases = [canvas for canvas, _ in fitted]
         missing = (self._inputs.batch or len(canvases)) - len(canvases)
-        arrays = self._session.run(
-            self._inputs.feeds([*canvases, *canvases[-1:] * missing], settings), list(self._roles.values())
-        )
-        by_role = dict(zip(self._roles, arrays, strict=True))
-        found = images_of(by_role, len(images))
+        found = self._outputs_of([*canvases, *canvases[-1:] * missing], len(canvases) + missing)[: len(images)]
         return [self._select(each, place, threshold) for each, (_, place) in zip(found, fitted, strict=True)]
+
+    def _outputs_of(self, canvases: Sequence[Image], count: int) -> list[dict[str, npt.NDArray[Any]]]:
+        """The outputs of a run by role, for each of so many images. Raises ModelError where they do not tell."""
+        arrays = self._session.run(self._inputs.feeds(canvases, self._preprocessing), list(self._roles.values()))
+        try:
+            return self._layout.images(dict(zip(self._roles, arrays, strict=True)), count)
+        except ValueError as error:
+            raise ModelError(f"{self._path}: an output {error}") from error
 
     def _select(
         self, arrays: Mapping[str, npt.NDArray[np.generic]], place: Placement, threshold: float
@@ -321,8 +326,8 @@ def suppress(
 
 def _mostly_equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     """Whether two outputs are of one image, up to rounding and the order of what scores alike."""
-    if a.shape != b.shape:
-        return False
+    if a.shape != b.shape or not a.size:
+        return a.shape == b.shape
     a, b = a.astype(np.float64), b.astype(np.float64)
     return bool(np.isclose(a, b, rtol=0.01, atol=1e-3 * (np.abs(b).max(initial=0) + 1e-6)).mean() > MOSTLY)
 

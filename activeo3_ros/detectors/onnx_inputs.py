@@ -24,6 +24,8 @@ MAX_BATCH = 256
 PIXEL_TYPES = ("float32", "float16", "float64", "uint8")
 SIZES = "sizes"
 MASK = "mask"
+SHAPE = "shape"
+FACTORS = "factors"
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,8 @@ class ModelInputs:
         channels_last: Whether images are `(n, h, w, 3)` instead of `(n, 3, h, w)`.
         dtype: The element type of images.
         batch: Images that one run takes; None for any number.
-        others: The kind, `SIZES` or `MASK`, and the type of each other input by name.
+        others: The kind and the type of each other input by name: `SIZES`, width and height; `SHAPE`, height and width;
+            `FACTORS` of scaling, which are 1, so that boxes are in pixels of the input; `MASK` of the image's pixels.
     """
 
     image: str
@@ -157,10 +160,11 @@ class ModelInputs:
         """
         feeds: dict[str, npt.NDArray[Any]] = {self.image: self._pixels(np.stack(canvases), preprocessing)}
         for name, (kind, dtype) in self.others.items():
-            if kind == SIZES:
-                feeds[name] = np.tile(np.array([self.width, self.height], dtype), (len(canvases), 1))
-            else:
+            if kind == MASK:
                 feeds[name] = np.ones((len(canvases), self.height, self.width), dtype)
+            else:
+                pair = {SIZES: (self.width, self.height), SHAPE: (self.height, self.width), FACTORS: (1, 1)}[kind]
+                feeds[name] = np.tile(np.array(pair, dtype), (len(canvases), 1))
         return feeds
 
     def _pixels(self, canvases: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> npt.NDArray[Any]:
@@ -222,9 +226,10 @@ def _takes_images(tensor: Tensor) -> bool:
 
 def _other_input(tensor: Tensor, seen: str) -> tuple[str, str]:
     """The kind and the type of an input that takes no images. Raises InvalidInput for one that is not understood."""
-    numbers = tensor.dtype.startswith(("int", "float"))
-    if numbers and len(tensor.shape) == 2 and tensor.shape[1] in (2, None) and "size" in tensor.name.lower():
-        return SIZES, tensor.dtype
+    is_pair = tensor.dtype.startswith(("int", "float")) and len(tensor.shape) == 2 and tensor.shape[1] in (2, None)
+    for word, kind in (("size", SIZES), ("im_shape", SHAPE), ("scale_factor", FACTORS)):
+        if is_pair and word in tensor.name.lower():
+            return kind, tensor.dtype
     if len(tensor.shape) == 3 and "mask" in tensor.name.lower():
         return MASK, tensor.dtype
     raise InvalidInput(f"the input {tensor.name!r} is not understood; export the model without it; inputs: {seen}")

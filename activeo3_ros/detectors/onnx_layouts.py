@@ -11,21 +11,31 @@ from typing import Literal
 
 from ..core.errors import InvalidInput
 from .onnx_grid_layouts import YoloV5, YoloV8, YoloX, YoloXDecoded
-from .onnx_list_layouts import EfficientNms, EndToEnd, RtDetrWithSizes, Ssd, UltralyticsRtDetr
+from .onnx_list_layouts import (
+    EfficientNms,
+    EndToEnd,
+    MmDeploy,
+    Paddle,
+    RtDetrWithSizes,
+    Ssd,
+    UltralyticsRtDetr,
+    YoloV7EndToEnd,
+)
 from .onnx_outputs import Layout, Roles, Seen
 from .onnx_query_layouts import DeformableDetr, Detr, RfDetr, RtDetr
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout
     for layout in (
-        YoloX(), YoloXDecoded(), YoloV5(), YoloV8(), EndToEnd(), EfficientNms(), UltralyticsRtDetr(), RtDetrWithSizes(),
-        RtDetr(), DeformableDetr(), Detr(), RfDetr(), Ssd(),
+        YoloX(), YoloXDecoded(), YoloV5(), YoloV7EndToEnd(), YoloV8(), EndToEnd(), EfficientNms(), UltralyticsRtDetr(),
+        RtDetrWithSizes(), RtDetr(), DeformableDetr(), Detr(), RfDetr(), Ssd(), MmDeploy(), Paddle(),
     )
 }  # fmt: skip
 """Every layout by name."""
 LayoutName = Literal[
-    "auto", "yolox", "yolox_decoded", "yolov5", "yolov8", "end_to_end", "efficient_nms", "ultralytics_rt_detr",
-    "rt_detr_sizes", "rt_detr", "deformable_detr", "detr", "rf_detr", "ssd",
+    "auto", "yolox", "yolox_decoded", "yolov5", "yolov7_end_to_end", "yolov8", "end_to_end", "efficient_nms",
+    "ultralytics_rt_detr", "rt_detr_sizes", "rt_detr", "deformable_detr", "detr", "rf_detr", "ssd", "mmdeploy",
+    "paddle",
 ]  # fmt: skip
 """The values of the setting `layout`."""
 
@@ -66,6 +76,11 @@ def choose_layout(name: str, seen: Seen) -> tuple[Layout, Roles]:
             raise _several_outputs(choices, seen)
         return layout, choices[0]
     if not fitting:
+        if _like_raw_heads(seen):
+            raise InvalidInput(
+                f"these are the heads of a YOLO, from which boxes are made with anchors that the file does not hold: "
+                f"{seen}; export it with the boxes made inside, YOLOv7 with --grid or --end2end"
+            )
         raise InvalidInput(
             f"no known layout of a detector's outputs: {seen}{_like_a_classifier(seen)}; "
             "export the model as a detector, or set layout and outputs"
@@ -75,8 +90,8 @@ def choose_layout(name: str, seen: Seen) -> tuple[Layout, Roles]:
         raise _several_outputs(several[0], seen)
     possible = ", ".join(layout.name for layout in certain or fitting)
     raise InvalidInput(
-        f"the layout is unclear: {seen}; set layout to {possible}, whichever made the file, and scale, mean, std, "
-        "channels and letterbox if the model was not trained with its usual ones"
+        f"the layout is unclear: {seen}{_like_a_classifier(seen)}; set layout to {possible}, whichever made the file, "
+        "and scale, mean, std, channels and letterbox if the model was not trained with its usual ones"
     )
 
 
@@ -87,3 +102,14 @@ def _several_outputs(choices: Sequence[Roles], seen: Seen) -> InvalidInput:
 
 def _like_a_classifier(seen: Seen) -> str:
     return ", as of a classifier" if all(array.ndim == 2 for array in seen.outputs.values()) else ""
+
+
+def _like_raw_heads(seen: Seen) -> bool:
+    """Whether there is an output for each grid, such as `(n, boxes of a cell, rows, columns, numbers)`."""
+    grids = {(-(-seen.inputs.height // stride), -(-seen.inputs.width // stride)) for stride in (8, 16, 32, 64)}
+    sides = [
+        [pair for pair in zip(array.shape[1:], array.shape[2:], strict=False) if pair in grids]
+        for array in seen.outputs.values()
+        if array.ndim in (4, 5)
+    ]
+    return len(sides) == len(seen.outputs) >= 2 and all(sides)

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .onnx_inputs import SIZES, ModelInputs
+from .onnx_inputs import FACTORS, SHAPE, SIZES, ModelInputs, Preprocessing
 from .onnx_outputs import (
+    IMAGENET,
     UNCHANGED,
     YOLO,
     ZERO_TO_ONE,
@@ -71,7 +72,7 @@ class UltralyticsRtDetr(EndToEnd):
         return [
             {"rows": name}
             for name, array in seen.outputs.items()
-            if array.ndim == 3 and array.shape[2] > 4 and array.shape[1] <= self.most_queries
+            if len(seen.outputs) == 1 and array.ndim == 3 and array.shape[2] > 4 and array.shape[1] <= self.most_queries
         ]
 
     def certain(self, seen: Seen, roles: Roles) -> bool:
@@ -161,3 +162,96 @@ class RtDetrWithSizes(Separate):
 
     def certain(self, seen: Seen, roles: Roles) -> bool:
         return any(kind == SIZES for kind, _ in seen.inputs.others.values())
+
+
+class YoloV7EndToEnd(Layout):
+    """YOLOv7 with suppression inside: a row for each detection of any image of the batch, whose index comes first."""
+
+    name = "yolov7_end_to_end"
+    shape = "one output (detections, 7): image, x1, y1, x2, y2, class, score"
+    preprocessing = YOLO
+    box_format: BoxFormat = "xyxy"
+    one_list = True
+
+    def find(self, seen: Seen) -> list[Roles]:
+        return [{"rows": name} for name, array in seen.outputs.items() if array.ndim == 2 and array.shape[1] == 7]
+
+    def certain(self, seen: Seen, roles: Roles) -> bool:
+        return len(seen.outputs[roles["rows"]]) != seen.images  # else it may be a classifier of seven classes
+
+    def images(self, arrays: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
+        rows = finite(arrays["rows"])
+        image = ids_of(rows[:, 0])
+        if ((image < 0) | (image >= count)).any():
+            raise ValueError(f"has rows of the images {image.min()} to {image.max()} of a batch of {count}")
+        return [{"rows": rows[image == index, 1:]} for index in range(count)]
+
+    def class_count(self, arrays: Mapping[str, Array], names: int) -> int | None:
+        return None
+
+    def read(self, arrays: Mapping[str, Array], box_format: str, inputs: ModelInputs, classes: int) -> Candidates:
+        rows = arrays["rows"]
+        return Candidates(to_corners(rows[:, :4], box_format, inputs), rows[:, 5], ids_of(rows[:, 4]))
+
+
+class Paddle(Layout):
+    """PaddleDetection: a row for each detection, those of one image after those of another, and how many each has."""
+
+    name = "paddle"
+    shape = "outputs (detections, 6): class, score, corners; and their number (n); an input scale_factor or im_shape"
+    box_format: BoxFormat = "xyxy"
+    one_list = True
+    family = "paddle"
+
+    def find(self, seen: Seen) -> list[Roles]:
+        if not {kind for kind, _ in seen.inputs.others.values()} & {FACTORS, SHAPE}:
+            return []
+        rows = [name for name, array in seen.outputs.items() if array.ndim == 2 and array.shape[1] == 6]
+        counts = [name for name, array in seen.outputs.items() if array.ndim == 1 and array.dtype.kind in "iu"]
+        return [{"rows": one, "count": other} for one in rows for other in counts]
+
+    def certain(self, seen: Seen, roles: Roles) -> bool:
+        return seen.family == self.family
+
+    def images(self, arrays: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
+        numbers, rows = arrays["count"].astype(np.intp), arrays["rows"]
+        if len(numbers) != count or (numbers < 0).any() or numbers.sum() > len(rows):
+            raise ValueError(f"has {len(rows)} rows where {numbers.tolist()} are announced for {count} images")
+        ends = np.cumsum(numbers)
+        return [{"rows": rows[end - number : end]} for end, number in zip(ends, numbers, strict=True)]
+
+    def class_count(self, arrays: Mapping[str, Array], names: int) -> int | None:
+        return None
+
+    def read(self, arrays: Mapping[str, Array], box_format: str, inputs: ModelInputs, classes: int) -> Candidates:
+        rows = finite(arrays["rows"])
+        return Candidates(to_corners(rows[:, 2:], box_format, inputs), rows[:, 1], ids_of(rows[:, 0]))
+
+
+class MmDeploy(Layout):
+    """MMDetection as mmdeploy exports it: corners with the score behind them, and class ids."""
+
+    name = "mmdeploy"
+    shape = "outputs dets (n, detections, 5): x1, y1, x2, y2, score; and labels (n, detections)"
+    preprocessing = Preprocessing(IMAGENET.scale, IMAGENET.mean, IMAGENET.std, letterbox="top_left", padding=0)
+    box_format: BoxFormat = "xyxy"
+
+    def find(self, seen: Seen) -> list[Roles]:
+        rows = [name for name, array in seen.outputs.items() if array.ndim == 3 and array.shape[2] == 5]
+        return [
+            {"rows": name, "classes": other}
+            for name in rows
+            for other, array in seen.outputs.items()
+            if array.shape == seen.outputs[name].shape[:2] and array.dtype.kind in "iu"
+        ]
+
+    def certain(self, seen: Seen, roles: Roles) -> bool:
+        return False  # each of its models prepares pixels in its own way
+
+    def class_count(self, arrays: Mapping[str, Array], names: int) -> int | None:
+        return None
+
+    def read(self, arrays: Mapping[str, Array], box_format: str, inputs: ModelInputs, classes: int) -> Candidates:
+        rows = finite(arrays["rows"])
+        corners = to_corners(rows[:, :4], box_format, inputs)
+        return Candidates(corners, rows[:, 4], np.asarray(arrays["classes"], np.intp))

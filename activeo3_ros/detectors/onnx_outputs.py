@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -52,12 +52,14 @@ class Seen:
     Attributes:
         outputs: The arrays of one run by name.
         inputs: The inputs of the graph.
+        images: How many went through it.
         metadata: What the exporter wrote into the file, by key.
-        family: The `model_type` of a transformers model, "" where it is not known.
+        family: The `model_type` of a transformers model, "paddle" for one of PaddleDetection, "" where it is not known.
     """
 
     outputs: Mapping[str, Array]
     inputs: ModelInputs
+    images: int = 1
     metadata: Mapping[str, str] = field(default_factory=dict)
     family: str = ""
 
@@ -87,6 +89,7 @@ class Layout(ABC):
         box_format: How they write boxes.
         suppresses: Whether each object has one box already.
         first_class: The id of the first class.
+        one_list: Whether the detections of all images of a batch stand in one list.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Layout(ABC):
     box_format: BoxFormat = "cxcywh"
     suppresses = True
     first_class = 0
+    one_list = False
 
     @abstractmethod
     def find(self, seen: Seen) -> list[Roles]:
@@ -103,6 +107,14 @@ class Layout(ABC):
     def certain(self, seen: Seen, roles: Roles) -> bool:
         """Whether nothing else has these outputs, and pixels are prepared for them in one way alone."""
         return True
+
+    def images(self, arrays: Mapping[str, Array], count: int) -> list[dict[str, Array]]:
+        """The outputs by role for each image of a batch, without the batch axis.
+
+        Raises:
+            ValueError: An output does not say which image its rows are of.
+        """
+        return [{role: array[index] for role, array in arrays.items()} for index in range(count)]
 
     @abstractmethod
     def class_count(self, arrays: Mapping[str, Array], names: int) -> int | None:
@@ -190,9 +202,3 @@ def mask_of(coefficients: Floats, arrays: Mapping[str, Array]) -> Callable[[int]
         return None
     prototypes = finite(arrays["prototypes"])
     return lambda row: np.asarray(np.tensordot(coefficients[row], prototypes, axes=1), np.float32)
-
-
-def images_of(arrays: Mapping[str, Array], count: int) -> Iterator[dict[str, Array]]:
-    """The outputs of each image of a batch, without the batch axis."""
-    for index in range(count):
-        yield {role: array[index] for role, array in arrays.items()}

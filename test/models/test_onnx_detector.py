@@ -14,7 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
-from onnx_models import FLOAT, IMAGES, constant_model, image_of_detections, reading_model, red_segmenter, save
+from onnx_models import (
+    FLOAT,
+    IMAGES,
+    constant_model,
+    image_of_detections,
+    list_model,
+    reading_model,
+    red_segmenter,
+    save,
+)
 
 from activeo3_ros.assets import onnx_session
 from activeo3_ros.assets.cache import AssetError
@@ -26,7 +35,7 @@ from activeo3_ros.core.errors import InvalidInput, OutOfMemory, PerceptionError
 from activeo3_ros.core.geometry import Box, from_corners, iou, non_maximum_suppression, to_corners
 from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
 from activeo3_ros.detectors.onnx_detector import OnnxDetector, suppress
-from activeo3_ros.detectors.onnx_inputs import fit
+from activeo3_ros.detectors.onnx_inputs import Preprocessing, fit
 from activeo3_ros.detectors.onnx_layouts import LAYOUTS, LayoutName
 from activeo3_ros.presets import load_preset
 
@@ -154,6 +163,22 @@ def detr() -> dict[str, np.ndarray]:
     return outputs
 
 
+def yolov7_end_to_end() -> dict[str, np.ndarray]:
+    rows = np.hstack([np.zeros((2, 1)), CORNERS, CLASSES[:, None], SCORES[:, None]])
+    return {"output": rows.astype(np.float32)}
+
+
+def mmdeploy() -> dict[str, np.ndarray]:
+    dets, labels = np.zeros((1, 9, 5), np.float32), np.full((1, 9), -1, np.int64)
+    dets[0, :2], labels[0, :2] = np.hstack([CORNERS, SCORES[:, None]]), CLASSES
+    return {"dets": dets, "labels": labels}
+
+
+def paddle() -> dict[str, np.ndarray]:
+    rows = np.hstack([CLASSES[:, None], SCORES[:, None], CORNERS]).astype(np.float32)
+    return {"multiclass_nms3_0.tmp_0": rows, "multiclass_nms3_0.tmp_2": np.array([2], np.int32)}
+
+
 UINT8 = ("image_tensor", TensorProto.UINT8, (1, HEIGHT, WIDTH, 3))
 MADE = {
     "yolox": (yolox, {}, (IMAGES,)),
@@ -166,6 +191,7 @@ MADE = {
     "rt_detr_sizes": (rt_detr_sizes, {}, (IMAGES, SIZES)),
     "rf_detr": (lambda: queries(3, "dets", "labels"), {}, (IMAGES,)),
     "ssd": (ssd, {}, (UINT8,)),
+    "yolov7_end_to_end": (yolov7_end_to_end, {}, (IMAGES,)),
 }
 """Layouts that need no other file: outputs, metadata, inputs."""
 FAMILIES = {
@@ -174,6 +200,9 @@ FAMILIES = {
     "detr": (detr, "yolos"),
 }
 """Layouts that config.json tells apart."""
+PADDLE_INPUTS = (("image", FLOAT, (1, 3, HEIGHT, WIDTH)), ("scale_factor", FLOAT, (1, 2)), ("im_shape", FLOAT, (1, 2)))
+UNCERTAIN = {"mmdeploy": (mmdeploy, (IMAGES,)), "paddle": (paddle, PADDLE_INPUTS)}
+"""Layouts that leave open how pixels are prepared, so that a setting names them: outputs, inputs."""
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +228,7 @@ def check(detector: OnnxDetector) -> None:
 
 
 def test_every_layout_is_tried_here():
-    assert {*MADE, *FAMILIES} == set(LAYOUTS)
+    assert {*MADE, *FAMILIES, *UNCERTAIN} == set(LAYOUTS)
     assert set(LayoutName.__args__) == {"auto", *LAYOUTS}
 
 
@@ -225,6 +254,99 @@ def test_a_transformers_model_is_recognised_by_the_files_beside_it(tmp_path, nam
     detector = OnnxDetector(path)
     assert (detector.layout, detector.names) == (name, tuple(NAMES))
     check(detector)
+
+
+@pytest.mark.parametrize("name", UNCERTAIN)
+def test_a_layout_that_does_not_tell_how_pixels_are_prepared_is_named_by_a_setting(tmp_path, name):
+    outputs, inputs = UNCERTAIN[name]
+    path = constant_model(tmp_path / "model.onnx", outputs(), inputs)
+    message = refusal(path, names=NAMES)
+    assert f"set layout to {name}, whichever made the file, and scale, mean, std, channels and letterbox" in message
+    detector = OnnxDetector(path, names=NAMES, layout=name, letterbox="stretch")
+    assert detector.layout == name
+    check(detector)
+
+
+STEPS = """
+Preprocess:
+- {type: Resize, target_size: [64, 96], keep_ratio: false, interp: 2}
+- {type: NormalizeImage, is_scale: false, mean: [0.5, 0.5, 0.5], std: [2, 2, 2], norm_type: none}
+- {type: Permute}
+label_list: [car, bus, dog]
+"""
+
+
+@pytest.mark.parametrize("exporter", ["yolov7", "paddle"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_each_image_of_a_batch_gets_its_own_rows_of_one_list(tmp_path, exporter, batch):
+    path = list_model(tmp_path / "model.onnx", exporter)
+    if exporter == "paddle":
+        (tmp_path / "infer_cfg.yml").write_text(STEPS)
+        detector = OnnxDetector(path, batch=batch)
+    else:
+        detector = OnnxDetector(path, names=NAMES, scale=1.0, batch=batch)
+    assert detector.layout == {"yolov7": "yolov7_end_to_end", "paddle": "paddle"}[exporter]
+    assert (detector.batch_size, detector.names) == (batch, tuple(NAMES))
+    rows = [[], [[10, 20, 42, 44, 191, 0]], [[1, 2, 9, 8, 204, 1], [50, 8, 90, 60, 128, 2]], []]
+    found = detector.detect([image_of_detections(each, WIDTH, HEIGHT) for each in rows], 0.3)
+    assert [to_corners(each.boxes).tolist() for each in found] == [[row[:4] for row in each] for each in rows]
+    assert [[detector.names[i] for i in each.class_ids] for each in found] == [[], ["car"], ["bus", "dog"], []]
+    assert found[2].scores.tolist() == pytest.approx([204 / 255, 128 / 255])
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ("[{type: Resize, target_size: [64, 96], keep_ratio: false}]", Preprocessing(scale=1.0)),
+        ("[{type: Resize, target_size: [64, 96]}]", Preprocessing(scale=1.0, letterbox="top_left", padding=0)),
+        (
+            "[{type: LetterBoxResize, target_size: [64, 96]}, {type: NormalizeImage, mean: [1, 2, 3], std: [4, 5, 6]}]",
+            Preprocessing(1 / 255, (1, 2, 3), (4, 5, 6), letterbox="centre", padding=127),
+        ),
+    ],
+)
+def test_the_steps_of_paddle_are_read_from_the_file_beside_the_model(tmp_path, steps, expected):
+    path = list_model(tmp_path / "model.onnx", "paddle", images=1)
+    (tmp_path / "inference.yml").write_text(f"Preprocess: {steps}\nlabel_list: [car, bus, dog]\n")
+    assert OnnxDetector(path)._preprocessing == expected
+    (tmp_path / "inference.yml").write_text("Preprocess: [{type: WarpAffine}]\nlabel_list: [car, bus, dog]\n")
+    assert "the layout is unclear" in refusal(path)
+    (tmp_path / "inference.yml").write_text("Preprocess: [")
+    assert "inference.yml: not a readable YAML file" in refusal(path)
+
+
+def test_lists_that_do_not_tell_which_image_a_row_is_of_are_a_fault(tmp_path):
+    rows = yolov7_end_to_end()
+    rows["output"][1, 0] = 5
+    detector = OnnxDetector(constant_model(tmp_path / "wild.onnx", rows), names=NAMES)
+    with pytest.raises(ModelError, match=r"wild\.onnx: an output has rows of the images 0 to 5 of a batch of 1"):
+        detector.detect([grey()], 0.3)
+    rows = {**paddle(), "multiclass_nms3_0.tmp_2": np.array([3], np.int32)}
+    path = constant_model(tmp_path / "short.onnx", rows, PADDLE_INPUTS)
+    detector = OnnxDetector(path, names=NAMES, layout="paddle")
+    with pytest.raises(ModelError, match=r"an output has 2 rows where \[3\] are announced for 1 images"):
+        detector.detect([grey()], 0.3)
+
+
+def test_a_classifier_of_seven_classes_is_not_taken_for_a_list_of_detections(tmp_path):
+    path = constant_model(tmp_path / "seven.onnx", {"logits": np.zeros((1, 7), np.float32)})
+    assert "as of a classifier" in refusal(path, names=NAMES)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 0, 0, 8), (1, 24, 0, 0)])
+def test_the_bare_heads_of_a_yolo_are_refused_with_how_to_export_it(tmp_path, shape):
+    outputs = {}
+    for stride in (8, 16, 32):
+        size = list(shape)
+        size[-2:] = (HEIGHT // stride, WIDTH // stride)
+        if len(shape) == 5:
+            size = [1, 3, HEIGHT // stride, WIDTH // stride, 8]
+        outputs[f"head{stride}"] = np.zeros(size, np.float32)
+    message = refusal(constant_model(tmp_path / "raw.onnx", outputs), names=NAMES)
+    assert (
+        "these are the heads of a YOLO, from which boxes are made with anchors that the file does not hold" in message
+    )
+    assert "export it with the boxes made inside, YOLOv7 with --grid or --end2end" in message
 
 
 def test_names_come_from_the_metadata_unless_a_setting_gives_them(folder):
@@ -675,9 +797,9 @@ def test_what_is_unclear_is_refused_with_the_setting_that_decides(tmp_path):
 
 
 def test_a_model_whose_inputs_are_not_understood_is_refused(tmp_path):
-    more = ("im_shape", FLOAT, (1, 2))
-    path = constant_model(tmp_path / "paddle.onnx", end_to_end(), (IMAGES, more), ULTRALYTICS)
-    assert "the input 'im_shape' is not understood" in refusal(path)
+    more = ("intrinsics", FLOAT, (1, 2))
+    path = constant_model(tmp_path / "mono.onnx", end_to_end(), (IMAGES, more), ULTRALYTICS)
+    assert "the input 'intrinsics' is not understood" in refusal(path)
     path = constant_model(tmp_path / "sound.onnx", end_to_end(), [("wave", FLOAT, (1, 16000))])
     assert "no input takes colour images; inputs: wave (1, 16000) float32" in refusal(path)
     path = constant_model(tmp_path / "stereo.onnx", end_to_end(), (IMAGES, ("right", FLOAT, (1, 3, 64, 96))))
