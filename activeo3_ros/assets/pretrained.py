@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -121,5 +122,7 @@ def _loaded(directory: Path, load: Callable[[], Any]) -> Any:
             raise OutOfMemory(f"{directory}: the weights do not fit into the memory of the device") from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         if isinstance(error, ImportError):  # such as timm, which the backbones of some models are from
-            raise MissingPackageError(f"{directory}: {reason.partition('. ')[0]}; install it") from error
+            asked = re.search(r"pip install ([\w.-]*\w)", str(error))
+            install = f"run: pip install {asked[1]}" if asked else "install it"
+            raise MissingPackageError(f"{directory}: {reason.partition('. ')[0]}; {install}") from error
         raise EngineError(f"{directory}: cannot be loaded: {reason}") from error

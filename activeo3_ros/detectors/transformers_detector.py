@@ -119,7 +119,7 @@ class TransformersDetector:
             EngineError: It cannot be loaded.
             OutOfMemory: It does not fit into the memory of the device.
         """
-        self._torch = require_package("torch", PURPOSE, "activeo3_ros[gpu]")
+        self._torch = require_package("torch", PURPOSE, "activeo3_ros[detectors]")
         directory = local_model(model)
         self.model_type = model_type(directory)
         auto_class = _auto_class(directory, self.model_type)

@@ -677,14 +677,17 @@ def test_a_backbone_of_a_package_that_is_missing_names_it(tiny_directory, tmp_pa
     config = {key: value for key, value in config.items() if key != "backbone_config"}
     backbone = {"use_timm_backbone": True, "backbone": "resnet50", "use_pretrained_backbone": False}
     (directory / "config.json").write_text(json.dumps(config | backbone))
-    assert refused(directory, MissingPackageError).endswith("was not found in your environment; install it")
+    told = refused(directory, MissingPackageError)
+    assert told.endswith("was not found in your environment; run: pip install timm")
 
 
 def test_owlv2_names_the_package_that_it_fits_images_with(tiny_directory, monkeypatch):
     if has_package("torchvision"):
         pytest.skip("torchvision fits them")
     monkeypatch.setitem(sys.modules, "scipy", None)
-    assert "scipy is needed" in refused(tiny_directory("owlv2"), MissingPackageError)
+    told = refused(tiny_directory("owlv2"), MissingPackageError)
+    assert "scipy is needed to run a transformers model that fits images as OWLv2 does" in told
+    assert told.endswith("run: pip install 'scipy'")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
