@@ -824,13 +824,8 @@ def test_scores_that_are_no_scores_are_a_fault(tmp_path):
 
 
 def test_a_model_that_needs_more_memory_than_there_is_is_named(tmp_path):
-    nodes = [
-        helper.make_node("ConstantOfShape", ["size"], ["block"]),
-        helper.make_node("ReduceSum", ["block"], ["sum"], keepdims=0),
-        helper.make_node("Add", ["sum", "rows"], ["output0"]),
-    ]
-    constants = {"size": np.array([10**13], np.int64), "rows": end_to_end()["output0"]}
-    path = save(tmp_path / "huge.onnx", nodes, [IMAGES], [("output0", FLOAT, (1, 300, 6))], constants, ULTRALYTICS)
+    path = tmp_path / "huge.onnx"
+    huge(path)
     message = refusal(path, OutOfMemory)
     # Not every version of onnxruntime says how much it asked for.
     assert re.search(r"huge\.onnx: needs more memory than there is( \(40000\.0 GB at once\))?; use a smaller", message)
@@ -1021,13 +1016,57 @@ def test_perceive_runs_a_model_file_that_a_preset_names(tmp_path, capsys):
     assert [(each["label"], each["x"], each["width"]) for each in found] == [("car", 20, 64), ("dog", 100, 80)]
 
 
-def test_perceive_says_in_one_line_what_is_wrong_with_a_model_file(tmp_path, capsys):
-    picture, model = tmp_path / "street.png", tmp_path / "notes.onnx"
+def text_file(path: Path) -> None:
+    path.write_text("buy milk")
+
+
+def classifier(path: Path) -> None:
+    constant_model(path, {"logits": np.zeros((1, 1000), np.float32)})
+
+
+def two_candidates(path: Path) -> None:
+    constant_model(path, {name: yolov5()["output0"] for name in ("first", "second")})
+
+
+def three_classes(path: Path) -> None:
+    constant_model(path, yolov8(), metadata=ULTRALYTICS)
+
+
+def huge(path: Path) -> None:
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["block"]),
+        helper.make_node("ReduceSum", ["block"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["sum", "rows"], ["output0"]),
+    ]
+    constants = {"size": np.array([10**13], np.int64), "rows": end_to_end()["output0"]}
+    save(path, nodes, [IMAGES], [("output0", FLOAT, (1, 300, 6))], constants, ULTRALYTICS)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings", "says"),
+    [
+        (text_file, "", "cannot be loaded as an ONNX model"),
+        (classifier, "names: [a, b]", "as of a classifier; export the model as a detector"),
+        (two_candidates, "names: [a, b, c]", "set outputs to one of first, second"),
+        (three_classes, "names: [a, b]", "the model has 3 classes, but 2 names are given"),
+        (three_classes, "providers: [tensorrt]", "'tensorrt' is not in the onnxruntime that is installed"),
+        (huge, "", "needs more memory than there is"),
+        (lambda path: None, "", "does not exist; give an .onnx file"),
+    ],
+)
+def test_perceive_says_in_one_line_what_is_wrong_with_a_model_file(tmp_path, monkeypatch, capfd, make, settings, says):
+    """Also onnxruntime, which writes to the terminal by itself, says nothing else."""
+    import onnxruntime
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    picture, model = tmp_path / "street.png", tmp_path / "mine.onnx"
     cv2.imwrite(str(picture), grey())
-    model.write_text("buy milk")
-    assert main(["perceive", str(picture), "--preset", str(preset(tmp_path, f"model: {model}"))]) != 0
-    told = capsys.readouterr().err.strip()
-    assert "notes.onnx: cannot be loaded as an ONNX model" in told and "\n" not in told
+    make(model)
+    command = ["perceive", str(picture), "--preset", str(preset(tmp_path, f"model: mine.onnx, {settings}"))]
+    assert main(command) == 2
+    told = capfd.readouterr()
+    [line] = told.err.splitlines()
+    assert line.startswith("activeo3: ") and says in line and told.out == ""
 
 
 def test_a_preset_chosen_while_a_program_runs_loads_no_library(tmp_path):
