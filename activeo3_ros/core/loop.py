@@ -254,7 +254,7 @@ class ActivePerception:
             return "this preset makes no masks"
         detections = [detection for detection in detections if not detection.carried]
         missing = len(detections) - len(masks)
-        why = "no whole outline was found" if self.segmenter is not None else "the model gave none"
+        why = "no whole outline was found" if self.segmenter is not None else "the model gave none in its box"
         return f"{missing} of {len(detections)} objects have no mask: {why}" if missing > 0 else ""
 
     def _crop(self, frame: Frame, window: Box, max_pixels: int, region: int) -> View:

@@ -109,5 +109,11 @@ def _checked(given: Any, shape: tuple[int, ...], names: int) -> DetectedBoxes:
         boxes[order],
         np.clip(scores, 0, 1)[order],
         class_ids.astype(np.intp)[order],
-        None if masks is None else np.asarray(masks)[order].astype(bool),
+        None if masks is None else _ordered(np.asarray(masks), order),
     )
+
+
+def _ordered(masks: npt.NDArray[Any], order: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """The masks in an order; not copied where they have it already: those of one image may take 100 MB."""
+    ordered = masks if (order == np.arange(len(order))).all() else masks[order]
+    return ordered.astype(bool, copy=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -285,14 +286,15 @@ class OnnxDetector:
         self, found: Candidates, rows: npt.NDArray[np.intp], boxes: Boxes, place: Placement
     ) -> npt.NDArray[np.bool_] | None:
         """`(n, h, w)` masks over the image of the chosen rows, each inside its box; None from a model without."""
-        if found.mask is None:
+        if found.masks is None:
             return None
         masks = np.zeros((len(rows), place.height, place.width), bool)
         for index, row in enumerate(rows):
             left, top, width, height = boxes[index]
             down = slice(int(top), int(np.ceil(top + height)))
             across = slice(int(left), int(np.ceil(left + width)))
-            values = place.resample(found.mask(int(row)), self._inputs.width, self._inputs.height, down, across)
+            part = partial(found.masks.part, int(row))
+            values = place.resample(part, found.masks.shape, self._inputs.width, self._inputs.height, down, across)
             masks[index, down, across] = values > 0
         return masks
 

@@ -19,7 +19,7 @@ from .onnx_outputs import (
     best_class,
     finite,
     mask_count,
-    mask_of,
+    masks_of,
     prototypes_of,
 )
 
@@ -50,7 +50,7 @@ class DenseRows(Layout):
         rows = finite(arrays["rows"])
         end = rows.shape[1] - (len(arrays["prototypes"]) if "prototypes" in arrays else 0)
         found = best_class(self._boxes(rows, inputs), rows[:, 5:end] * rows[:, 4:5], box_format, inputs)
-        return found._replace(mask=mask_of(rows[:, end:], arrays))
+        return found._replace(masks=masks_of(rows[:, end:], arrays))
 
     @staticmethod
     def _is_yolox(seen: Seen) -> bool:
@@ -123,7 +123,7 @@ class YoloV8(Layout):
         rows = finite(arrays["columns"]).T
         end = rows.shape[1] - (len(arrays["prototypes"]) if "prototypes" in arrays else 0)
         found = best_class(rows[:, :4], rows[:, 4:end], box_format, inputs)
-        return found._replace(mask=mask_of(rows[:, end:], arrays))
+        return found._replace(masks=masks_of(rows[:, end:], arrays))
 
 
 def _strides(count: int, boxes_per_cell: int, inputs: ModelInputs) -> tuple[int, ...] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -69,12 +69,19 @@ class Placement(NamedTuple):
         return np.asarray(np.clip(moved, 0, [self.width, self.height] * 2))
 
     def resample(
-        self, grid: npt.NDArray[np.float32], width: int, height: int, rows: slice, columns: slice
+        self,
+        part: Callable[[slice, slice], npt.NDArray[np.float32]],
+        shape: tuple[int, int],
+        width: int,
+        height: int,
+        rows: slice,
+        columns: slice,
     ) -> npt.NDArray[np.float32]:
         """A map over the whole input, of any resolution, at pixels of the image, by bilinear interpolation.
 
         Args:
-            grid: `(h, w)` values over the input.
+            part: Gives the values of the map in rows and columns of its grid; asked for those that are needed.
+            shape: Rows and columns of that grid.
             width: Of the input, pixels.
             height: Of the input, pixels.
             rows: Those of the image that are wanted.
@@ -85,9 +92,16 @@ class Placement(NamedTuple):
         """
         # The centre of pixel i lies at i + 0.5.
         x, y = np.arange(columns.start, columns.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5
-        across = (x * self.scale_x + self.left) * (grid.shape[1] / width)
-        down = (y * self.scale_y + self.top) * (grid.shape[0] / height)
-        return sample_grid(grid, across, down)
+        across = (x * self.scale_x + self.left) * (shape[1] / width)
+        down = (y * self.scale_y + self.top) * (shape[0] / height)
+        near_x, near_y = _cells_about(across, shape[1]), _cells_about(down, shape[0])
+        return sample_grid(part(near_y, near_x), across - near_x.start, down - near_y.start)
+
+
+def _cells_about(positions: npt.NDArray[np.float64], count: int) -> slice:
+    """The cells of `count` between whose centres rising positions lie."""
+    start = min(max(int(positions[0] - 0.5), 0), count - 1)
+    return slice(start, max(start + 1, min(int(positions[-1] + 0.5) + 1, count)))
 
 
 def fit(image: Image, width: int, height: int, letterbox: str, padding: int) -> tuple[Image, Placement]:

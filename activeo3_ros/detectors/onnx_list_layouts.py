@@ -23,7 +23,7 @@ from .onnx_outputs import (
     best_class,
     finite,
     ids_of,
-    mask_of,
+    masks_of,
     prototypes_of,
     to_corners,
 )
@@ -55,7 +55,7 @@ class EndToEnd(Layout):
     def read(self, arrays: Mapping[str, Array], box_format: str, inputs: ModelInputs, classes: int) -> Candidates:
         rows = finite(arrays["rows"])
         corners = to_corners(rows[:, :4], box_format, inputs)
-        return Candidates(corners, rows[:, 4], ids_of(rows[:, 5]), mask_of(rows[:, 6:], arrays))
+        return Candidates(corners, rows[:, 4], ids_of(rows[:, 5]), masks_of(rows[:, 6:], arrays))
 
 
 class UltralyticsRtDetr(EndToEnd):

@@ -28,6 +28,18 @@ IMAGENET = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 UNCHANGED = Preprocessing(scale=1.0)
 
 
+class Masks(NamedTuple):
+    """The masks of the rows of an output, each a grid over the whole input; a value above 0 is inside the object.
+
+    Attributes:
+        shape: Rows and columns of the grid.
+        part: Gives the values of one row's mask in some rows and columns of the grid: to make all of them is dear.
+    """
+
+    shape: tuple[int, int]
+    part: Callable[[int, slice, slice], Floats]
+
+
 class Candidates(NamedTuple):
     """What a model found in one image, before threshold and suppression.
 
@@ -35,14 +47,13 @@ class Candidates(NamedTuple):
         corners: `(n, 4)` x1, y1, x2, y2 in pixels of the input.
         scores: `(n,)`.
         class_ids: `(n,)`, as the model counts classes.
-        mask: Gives the mask of one row: `(h, w)` over the whole input, of any resolution, above 0 inside the object;
-            None without masks.
+        masks: Of the rows; None without masks.
     """
 
     corners: npt.NDArray[np.float64]
     scores: Floats
     class_ids: npt.NDArray[np.intp]
-    mask: Callable[[int], Floats] | None = None
+    masks: Masks | None = None
 
 
 @dataclass(frozen=True)
@@ -196,9 +207,13 @@ def mask_count(arrays: Mapping[str, Array]) -> int:
     return int(arrays["prototypes"].shape[1]) if "prototypes" in arrays else 0
 
 
-def mask_of(coefficients: Floats, arrays: Mapping[str, Array]) -> Callable[[int], Floats] | None:
+def masks_of(coefficients: Floats, arrays: Mapping[str, Array]) -> Masks | None:
     """The masks of rows: the prototypes, weighed by a row's coefficients."""
     if "prototypes" not in arrays:
         return None
     prototypes = finite(arrays["prototypes"])
-    return lambda row: np.asarray(np.tensordot(coefficients[row], prototypes, axes=1), np.float32)
+
+    def part(row: int, rows: slice, columns: slice) -> Floats:
+        return np.asarray(np.tensordot(coefficients[row], prototypes[:, rows, columns], axes=1), np.float32)
+
+    return Masks((prototypes.shape[1], prototypes.shape[2]), part)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from .onnx_inputs import ModelInputs
 from .onnx_outputs import (
@@ -14,6 +15,7 @@ from .onnx_outputs import (
     Candidates,
     Floats,
     Layout,
+    Masks,
     Roles,
     Seen,
     best_class,
@@ -51,8 +53,7 @@ class Queries(Layout):
         scores = _sigmoid(finite(arrays["logits"])[:, :classes])
         best = np.argsort(-scores, axis=None, kind="stable")[: self.most_pairs or len(boxes)]
         query, class_ids = np.divmod(best, scores.shape[1])
-        mask = _query_mask(arrays)
-        return Candidates(boxes[query], scores.ravel()[best], class_ids, mask and (lambda row: mask(query[row])))
+        return Candidates(boxes[query], scores.ravel()[best], class_ids, _masks_of(query, arrays))
 
 
 class RtDetr(Queries):
@@ -88,7 +89,8 @@ class Detr(Queries):
         logits = finite(arrays["logits"])
         powers = np.exp(logits - logits.max(axis=1, keepdims=True))
         scores = powers[:, :-1] / powers.sum(axis=1, keepdims=True)
-        return best_class(finite(arrays["boxes"]), scores, box_format, inputs)._replace(mask=_query_mask(arrays))
+        found = best_class(finite(arrays["boxes"]), scores, box_format, inputs)
+        return found._replace(masks=_masks_of(np.arange(len(logits)), arrays))
 
 
 class RfDetr(Queries):
@@ -117,8 +119,13 @@ def _query_masks(seen: Seen) -> Roles:
     return {"masks": names[0]} if len(names) == 1 else {}
 
 
-def _query_mask(arrays: Mapping[str, Array]) -> Callable[[int], Floats] | None:
-    """The masks of queries."""
+def _masks_of(queries: npt.NDArray[np.intp], arrays: Mapping[str, Array]) -> Masks | None:
+    """The masks of rows, each that of its query."""
     if "masks" not in arrays:
         return None
-    return lambda query: finite(arrays["masks"][query])
+    masks = arrays["masks"]
+
+    def part(row: int, rows: slice, columns: slice) -> Floats:
+        return finite(masks[queries[row], rows, columns])
+
+    return Masks((masks.shape[1], masks.shape[2]), part)

@@ -666,6 +666,22 @@ def test_masks_are_of_the_object_in_the_pixels_of_the_image(folder, name):
             assert (mask & shown).sum() / (mask | shown).sum() > 0.93
 
 
+@some_examples
+@given(st.sampled_from(["stretch", "top_left", "centre"]), st.integers(1, 90), st.integers(1, 90), st.data())
+def test_a_part_of_a_mask_is_that_part_of_the_whole(letterbox, width, height, data):
+    """Only the cells that a box needs are computed."""
+    grid = np.random.default_rng(0).normal(size=(11, 17)).astype(np.float32)
+    _, place = fit(grey(width, height), WIDTH, HEIGHT, letterbox, 0)
+    left, top = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    rows, columns = (slice(a, data.draw(st.integers(a + 1, b))) for a, b in ((top, height), (left, width)))
+
+    def resampled(*part):
+        return place.resample(lambda r, c: grid[r, c], grid.shape, WIDTH, HEIGHT, *part)
+
+    whole = resampled(slice(0, height), slice(0, width))
+    np.testing.assert_allclose(resampled(rows, columns), whole[rows, columns], atol=1e-4)
+
+
 def test_perceive_gives_the_masks_of_a_model_file_as_json_and_in_the_picture(tmp_path, capsys):
     model, picture = red_segmenter(tmp_path / "model.onnx"), tmp_path / "street.png"
     image, inside = np.full((720, 1280, 3), 90, np.uint8), disc((900, 300), 40, 1280, 720) > 0

@@ -231,7 +231,7 @@ def test_memory_follows_an_object_and_its_mask_is_of_this_frame():
 def test_an_empty_mask_is_left_out_and_said_to_be_missing():
     frame, _ = red_disc()
     result = loop(DiscDetector(empty=True)).perceive(frame, Query(masks=True))
-    assert result.masks == () and result.notes == ("1 of 1 objects have no mask: the model gave none",)
+    assert result.masks == () and result.notes == ("1 of 1 objects have no mask: the model gave none in its box",)
 
 
 def test_an_empty_road_is_not_said_to_lack_masks():
