@@ -120,8 +120,10 @@ class Component:
         paths = [name for name, setting in self._declared().items() if setting.is_path]
         named_files = {name: Path(self.settings[name]).expanduser() for name in paths if _is_text(self.settings, name)}
         digests = {name: sha256_of(file) for name, file in named_files.items() if file.is_file()}
-        own = self.detector.facts if self.kind == "sensing" and self.detector is not None else []
-        return [self.type, {**self.settings, **digests}, *own]
+        settings = {**self.settings, **digests}
+        if self.kind == "sensing" and self.detector is not None:
+            settings["detector"] = self.detector.facts
+        return [self.type, settings]
 
     @property
     def shares_task(self) -> bool:

@@ -129,7 +129,10 @@ def test_results_depend_on_what_is_in_the_files_that_a_preset_names_and_not_on_w
         (tmp_path / place / "m.onnx").write_bytes(b"a model")
         (tmp_path / place / "n.txt").write_text(names)
         facts.append(load_preset(preset).task.facts)
-    assert facts[0] == facts[1] != facts[2]
+        own = "{type: detector_proposals, detector: {type: onnx, model: m.onnx, names: n.txt}}"
+        facts.append(load_preset(written(tmp_path / place, sensing=own)).sensing.facts)
+    assert facts[:2] == facts[2:4]
+    assert facts[0] != facts[4] and facts[1] != facts[5]
 
 
 def uncommented(lines: str) -> str:
