@@ -53,7 +53,7 @@ class ReplayOutcome:
 
     Attributes:
         processed: Frames that have a result.
-        failed: Those of them whose result says that perception failed.
+        failures: Those of them whose result says that perception failed, by the reason.
         unreadable: Frames without a result.
         reasons: Why frames are unreadable.
         resumed: Frames whose result is from the earlier run.
@@ -64,7 +64,7 @@ class ReplayOutcome:
     """
 
     processed: int = 0
-    failed: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
     reasons: list[str] = field(default_factory=list)
     resumed: int = 0
@@ -72,6 +72,11 @@ class ReplayOutcome:
     perceiving_s: float = 0.0
     writing_s: float = 0.0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    @property
+    def failed(self) -> int:
+        """The number of frames whose perception failed."""
+        return self.failures.total()
 
     @property
     def sha256(self) -> str:
@@ -214,7 +219,8 @@ def replay(
             cdr = b""
         start = time.perf_counter()
         outcome.processed += 1
-        outcome.failed += result.status == Status.FAILED
+        if result.status == Status.FAILED:
+            outcome.failures[result.status_message] += 1
         outcome.digest.update(canonical_cdr(result))
         if with_images:
             writer.write(entry.topic, entry.log_time_ns, image)

@@ -27,6 +27,7 @@ from ..bags.offline import (
 )
 from ..bags.reading import Bag, Damage, Entry
 from ..core import Budget, InvalidInput, Query
+from ..core.loop import failures_told_by_caller
 from ..presets import Preset, load_preset
 from .bag_output import check_bag_out, write_anew
 from .interruption import Stop, stop_after_this_frame
@@ -102,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         recorded = read_recorded(args.out, settings) if args.resume else []
         perception = preset.build()
         perception.task.examine((), query, budget)  # raises UnsupportedQuery before the first frame
-        with stop_after_this_frame() as stop, write_anew(args.out, EACH_MESSAGE) as writer:
+        with stop_after_this_frame() as stop, failures_told_by_caller(), write_anew(args.out, EACH_MESSAGE) as writer:
             writer.add_metadata(SETTINGS, settings)
             with progress("replay", len(chosen), LINES_OF_PROGRESS) as show:
                 outcome = replay(
@@ -111,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
                 )  # fmt: skip
                 show(outcome.processed + outcome.unreadable)
     outcome.reading_s += indexing_s
+    for reason, count in outcome.failures.items():
+        print(f"activeo3 replay: {args.bag}: {count} frames failed: {reason}", file=sys.stderr)
     if outcome.reasons:
         why = "; ".join(dict.fromkeys(outcome.reasons))
         print(f"activeo3 replay: {args.bag}: {outcome.unreadable} selected frames are lost: {why}", file=sys.stderr)

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     sys.setswitchinterval(SWITCH_S)
     with stop_after_this_frame() as stop:
         server = DetectorServer(
-            component.build(), component.type, json.dumps(component.facts, default=str), args.socket
+            component.build().detector, component.type, json.dumps(component.facts, default=str), args.socket
         )
         thread = threading.Thread(target=server.serve, daemon=True)
         thread.start()

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -80,6 +81,21 @@ class Box:
 def as_array(boxes: Iterable[Box]) -> Boxes:
     """`(n, 4)` array of boxes; `(0, 4)` for none."""
     return np.array([box.as_tuple() for box in boxes], np.float64).reshape(-1, 4)
+
+
+def sample_grid(grid: npt.NDArray[np.float32], x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Values of a map between its cells, by bilinear interpolation.
+
+    Args:
+        grid: `(h, w)` values; that of row i and column j is the value at x = j + 0.5, y = i + 0.5.
+        x: `(m,)` positions along the columns, in cells; beyond the border the outermost value holds.
+        y: `(n,)` positions along the rows.
+
+    Returns:
+        `(n, m)`, the value at each pair of positions.
+    """
+    at_x, at_y = np.meshgrid(np.asarray(x, np.float32) - 0.5, np.asarray(y, np.float32) - 0.5)
+    return np.asarray(cv2.remap(grid, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
 
 
 def from_corners(corners: npt.ArrayLike) -> Boxes:

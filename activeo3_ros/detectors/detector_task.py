@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core.budget import Budget
 from ..core.errors import UnsupportedQuery
@@ -55,6 +57,11 @@ def _overlap(a: Box, b: Box) -> bool:
     return bool(share_inside(pair, pair)[[0, 1], [1, 0]].max() >= SAME_OBJECT_IOU)
 
 
+def _cut_out(mask: npt.NDArray[np.bool_], box: Box) -> npt.NDArray[np.bool_]:
+    """The part of a mask inside a box; a copy, which does not keep the masks of all other objects."""
+    return mask[box.snapped(mask.shape[1], mask.shape[0]).slices()].copy()
+
+
 class DetectorTask:
     """Finds the classes of a query with any detector, and reads text on what it finds.
 
@@ -65,6 +72,7 @@ class DetectorTask:
         detector: The detector that finds everything in the results, also for a policy that shares this task.
         threshold: Score from which a detection is reported.
         calibration: How far the detector can be believed.
+        makes_masks: Whether the detector gave masks; known from its first answer on.
     """
 
     @validated
@@ -73,8 +81,8 @@ class DetectorTask:
         detector: Detector,
         threshold: Annotated[float, within(0.01, 1)] = 0.3,
         max_readings: Annotated[int, within(1, 100)] = 4,
-        calibration: str = "",
-        vocabulary: str = "coco",
+        calibration: str | Path = "",
+        vocabulary: str | Path = "coco",
         reader: TextReader | None = None,
         label: str = "",
     ) -> None:
@@ -94,10 +102,11 @@ class DetectorTask:
         self.label = label or getattr(detector, "label", "") or type(detector).__name__
         self.threshold = threshold
         self.max_readings = max_readings
-        self.calibration = load_calibration(self.label, threshold, calibration)
+        self.makes_masks = False
+        self.calibration = load_calibration(self.label, threshold, str(calibration))
         self.batch_size: int = getattr(detector, "batch_size", 1)
         self._open = detector if isinstance(detector, OpenVocabularyDetector) else None
-        self._vocabulary = None if self._open else load_vocabulary(tuple(detector.names), vocabulary)
+        self._vocabulary = None if self._open else load_vocabulary(tuple(detector.names), str(vocabulary))
         self._reader = reader
         self._loading = threading.Lock()  # several threads may load for queries
 
@@ -172,7 +181,10 @@ class DetectorTask:
         Raises:
             PerceptionError: The detector failed, or what it gave is no answer; the message names it.
         """
-        return checked(self._detector_of(target), self.label, views, threshold)
+        found = checked(self._detector_of(target), self.label, views, threshold)
+        if any(each.masks is not None for each in found):
+            self.makes_masks = True
+        return found
 
     def class_ids(self, names: Sequence[str], target: Target) -> list[int]:
         """The class ids that have one of some names, in detections for a target."""
@@ -199,14 +211,13 @@ class DetectorTask:
         same_class = ranks[kept][:, None] == ranks[kept]
         close = same_class & (overlaps[np.ix_(kept, kept)] > self.calibration.same_object_iou)
         once = kept[best_apart(close, scores[kept])]
-        once = once[np.lexsort((ranks[once], -scores[once]))]
         phrases = [target.phrase_of(name) for name in target.classes]
-        return [
-            Finding(target.classes[rank], Box(x, y, width, height), score, phrases[rank])
-            for rank, score, (x, y, width, height) in zip(
-                ranks[once].tolist(), scores[once].tolist(), boxes[once].tolist(), strict=True
-            )
-        ]
+        findings = []
+        for index in once[np.lexsort((ranks[once], -scores[once]))].tolist():
+            box, rank = Box(*boxes[index].tolist()), ranks[index]
+            mask = None if detected.masks is None else _cut_out(detected.masks[index], box)
+            findings.append(Finding(target.classes[rank], box, float(scores[index]), phrases[rank], mask=mask))
+        return findings
 
     def locate_text(self, view: View) -> list[Finding]:
         """Find where text seems to be in a view, also where it is too small to read.

@@ -43,7 +43,7 @@ class ServedDetector:
     concurrent = True
 
     @validated
-    def __init__(self, socket: str, timeout_s: Annotated[float, within(0.1, 600)] = 30.0) -> None:
+    def __init__(self, socket: str | Path, timeout_s: Annotated[float, within(0.1, 600)] = 30.0) -> None:
         """Connect to the server.
 
         Args:

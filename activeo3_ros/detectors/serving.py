@@ -316,9 +316,7 @@ class _Client:
     def add(self, memory: Memory, descriptor: int) -> None:
         """Share a block. Raises InvalidInput where it is not as it says."""
         try:
-            # Memory that shrinks later would end this process when it is read.
-            sealed = fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & NEVER_SMALLER
-            have = os.fstat(descriptor).st_size if sealed else 0
+            have = os.fstat(descriptor).st_size if _is_sealed(descriptor) else 0
             if len(self._blocks) >= MAX_BLOCKS or not 0 < memory.bytes <= min(have, MAX_BLOCK_BYTES):
                 raise InvalidInput(f"block {len(self._blocks)} of {memory.bytes} bytes, in a file of {have}")
             self._blocks.append(mmap.mmap(descriptor, memory.bytes, mmap.MAP_SHARED, mmap.PROT_READ))
@@ -347,6 +345,14 @@ class _Client:
         image = np.frombuffer(self._blocks[look.block], np.uint8, count).reshape(shape)
         self._frames[look.block] = look.number, Frame(image)
         return self._frames[look.block][1]
+
+
+def _is_sealed(descriptor: int) -> bool:
+    """Whether a file cannot shrink: reading memory that is gone would end this process."""
+    try:
+        return bool(fcntl.fcntl(descriptor, fcntl.F_GET_SEALS) & NEVER_SMALLER)
+    except OSError:  # of a kind that has no seals
+        return False
 
 
 def _listen(path: Path) -> socket.socket:

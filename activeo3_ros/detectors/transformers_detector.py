@@ -91,8 +91,8 @@ class TransformersDetector:
     @validated
     def __init__(
         self,
-        model: str,
-        names: str | Sequence[str] | Mapping[int, str] | None = None,
+        model: str | Path,
+        names: str | Path | Sequence[str] | Mapping[int, str] | None = None,
         precision: Literal["fp32", "fp16", "bf16"] = "fp32",
         batch_size: Annotated[int, within(1, 256)] | None = None,
         device: str = "auto",
@@ -119,7 +119,7 @@ class TransformersDetector:
             EngineError: It cannot be loaded.
             OutOfMemory: It does not fit into the memory of the device.
         """
-        self._torch = require_package("torch", PURPOSE, "activeo3_ros[gpu]")
+        self._torch = require_package("torch", PURPOSE, "activeo3_ros[detectors]")
         directory = local_model(model)
         self.model_type = model_type(directory)
         auto_class = _auto_class(directory, self.model_type)
@@ -471,7 +471,7 @@ def _auto_class(directory: Path, kind: str) -> str:
 
 
 def _classes(
-    directory: Path, config: Any, names: str | Sequence[str] | Mapping[int, str] | None
+    directory: Path, config: Any, names: str | Path | Sequence[str] | Mapping[int, str] | None
 ) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
     """The names of a model's classes, and the index among them of each of its class ids; -1 for no class."""
     count = int(config.num_labels)

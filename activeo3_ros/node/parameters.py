@@ -171,7 +171,8 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter(
             "masks",
             False,
-            "Add an instance mask to each detection. GrabCut cuts by colour: many get none.",
+            "Add an instance mask to each detection, by the preset's segmenter, or its detector where it names none. "
+            "GrabCut cuts by colour: many get none.",
             When.ALWAYS,
         ),
         _budget("max_regions", "regions", "Most regions to zoom into; 0: only the view of the whole frame"),
