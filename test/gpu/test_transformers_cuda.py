@@ -33,8 +33,14 @@ if not torch.cuda.is_available():
     pytest.skip("there is no CUDA device", allow_module_level=True)
 
 
-OVERFLOWS = ("dab_detr", "omdet_turbo", "d_fine", "deimv2")
+OVERFLOWS = ("rf_detr", "dab_detr", "omdet_turbo", "d_fine", "deimv2")
 """Tiny random weights of these give numbers that half precision cannot hold."""
+
+
+@pytest.fixture(autouse=True)
+def whole_numbers(monkeypatch):
+    """Convolutions in 32 bits: random weights make much of what the device rounds by default."""
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
 
 
 def images(count):
