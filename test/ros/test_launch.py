@@ -378,3 +378,16 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
         os.killpg(launch.pid, signal.SIGINT)
         assert launch.wait(20) == 0
     assert played.read_text(encoding="utf-8") == f"bag play a.mcap --clock --rate 1.0 {profile}\n"
+
+
+def test_launch_testing_sees_the_node_start_and_end(tmp_path):
+    pytest.importorskip("launch_testing.launch_test", reason="launch_testing is not on PyPI; a robot has it")
+    command = [
+        sys.executable,
+        "-m",
+        "launch_testing.launch_test",
+        str(Path(__file__).parent / "perception.launch_test.py"),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_it_ended_with_code_0" in done.stdout + done.stderr
