@@ -42,6 +42,25 @@ class Publishers:
     elsewhere: tuple[str, ...] = ()
 
 
+def topic_to_subscribe(node: Node, name: str, transport: str) -> str:
+    """The topic of a camera's images, for a subscription, which remaps it.
+
+    A rule for `NAME/image_raw` moves the compressed topic below it too, as in image_transport; one for the compressed
+    topic itself wins.
+
+    Args:
+        node: The node with the remapping rules.
+        name: Name of the camera, the prefix of its topics.
+        transport: A key of `SOURCES`.
+    """
+    topic, base = f"{name}/{SOURCES[transport][1]}", f"{name}/{SOURCES['raw'][1]}"
+    moved = node.resolve_topic_name(base)
+    has_own_rule = node.resolve_topic_name(topic) != node.resolve_topic_name(topic, only_expand=True)
+    if topic == base or has_own_rule or moved == node.resolve_topic_name(base, only_expand=True):
+        return topic
+    return moved + topic.removeprefix(base)
+
+
 class CameraInput:
     """Receives one camera's messages and passes the images on.
 
@@ -64,11 +83,12 @@ class CameraInput:
             transport: A key of `SOURCES`.
             group: Callback group of all its topics.
         """
-        kind, topic = SOURCES[transport]
+        kind = SOURCES[transport][0]
+        topic = topic_to_subscribe(node, name, transport)
         self._transport = transport
         self.name = name
         self.group = group
-        self.topic = node.resolve_topic_name(f"{name}/{topic}")
+        self.topic = node.resolve_topic_name(topic)
         self.info: CameraInfo | None = None
         self.calibration_error = ""
         self.losses = Losses()
@@ -78,10 +98,9 @@ class CameraInput:
         self._enqueue: Callable[[str, bytes], None] | None = None
         # Serialized: a frame that is replaced before its turn is never decoded.
         self.profile = qos.create_subscription(
-            node, kind, self.topic, self._on_image, qos.IMAGES, group, raw=True, on_lost=self._on_lost
+            node, kind, topic, self._on_image, qos.IMAGES, group, raw=True, on_lost=self._on_lost
         )
-        info_topic = node.resolve_topic_name(f"{name}/camera_info")
-        qos.create_subscription(node, CameraInfo, info_topic, self._on_camera_info, qos.IMAGES, group)
+        qos.create_subscription(node, CameraInfo, f"{name}/camera_info", self._on_camera_info, qos.IMAGES, group)
 
     def connect(self, enqueue: Callable[[str, bytes], None] | None) -> None:
         """Choose where images go.

@@ -34,6 +34,7 @@ from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
 from ..vlm.backends.remote_engine import RemoteEngine
 from . import diagnostics, parameters, qos
+from .bond import HEARTBEAT_S, Bond
 from .camera_input import SOURCES, CameraInput
 from .frame_counters import Counts, FrameCounters
 from .frame_decoder import FrameDecoder
@@ -137,6 +138,8 @@ class PerceptionNode(ManagedNode):
         if log_period := self._values["log_period"]:
             self._timer(log_period, functools.partial(self._log_counts, log_period))
         self._timer(WATCH_PERIOD_S, self._watch)
+        self._bond = Bond(self, ReentrantCallbackGroup())
+        self._timer(HEARTBEAT_S, self._bond.beat)
 
     def destroy_node(self) -> None:
         if self._perceive is not None:
@@ -203,10 +206,12 @@ class PerceptionNode(ManagedNode):
             self.get_logger().info(
                 f"listening to {camera.topic} ({qos.describe(camera.profile)}); results on {results}"
             )
+        self._bond.begin()
         return super().on_activate(state)
 
     @logged
     def on_deactivate(self, state: Any) -> Any:
+        self._bond.end()
         self._open_or_close_gate(active=False)
         return super().on_deactivate(state)
 
@@ -227,6 +232,7 @@ class PerceptionNode(ManagedNode):
 
     def _free(self, wait_s: float = STOP_S) -> None:
         """Stop the scheduler and free the models. wait_s: seconds to wait for a model's call in progress."""
+        self._bond.end()
         for camera in self._cameras.values():
             camera.connect(None)
         scheduler, self._scheduler = self._scheduler, None
