@@ -158,7 +158,7 @@ def compare(title: str, scenes: Sequence[LabelledScene], args: argparse.Namespac
         Method.of("random", Random()),
     ]
     for head in args.heads:
-        policy = LearnedProposals(head, args.min_gain, threads=args.threads, task=task)
+        policy = LearnedProposals(str(head), args.min_gain, threads=args.threads, task=task)
         methods.append(Method.of(f"gain maps, {head.parent.name}/{head.stem}", policy))
     oracle = DetectorOracle(task, category_of)
     if not args.no_best:

@@ -212,7 +212,7 @@ class LearnedProposals(DetectorProposals):
     @validated
     def __init__(
         self,
-        model: Path,
+        model: str,
         min_gain: Annotated[float, within(0, 10, "objects")] = 0.1,
         max_magnification: Annotated[float, within(1, 16)] = 4.0,
         threads: Threads = None,
@@ -233,10 +233,11 @@ class LearnedProposals(DetectorProposals):
         Raises:
             InvalidInput: The head was trained for another detector, or the file is no head.
         """
-        self.head = GainHead(model, threads)
+        path = Path(model).expanduser()
+        self.head = GainHead(path, threads)
         about = self.head.description
         super().__init__(about.hint_threshold, max_magnification, task=task, reports=reports)
-        about.check_made_for(self.task, model)
+        about.check_made_for(self.task, path)
         self.min_gain = min_gain
 
     def _regions_to_find(

@@ -6,11 +6,12 @@ run gives the same weights each time on one machine's CPU, also where it was kil
 
 from __future__ import annotations
 
-import logging
+import io
 import math
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ..core.errors import InvalidInput
 from ..core.query import Query
 from ..core.results import Region
 from ..detectors.detector_task import DetectorTask
+from ..evaluation.item_files import write_atomically
 from ..policies.box_maps import MAP_CELL_PX, box_maps
 from ..policies.detector_proposals import DetectorProposals
 from ..policies.gain_maps import HeadDescription, detector_classes, head_view, padded_maps
@@ -29,8 +31,6 @@ from ..policies.map_windows import GainMaps, best_map_windows, window_sizes
 from .proposals_net import CELL_PX, PAD_PX, GainNet, export
 from .proposals_scenes import Composer, Scene
 from .proposals_teacher import LookedPicture
-
-logger = logging.getLogger(__name__)
 
 ZOOMS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Magnifications against the view for which a head gives a map."""
@@ -64,7 +64,6 @@ class TrainingSettings:
         validate_every: Steps between two judgements, and two checkpoints.
         view: Whether the head sees the view.
         boxes: Whether the head sees the detector's boxes.
-        threads: CPU threads.
     """
 
     seed: int = 0
@@ -77,7 +76,6 @@ class TrainingSettings:
     validate_every: int = 100
     view: bool = True
     boxes: bool = True
-    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -155,6 +153,8 @@ class ProposalsTrainer:
         training: Sequence[LookedPicture],
         held_out: Sequence[LookedPicture],
         settings: TrainingSettings,
+        classes: Sequence[int] = (),
+        about: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """Prepare network, pictures and the scenes on which it is judged.
 
@@ -165,6 +165,8 @@ class ProposalsTrainer:
             training: Pictures that scenes for training are made of.
             held_out: Pictures that it is judged on.
             settings: How.
+            classes: Ids of the classes whose objects are known; none for all.
+            about: What the file of the head says of its making.
 
         Raises:
             InvalidInput: There is nothing to learn from, or nothing to judge by.
@@ -188,21 +190,21 @@ class ProposalsTrainer:
             zooms=ZOOMS,
             cell_px=CELL_PX,
             pad_px=PAD_PX,
+            about=dict(about),
         )
-        torch.set_num_threads(settings.threads)
+        torch.set_num_threads(1)  # so that sums have one order, on any machine; the net is small
         torch.manual_seed(settings.seed)
         self.net = GainNet(len(ZOOMS), settings.view, settings.boxes)
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        composing = budget, query, settings.mosaics, HINT_THRESHOLD
+        composing = budget, query, settings.mosaics, HINT_THRESHOLD, classes
         self._composer = Composer(task, training, *composing)
         judging = Composer(task, held_out, *composing)
         self.scenes = [
             judging.scene((settings.seed, VALIDATION, number)) for number in range(settings.validation_scenes)
         ]
         self._budget = budget
-        self._query = query
 
     def train(self, out: Path, show: Callable[[float], None], resume: bool = True) -> Outcome:
         """Train, judge, keep the best.
@@ -318,12 +320,11 @@ class ProposalsTrainer:
             found += scene.gain_of(regions, self.crop_size).tolist()
         factor = float(np.clip(sum(found) / max(sum(expected), 1e-9), 0.25, 4.0))
         about = {**self.description.about, "step": best.step, "seed": self.settings.seed}
-        description = HeadDescription(**{**vars(self.description), "score_factor": factor, "about": about})
+        description = replace(self.description, score_factor=factor, about=about)
         export(self.net, description, out / HEAD)
-        proposals = DetectorProposals(HINT_THRESHOLD, task=self.task)
         baseline, ceiling = [], []
         for scene in self.scenes:
-            baseline.append(self._gain(scene, self._proposed(proposals, scene)))
+            baseline.append(self._gain(scene, self.proposed(scene, max(REGIONS))))
             truth = GainMaps(ZOOMS, scene.target(self.description).astype(np.float64), CELL_PX)
             ceiling.append(self._gain(scene, self.windows(scene, truth, max(REGIONS))))
         return Outcome(
@@ -336,18 +337,24 @@ class ProposalsTrainer:
             factor,
         )
 
-    def _proposed(self, proposals: DetectorProposals, scene: Scene) -> Sequence[Region]:
-        """What detector proposals choose in a scene."""
+    def proposed(self, scene: Scene, max_regions: int) -> Sequence[Region]:
+        """The windows that detector proposals choose in a scene."""
+        proposals = DetectorProposals(HINT_THRESHOLD, task=self.task)
         names = tuple(self.task.detector.names[index] for index in scene.asked)
         target = self.task.resolve(Query(classes=names))
-        budget = Budget(max(REGIONS), self._budget.view_pixels, self._budget.crop_pixels)
+        budget = Budget(max_regions, self._budget.view_pixels, self._budget.crop_pixels)
         return proposals.regions_from(scene.view, scene.detected, target, budget)
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint depends on."""
         pictures = [[float(each.weight.sum()), *each.size] for each in self._composer.pictures]
-        settings = {name: value for name, value in asdict(self.settings).items() if name != "threads"}
-        return {"settings": settings, "detector": self.description.to_text(), "pictures": pictures}
+        detector = replace(self.description, about={}).to_text()
+        return {
+            "settings": asdict(self.settings),
+            "detector": detector,
+            "pictures": pictures,
+            "classes": self._composer.known_classes,
+        }
 
     def _save(self, path: Path, state: _State) -> None:
         content = {
@@ -358,9 +365,9 @@ class ProposalsTrainer:
             "history": [asdict(each) for each in state.history],
             "best": {**state.best, "judgement": asdict(state.best["judgement"])},
         }
-        partial = path.with_suffix(".partial")
-        torch.save(content, partial)
-        partial.replace(path)
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(path, buffer.getvalue())
 
     def _restored(self, path: Path) -> _State:
         try:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..core.optional import require_package
+from ..evaluation.item_files import write_atomically
 from ..policies.box_maps import ACROSS as BOX_CHANNELS
 from ..policies.box_maps import CHANNELS
 from ..policies.gain_maps import MAPS_INPUT, METADATA_KEY, RATES_OUTPUT, VIEW_INPUT, HeadDescription
@@ -50,8 +51,8 @@ class Layer:
 
 
 LAYERS = (
-    Layer("view2", (VIEW_INPUT,), 16, 2),
-    Layer("view4", ("view2",), 24, 2),
+    Layer("view2", (VIEW_INPUT,), 8, 2),
+    Layer("view4", ("view2",), 16, 2),
     Layer("view8", ("view4",), 32, 2),
     Layer("boxes8", (MAPS_INPUT,), 32),
     Layer("down16", ("view8", "boxes8"), 64, 2),
@@ -194,6 +195,4 @@ def export(net: GainNet, description: HeadDescription, path: Path) -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
     helper.set_model_props(model, {METADATA_KEY: description.to_text()})
     onnx.checker.check_model(model)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(model.SerializeToString())
-    partial.replace(path)
+    write_atomically(path, model.SerializeToString())

@@ -149,6 +149,7 @@ class Composer:
         query: Query,
         mosaics: float,
         hint_threshold: float,
+        classes: Sequence[int] = (),
     ) -> None:
         """Choose the pictures.
 
@@ -159,12 +160,15 @@ class Composer:
             query: The preset's; its classes are asked for often.
             mosaics: Share of the scenes that are mosaics.
             hint_threshold: Score from which the detector's boxes count.
+            classes: Ids of the classes whose objects are known; none for all. Others are not asked for.
         """
         self.task, self.pictures, self.budget, self.mosaics = task, pictures, budget, mosaics
         self.hint_threshold = hint_threshold
         self.classes = len(task.detector.names)
         target = task.resolve(query)
-        self.preset_classes = task.class_ids(target.classes, target)
+        self.known_classes = list(classes) or list(range(self.classes))
+        preset = task.class_ids(target.classes, target)
+        self.preset_classes = [index for index in preset if index in self.known_classes] or self.known_classes
         # Where nothing is, there is little to learn, and something: one picture in five is drawn from all alike.
         worth = np.array([each.weight.sum() for each in pictures])
         share = np.where(worth > 0, 1.0, 0.25)
@@ -198,9 +202,9 @@ class Composer:
 
     def _asked(self, present: npt.NDArray[np.intp], random: np.random.Generator) -> list[int]:
         chance = random.uniform()
-        there = np.unique(present)
+        there = np.intersect1d(present, self.known_classes)
         if chance < ALL_CLASSES:
-            return list(range(self.classes))
+            return self.known_classes
         if chance < ALL_CLASSES + PRESET_CLASSES or not len(there):
             return self.preset_classes
         count = int(random.integers(1, min(MOST_ASKED, len(there)) + 1))

@@ -13,7 +13,8 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from ..core.interfaces import Detector
 from ..core.results import DetectedBoxes
 from ..detectors.checks import checked_images
 from ..evaluation.calibration_looks import Look, each_once, look_at
+from ..evaluation.item_files import write_atomically
 
 logger = logging.getLogger(__name__)
 
@@ -277,9 +279,7 @@ def write_record(path: Path, record: LookedPicture) -> None:
         weight=record.weight,
         found=record.found,
     )
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content.getvalue())
-    partial.replace(path)
+    write_atomically(path, content.getvalue())
 
 
 def read_record(path: Path) -> LookedPicture | None:
@@ -292,9 +292,6 @@ def read_record(path: Path) -> LookedPicture | None:
             width, height = values["size"].tolist()
             arrays = [values[name] for name in ("scales", "boxes", "class_ids", "weight", "found")]
             return LookedPicture(np.asarray(picture, np.uint8), (width, height), *arrays)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         logger.warning("%s: is damaged and is made anew: %s", path, error)
         return None
-
-
-Progress = Callable[[float], None]
