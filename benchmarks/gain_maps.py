@@ -26,15 +26,16 @@ from evidence import read_labels
 from tqdm import tqdm
 
 from activeo3_ros.codecs.image_files import read_image
-from activeo3_ros.core import ActivePerception, Box, Budget, Frame, Query, SensingPolicy
+from activeo3_ros.core import ActivePerception, Box, Budget, Frame, Query, SensingPolicy, Status
 from activeo3_ros.core.frame import Image
 from activeo3_ros.core.results import DetectedBoxes
 from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
 from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.evaluation.detector_oracle import DetectorOracle, TrueObject, matched
 from activeo3_ros.policies.detector_proposals import DetectorProposals
-from activeo3_ros.policies.fixed import Grid, Random
+from activeo3_ros.policies.fixed import CentreCrop, Grid, Random
 from activeo3_ros.policies.gain_maps import LearnedProposals
+from activeo3_ros.policies.slicing import AdaptiveSlices, SahiSlices
 
 REGIONS = (1, 2, 3, 5, 8)
 TILES, ACROSS, TILE = 12, 4, (640, 480)
@@ -156,6 +157,9 @@ def compare(title: str, scenes: Sequence[LabelledScene], args: argparse.Namespac
         Method.of(BASELINE, DetectorProposals(task=task)),
         Method.of("grid", Grid()),
         Method.of("random", Random()),
+        Method.of("centre_crop", CentreCrop()),
+        Method.of("sahi", SahiSlices()),
+        Method.of("adaptive_slices", AdaptiveSlices()),
     ]
     for head in args.heads:
         policy = LearnedProposals(str(head), args.min_gain, threads=args.threads, task=task)
@@ -170,7 +174,7 @@ def compare(title: str, scenes: Sequence[LabelledScene], args: argparse.Namespac
             perception = ActivePerception(method.policy, task)
             for count in (0, *REGIONS):
                 result = perception.perceive(Frame(scene.image), scene.query, Budget(max_regions=count))
-                if result.status_message:
+                if result.status is Status.FAILED:
                     raise SystemExit(f"{method.name}: {result.status_message}")
                 seen = [(d.score, COCO_CLASSES.index(d.label), d.box) for d in result.detections]
                 method.found[count].append(len(matched(scene.truth, seen)))
