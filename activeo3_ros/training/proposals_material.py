@@ -109,12 +109,14 @@ def bag_source(path: Path, topic: str, max_pictures: int) -> Source:
         InvalidInput: It cannot be read, or has too few.
     """
     with Bag(path) as bag:
-        entries, _ = bag.index([topic])
+        entries, damage = bag.index([topic])
     chosen = evenly(entries, max_pictures)
     name = f"frames of {path.name}, {topic}"
     _check_enough(name, len(chosen))
 
     def read(complain: Callable[[str], None]) -> Iterator[tuple[str, Picture, None]]:
+        if damage:
+            complain(f"{path}: {damage.describe()}")
         with Bag(path) as bag:
             for number, entry in enumerate(chosen, start=1):
                 try:
