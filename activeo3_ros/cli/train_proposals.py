@@ -153,6 +153,8 @@ def _train(
     material = [f"{source.name}: {source.count}" for source in sources]
     material.append(f"{len(training)} pictures to learn from, {len(held_out)} held out, the last of each source")
     labelled = [index for index, name in enumerate(task.detector.names) if name in sources[0].classes]
+    # Frames of a camera are judged as they are; mosaics add variety, and make small things of what photographs show.
+    mosaics = (0.25, 0.0) if all(source.is_recording for source in sources) else (0.5, 0.5)
     started = time.monotonic()
     trainer = ProposalsTrainer(
         task,
@@ -160,7 +162,7 @@ def _train(
         preset.query,
         training,
         held_out,
-        TrainingSettings(seed=args.seed, steps=args.steps),
+        TrainingSettings(args.seed, args.steps, mosaics=mosaics[0], judged_mosaics=mosaics[1]),
         labelled,
         {"material": material, "date": date.today().isoformat()},
     )

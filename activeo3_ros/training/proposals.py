@@ -59,7 +59,8 @@ class TrainingSettings:
         batch: Scenes in each.
         learning_rate: The highest one.
         weight_decay: Of AdamW.
-        mosaics: Share of the scenes that are mosaics of several pictures.
+        mosaics: Share of the scenes for training that are mosaics of several pictures.
+        judged_mosaics: Share of the scenes that a head is judged on.
         validation_scenes: Scenes of held-out pictures on which a head is judged.
         validate_every: Steps between two judgements, and two checkpoints.
         view: Whether the head sees the view.
@@ -72,6 +73,7 @@ class TrainingSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     mosaics: float = 0.5
+    judged_mosaics: float = 0.5
     validation_scenes: int = 96
     validate_every: int = 100
     view: bool = True
@@ -198,9 +200,8 @@ class ProposalsTrainer:
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        composing = budget, query, settings.mosaics, HINT_THRESHOLD, classes
-        self._composer = Composer(task, training, *composing)
-        judging = Composer(task, held_out, *composing)
+        self._composer = Composer(task, training, budget, query, settings.mosaics, HINT_THRESHOLD, classes)
+        judging = Composer(task, held_out, budget, query, settings.judged_mosaics, HINT_THRESHOLD, classes)
         self.scenes = [
             judging.scene((settings.seed, VALIDATION, number)) for number in range(settings.validation_scenes)
         ]

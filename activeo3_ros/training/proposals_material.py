@@ -7,7 +7,7 @@ learned from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -45,12 +45,14 @@ class Source:
         pictures: Reads them: name, picture and labels of each, labels None where there are none. Those that cannot be
             read are told to the function that it is given, and left out.
         classes: Names of the classes that are labelled; none where all objects may be found.
+        is_recording: Whether they are frames of a camera, which sees no mosaics.
     """
 
     name: str
     count: int
     pictures: Callable[[Callable[[str], None]], Iterator[tuple[str, Picture, Labels | None]]]
-    classes: tuple[str, ...] = field(default=())
+    classes: tuple[str, ...] = ()
+    is_recording: bool = False
 
 
 def folder_source(paths: Sequence[str], max_pictures: int) -> Source:
@@ -99,7 +101,7 @@ def video_source(path: Path, max_pictures: int) -> Source:
             for problem in video.problems:
                 complain(f"{path}: {problem}")
 
-    return Source(path.name, count, read)
+    return Source(path.name, count, read, is_recording=True)
 
 
 def bag_source(path: Path, topic: str, max_pictures: int) -> Source:
@@ -126,7 +128,7 @@ def bag_source(path: Path, topic: str, max_pictures: int) -> Source:
                     continue
                 yield f"{path.name} {number}", frame.image, None
 
-    return Source(name, len(chosen), read)
+    return Source(name, len(chosen), read, is_recording=True)
 
 
 def bag_sources(path: Path, topics: Sequence[str], max_pictures: int) -> list[Source]:

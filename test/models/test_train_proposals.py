@@ -94,7 +94,8 @@ def test_pictures_that_are_held_out_are_the_last_ones_with_a_gap_before_them():
 
 def test_training_finds_more_in_pictures_that_it_never_saw(looked, tmp_path):
     learning = trainer(
-        looked, TrainingSettings(steps=150, batch=4, mosaics=0.0, validation_scenes=24, validate_every=50)
+        looked,
+        TrainingSettings(steps=150, batch=4, mosaics=0.0, judged_mosaics=0.0, validation_scenes=24, validate_every=50),
     )
     outcome = learning.train(tmp_path, lambda done: None)
     untrained = outcome.history[0].gain[THREE]
