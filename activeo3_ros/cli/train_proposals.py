@@ -95,8 +95,16 @@ def run(args: argparse.Namespace) -> int:
     task: Any = preset.task.build()
     sources = _sources(args, task)
     args.out.mkdir(parents=True, exist_ok=True)
-    training, held_out = _looked(task, preset, sources)
-    return _train(args, preset, task, sources, training, held_out)
+    try:
+        training, held_out = _looked(task, preset, sources)
+        return _train(args, preset, task, sources, training, held_out)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise InvalidInput(  # of a file that was open, such as on a disk that is full
+            f"{args.out} or {cache_directory()}: {error.strerror or error}; free some space, give the command again: "
+            "it goes on where it was"
+        ) from error
 
 
 def _sources(args: argparse.Namespace, task: Any) -> list[Source]:

@@ -1,5 +1,6 @@
 """Training where to look: the teacher, composed scenes, the head, and the command."""
 
+import errno
 import hashlib
 from dataclasses import replace
 
@@ -190,6 +191,23 @@ def test_the_command_ends_with_a_report_and_the_lines_that_switch_a_preset(prese
     assert main(["perceive", str(images / "0.png"), "--preset", str(tmp_path / "new.yaml")]) == 0
     assert main([*command, "--steps", "2"]) == 2
     assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(preset, tmp_path, capsys, monkeypatch):
+    images, out = write_pictures(tmp_path / "pictures", 6), tmp_path / "out"
+    command = ["train", "proposals", "--preset", str(preset), "--images", str(images), "--out", str(out)]
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("activeo3_ros.training.proposals.write_atomically", full)
+        assert main([*command, "--steps", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device; free some space, give the command again" in error.splitlines()[-1]
+    assert not (out / HEAD).exists()
+    assert main([*command, "--steps", "1"]) == 0
+    assert GainHead(out / HEAD, 1).description.detector == "proposals_pictures:SquareDetector"
 
 
 @pytest.mark.parametrize(
