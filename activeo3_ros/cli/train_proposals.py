@@ -29,6 +29,8 @@ from .options import check_not_overwritten
 from .progress import progress
 
 DEFAULT_OUT = Path("gain_maps")
+MOST_SCENES, SCENES_PER_PICTURE = 96, 8
+"""Scenes that a head is judged on: of few held-out pictures more would tell no more."""
 CACHE_BYTES = 2 * 10**9
 """Of the looks at pictures that are kept, together."""
 
@@ -163,6 +165,13 @@ def _train(
     labelled = [index for index, name in enumerate(task.detector.names) if name in sources[0].classes]
     # Frames of a camera are judged as they are; mosaics add variety, and make small things of what photographs show.
     mosaics = (0.25, 0.0) if all(source.is_recording for source in sources) else (0.5, 0.5)
+    settings = TrainingSettings(
+        args.seed,
+        args.steps,
+        mosaics=mosaics[0],
+        judged_mosaics=mosaics[1],
+        validation_scenes=min(MOST_SCENES, SCENES_PER_PICTURE * len(held_out)),
+    )
     started = time.monotonic()
     trainer = ProposalsTrainer(
         task,
@@ -170,7 +179,7 @@ def _train(
         preset.query,
         training,
         held_out,
-        TrainingSettings(args.seed, args.steps, mosaics=mosaics[0], judged_mosaics=mosaics[1]),
+        settings,
         labelled,
         {"material": material, "date": date.today().isoformat()},
     )
