@@ -43,6 +43,7 @@ from .vlm.engine_registry import ENGINE_TYPES, REMOTE
 
 SENSING_TYPES = {
     "detector_proposals": "activeo3_ros.policies.detector_proposals:DetectorProposals",
+    "gain_maps": "activeo3_ros.policies.gain_maps:LearnedProposals",
     "full_frame": "activeo3_ros.policies.fixed:FullFrame",
     "centre_crop": "activeo3_ros.policies.fixed:CentreCrop",
     "grid": "activeo3_ros.policies.fixed:Grid",

@@ -115,6 +115,11 @@ class DetectorTask:
         """Whether frames of several cameras gain from being examined at once: the detector then answers in batches."""
         return self.detector.concurrent and self.batch_size > 1
 
+    @property
+    def open_vocabulary(self) -> bool:
+        """Whether the detector finds what the words of a query name, rather than classes of its own."""
+        return self._open is not None
+
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         return self.detector.input_size.view_size(width, height, max_pixels)
 
