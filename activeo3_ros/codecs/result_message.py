@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status, Track
-from ..core.camera import CameraModel
+from ..core.camera import CameraModel, Points
 from ..core.position import DepthImage, Position, position
 from ..core.query import MAX_TEXT_LENGTH
 from ..core.results import NO_DETECTION
@@ -38,10 +38,12 @@ class MessageLibrary:
     Attributes:
         types: Has the classes as attributes: `types.PerceptionResult`, `types.Detection`, ...
         as_bytes: Turns bytes into the kind of sequence that the library wants in a field `uint8[]`.
+        geometry: Has the classes of `geometry_msgs/msg` in the same way.
     """
 
     types: Any
     as_bytes: Callable[[bytes], Any]
+    geometry: Any
 
 
 def to_message(result: Result, library: MessageLibrary, camera: str, header: Any, completed: Any) -> Any:
@@ -174,7 +176,7 @@ def track_array(
             return None
         return position(track.box, track.sigma, depth, density, camera)
 
-    tracks = [_track_message(track, library.types, stamp, camera, place(track)) for track in result.tracks]
+    tracks = [_track_message(track, library, stamp, camera, place(track)) for track in result.tracks]
     return library.types.TrackArray(header=header, tracks=tracks)
 
 
@@ -208,30 +210,39 @@ def _detection_message(found: Detection, types: Any) -> Any:
 
 
 def _track_message(
-    track: Track, types: Any, stamp: Callable[[int], Any], camera: CameraModel | None, place: Position | None
+    track: Track,
+    library: MessageLibrary,
+    stamp: Callable[[int], Any],
+    camera: CameraModel | None,
+    place: Position | None,
 ) -> Any:
     bearing, sigma = (
         (np.full(3, math.nan), math.nan) if camera is None else camera.bearing(track.box.center, track.sigma)
     )
-    message = types.Track(
+    point, covariance = (
+        (np.full(3, math.nan), np.full(9, math.nan)) if place is None else (place.point, place.covariance.ravel())
+    )
+    return library.types.Track(
         track_id=clean(track.track_id),
         label=clean(track.label),
         existence=float(track.existence),
-        box=_box_message(track.box, types),
+        box=_box_message(track.box, library.types),
         velocity_x=float(track.velocity[0]),
         velocity_y=float(track.velocity[1]),
+        bearing=library.geometry.Vector3(**_axes(bearing)),
         bearing_sigma=float(sigma),
         has_position=place is not None,
-        position_covariance=np.full(9, math.nan) if place is None else place.covariance.ravel(),
+        position=library.geometry.Point(**_axes(point)),
+        position_covariance=covariance,
         first_seen=stamp(track.first_seen_ns),
         last_seen=stamp(track.last_seen_ns),
         zoom=float(track.zoom),
         text=clean(track.text),
     )
-    point = [math.nan] * 3 if place is None else place.point.tolist()
-    for vector, values in ((message.bearing, bearing.tolist()), (message.position, point)):
-        vector.x, vector.y, vector.z = values
-    return message
+
+
+def _axes(vector: Points) -> dict[str, float]:
+    return dict(zip("xyz", vector.tolist(), strict=True))
 
 
 def _grounding_message(found: Grounding, types: Any) -> Any:

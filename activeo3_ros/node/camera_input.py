@@ -15,11 +15,13 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from ..codecs.camera_info import camera_model, is_rectified
+from ..codecs.depth_message import DepthSettings
 from ..core.camera import CameraModel
 from ..core.errors import InvalidInput
+from ..core.position import DepthImage
 from . import qos
 from .calibration_history import CalibrationHistory
-from .depth_input import DepthInput, DepthSettings
+from .depth_input import DepthInput
 from .frame_counters import Losses
 
 MOST_TOPICS = 5
@@ -85,8 +87,8 @@ class CameraInput:
         self.profile = qos.create_subscription(
             node, kind, self.topic, self._on_image, qos.IMAGES, group, raw=True, on_lost=self._on_lost
         )
-        info_topic = node.resolve_topic_name(f"{name}/camera_info")
-        qos.create_subscription(node, CameraInfo, info_topic, self._on_camera_info, qos.IMAGES, group)
+        self._info_topic = node.resolve_topic_name(f"{name}/camera_info")
+        qos.create_subscription(node, CameraInfo, self._info_topic, self._on_camera_info, qos.IMAGES, group)
 
     def connect(self, enqueue: Callable[[str, bytes], None] | None) -> None:
         """Choose where images go.
@@ -166,6 +168,16 @@ class CameraInput:
             return None
         self.calibration_error = ""
         return model
+
+    def geometry(self, header: Header, width: int, height: int) -> tuple[CameraModel | None, DepthImage | None]:
+        """The calibration and the depth of an image; the arguments are those of `model`."""
+        model = self.model(header, width, height)
+        if self.depth is None:
+            return model, None
+        if model is None:
+            self.depth.refuse(self.calibration_error or f"no calibration has come on {self._info_topic}")
+            return None, None
+        return model, self.depth.image_for(header, width, height)
 
     def _on_image(self, data: bytes, info: Mapping[str, Any]) -> None:
         # Older releases do not name the sender: there, all count as one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
@@ -12,28 +11,13 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from ..bags.storage import header_stamp_ns
-from ..codecs.depth_message import depth_image
-from ..core.errors import InvalidInput
+from ..codecs.depth_message import DepthSettings, check_stamps, registered_depth
+from ..core.errors import InvalidInput, without_numbers
 from ..core.position import DepthImage
 from . import qos
 from .depth_buffer import DepthBuffer
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
-
-
-@dataclass(frozen=True)
-class DepthSettings:
-    """How depth images are read, by parameters of the node.
-
-    Attributes:
-        tolerance_s: How far the stamps of an image and its depth may be apart, seconds; 0: they must be equal.
-        error: See `DepthImage`.
-        max_pixels: A larger depth image is refused.
-    """
-
-    tolerance_s: float
-    error: float
-    max_pixels: int
 
 
 class DepthInput:
@@ -80,42 +64,34 @@ class DepthInput:
             width: Of the image, pixels.
             height: Of the image, pixels.
         """
-        kind, self.error, found = self._find(header, width, height)
-        if kind and kind not in self._told:
-            self._told.add(kind)
-            self._node.get_logger().warning(f"{self._camera}: no positions: {self.error}")
-        return found
+        try:
+            depth = self._find(header, width, height)
+        except InvalidInput as error:
+            self.refuse(str(error))
+            return None
+        self.error = ""
+        return depth
 
-    def _find(self, header: Header, width: int, height: int) -> tuple[str, str, DepthImage | None]:
-        """The kind of fault, the fault in words, and the depth."""
+    def refuse(self, reason: str) -> None:
+        """Say why an image has no depth."""
+        self.error = reason
+        kind = without_numbers(reason)
+        if kind not in self._told:
+            self._told.add(kind)
+            self._node.get_logger().warning(f"{self._camera}: no positions: {reason}")
+
+    def _find(self, header: Header, width: int, height: int) -> DepthImage:
+        """Raises InvalidInput where no depth belongs to the image."""
         settings, stamp_ns = self._settings(), header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
         nearest = self._buffer.nearest(stamp_ns)
         if nearest is None:
-            return "silent", f"nothing has come on {self.topic}{self._other_publishers()}", None
-        apart_s = (nearest[0] - stamp_ns) / 1e9
-        if abs(apart_s) > settings.tolerance_s:
-            return "stamp", (
-                f"the depth image nearest in time is {_apart(apart_s)} than the image, and depth_tolerance is "
-                f"{settings.tolerance_s:g} s"
-            ), None  # fmt: skip
+            raise InvalidInput(f"nothing has come on {self.topic}{self._other_publishers()}")
+        check_stamps(nearest[0], stamp_ns, settings.tolerance_s)
         try:
             message = deserialize_message(nearest[1], Image)
         except Exception as error:
-            return "unreadable", f"a depth image could not be read: {type(error).__name__}: {error}", None
-        if message.header.frame_id != header.frame_id:
-            return "frame", (
-                f"the depth is in the frame {message.header.frame_id!r} and the image in {header.frame_id!r}: it must "
-                "be registered to the image"
-            ), None  # fmt: skip
-        if (message.width, message.height) != (width, height):
-            return "size", (
-                f"the depth has {message.width} x {message.height} pixels and the image {width} x {height}: it must "
-                "be registered to the image"
-            ), None  # fmt: skip
-        try:
-            return "", "", depth_image(message, settings.max_pixels, settings.error)
-        except InvalidInput as error:
-            return "encoding", f"depth: {error}", None
+            raise InvalidInput(f"a depth image could not be read: {type(error).__name__}: {error}") from error
+        return registered_depth(message, header.frame_id, (width, height), settings)
 
     def _other_publishers(self) -> str:
         """Why publishers of the topic are not heard, "" where there are none of that kind."""
@@ -131,7 +107,3 @@ class DepthInput:
         stamp_ns = header_stamp_ns(data)
         if stamp_ns is not None:
             self._buffer.put(stamp_ns, data, self._wanted_ns())
-
-
-def _apart(seconds: float) -> str:
-    return f"{abs(seconds) * 1e3:.1f} ms {'younger' if seconds > 0 else 'older'}"

@@ -28,6 +28,7 @@ from std_srvs.srv import SetBool
 
 from activeo3_ros import srv
 
+from ..codecs.depth_message import DepthSettings
 from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..core.loop import failures_told_by_caller
@@ -35,7 +36,6 @@ from ..presets import load_preset
 from ..vlm.backends.remote_engine import RemoteEngine
 from . import diagnostics, parameters, qos
 from .camera_input import SOURCES, CameraInput
-from .depth_input import DepthSettings
 from .frame_counters import Counts, FrameCounters
 from .frame_decoder import FrameDecoder
 from .jobs import Settings

@@ -93,12 +93,9 @@ class _CameraTopics:
     def publish_tracks(self, outcome: FrameOutcome) -> None:
         """The tracks, where they have a subscriber and the frame was perceived."""
         if outcome.result.status is not Status.FAILED and _has_subscriber(self._tracks):
-            result, header, camera = outcome.result, outcome.header, self._camera
-            model = camera.model(header, result.width, result.height)
-            depth = None
-            if camera.depth is not None and model is not None and result.tracks:
-                depth = camera.depth.image_for(header, result.width, result.height)
-            self._tracks.publish(track_array(result, RCLPY, header, _stamp, model, depth))
+            result, header = outcome.result, outcome.header
+            geometry = self._camera.geometry(header, result.width, result.height) if result.tracks else (None, None)
+            self._tracks.publish(track_array(result, RCLPY, header, _stamp, *geometry))
 
     def publish_overlays(self, outcome: FrameOutcome, result: msg.PerceptionResult, marker_distance_m: float) -> None:
         """The boxes of `vision_msgs`, the annotated picture and the markers, where they have subscribers."""

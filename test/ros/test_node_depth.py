@@ -14,7 +14,7 @@ from node_fixtures.client import RELIABLE, Client
 from node_fixtures.client import image as bgr_message
 from node_fixtures.fakes import FINE, picture
 from node_fixtures.processes import NodeProcess
-from sensor_msgs.msg import CameraInfo, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from waiting import wait_for
 
@@ -164,9 +164,7 @@ def test_a_node_that_is_not_asked_for_depth_does_not_subscribe_to_it():
         assert client.node.count_subscribers("/flat/camera_info")
 
 
-def test_a_depth_topic_of_another_type_is_named():
-    from sensor_msgs.msg import CompressedImage
-
+def test_a_missing_calibration_and_a_depth_topic_of_another_type_are_named():
     with (
         NodeProcess(node_name="compressed_depth", cameras=["tof"], depth=True, autostart=True),
         Client(("tof",), "compressed_depth") as client,
@@ -178,10 +176,10 @@ def test_a_depth_topic_of_another_type_is_named():
         wait_for(infos.get_subscription_count, 30)
         seconds = iter(range(10, 1000))
 
-        def told():
-            stamp = Time(sec=next(seconds))
-            infos.publish(CameraInfo(width=WIDTH, height=HEIGHT, k=K))
-            client.result_of(picture(FINE, HEIGHT, WIDTH), "tof", stamp)
-            return tracks and "publishes it as sensor_msgs/msg/CompressedImage" in client.status("tof")[1]
+        def told(says: str) -> bool:
+            client.result_of(picture(FINE, HEIGHT, WIDTH), "tof", Time(sec=next(seconds)))
+            return bool(tracks) and says in client.status("tof")[1]
 
-        wait_for(told, 30)
+        wait_for(lambda: told("no positions: no calibration has come on /tof/camera_info"), 30)
+        infos.publish(CameraInfo(width=WIDTH, height=HEIGHT, k=K))
+        wait_for(lambda: told("publishes it as sensor_msgs/msg/CompressedImage, and sensor_msgs/msg/Image is read"), 30)

@@ -52,8 +52,8 @@ def test_no_measurement_in_millimetres_is_0_or_the_largest_value():
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"encoding": "bgr8"}, "encoding 'bgr8' is none of depth; supported are 16UC1 (mm), 32FC1 (m)"),
-        ({"encoding": "mono16"}, "encoding 'mono16' is none of depth"),
+        ({"encoding": "bgr8"}, "the encoding 'bgr8', which is none of depth; supported are 16UC1 (mm), 32FC1 (m)"),
+        ({"encoding": "mono16"}, "the encoding 'mono16', which is none of depth"),
         ({"encoding": "16UC1; compressedDepth"}, "not compressed"),
         ({"step": 5}, "step is 5 bytes, a row of 3 16UC1 pixels has 6"),
         ({"data": b"\0"}, "data has 1 bytes, step 6 x height 2 makes 12"),
