@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 MAX_KEPT = 100
@@ -21,7 +20,7 @@ class CalibrationHistory:
     def __init__(self) -> None:
         self.newest: Any = None
         self.changes = 0
-        self._kept: deque[tuple[int, Any]] = deque(maxlen=MAX_KEPT)
+        self._kept: tuple[tuple[int, Any], ...] = ()  # replaced as a whole: another thread may read it
         self._contents: tuple[Any, ...] = ()
 
     def add(self, info: Any) -> bool:
@@ -35,7 +34,8 @@ class CalibrationHistory:
             return False
         is_change = bool(self._kept)
         self._contents, self.newest = contents, info
-        self._kept.append((info.header.stamp.sec * 1_000_000_000 + info.header.stamp.nanosec, info))
+        since_ns = info.header.stamp.sec * 1_000_000_000 + info.header.stamp.nanosec
+        self._kept = (*self._kept, (since_ns, info))[-MAX_KEPT:]
         self.changes += is_change
         return is_change
 
@@ -48,7 +48,7 @@ class CalibrationHistory:
         Returns:
             A `sensor_msgs/CameraInfo`, or None before the first.
         """
-        kept = list(self._kept)
+        kept = self._kept
         older = (info for since_ns, info in reversed(kept) if since_ns <= stamp_ns)
         return next(older, kept[0][1] if kept else None)
 

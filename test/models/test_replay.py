@@ -226,6 +226,9 @@ def test_ctrl_c_leaves_a_bag_that_can_be_read(tmp_path: Path):
         (["--out", "results.bag"], "ends with .mcap"),
         (["--classes", "unicorn"], "unicorn"),
         (["--memory", "--resume"], "--resume does not go with --memory"),
+        (["--depth", "/depth"], "--depth is for the positions of tracks, which need --memory"),
+        (["--memory", "--depth", "/nothing"], "has no topic '/nothing'; it has /camera/image_raw"),
+        (["--depth-tolerance", "2"], "must be 0 to 1, got 2"),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(tmp_path: Path, options: list[str], says: str, capsys):
