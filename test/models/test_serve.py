@@ -74,7 +74,11 @@ def test_without_a_server_it_is_one_line(motorway, tmp_path):
 
 @pytest.mark.parametrize(
     ("preset", "told"),
-    [("tiny", "is no detector, which alone is served"), ("nobody", "nobody"), ("served.yaml", "asks a served detector")],
+    [
+        ("tiny", "is no detector, which alone is served"),
+        ("nobody", "nobody"),
+        ("served.yaml", "asks a served detector"),
+    ],
 )
 def test_what_cannot_be_served_is_one_line(tmp_path, preset, told):
     (tmp_path / "served.yaml").write_text(SERVED.format(socket=tmp_path / "socket"))
