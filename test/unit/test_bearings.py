@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from textured_picture import picture
 
@@ -74,12 +74,14 @@ def test_the_principal_point_is_straight_ahead(lens):
     assert sigma == pytest.approx(2.0 / 900, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(LENSES)), st.lists(pixels, min_size=1, max_size=5))
 def test_bearings_of_any_pixels_are_opencvs(lens, points):
     model = camera_model(info(lens), (WIDTH, HEIGHT), rectified=False)
     assert model.directions(points) == pytest.approx(opencv_bearings(lens, points), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(LENSES)), pixels, st.integers(0, 300), st.integers(0, 200), st.integers(1, 4))
 def test_a_region_of_interest_and_binning_leave_the_bearing_of_a_point_of_the_sensor(lens, point, x, y, binning):
     width, height = 640, 480

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activeo3_ros.core import Box
@@ -143,6 +143,7 @@ def test_an_object_of_few_pixels_at_the_edge_of_the_image_has_the_place_of_its_v
     assert place(depth, Box(318.0, 100.0, 1.0, 1.0)) is None
 
 
+@settings(deadline=None)
 @given(st.floats(-50, 400), st.floats(-50, 300), st.floats(0, 500), st.floats(0, 500))
 def test_any_box_gives_a_depth_that_the_image_has_or_none(x, y, width, height):
     found = place(fill(scene(), BOX, OBJECT_M), Box(x, y, width, height))
