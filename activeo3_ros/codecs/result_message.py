@@ -15,7 +15,7 @@ import numpy as np
 
 from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status, Track
 from ..core.camera import CameraModel, Points
-from ..core.position import DepthImage, Position, position
+from ..core.position import DepthImage, Position, positions
 from ..core.query import MAX_TEXT_LENGTH
 from ..core.results import NO_DETECTION
 from . import rle
@@ -169,14 +169,12 @@ def track_array(
         depth: Of the image; None: positions are NaN.
     """
     taken_ns = int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
-    density = depth.density() if depth is not None and result.tracks else 0.0
-
-    def place(track: Track) -> Position | None:
-        if camera is None or depth is None or track.last_seen_ns != taken_ns:
-            return None
-        return position(track.box, track.sigma, depth, density, camera)
-
-    tracks = [_track_message(track, library, stamp, camera, place(track)) for track in result.tracks]
+    places: dict[str, Position | None] = {}
+    if camera is not None and depth is not None:
+        shown = [track for track in result.tracks if track.last_seen_ns == taken_ns]
+        found = positions([track.box for track in shown], [track.sigma for track in shown], depth, camera)
+        places = {track.track_id: place for track, place in zip(shown, found, strict=True)}
+    tracks = [_track_message(track, library, stamp, camera, places.get(track.track_id)) for track in result.tracks]
     return library.types.TrackArray(header=header, tracks=tracks)
 
 

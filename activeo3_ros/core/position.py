@@ -8,6 +8,7 @@ measurements (REP-117: NaN, infinities, 0) take no part.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .camera import CameraModel, Points
-from .geometry import Box
+from .geometry import Box, as_array, intersections, iou, share_inside
 
 Array = npt.NDArray[np.float64]
 
@@ -34,6 +35,12 @@ VALLEY_SHARE = 0.4
 MIN_SHARE = 0.2
 """A surface is significant if it fills this share of the pixels, as far as the sensor measures any."""
 MIN_PIXELS = 5
+SAME_DEPTH = 0.04
+"""Share of the depth within which, and 3 of its standard deviations, pixels are of a surface."""
+SAME_OBJECT_IOU = 0.5
+"""Two boxes that overlap by this much and more are of one object, and share its pixels."""
+PART_SHARE = 0.9
+"""A box of which this share and more lies in another one may be a part of that object, and shares its pixels."""
 DENSITY_STEP = 4
 """Every how many rows and columns are read to tell how many of its pixels a depth image measures."""
 MAD_TO_SIGMA = 1.4826
@@ -92,8 +99,25 @@ class Position:
     covariance: Points
 
 
-def position(box: Box, sigma: float, depth: DepthImage, density: float, camera: CameraModel) -> Position | None:
-    """The middle of the visible surface of an object.
+@dataclass(frozen=True)
+class Surface:
+    """A surface in a box.
+
+    Attributes:
+        depth: Its median, metres.
+        spread: Standard deviation of its depths, metres.
+        share: Of the pixels of the box's central ellipse, 0 to 1.
+    """
+
+    depth: float
+    spread: float
+    share: float
+
+
+def positions(
+    boxes: Sequence[Box], sigmas: Sequence[float], depth: DepthImage, camera: CameraModel
+) -> list[Position | None]:
+    """The middles of the visible surfaces of objects.
 
     With the ray `r` of the box's centre, which reaches the plane z = 1, the point is `z r`. Its covariance is
     `s^2 r r' + z^2 sigma^2 J J'`: along the ray the depth of the surface and the errors of depth, across it those of
@@ -102,28 +126,65 @@ def position(box: Box, sigma: float, depth: DepthImage, density: float, camera: 
     the error that all pixels share; and the rounding to the unit of the values.
 
     Args:
-        box: Of the object, source pixels.
-        sigma: Standard deviation of its centre along each axis, source pixels.
+        boxes: Of the objects that one frame shows, source pixels.
+        sigmas: Standard deviation of the centre of each along each axis, source pixels.
         depth: Of the same pixels.
-        density: `depth.density()`, taken once an image.
         camera: The calibration of these pixels.
 
     Returns:
-        The position; None where no surface can be told, the camera has no ray, or the spread of the box is unknown.
+        The position of each; None where no surface can be told, the camera has no ray, or the spread of the box is
+        unknown.
     """
-    surface = nearest_surface(box, depth, density)
-    if surface is None or not math.isfinite(sigma):
-        return None
-    z, spread = surface
+    found = visible_surfaces(boxes, depth)
+    return [
+        None if surface is None else _position(box, sigma, surface, depth, camera)
+        for box, sigma, surface in zip(boxes, sigmas, found, strict=True)
+    ]
+
+
+def visible_surfaces(boxes: Sequence[Box], depth: DepthImage) -> list[Surface | None]:
+    """The surface of each object, also of one behind another.
+
+    Where the surface in front of a box is that of another one's object, it is the object's of which it fills the
+    greater share; the other object is what is left of its box without those pixels.
+
+    Args:
+        boxes: Of the objects, source pixels.
+        depth: Of the same pixels.
+    """
+    if not boxes:
+        return []
+    density = depth.density()
+    surfaces = [nearest_surface(box, depth, density) for box in boxes]
+    corners = as_array(boxes)
+    apart = (iou(corners, corners) < SAME_OBJECT_IOU) & (share_inside(corners, corners) < PART_SHARE)
+    others = apart & (intersections(corners, corners) > 0)
+    settled: list[int] = []
+    for index in sorted(range(len(boxes)), key=lambda index: -_share(surfaces[index])):
+        before = [(boxes[n], surface) for n in settled if others[index, n] and (surface := surfaces[n]) is not None]
+        if before:
+            surfaces[index] = nearest_surface(boxes[index], depth, density, before)
+        settled.append(index)
+    return surfaces
+
+
+def _share(surface: Surface | None) -> float:
+    return 0.0 if surface is None else surface.share
+
+
+def _position(box: Box, sigma: float, surface: Surface, depth: DepthImage, camera: CameraModel) -> Position | None:
     ray, change = camera.ray(box.center)
-    if not (np.isfinite(ray).all() and np.isfinite(change).all()):
+    if not (math.isfinite(sigma) and np.isfinite(ray).all() and np.isfinite(change).all()):
         return None
-    along = spread**2 + (depth.error * z) ** 2 + depth.unit_m**2 / 12 * (depth.values.dtype.kind == "u")
+    z, rounding = surface.depth, depth.unit_m if depth.values.dtype.kind == "u" else 0.0
+    along = surface.spread**2 + (depth.error * z) ** 2 + rounding**2 / 12
     return Position(z * ray, along * np.outer(ray, ray) + (z * sigma) ** 2 * change @ change.T)
 
 
-def nearest_surface(box: Box, depth: DepthImage, density: float) -> tuple[float, float] | None:
-    """Depth of the nearest surface that fills a significant share of a box.
+def nearest_surface(
+    box: Box, depth: DepthImage, density: float, others: Sequence[tuple[Box, Surface]] = ()
+) -> Surface | None:
+    """The nearest surface that fills a significant share of a box.
 
     Surfaces are the peaks of the histogram of the logarithm of depth. One is significant if it has `MIN_SHARE` of the
     pixels of the box's central ellipse, times the share of pixels that the sensor measures at all. So a sparse depth
@@ -133,33 +194,39 @@ def nearest_surface(box: Box, depth: DepthImage, density: float) -> tuple[float,
         box: Source pixels.
         depth: Of the same pixels.
         density: Share of the pixels of the whole image that are measured.
+        others: Boxes and surfaces of other objects, whose pixels take no part.
 
     Returns:
-        Median depth and standard deviation of the surface, metres; None without such a surface.
+        The surface; None if there is none.
     """
-    samples, pixels = _samples(box, depth)
+    samples, pixels = _samples(box, depth, others)
     if len(samples) < MIN_PIXELS:
         return None
     needed = max(MIN_PIXELS, MIN_SHARE * density * pixels)
-    for surface in _surfaces(np.sort(samples)):
-        if len(surface) >= needed:
-            middle = float(np.median(surface))
-            return middle, MAD_TO_SIGMA * float(np.median(np.abs(surface - middle)))
+    for found in _surfaces(np.sort(samples)):
+        if len(found) >= needed:
+            middle = float(np.median(found))
+            spread = MAD_TO_SIGMA * float(np.median(np.abs(found - middle)))
+            return Surface(middle, spread, len(found) / pixels)
     return None
 
 
-def _samples(box: Box, depth: DepthImage) -> tuple[Array, int]:
+def _samples(box: Box, depth: DepthImage, others: Sequence[tuple[Box, Surface]]) -> tuple[Array, int]:
     """`(n,)` measured depths in the central ellipse of a box, metres, and the number of pixels that were read."""
     (x, y), (width, height) = box.center, depth.size
     half_width, half_height = CENTRAL_SHARE * box.width / 2, CENTRAL_SHARE * box.height / 2
     columns, rows = _pixels(x, half_width, width), _pixels(y, half_height, height)
     if columns.stop <= columns.start or rows.stop <= rows.start:
         return np.zeros(0), 0
-    across = (np.arange(columns.start, columns.stop, columns.step) + 0.5 - x) / max(half_width, 0.5)
-    down = (np.arange(rows.start, rows.stop, rows.step) + 0.5 - y) / max(half_height, 0.5)
-    inside = across[None, :] ** 2 + down[:, None] ** 2 <= 1
-    found = depth.metres(rows, columns)[inside]
-    return found[np.isfinite(found)], int(inside.sum())
+    across = np.arange(columns.start, columns.stop, columns.step) + 0.5
+    down = np.arange(rows.start, rows.stop, rows.step)[:, None] + 0.5
+    inside = ((across - x) / max(half_width, 0.5)) ** 2 + ((down - y) / max(half_height, 0.5)) ** 2 <= 1
+    found = depth.metres(rows, columns)
+    for other, surface in others:
+        in_other = (other.x <= across) & (across <= other.right) & (other.y <= down) & (down <= other.bottom)
+        inside &= ~(in_other & (np.abs(found - surface.depth) <= 3 * surface.spread + SAME_DEPTH * surface.depth))
+    measured = found[inside]
+    return measured[np.isfinite(measured)], int(inside.sum())
 
 
 def _pixels(center: float, half: float, size: int) -> slice:

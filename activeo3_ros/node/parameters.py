@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -204,9 +204,9 @@ PARAMETERS: dict[str, Parameter] = {
             When.ALWAYS,
         ),
         Parameter(
-            "depth",
-            False,
-            "Subscribe to NAME/depth, registered to the image of each camera, and give tracks positions.",
+            "depth_cameras",
+            EMPTY,
+            "Cameras whose tracks get positions: of these NAME/depth is subscribed to, registered to the image.",
             When.START,
         ),
         Parameter(
@@ -345,8 +345,18 @@ def check(candidate: Mapping[str, Value], changed: set[str], configured: bool) -
             raise InvalidInput(f"{name} can change only while the node is unconfigured; call cleanup first")
         parameter.check(candidate[name])
     check_cameras(candidate["cameras"])
+    if unknown := [name for name in non_empty(candidate["depth_cameras"]) if name not in candidate["cameras"]]:
+        raise InvalidInput(
+            f"depth_cameras names {', '.join(unknown)[:100]!r}, which is none of cameras: "
+            f"{', '.join(candidate['cameras'])}"
+        )
     budget(candidate, Budget())
     query(candidate, Query(), 0)
+
+
+def non_empty(names: Sequence[str]) -> list[str]:
+    """The names of a list in which empty ones are left out."""
+    return [name for name in names if name.strip()]
 
 
 def check_cameras(names: list[str]) -> None:
@@ -392,7 +402,7 @@ def query(values: Mapping[str, Value], preset: Query, revision: int) -> Query:
     Raises:
         InvalidInput: Text or classes are too long or too many.
     """
-    classes = [name for name in values["classes"] if name.strip()]
+    classes = non_empty(values["classes"])
     text, masks = str(values["query"]), bool(values["masks"]) or preset.masks
     if not text and not classes:
         text, classes = preset.text, list(preset.classes)

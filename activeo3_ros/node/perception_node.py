@@ -109,9 +109,9 @@ class PerceptionNode(ManagedNode):
             for name in self._values["cameras"]
         }
         self._decoder = FrameDecoder(SOURCES[transport][0], lambda: int(self._values["max_image_pixels"]))
-        if self._values["depth"]:
-            for name, camera in self._cameras.items():
-                camera.subscribe_to_depth(self._depth_settings, functools.partial(self._newest_stamp_ns, name))
+        for name in parameters.non_empty(self._values["depth_cameras"]):
+            newest_stamp_ns = functools.partial(self._newest_stamp_ns, name)
+            self._cameras[name].subscribe_to_depth(self._depth_settings, newest_stamp_ns)
         self._publisher = ResultPublisher(self, self._cameras.values(), lambda: float(self._values["marker_distance"]))
         self._silent_since: dict[str, float] = {}
         """Since when a published camera brings no image; infinite once that was logged."""

@@ -76,7 +76,7 @@ class Rig:
 
 @pytest.fixture(scope="module")
 def rig() -> Iterator[Rig]:
-    with NodeProcess(depth=True, autostart=True), Client() as client:
+    with NodeProcess(depth_cameras="camera", autostart=True), Client() as client:
         client.connect()
         yield Rig(client)
 
@@ -157,7 +157,7 @@ def _changes(rig: Rig) -> int:
     return int(rig.client.status("camera")[2]["calibration_changes"])
 
 
-def test_a_node_that_is_not_asked_for_depth_does_not_subscribe_to_it():
+def test_a_camera_that_is_not_asked_for_depth_does_not_subscribe_to_it():
     with NodeProcess(node_name="without", cameras=["flat"], autostart=True), Client(("flat",), "without") as client:
         client.connect()
         assert not client.node.count_subscribers("/flat/depth")
@@ -166,7 +166,7 @@ def test_a_node_that_is_not_asked_for_depth_does_not_subscribe_to_it():
 
 def test_a_missing_calibration_and_a_depth_topic_of_another_type_are_named():
     with (
-        NodeProcess(node_name="compressed_depth", cameras=["tof"], depth=True, autostart=True),
+        NodeProcess(node_name="compressed_depth", cameras=["tof"], depth_cameras=["tof"], autostart=True),
         Client(("tof",), "compressed_depth") as client,
     ):
         client.connect()

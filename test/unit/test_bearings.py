@@ -9,11 +9,15 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from textured_picture import picture
 
 from activeo3_ros.codecs.camera_info import camera_model
+from activeo3_ros.core import Box, Finding, Findings, Frame, Query, Scene
+from activeo3_ros.core.calibration import DEFAULT
 from activeo3_ros.core.camera import CameraModel
+from activeo3_ros.core.evidence import hypotheses, observe, strongest
 
 WIDTH, HEIGHT = 1280, 720
 MATRIX = np.array([[900.0, 0.0, 655.0], [0.0, 905.0, 352.0], [0.0, 0.0, 1.0]])
@@ -70,12 +74,14 @@ def test_the_principal_point_is_straight_ahead(lens):
     assert sigma == pytest.approx(2.0 / 900, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(LENSES)), st.lists(pixels, min_size=1, max_size=5))
 def test_bearings_of_any_pixels_are_opencvs(lens, points):
     model = camera_model(info(lens), (WIDTH, HEIGHT), rectified=False)
     assert model.directions(points) == pytest.approx(opencv_bearings(lens, points), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(LENSES)), pixels, st.integers(0, 300), st.integers(0, 200), st.integers(1, 4))
 def test_a_region_of_interest_and_binning_leave_the_bearing_of_a_point_of_the_sensor(lens, point, x, y, binning):
     width, height = 640, 480
@@ -161,3 +167,39 @@ def test_by_the_bearings_of_a_real_camera_boards_are_flatter_than_without_its_di
         return float(np.mean([not_on_a_plane(camera.directions(points)) for points in boards]))
 
     assert off(real_camera()) < 0.6 * off(real_camera(d=()))
+
+
+def bearing_errors(seed: int, speed_px_s: float, jitters: float) -> list[float]:
+    """How far bearings of a track are off, in its own sigmas, while a car drives by and its boxes jitter.
+
+    Args:
+        seed: Of the jitter.
+        speed_px_s: Of the car, to the right.
+        jitters: Standard deviation of each edge, in those of the calibration.
+    """
+    generator, scene, camera = np.random.default_rng(seed), Scene(), CameraModel((800.0, 800.0, 499.5, 299.5))
+    image, errors = picture(), []
+    edge_px = jitters * float(DEFAULT.edge_jitter_px([np.sqrt(30 * 20)])[0]) * 2  # the view has half the size
+    for number in range(1, 25):
+        true = Box(300 + speed_px_s * number / 10, 250.0, 60.0, 40.0)
+        left, top, right, bottom = np.array(
+            [true.x, true.y, true.right, true.bottom]
+        ) + edge_px * generator.standard_normal(4)
+        frame = Frame(image, stamp_ns=number * 100_000_000)
+        view = frame.view(frame.window, (500, 300))
+        scene.expect(frame, view, Query(classes=("car",)))
+        seen = Box(left / 2, top / 2, (right - left) / 2, (bottom - top) / 2)
+        found = strongest(observe(view, Findings((Finding("car", seen, 0.9),))))
+        (car,) = scene.update(hypotheses(found, [view], DEFAULT), [view], DEFAULT)
+        bearing, sigma = camera.bearing(car.track.box.center, car.track.sigma)
+        expected, _ = camera.bearing(true.center, 0.0)
+        errors.append(float(np.linalg.norm(bearing - expected) / sigma))
+    return errors
+
+
+@pytest.mark.parametrize("speed_px_s", [0.0, 60.0])
+@pytest.mark.parametrize("jitters", [1.0, 2.0])
+def test_the_bearings_of_a_track_are_within_their_spread(speed_px_s, jitters):
+    errors = np.array([error for seed in range(4) for error in bearing_errors(seed, speed_px_s, jitters)])
+    assert (errors < 2.45).mean() >= 0.9, "2.45 sigmas hold 95 % of a normal distribution in two directions"
+    assert np.sqrt((errors**2).mean() / 2) > 0.15, "the spread is far more than the errors"

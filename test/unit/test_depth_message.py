@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from activeo3_ros.codecs.depth_message import depth_image
@@ -25,6 +25,7 @@ def message(values: np.ndarray, encoding: str, big: bool = False, padding: int =
     return SimpleNamespace(**{**known, **fields})
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.integers(10, 65534), min_size=6, max_size=6), st.booleans(), st.integers(0, 5), st.sampled_from((2, 3))
 )
