@@ -26,6 +26,9 @@ MAX_RETURN_ERROR_PX = 0.7
 """A corner that is followed forth and back must end this close to where it began."""
 INLIER_PX = 2.0
 """How far a corner may be off the fitted motion: roads and buildings are not one plane."""
+STILL_PX = 0.5
+"""A fit that moves no corner by more says that the camera stands still: then what moves are objects, and nothing is
+nearer or farther."""
 MIN_CORNERS = 12
 """With fewer corners a picture says nothing of the motion, and the camera is taken to be still."""
 MIN_FOLLOWED = 0.25
@@ -136,6 +139,8 @@ def _motion(last: Grey, grey: Grey, scale: Array) -> Motion | None:
     if matrix is None or not np.isfinite(matrix).all():
         return STILL
     motion = Motion(np.asarray(matrix, np.float64))
+    if float(np.abs(motion.moved_points(before) - before).max()) <= STILL_PX * float(scale.max()):
+        return STILL
     motion = Motion(motion.matrix, before, after - motion.moved_points(before))
     return motion if 1 / MAX_SCALE < motion.scale < MAX_SCALE else None
 

@@ -20,6 +20,8 @@ from .background import BackgroundSensing
 from .calibration import DEFAULT, Array, Calibration
 from .errors import InvalidInput
 from .evidence import (
+    CUT_MARGIN_PX,
+    CUT_WEIGHT,
     MIN_WEAK_SCORE,
     FrameObject,
     Hypothesis,
@@ -47,9 +49,9 @@ MAX_HYPOTHESES = 300
 """Objects that a scene remembers; beyond them the least likely go first."""
 MAX_GAP_S = 2.0
 """After a longer time without a frame nothing of the scene is known any more."""
-REPORTED_FROM = 0.75
+REPORTED_FROM = 0.8
 """Existence from which an object is reported that at least two frames show."""
-REPORTED_AT_ONCE_FROM = 0.9
+REPORTED_AT_ONCE_FROM = 0.97
 """Existence from which an object is reported that one frame shows."""
 REPORTED_UNTIL = 0.3
 """An object that is reported stays so until its existence is below this."""
@@ -79,7 +81,7 @@ MIN_SIGMA_SHARE = 0.04
 MIN_SHARE_INSIDE = 0.3
 """An object of which less than this share is left in the frame has gone out of it."""
 LABEL_LEAD = 1.5
-"""The label of an object changes to one with this many times its votes."""
+"""The label of an object that is reported changes to one with this many times its votes."""
 MAX_TEXTS = 20
 MAX_PATH = 25
 """Past centres of a track that are kept, for its tail in pictures."""
@@ -117,6 +119,8 @@ class _Remembered:
     reported: bool = False
     is_reliable: bool = False
     is_hidden: bool = False
+    is_held_back: bool = False
+    last_box: Box | None = None
     zoom: float = 1.0
     labels: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
@@ -139,15 +143,30 @@ class _Remembered:
 
     @property
     def label(self) -> str:
-        """The class name that the looks are for; it changes only to one with far more votes."""
+        """The class name that the looks are for; once it is reported it changes only to one with far more votes."""
         return self.finding.label
 
-    def vote(self, label: str, support: float) -> str:
-        """Count a vote and return the label that the object has from now on."""
-        self.labels[label] = self.labels.get(label, 0.0) + support
+    @property
+    def is_followable(self) -> bool:
+        """Whether its box overlaps where it was in the last frame."""
+        if self.last_box is None:
+            return True
+        return bool(iou([self.box.as_tuple()], [self.last_box.as_tuple()])[0, 0] >= SAME_OBJECT_IOU)
+
+    def vote(self, seen: Finding, members: Sequence[Observation]) -> str:
+        """Count the votes of a frame's views and return the label that the object has from now on.
+
+        A view's vote is its support, half of it where it cuts the object.
+        """
+        for member in sorted(members, key=lambda each: each.support):
+            finding = member.finding
+            support = member.support * (CUT_WEIGHT if member.is_cut else 1.0)
+            self.labels[finding.label] = self.labels.get(finding.label, 0.0) + support
+            self.scores[finding.label] = finding.score
+        self.scores[seen.label] = seen.score
         leader = min(self.labels, key=lambda each: (-self.labels[each], each))
-        changes = self.labels[leader] > LABEL_LEAD * self.labels[self.label]
-        return leader if changes else self.label
+        lead = LABEL_LEAD if self.reported else 1.0
+        return leader if self.labels[leader] > lead * self.labels[self.label] else self.label
 
     @property
     def box(self) -> Box:
@@ -165,6 +184,7 @@ class _Remembered:
 
     def move(self, motion: Motion, elapsed_s: float) -> None:
         """Predict the state at the time of the next frame."""
+        self.last_box = self.box
         if elapsed_s:
             self.camera_velocity = (motion.moved_points(self.center[None])[0] - self.center) / elapsed_s
         self.center = motion.moved_points((self.center + self.velocity * elapsed_s)[None])[0]
@@ -176,8 +196,10 @@ class _Remembered:
         if self.path:
             self.path = deque(map(tuple, motion.moved_points(np.array(self.path)).tolist()), maxlen=MAX_PATH)
 
-    def correct(self, box: Box, sigma: float) -> None:
-        """Take in a box that shows all of it."""
+    def correct(self, box: Box, sigma: float, at_border: bool) -> None:
+        """Take in a box that shows all of it, or what a border of the frame leaves of it."""
+        if at_border:  # what comes in or goes out changes its size as fast as it moves
+            self.size_variance += self.side**2
         measured = np.array(box.center)
         gain = self.covariance[:, 0] / (self.covariance[0, 0] + sigma**2)
         residual = measured - self.center
@@ -219,19 +241,17 @@ class _Remembered:
         self.faded += log_odds - self.log_odds
         self.log_odds = log_odds
 
-    def take(self, hypothesis: Hypothesis, support: float, stamp_ns: int, sigma: float, view_zoom: float) -> None:
+    def take(self, hypothesis: Hypothesis, stamp_ns: int, sigma: float, view_zoom: float) -> None:
         """Take in what the views of one frame show of it.
 
         Args:
             hypothesis: What they show.
-            support: What its label counts in the vote of all looks.
             stamp_ns: Time of the frame.
             sigma: How far an edge of its box may be off, source pixels.
             view_zoom: Magnification of the view of the whole frame.
         """
         seen = hypothesis.seen
-        self.scores[seen.finding.label] = seen.finding.score
-        label = self.vote(seen.finding.label, support)
+        label = self.vote(seen.finding, hypothesis.members)
         self.finding = replace(seen.finding, label=label, score=self.scores[label])
         self.region, self.last_ns = seen.view.region, stamp_ns
         self.texts.extend(read_texts(hypothesis.members))
@@ -239,7 +259,7 @@ class _Remembered:
         self.times_seen += 1
         self.is_reliable |= hypothesis.is_reported
         if not seen.is_cut:
-            self.correct(seen.box, sigma)
+            self.correct(seen.box, sigma, _touches_border(seen))
 
     def report(self, size: tuple[int, int], carried: bool) -> FrameObject:
         """The object as a frame of this size reports it."""
@@ -412,8 +432,7 @@ class Scene:
         self._objects += [self._remember(hypothesis, calibration) for hypothesis in new]
         for each, group in zip(self._objects, shown, strict=True):
             for hypothesis in group:
-                sigma, support = _sigma(hypothesis.seen, calibration), hypothesis.seen.support
-                each.take(hypothesis, support, self._stamp_ns, sigma, self._view_zoom)
+                each.take(hypothesis, self._stamp_ns, _sigma(hypothesis.seen, calibration), self._view_zoom)
             each.path.append((float(each.center[0]), float(each.center[1])))
         self._weigh([[m for h in group for m in h.members] for group in shown], views, calibration)
         shown = self._without_duplicates(shown)
@@ -514,8 +533,12 @@ class Scene:
         return [shown[n] for n in kept]
 
     def _decide(self, each: _Remembered, group: Sequence[Hypothesis], is_believed: bool) -> None:
-        """Whether an object is reported. The first frame of a scene is judged as a picture alone."""
-        if each.reported:
+        """Whether an object is reported. The first frame of a scene is judged as a picture alone.
+
+        What moves on by most of its size from one frame to the next is held back until a view reports it: its place is
+        a guess where none does, and a weak box there may be of anything.
+        """
+        if each.reported or each.is_held_back:
             each.reported = each.existence >= REPORTED_UNTIL
         elif each.is_hidden:
             each.reported = False
@@ -524,6 +547,9 @@ class Scene:
         else:
             needed = REPORTED_AT_ONCE_FROM if each.times_seen == 1 else REPORTED_FROM
             each.reported = bool(group) and each.is_reliable and each.existence >= needed
+        is_shown = any(not member.weak for hypothesis in group for member in hypothesis.members)
+        each.is_held_back = each.reported and not is_shown and (each.is_held_back or not each.is_followable)
+        each.reported &= not each.is_held_back
 
     def _reported(self, shown: list[list[Hypothesis]]) -> list[tuple[_Remembered, list[Hypothesis]]]:
         return [pair for pair in zip(self._objects, shown, strict=True) if pair[0].reported]
@@ -542,6 +568,13 @@ class Scene:
 def _is_worth_remembering(hypothesis: Hypothesis) -> bool:
     """Whether later frames may make an object of it."""
     return any(not member.weak or member.finding.score >= MIN_WEAK_SCORE for member in hypothesis.members)
+
+
+def _touches_border(seen: Observation) -> bool:
+    """Whether a border of the frame may cut it."""
+    width, height = seen.view.source_size
+    margin, box = CUT_MARGIN_PX / seen.view.zoom, seen.box
+    return box.x < margin or box.y < margin or width - box.right < margin or height - box.bottom < margin
 
 
 def _share_a_view(hypothesis: Hypothesis, group: Sequence[Hypothesis]) -> bool:

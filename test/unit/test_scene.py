@@ -117,6 +117,40 @@ def test_the_label_is_that_of_most_looks():
     assert [(o.finding.label, o.finding.score) for o in last] == [("car", 0.8)]
 
 
+def test_all_views_vote_on_the_label_before_it_is_reported_first():
+    scene, car, truck = Scene(), (0.6, "car"), (0.65, "truck")
+    run(scene, [[]])
+    place = (400, 300, 60, 40)
+    crops = [((350, 250, 200, 150), [(*place, *car)]), ((380, 280, 100, 80), [(*place, *car)])]
+    [found] = look(scene, [(*place, *truck)], 2 * STEP_NS, crops=crops)
+    assert found.finding.label == "car"
+
+
+def test_what_comes_into_the_frame_grows_as_fast_as_it_moves():
+    scene = Scene()
+    boxes = [(1000 - 20 * n, 200, min(20 * n, 80), 120) for n in range(1, 9)]
+    for number, box in enumerate(boxes, 1):
+        found = look(scene, [(*box, 0.9)], number * STEP_NS)
+    [person] = found
+    assert person.box.as_tuple() == pytest.approx(boxes[-1], abs=6)
+
+
+@pytest.mark.parametrize(("step", "is_held_back"), [(2, False), (16, True)])
+def test_what_moves_on_by_its_own_size_is_held_back_until_a_view_reports_it(step, is_held_back):
+    """A sign beside the road, while the camera turns."""
+    scene, shown = Scene(), []
+    for number in range(8):
+        shift = step * number
+        image = cv2.warpAffine(
+            PICTURE, np.float32([[1, 0, -shift], [0, 1, 0]]), (1000, 600), borderMode=cv2.BORDER_WRAP
+        )
+        sign = (500 - shift, 300, 16, 12)
+        strong, weak = ([(*sign, 0.8)], []) if number != 5 else ([], [(*sign, 0.25)])
+        shown.append(look(scene, strong, (1 + number) * STEP_NS, image, weak=weak))
+    assert [len(objects) for objects in shown] == [1, 1, 1, 1, 1, 0 if is_held_back else 1, 1, 1]
+    assert len({o.track.track_id for objects in shown for o in objects}) == 1
+
+
 def test_text_is_voted_over_looks():
     scene = Scene()
     for number, text in enumerate(["815", "15", "15", "15"]):
