@@ -1,4 +1,5 @@
-# make setup    .venv/ and install/, from nothing (PYTHON=python3.12 chooses the Python, EXTRAS=mllm adds a group)
+# make setup    .venv/ and install/, from nothing (DISTRO=jazzy chooses ROS 2's, PYTHON=python3.12 the Python,
+#               EXTRAS=mllm adds a group)
 # make demo     the whole way once, on real pictures; its results are in out/demo
 # make test     ruff, mypy and the tests, against what setup built
 # make lint     ruff and mypy alone
@@ -8,6 +9,8 @@
 
 # Once there is an environment, its own Python: what PYTHON chose for `make setup` holds for `make demo` too.
 PYTHON ?= $(shell .venv/bin/python -c '' 2>/dev/null && echo .venv/bin/python || echo python3)
+# Empty: that of the environment, or Kilted where there is none.
+DISTRO ?=
 EXTRAS ?=
 BENCHMARKS ?= active_vs_slices core_overhead node_overhead
 
@@ -20,11 +23,11 @@ SHELL := /bin/sh
 ACTIVATE := . .venv/bin/activate; . install/setup.sh
 
 help:
-	@sed -n 's/^# make/make/p' $(firstword $(MAKEFILE_LIST))
+	@sed -n 's/^# make/make/p; s/^#       /       /p' $(firstword $(MAKEFILE_LIST))
 
 setup:
 	@command -v $(PYTHON) >/dev/null || { echo "make setup: $(PYTHON) is not on the PATH; choose one: make setup PYTHON=python3.12" >&2; exit 2; }
-	$(PYTHON) scripts/setup_environment.py --extras "$(EXTRAS)"
+	$(PYTHON) scripts/setup_environment.py --distribution "$(DISTRO)" --extras "$(EXTRAS)"
 
 # The models and pictures that the demo, the tests and the benchmarks use; they stay in the user's cache.
 prefetch: setup

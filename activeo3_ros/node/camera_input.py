@@ -1,4 +1,4 @@
-"""The subscriptions of one camera: images, which go on serialized, and camera_info."""
+"""The subscriptions of one camera: images, which go on serialized, camera_info, and depth if it is asked for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from typing import Any
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from ..codecs.camera_info import camera_model, is_rectified
+from ..codecs.depth_message import DepthSettings
 from ..core.camera import CameraModel
 from ..core.errors import InvalidInput
+from ..core.position import DepthImage
 from . import qos
+from .calibration_history import CalibrationHistory
+from .depth_input import DepthInput
 from .frame_counters import Losses
 
 MOST_TOPICS = 5
@@ -42,6 +47,25 @@ class Publishers:
     elsewhere: tuple[str, ...] = ()
 
 
+def topic_to_subscribe(node: Node, name: str, transport: str) -> str:
+    """The topic of a camera's images, for a subscription, which remaps it.
+
+    A rule for `NAME/image_raw` moves the compressed topic below it too, as in image_transport; one for the compressed
+    topic itself wins.
+
+    Args:
+        node: The node with the remapping rules.
+        name: Name of the camera, the prefix of its topics.
+        transport: A key of `SOURCES`.
+    """
+    topic, base = f"{name}/{SOURCES[transport][1]}", f"{name}/{SOURCES['raw'][1]}"
+    moved = node.resolve_topic_name(base)
+    has_own_rule = node.resolve_topic_name(topic) != node.resolve_topic_name(topic, only_expand=True)
+    if topic == base or has_own_rule or moved == node.resolve_topic_name(base, only_expand=True):
+        return topic
+    return moved + topic.removeprefix(base)
+
+
 class CameraInput:
     """Receives one camera's messages and passes the images on.
 
@@ -50,7 +74,8 @@ class CameraInput:
         group: Callback group of all its topics.
         topic: Resolved name of the image topic.
         profile: Quality of service of the image subscription, overrides included.
-        info: The newest camera_info, None before the first.
+        calibrations: Its camera_info, as they came.
+        depth: Its depth images; None where the node does not ask for them.
         calibration_error: Why the newest camera_info does not fit the newest image it was needed for, "" if it does.
         losses: Images that were sent and never received, including those that the middleware does not report.
     """
@@ -64,12 +89,14 @@ class CameraInput:
             transport: A key of `SOURCES`.
             group: Callback group of all its topics.
         """
-        kind, topic = SOURCES[transport]
+        kind = SOURCES[transport][0]
+        topic = topic_to_subscribe(node, name, transport)
         self._transport = transport
         self.name = name
         self.group = group
-        self.topic = node.resolve_topic_name(f"{name}/{topic}")
-        self.info: CameraInfo | None = None
+        self.topic = node.resolve_topic_name(topic)
+        self.calibrations = CalibrationHistory()
+        self.depth: DepthInput | None = None
         self.calibration_error = ""
         self.losses = Losses()
         self._node = node
@@ -78,10 +105,10 @@ class CameraInput:
         self._enqueue: Callable[[str, bytes], None] | None = None
         # Serialized: a frame that is replaced before its turn is never decoded.
         self.profile = qos.create_subscription(
-            node, kind, self.topic, self._on_image, qos.IMAGES, group, raw=True, on_lost=self._on_lost
+            node, kind, topic, self._on_image, qos.IMAGES, group, raw=True, on_lost=self._on_lost
         )
-        info_topic = node.resolve_topic_name(f"{name}/camera_info")
-        qos.create_subscription(node, CameraInfo, info_topic, self._on_camera_info, qos.IMAGES, group)
+        self._info_topic = node.resolve_topic_name(f"{name}/camera_info")
+        qos.create_subscription(node, CameraInfo, self._info_topic, self._on_camera_info, qos.IMAGES, group)
 
     def connect(self, enqueue: Callable[[str, bytes], None] | None) -> None:
         """Choose where images go.
@@ -134,27 +161,43 @@ class CameraInput:
         """Seconds since the newest image, NaN before the first."""
         return time.monotonic() - self._heard_at
 
-    def model(self, width: int, height: int) -> CameraModel | None:
-        """The calibration of an image of this size; None without one, or where it contradicts the image.
+    def subscribe_to_depth(self, settings: Callable[[], DepthSettings], wanted_ns: Callable[[], int]) -> None:
+        """Receive depth images too; the arguments are those of `DepthInput`."""
+        self.depth = DepthInput(self._node, self.name, self.group, settings, wanted_ns)
+
+    def model(self, header: Header, width: int, height: int) -> CameraModel | None:
+        """The calibration of an image; None without one, or where it contradicts the image.
 
         A contradiction is logged once.
 
         Args:
+            header: The header of the image.
             width: Of the image, pixels.
             height: Of the image, pixels.
         """
-        if self.info is None:
+        info = self.calibrations.at(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec)
+        if info is None:
             return None
         try:
-            model = camera_model(self.info, (width, height), is_rectified(self.topic))
+            model = camera_model(info, (width, height), is_rectified(self.topic))
         except InvalidInput as error:
             self.calibration_error = str(error)
             if self.calibration_error not in self._told:
                 self._told.add(self.calibration_error)
-                self._node.get_logger().warning(f"{self.name}: no markers: {self.calibration_error}")
+                self._node.get_logger().warning(f"{self.name}: no markers or bearings: {self.calibration_error}")
             return None
         self.calibration_error = ""
         return model
+
+    def geometry(self, header: Header, width: int, height: int) -> tuple[CameraModel | None, DepthImage | None]:
+        """The calibration and the depth of an image; the arguments are those of `model`."""
+        model = self.model(header, width, height)
+        if self.depth is None:
+            return model, None
+        if model is None:
+            self.depth.refuse(self.calibration_error or f"no calibration has come on {self._info_topic}")
+            return None, None
+        return model, self.depth.image_for(header, width, height)
 
     def _on_image(self, data: bytes, info: Mapping[str, Any]) -> None:
         # Older releases do not name the sender: there, all count as one.
@@ -166,7 +209,11 @@ class CameraInput:
             enqueue(self.name, data)
 
     def _on_camera_info(self, info: CameraInfo) -> None:
-        self.info = info
+        if self.calibrations.add(info) and self.calibrations.changes == 1:
+            self._node.get_logger().info(
+                f"{self.name}: camera_info has changed; it holds for images from its stamp on. Further changes are "
+                "counted in /diagnostics"
+            )
 
     def _on_lost(self, event: Any) -> None:
         self.losses.report(event.total_count)

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from ..core import InvalidInput
 from ..presets import preset_names
 from .parameters import EMPTY, PARAMETERS, Value
 from .transports import settings_for_images
 
 SWITCH = ("true", "false", "True", "False")
 """Both spellings of a bool: launch files in Python write the second."""
+ON_EXIT = ("stay", "shutdown")
+NODE_NAME = "activeo3"
+RESPAWN_DELAY_S = 2.0
+"""Seconds between the end of a node and its next start: one that cannot start does not keep a core busy."""
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -43,10 +49,21 @@ def arguments() -> list[Argument]:
             "preset", "Preset that ships; one of your own goes into the file of `config`.", tuple(preset_names())
         ),
         _from_parameter("cameras", "Names of the cameras, separated by commas."),
+        Argument(
+            "node_name", NODE_NAME, "Name of the node, the prefix of its topics and of its entries in /diagnostics."
+        ),
         Argument("namespace", "", "Namespace of the node; its cameras' topics are in it too."),
         _from_parameter("transport"),
         Argument("config", "", "YAML file with parameters of the node; it wins over the arguments."),
         _from_parameter("autostart", choices=SWITCH),
+        _from_parameter("deadline_ms"),
+        Argument("respawn", "false", "Start a node that ended again; needs autostart to make it active again.", SWITCH),
+        Argument(
+            "on_exit",
+            "stay",
+            "shutdown: the launch ends with the node, with exit code 1 if the node failed; stay: it goes on.",
+            ON_EXIT,
+        ),
         Argument("log_level", "info", "Least severe messages that are logged.", LOG_LEVELS),
         Argument("use_sim_time", "false", "Take the time from /clock, as when a bag is played.", SWITCH),
     ]
@@ -64,14 +81,45 @@ def environment(values: Mapping[str, str], present: Mapping[str, str]) -> dict[s
     return settings_for_images(present) if values["transport"] == "raw" else {}
 
 
+def switched_on(value: str) -> bool:
+    """The bool that an argument with the choices `SWITCH` means."""
+    return value.lower() == "true"
+
+
+def ends_with_node(values: Mapping[str, str]) -> bool:
+    """Whether the launch ends when the node does.
+
+    Raises:
+        InvalidInput: The node is to be started again as well.
+    """
+    ends = values["on_exit"] == "shutdown"
+    if ends and switched_on(values["respawn"]):
+        raise InvalidInput("on_exit:=shutdown ends the launch that respawn:=true needs: choose one of them")
+    return ends
+
+
 def node_parameters(values: Mapping[str, str]) -> list[dict[str, Value] | str]:
-    """The node's `parameters=` for these arguments of the launch file: values first, then the file that wins."""
+    """The node's `parameters=` for these arguments of the launch file: values first, then the file that wins.
+
+    Raises:
+        InvalidInput: A value is not allowed, or the file does not exist: launch itself would go on without it.
+    """
+    deadline = PARAMETERS["deadline_ms"]
     parameters: dict[str, Value] = {
         "preset": values["preset"],
         # Also as a YAML list. An empty list, which launch_ros cannot pass on, is refused by the node with the reason.
         "cameras": PARAMETERS["cameras"].convert(values["cameras"].strip(" []")) or EMPTY,
         "transport": values["transport"],
-        "autostart": values["autostart"].lower() == "true",
-        "use_sim_time": values["use_sim_time"].lower() == "true",
+        "autostart": switched_on(values["autostart"]),
+        "deadline_ms": deadline.convert(values["deadline_ms"]),
+        "use_sim_time": switched_on(values["use_sim_time"]),
     }
-    return [parameters, values["config"]] if values["config"] else [parameters]
+    deadline.check(parameters["deadline_ms"])
+    if not values["config"]:
+        return [parameters]
+    config = Path(values["config"]).expanduser()
+    if not config.is_file():
+        raise InvalidInput(
+            f"config:={values['config']} is no file; from {Path.cwd()} a path of that name leads nowhere"
+        )
+    return [parameters, str(config)]

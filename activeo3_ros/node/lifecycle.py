@@ -115,7 +115,13 @@ class ManagedNode(LifecycleNodeMixin, Node):
             self.get_logger().warning(f"{label} refused: another transition is under way ({self.state})")
         else:
             try:
-                response = self._change_state(request, response)
+                # Jazzy's rclpy raises for a transition that this state does not have, and the caller waits forever.
+                possible = [name for _, name, *_ in self._state_machine.available_transitions]
+                if label in possible:
+                    response = self._change_state(request, response)
+                else:
+                    choice = ", ".join(possible)
+                    self.get_logger().warning(f"{label} refused: a node that is {self.state} takes {choice}")
             finally:
                 self._transition.release()
         return response

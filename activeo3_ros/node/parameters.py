@@ -24,6 +24,7 @@ from rclpy.parameter import Parameter as RosParameter
 
 from ..core import Budget, InvalidInput, Query
 from ..core.budget import LIMITS
+from ..core.position import DEPTH_ERROR
 from ..core.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
 from ..core.scene import SURVIVAL_S
 from ..settings import did_you_mean
@@ -171,7 +172,8 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter(
             "masks",
             False,
-            "Add an instance mask to each detection. GrabCut cuts by colour: many get none.",
+            "Add an instance mask to each detection, by the preset's segmenter, or its detector where it names none. "
+            "GrabCut cuts by colour: many get none.",
             When.ALWAYS,
         ),
         _budget("max_regions", "regions", "Most regions to zoom into; 0: only the view of the whole frame"),
@@ -200,6 +202,32 @@ PARAMETERS: dict[str, Parameter] = {
             "Frames do not wait for a slow policy: they are examined with its last regions, moved with the camera. "
             "Needs memory, and a policy that several threads may call, as language models are.",
             When.ALWAYS,
+        ),
+        Parameter(
+            "depth",
+            False,
+            "Subscribe to NAME/depth, registered to the image of each camera, and give tracks positions.",
+            When.START,
+        ),
+        Parameter(
+            "depth_tolerance",
+            0.0,
+            "How far the stamps of an image and its depth may be apart; 0: they must be equal. What an object moves "
+            "meanwhile is not in its covariance.",
+            When.ALWAYS,
+            "s",
+            0.0,
+            1.0,
+        ),
+        Parameter(
+            "depth_error",
+            DEPTH_ERROR,
+            "Standard deviation of the error that all depths of an object share, such as that of the sensor's "
+            "calibration; part of the covariance of positions.",
+            When.ALWAYS,
+            "share of the depth",
+            0.0,
+            0.5,
         ),
         Parameter(
             "max_frame_age",

@@ -28,12 +28,14 @@ from std_srvs.srv import SetBool
 
 from activeo3_ros import srv
 
+from ..codecs.depth_message import DepthSettings
 from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..core.loop import failures_told_by_caller
 from ..presets import load_preset
 from ..vlm.backends.remote_engine import RemoteEngine
 from . import diagnostics, parameters, qos
+from .bond import HEARTBEAT_S, Bond
 from .camera_input import SOURCES, CameraInput
 from .frame_counters import Counts, FrameCounters
 from .frame_decoder import FrameDecoder
@@ -107,6 +109,9 @@ class PerceptionNode(ManagedNode):
             for name in self._values["cameras"]
         }
         self._decoder = FrameDecoder(SOURCES[transport][0], lambda: int(self._values["max_image_pixels"]))
+        if self._values["depth"]:
+            for name, camera in self._cameras.items():
+                camera.subscribe_to_depth(self._depth_settings, functools.partial(self._newest_stamp_ns, name))
         self._publisher = ResultPublisher(self, self._cameras.values(), lambda: float(self._values["marker_distance"]))
         self._silent_since: dict[str, float] = {}
         """Since when a published camera brings no image; infinite once that was logged."""
@@ -137,6 +142,8 @@ class PerceptionNode(ManagedNode):
         if log_period := self._values["log_period"]:
             self._timer(log_period, functools.partial(self._log_counts, log_period))
         self._timer(WATCH_PERIOD_S, self._watch)
+        self._bond = Bond(self, ReentrantCallbackGroup())
+        self._timer(HEARTBEAT_S, self._bond.beat)
 
     def destroy_node(self) -> None:
         if self._perceive is not None:
@@ -203,10 +210,12 @@ class PerceptionNode(ManagedNode):
             self.get_logger().info(
                 f"listening to {camera.topic} ({qos.describe(camera.profile)}); results on {results}"
             )
+        self._bond.begin()
         return super().on_activate(state)
 
     @logged
     def on_deactivate(self, state: Any) -> Any:
+        self._bond.end()
         self._open_or_close_gate(active=False)
         return super().on_deactivate(state)
 
@@ -227,6 +236,7 @@ class PerceptionNode(ManagedNode):
 
     def _free(self, wait_s: float = STOP_S) -> None:
         """Stop the scheduler and free the models. wait_s: seconds to wait for a model's call in progress."""
+        self._bond.end()
         for camera in self._cameras.values():
             camera.connect(None)
         scheduler, self._scheduler = self._scheduler, None
@@ -259,6 +269,13 @@ class PerceptionNode(ManagedNode):
             self._values["survival_s"],
             self._values["background_sensing"],
         )
+
+    def _newest_stamp_ns(self, camera: str) -> int:
+        return self._decoder.stamps_ns.get(camera, 0)
+
+    def _depth_settings(self) -> DepthSettings:
+        values = self._values
+        return DepthSettings(values["depth_tolerance"], values["depth_error"], values["max_image_pixels"])
 
     def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
         """As rclpy's, for both services too, but values that YAML read as another type are converted first."""
@@ -429,6 +446,9 @@ class PerceptionNode(ManagedNode):
             now_s=now_ns / 1e9,
             clock=self._kind_of_clock(now_ns),
             calibration_error=source.calibration_error,
+            calibration_changes=source.calibrations.changes,
+            depth_topic=source.depth.topic if source.depth is not None else "",
+            depth_fault=source.depth.error if source.depth is not None else "",
         )
 
 

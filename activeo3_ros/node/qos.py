@@ -49,21 +49,22 @@ def create_publisher(node: Node, kind: Any, topic: str, profile: QoSProfile, gro
     Args:
         node: The node that publishes.
         kind: The message class.
-        topic: Name of the topic, resolved here.
+        topic: Name of the topic, before remapping.
         profile: The quality of service without overrides.
         group: Callback group of the warning.
 
     Raises:
         InvalidInput: An override is not allowed.
     """
-    profile, topic = copy.copy(profile), node.resolve_topic_name(topic)  # rclpy writes the overrides into the profile
-    with _named_overrides(topic):
+    # rclpy writes the overrides into the profile. It also remaps the name: twice would undo rules that swap two names.
+    profile, full = copy.copy(profile), node.resolve_topic_name(topic)
+    with _named_overrides(full):
         return node.create_publisher(
             kind,
             topic,
             profile,
             callback_group=group,
-            event_callbacks=PublisherEventCallbacks(incompatible_qos=_warn_of_subscribers(node, topic, profile)),
+            event_callbacks=PublisherEventCallbacks(incompatible_qos=_warn_of_subscribers(node, full, profile)),
             qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
         )
 
@@ -84,7 +85,7 @@ def create_subscription(
     Args:
         node: The node that subscribes.
         kind: The message class.
-        topic: Name of the topic, resolved here.
+        topic: Name of the topic, before remapping.
         callback: Called with each message, and with its information too where it takes two arguments.
         profile: The quality of service without overrides.
         group: Callback group of the subscription.
@@ -97,11 +98,9 @@ def create_subscription(
     Raises:
         InvalidInput: An override is not allowed.
     """
-    profile, topic = copy.copy(profile), node.resolve_topic_name(topic)
-    events = SubscriptionEventCallbacks(
-        incompatible_qos=_warn_of_publishers(node, topic, profile), message_lost=on_lost
-    )
-    with _named_overrides(topic):
+    profile, full = copy.copy(profile), node.resolve_topic_name(topic)
+    events = SubscriptionEventCallbacks(incompatible_qos=_warn_of_publishers(node, full, profile), message_lost=on_lost)
+    with _named_overrides(full):
         node.create_subscription(
             kind,
             topic,

@@ -40,7 +40,7 @@ class ResultPublisher:
 
         Args:
             node: The node whose topics these are.
-            cameras: The cameras; their camera_info places RViz markers.
+            cameras: The cameras; their camera_info and depth place markers and tracks.
             marker_distance_m: Distance of RViz markers from the camera, metres, read at each frame.
         """
         self._node = node
@@ -93,9 +93,9 @@ class _CameraTopics:
     def publish_tracks(self, outcome: FrameOutcome) -> None:
         """The tracks, where they have a subscriber and the frame was perceived."""
         if outcome.result.status is not Status.FAILED and _has_subscriber(self._tracks):
-            result = outcome.result
-            model = self._camera.model(result.width, result.height)
-            self._tracks.publish(track_array(result, RCLPY, outcome.header, _stamp, model))
+            result, header = outcome.result, outcome.header
+            geometry = self._camera.geometry(header, result.width, result.height) if result.tracks else (None, None)
+            self._tracks.publish(track_array(result, RCLPY, header, _stamp, *geometry))
 
     def publish_overlays(self, outcome: FrameOutcome, result: msg.PerceptionResult, marker_distance_m: float) -> None:
         """The boxes of `vision_msgs`, the annotated picture and the markers, where they have subscribers."""
@@ -103,8 +103,8 @@ class _CameraTopics:
             self._detections_2d.publish(overlays.detections_2d(result))
         if outcome.frame is not None and _has_subscriber(self._annotated):
             self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
-        if self._camera.info is not None and _has_subscriber(self._markers):
-            model = self._camera.model(result.image_width, result.image_height)
+        if self._camera.calibrations.newest is not None and _has_subscriber(self._markers):
+            model = self._camera.model(outcome.header, result.image_width, result.image_height)
             self._markers.publish(overlays.markers(result, model, marker_distance_m, outcome.result.tracks))
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ast
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from loading import load_script
 from waiting import wait_for
 
 from activeo3_ros.assets.resources import config_directory
-from activeo3_ros.core import Budget
+from activeo3_ros.core import Budget, InvalidInput
 from activeo3_ros.node import launching, parameters
 from activeo3_ros.node.parameters import PARAMETERS
 from activeo3_ros.node.transports import PROFILES, TRANSPORTS, profile_for_images
@@ -65,8 +67,11 @@ def fake_launch(monkeypatch):
             "OpaqueFunction",
             "RegisterEventHandler",
             "SetEnvironmentVariable",
+            "Shutdown",
         ],
         "launch.event_handlers": ["OnProcessStart"],
+        "launch.events": [],
+        "launch.events.process": ["ProcessExited"],
         "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
         "launch.substitutions": ["LaunchConfiguration"],
         "launch_ros": [],
@@ -92,7 +97,20 @@ def test_defaults_are_those_of_the_parameters():
 
 def test_the_arguments_are_those_that_are_promised_and_every_one_is_described():
     names = [argument.name for argument in launching.arguments()]
-    assert names == ["preset", "cameras", "namespace", "transport", "config", "autostart", "log_level", "use_sim_time"]
+    assert names == [
+        "preset",
+        "cameras",
+        "node_name",
+        "namespace",
+        "transport",
+        "config",
+        "autostart",
+        "deadline_ms",
+        "respawn",
+        "on_exit",
+        "log_level",
+        "use_sim_time",
+    ]
     for argument in launching.arguments():
         assert argument.description.endswith(".")
         assert not argument.choices or argument.default in argument.choices
@@ -134,15 +152,48 @@ def test_a_switch_is_spelled_as_in_yaml_or_as_in_python(name):
         assert passed[name] is (spelling.lower() == "true"), spelling
 
 
-def test_what_the_node_gets_is_allowed_there():
+def test_what_the_node_gets_is_allowed_there(tmp_path):
+    own = tmp_path / "own.yaml"
+    own.touch()
     values = {argument.name: argument.default for argument in launching.arguments()}
-    values.update(cameras="front, rear/left", transport="compressed", autostart="true", config="/some/file.yaml")
+    values.update(cameras="front, rear/left", transport="compressed", autostart="true", config=str(own))
+    values.update(deadline_ms="80")
     passed, file = launching.node_parameters(values)
     assert passed["cameras"] == ["front", "rear/left"]
-    assert file == "/some/file.yaml"
+    assert file == str(own)
+    assert passed["deadline_ms"] == 80.0
     table = {name: value for name, value in passed.items() if name in PARAMETERS}
     defaults = {name: parameter.default for name, parameter in PARAMETERS.items()}
     parameters.check({**defaults, **table}, set(table), configured=False)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "says"),
+    [
+        ("config", "/robot/nowhere.yaml", "config:=/robot/nowhere.yaml is no file"),
+        ("deadline_ms", "soon", "deadline_ms must be"),
+        ("deadline_ms", "-7", "deadline_ms must be -1 to"),
+    ],
+)
+def test_a_value_that_the_node_could_not_use_ends_the_launch(argument, value, says):
+    values = {argument.name: argument.default for argument in launching.arguments()}
+    with pytest.raises(InvalidInput, match=says):
+        launching.node_parameters({**values, argument: value})
+
+
+def test_a_file_below_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "own.yaml").touch()
+    values = {argument.name: argument.default for argument in launching.arguments()}
+    assert launching.node_parameters({**values, "config": "~/own.yaml"})[1] == str(tmp_path / "own.yaml")
+
+
+def test_a_launch_that_ends_with_its_node_starts_none_again():
+    values = {argument.name: argument.default for argument in launching.arguments()}
+    assert not launching.ends_with_node(values)
+    assert launching.ends_with_node({**values, "on_exit": "shutdown"})
+    with pytest.raises(InvalidInput, match="choose one"):
+        launching.ends_with_node({**values, "on_exit": "shutdown", "respawn": "True"})
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
@@ -161,9 +212,10 @@ def test_the_node_is_started_with_its_arguments_and_the_transports_for_large_mes
     *declared, start = run(LAUNCH / "perception.launch.py").positional[0]
     assert [action.positional[0] for action in declared] == [argument.name for argument in launching.arguments()]
     values = {action.positional[0]: action.named["default_value"] for action in declared}
-    variable, node = start.named["function"](FakeContext({**values, "namespace": "robot"}))
+    variable, node = start.named["function"](FakeContext({**values, "namespace": "robot", "respawn": "True"}))
     assert (node.named["package"], node.named["executable"]) == ("activeo3_ros", "perception_node")
-    assert node.named["namespace"] == "robot"
+    assert (node.named["namespace"], node.named["name"]) == ("robot", "activeo3")
+    assert (node.named["respawn"], node.named["on_exit"]) == (True, None)
     assert node.named["parameters"] == launching.node_parameters(values)
     # For all that follows: whoever sends images needs it, and a driver or a bag player may be launched with the node.
     assert variable.positional == profile_for_images({})
@@ -235,6 +287,80 @@ sys.exit(launch.run())
 """As `ros2 launch` does it, without ros2cli."""
 
 
+@contextlib.contextmanager
+def launched(
+    tmp_path: Path, file: str, *arguments: str, variables: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen]:
+    """A launch in a process of its own; what it printed is shown where a test fails, and is in the file `log`."""
+    command = [sys.executable, "-c", START, str(LAUNCH / file), *arguments]
+    with open(tmp_path / "log", "w+b") as log:
+        launch = subprocess.Popen(
+            command, env=variables, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            yield launch
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launch.pid, signal.SIGKILL)
+            print(said(tmp_path))
+
+
+def said(tmp_path: Path) -> str:
+    """What the launch printed so far."""
+    return (tmp_path / "log").read_text(encoding="utf-8", errors="replace")
+
+
+def node_process(tmp_path: Path) -> int:
+    """The process id of the newest node that the launch started."""
+    found: list[str] = []
+    wait_for(
+        lambda: (
+            found.extend(re.findall(r"perception_node-\d+\]: process started with pid \[(\d+)", said(tmp_path)))
+            or found
+        )
+    )
+    return int(found[-1])
+
+
+def test_a_launch_without_its_file_starts_no_node_and_fails(real_launch, tmp_path):
+    with launched(tmp_path, "perception.launch.py", "config:=nowhere.yaml") as launch:
+        assert launch.wait(60) == 1
+        assert "config:=nowhere.yaml is no file" in said(tmp_path)
+        assert "process started" not in said(tmp_path)
+
+
+@pytest.mark.parametrize(("signal_", "code"), [(signal.SIGKILL, 1), (signal.SIGTERM, 0)])
+def test_a_node_that_dies_takes_the_launch_with_it_when_asked(real_launch, tmp_path, signal_, code):
+    with launched(tmp_path, "perception.launch.py", "on_exit:=shutdown", "node_name:=eyes") as launch:
+        wait_for(lambda: "[eyes]: waiting for the lifecycle transitions" in said(tmp_path), 60)
+        os.kill(node_process(tmp_path), signal_)
+        assert launch.wait(20) == code
+
+
+def test_a_launch_stays_without_its_node_unless_asked(real_launch, tmp_path):
+    with launched(tmp_path, "perception.launch.py") as launch:
+        wait_for(lambda: "waiting for the lifecycle transitions" in said(tmp_path), 60)
+        os.kill(node_process(tmp_path), signal.SIGKILL)
+        wait_for(lambda: "process has died" in said(tmp_path))
+        assert launch.poll() is None or launch.returncode == 0
+
+
+@pytest.mark.parametrize("on_exit", launching.ON_EXIT)
+def test_an_interrupt_ends_the_launch_soon_and_with_code_0(real_launch, tmp_path, on_exit):
+    with launched(tmp_path, "perception.launch.py", f"on_exit:={on_exit}") as launch:
+        wait_for(lambda: "waiting for the lifecycle transitions" in said(tmp_path), 60)
+        os.killpg(launch.pid, signal.SIGINT)  # as a terminal does: launch counts on it
+        assert launch.wait(20) == 0
+        assert "process has finished cleanly" in said(tmp_path) and "escalating" not in said(tmp_path)
+
+
+def test_a_node_that_died_is_started_again_when_asked(real_launch, tmp_path):
+    with launched(tmp_path, "perception.launch.py", "respawn:=True"):
+        wait_for(lambda: "waiting for the lifecycle transitions" in said(tmp_path), 60)
+        os.kill(node_process(tmp_path), signal.SIGKILL)
+        wait_for(lambda: said(tmp_path).count("waiting for the lifecycle transitions") == 2, 60)
+
+
 def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, tmp_path):
     try:
         load_preset("full_frame").build()
@@ -247,18 +373,21 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
     player.write_text(f'#!/bin/sh\necho "$* ${name}" > "{played}"\n', encoding="utf-8")
     player.chmod(0o755)
     variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
-    command = [sys.executable, "-c", START, str(LAUNCH / "replay.launch.py"), "bag:=a.mcap", "preset:=full_frame"]
-    with open(tmp_path / "log", "w+b") as log:
-        launch = subprocess.Popen(
-            command, env=variables, cwd=tmp_path, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            wait_for(lambda: played.exists() and played.read_text(), 60, "the player")
-            launch.send_signal(signal.SIGINT)
-            assert launch.wait(20) == 0
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(launch.pid, signal.SIGKILL)
-            log.seek(0)
-            print(log.read().decode(errors="replace"))
+    with launched(tmp_path, "replay.launch.py", "bag:=a.mcap", "preset:=full_frame", variables=variables) as launch:
+        wait_for(lambda: played.exists() and played.read_text(), 60, "the player")
+        os.killpg(launch.pid, signal.SIGINT)
+        assert launch.wait(20) == 0
     assert played.read_text(encoding="utf-8") == f"bag play a.mcap --clock --rate 1.0 {profile}\n"
+
+
+def test_launch_testing_sees_the_node_start_and_end(tmp_path):
+    pytest.importorskip("launch_testing.launch_test", reason="launch_testing is not on PyPI; a robot has it")
+    command = [
+        sys.executable,
+        "-m",
+        "launch_testing.launch_test",
+        str(Path(__file__).parent / "perception.launch_test.py"),
+    ]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "test_it_ended_with_code_0" in done.stdout + done.stderr

@@ -201,8 +201,9 @@ def test_autostart_needs_no_manager(client):
 
 
 def test_transitions_that_do_not_exist_are_refused(client):
-    with NodeProcess():
+    with NodeProcess() as node:
         assert not client.change_state("activate")
+        wait_for(lambda: "activate refused: a node that is unconfigured takes configure, shutdown" in node.text)
         assert not client.change_state("nonsense")
         # How rclpy ends a transition inside: not to be asked for from outside.
         assert not client.change_state("transition_success")

@@ -13,7 +13,7 @@ from activeo3_ros.msg import BoundingBox, Detection, GroundingBox, PerceptionRes
 from builtin_interfaces.msg import Time
 from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, RAISES, picture
-from node_fixtures.interfaces import environment_with_vision_msgs
+from node_fixtures.interfaces import environment_with
 from node_fixtures.processes import NodeProcess
 from visualization_msgs.msg import Marker
 from waiting import wait_for
@@ -45,7 +45,7 @@ rclpy.spin(node)
 
 @pytest.fixture(scope="module")
 def environment():
-    return environment_with_vision_msgs()
+    return environment_with("vision_msgs")
 
 
 @pytest.mark.timeout(400)  # the first time, it is built

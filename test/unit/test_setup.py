@@ -66,11 +66,63 @@ def test_a_compiler_that_does_not_exist(repository):
     )
 
 
-@pytest.mark.parametrize(("version", "what"), [((3, 9, 18), "old"), ((2, 7, 18), "old"), ((3, 15, 0), "new")])
-def test_python_without_ros_wheels(version, what):
+@pytest.mark.parametrize(
+    ("version", "distribution", "wheels"),
+    [
+        ((3, 9, 18), "kilted", "3.10, 3.11, 3.12, 3.13, 3.14"),
+        ((3, 15, 0), "kilted", "3.10, 3.11, 3.12, 3.13, 3.14"),
+        ((3, 11, 7), "jazzy", "3.10, 3.12, 3.14"),
+    ],
+)
+def test_python_without_ros_wheels(version, distribution, wheels):
     setup = load_setup(ROOT)
-    with pytest.raises(setup.SetupError, match=rf"is too {what}.*3\.10 to 3\.14.*PYTHON="):
-        setup.check_python(version)
+    expected = f"ROS 2 {distribution.capitalize()} are for Python {wheels}, and none"
+    with pytest.raises(setup.SetupError, match=re.escape(expected)):
+        setup.check_python(version, distribution)
+    setup.check_python((3, 12, 1), distribution)
+
+
+def write_python(path: Path, version: str, code: int = 0) -> str:
+    """A stand-in for a Python that answers with its version and ends with `code`; returns its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho {version}\nexit {code}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_python_with_wheels_is_found_beside_the_path(tmp_path, monkeypatch):
+    setup = load_setup(ROOT)
+    monkeypatch.setenv("PATH", str(tmp_path / "shims"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert setup.find_python("jazzy") is None
+    write_python(tmp_path / "shims" / "python3.12", "", code=127)  # a shim of pyenv for a version that is not chosen
+    write_python(tmp_path / ".pyenv" / "versions" / "3.12.0" / "bin" / "python3.12", "3 12", code=1)  # no headers
+    whole = write_python(tmp_path / ".pyenv" / "versions" / "3.12.1" / "bin" / "python3.12", "3 12")
+    assert setup.find_python("jazzy") == whole
+    on_path = write_python(tmp_path / "shims" / "python3.12", "3 12")
+    assert setup.find_python("jazzy") == on_path
+
+
+def test_another_python_takes_over_once(monkeypatch, capsys):
+    setup = load_setup(ROOT)
+    started: list[tuple] = []
+    monkeypatch.setattr(setup.sys, "version_info", (3, 11, 7))
+    monkeypatch.setattr(setup, "find_python", lambda distribution: "/opt/python3.12")
+    monkeypatch.setattr(os, "execve", lambda *arguments: started.append(arguments))
+    setup.use_fitting_python("kilted")
+    assert not started, "3.11 has wheels of Kilted"
+    setup.use_fitting_python("jazzy")
+    ((path, command, variables),) = started
+    assert (path, command) == ("/opt/python3.12", ["/opt/python3.12", *sys.argv])
+    assert "Python 3.11 has no wheels of ROS 2 Jazzy: using /opt/python3.12" in capsys.readouterr().out
+    monkeypatch.setenv(setup.CHOSEN_PYTHON, variables[setup.CHOSEN_PYTHON])
+    setup.use_fitting_python("jazzy")
+    assert len(started) == 1
+
+
+def test_unknown_distribution(repository):
+    done = run_setup(repository, "--distribution", "noetic")
+    assert_one_clear_line(done, "DISTRO=noetic is unknown; there is kilted, jazzy.")
 
 
 def test_the_script_can_tell_an_old_python_that_it_is_old():
@@ -184,8 +236,9 @@ class FakeSteps:
         monkeypatch.setattr(setup, "make_environment", self.make_environment)
         monkeypatch.setattr(setup, "build", self.build)
 
-    def make_environment(self, environment: Path, files: list[Path], new: bool) -> None:
+    def make_environment(self, environment: Path, files: list[Path], distribution: str, new: bool) -> None:
         environment.mkdir(exist_ok=True)
+        self.distribution = distribution
         self.done.append("new environment" if new else "packages")
 
     def build(self, environment: Path) -> None:
@@ -196,9 +249,9 @@ class FakeSteps:
         (prefix / "setup.sh").touch()
         self.done.append("build")
 
-    def of_next_run(self, code: int = 0, extras: str = "") -> list[str]:
+    def of_next_run(self, code: int = 0, extras: str = "", distribution: str = "") -> list[str]:
         self.done.clear()
-        assert self.setup.main(["--extras", extras]) == code
+        assert self.setup.main(["--extras", extras, "--distribution", distribution]) == code
         return list(self.done)
 
 
@@ -241,6 +294,16 @@ def test_another_python_makes_a_new_environment(steps, monkeypatch):
     assert steps.of_next_run() == ["new environment", "build"]
 
 
+def test_another_distribution_makes_a_new_environment_and_stays(steps, monkeypatch):
+    monkeypatch.setattr(steps.setup, "use_fitting_python", lambda distribution: None)
+    monkeypatch.setattr(steps.setup, "check_python", lambda version, distribution: None)
+    assert steps.distribution == "kilted"
+    assert steps.of_next_run(distribution="jazzy") == ["new environment", "build"]
+    assert steps.of_next_run() == []
+    assert steps.distribution == "jazzy"
+    assert steps.of_next_run(distribution="kilted") == ["new environment", "build"]
+
+
 def test_a_group_that_was_added_stays(steps, repository):
     (repository / "requirements" / "lidar.txt").write_text("laspy\n")
     assert steps.of_next_run(extras="lidar") == ["packages", "build"]
@@ -259,14 +322,17 @@ def test_a_failed_build_is_tried_again(steps, repository, capsys):
 # ---- the pins --------------------------------------------------------------------------------------------------------
 
 
-def test_every_package_of_every_group_is_pinned_in_the_one_place():
-    lines = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
+@pytest.mark.parametrize("distribution", ["kilted", "jazzy"])
+def test_every_package_of_every_group_is_pinned_in_the_one_place(distribution):
+    setup = load_setup(ROOT)
+    lines = [line for path in setup.constraint_files(distribution) for line in path.read_text().splitlines()]
     pins = [line for line in lines if line and not line.startswith("#")]
     pattern = r'(?P<name>[a-z0-9-]+)==[\w.]+(; python_version (<|>=) "3\.1\d")?'
     matches = [re.fullmatch(pattern, pin) for pin in pins]
     assert all(matches), [pin for pin, match in zip(pins, matches, strict=True) if not match]
     pinned = {match["name"] for match in matches if match}
-    for path in (ROOT / "requirements").glob("*.txt"):
+    requirements = ROOT / "requirements"
+    for path in (*requirements.glob("*.txt"), requirements / distribution / "ros.txt"):
         if path.name != "constraints.txt":
             names = [line.lower() for line in path.read_text().splitlines() if line and not line.startswith("#")]
             assert not set(names) - pinned, path.name
