@@ -21,7 +21,7 @@ MAX_WIDTH = 320
 MAX_CORNERS = 100
 CORNER_QUALITY, CORNER_DISTANCE_PX = 0.01, 7
 """A corner is at least this strong beside the strongest, and this far from the next."""
-FLOW_WINDOW_PX, FLOW_LEVELS = 11, 3
+FLOW_WINDOW_PX, FLOW_LEVELS = 9, 3
 FLOW_ENDS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02)
 """A corner is followed to a fiftieth of a pixel."""
 MAX_RETURN_ERROR_PX = 0.7

@@ -136,6 +136,7 @@ class _Remembered:
         self.size_variance = 2 * self.variance
         self.covariance = (self.variance, 0.0, (FIRST_VELOCITY_SIDES * self.side) ** 2)
         """Of the centre along an axis: its variance, its covariance with the velocity, the velocity's variance."""
+        self.box = self._box()
         self._path: deque[Pair] = deque(maxlen=MAX_PATH)
         self._path_shift: Pair = (0.0, 0.0)
 
@@ -163,8 +164,7 @@ class _Remembered:
         lead = LABEL_LEAD if self.reported else 1.0
         return leader if self.labels[leader] > lead * self.labels[self.label] else self.label
 
-    @property
-    def box(self) -> Box:
+    def _box(self) -> Box:
         (x, y), (width, height) = self.center, self.size
         return Box(x - width / 2, y - height / 2, width, height)
 
@@ -197,6 +197,7 @@ class _Remembered:
             elapsed_s: Time from frame to frame.
         """
         self.center, self.velocity = center, velocity
+        self.last_box, self.box = self.box, self._box()
         if elapsed_s:
             self.camera_velocity = (by_camera[0] / elapsed_s, by_camera[1] / elapsed_s)
         self._path_shift = (self._path_shift[0] + by_camera[0], self._path_shift[1] + by_camera[1])
@@ -224,6 +225,7 @@ class _Remembered:
         width, height = self.size
         self.size = (width + size_gain * (box.width - width), height + size_gain * (box.height - height))
         self.size_variance *= 1 - size_gain
+        self.box = self._box()
 
     def weigh(self, looks: Sequence[tuple[int, float]], stamp_ns: int, repeated: float) -> None:
         """Add the looks of a frame to those before.
@@ -241,12 +243,10 @@ class _Remembered:
             number *= math.exp(-(stamp_ns - last_ns) / 1e9 / FADING_S)
             self.tests[step] = ((mean * number + evidence) / (number + 1), number + 1, stamp_ns)
         weighed = self.prior + self.faded
+        signs = [(step, mean > 0) for step, (mean, _, _) in self.tests.items()]
         for step, (mean, number, _) in self.tests.items():
-            alike = sum(
-                max(0.0, 1 - abs(step - other) / ZOOM_STEPS)
-                for other, (other_mean, _, _) in self.tests.items()
-                if other != step and (other_mean > 0) == (mean > 0)
-            )
+            same = [other for other, sign in signs if sign == (mean > 0) and 0 < abs(step - other) < ZOOM_STEPS]
+            alike = sum(1 - abs(step - other) / ZOOM_STEPS for other in same)
             weighed += mean * number / (1 + (number - 1) * REPEATED_LATER) / (1 + repeated * alike)
         self.log_odds = min(max(weighed, self.log_odds + MAX_DENIAL, -MAX_LOG_ODDS), MAX_LOG_ODDS)
 
@@ -407,8 +407,6 @@ class Scene:
         objects, number = self._objects, len(self._objects)
         if not objects:
             return
-        for each in objects:
-            each.last_box = each.box
         state = np.array([(*each.center, *each.velocity) for each in objects])
         center, velocity = state[:, :2], state[:, 2:]
         moved = motion.moved_points(np.concatenate([center + velocity * self._elapsed_s, center]))
