@@ -66,6 +66,7 @@ class ReplayOutcome:
         unreadable: Frames without a result.
         reasons: Why frames are unreadable.
         resumed: Frames whose result is from the earlier run.
+        forgotten: Objects that were forgotten because more were remembered than a scene can hold.
         reading_s: Seconds spent on reading and decoding.
         perceiving_s: Seconds spent in the core.
         writing_s: Seconds spent on serializing and writing results.
@@ -77,6 +78,7 @@ class ReplayOutcome:
     unreadable: int = 0
     reasons: list[str] = field(default_factory=list)
     resumed: int = 0
+    forgotten: int = 0
     reading_s: float = 0.0
     perceiving_s: float = 0.0
     writing_s: float = 0.0
@@ -243,6 +245,7 @@ def replay(
         if tracks:
             writer.write(TRACKS_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, tracks)
         outcome.writing_s += time.perf_counter() - start
+    outcome.forgotten = sum(scene.forgotten for scene in scenes.values())
     return outcome
 
 

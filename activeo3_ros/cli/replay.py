@@ -246,6 +246,8 @@ def _report(out: Path, outcome: ReplayOutcome, damage: Damage, chosen: int) -> N
     print(f"frames: {chosen} selected, {outcome.processed} processed{resumed}, {outcome.failed} failed, "
           f"{outcome.unreadable} unreadable")  # fmt: skip
     print(f"lost before selection: {'' if damage.is_exact else 'at least '}{damage.count}")
+    if outcome.forgotten:
+        print(f"memory: {outcome.forgotten} of the least likely objects were forgotten: more than it holds")
     print(f"time: {spent:.1f} s, {share:.1f} % of it reading and decoding")
     print(f"results: {out}")
     print(f"sha256 without times: {outcome.sha256}")

@@ -89,6 +89,7 @@ class CameraReport:
         clock: The clock that stamps are compared with.
         calibration_error: Why its camera_info does not fit its images, "" if it does or was not needed.
         calibration_changes: How often its camera_info has changed.
+        forgotten: Objects that were forgotten because more were remembered than a scene can hold.
         depth_topic: Full name of its depth topic, "" where the node does not subscribe to depth.
         depth_fault: Why the newest tracks have no positions, "" if they have or were not needed.
     """
@@ -108,6 +109,7 @@ class CameraReport:
     clock: NodeClock
     calibration_error: str = ""
     calibration_changes: int = 0
+    forgotten: int = 0
     depth_topic: str = ""
     depth_fault: str = ""
 
@@ -163,6 +165,7 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         "stamp_age_s": _number(report.age_s),
         "calibration_error": report.calibration_error,
         "calibration_changes": str(report.calibration_changes),
+        "objects_forgotten": str(report.forgotten),
         "depth_topic": report.depth_topic,
         "depth_fault": report.depth_fault,
     }

@@ -447,6 +447,7 @@ class PerceptionNode(ManagedNode):
             clock=self._kind_of_clock(now_ns),
             calibration_error=source.calibration_error,
             calibration_changes=source.calibrations.changes,
+            forgotten=self._scheduler.forgotten(camera) if self._scheduler is not None else 0,
             depth_topic=source.depth.topic if source.depth is not None else "",
             depth_fault=source.depth.error if source.depth is not None else "",
         )
