@@ -18,10 +18,9 @@ from ..evaluation.methods import BOX_ORACLE, ORACLE, OWN_REGIONS, choose_methods
 from ..evaluation.published import ROWS
 from ..evaluation.scoring import ACCURACY, CORRECTED_IOU
 from .argument_types import whole_number
-from .evaluate import PROGRESS_LINES
 from .main import FAILURE, SUCCESS
 from .options import add_run_arguments, run_settings
-from .progress import progress
+from .progress import PROGRESS_LINES, progress
 
 
 @dataclass(frozen=True)

@@ -67,18 +67,9 @@ def report_html(
     Raises:
         MissingPackageError: jinja2 or matplotlib is not installed.
     """
-    jinja2 = require_package("jinja2", "to write a report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["finite"] = math.isfinite
     metrics = table_metrics(scores)
     largest = _at_largest_budget(scores)
-    page = environment.get_template("report.html.j2").render(
+    page = page_template("report.html.j2").render(
         question=settings.question,
         scores=scores,
         metrics=metrics,
@@ -94,6 +85,24 @@ def report_html(
         facts=_facts(settings, dataset),
     )
     return str(page)
+
+
+def page_template(name: str) -> Any:
+    """A template of `templates/` by its name.
+
+    Raises:
+        MissingPackageError: jinja2 is not installed.
+    """
+    jinja2 = require_package("jinja2", "to write a report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["finite"] = math.isfinite
+    return environment.get_template(name)
 
 
 def _best(scores: Sequence[MethodScores], metric: str) -> list[str]:
