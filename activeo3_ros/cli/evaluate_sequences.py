@@ -163,14 +163,30 @@ def judge_and_report(
     return FAILURE if any(not sum(s.judged for s in each.sequences) for each in judged) else SUCCESS
 
 
-def _check(args: argparse.Namespace) -> None:
-    """Refuse what does not go together, before anything is read. Raises InvalidInput."""
-    useless = {
-        "--masks": args.masks,
+def check_sequence_options(args: argparse.Namespace, kind: str) -> None:
+    """Refuse options of runs that sequences do not have.
+
+    Args:
+        args: With the arguments of `add_run_arguments`.
+        kind: What is judged, for the message.
+
+    Raises:
+        InvalidInput: One is given.
+    """
+    given = {
         "--baselines": args.baselines,
         "--workers": args.workers != 1,
         "--max-dets": args.max_dets != MAX_DETECTIONS[-1],
     }
+    if useless := [name for name, value in given.items() if value]:
+        raise InvalidInput(f"{', '.join(useless)}: has no effect on {kind}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what does not go together, before anything is read. Raises InvalidInput."""
+    kind = f"{'recorded results' if args.results else 'sequences'} with --{'coco' if args.coco else 'mot'}"
+    check_sequence_options(args, kind)
+    useless = {"--masks": args.masks}
     if args.results:
         for name in ("preset", "regions", "query", "classes", "images", "video", "fps"):
             useless[f"--{name}"] = getattr(args, name)
@@ -179,8 +195,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.coco:
         useless |= {"--mot-class": args.mot_class, "--video": args.video}
     if wrong := [name for name, value in useless.items() if value]:
-        kind = "recorded results" if args.results else "sequences"
-        raise InvalidInput(f"{', '.join(wrong)}: has no effect on {kind} with --{'coco' if args.coco else 'mot'}")
+        raise InvalidInput(f"{', '.join(wrong)}: has no effect on {kind}")
     truths = len(args.mot) if args.mot else 1
     for name in ("bag", "video", "results"):
         given = getattr(args, name)

@@ -1,6 +1,7 @@
 """Evaluation of presets: data sets, protocols, metrics with confidence intervals, the report.
 
-Data sets:  `datasets`, `official_datasets`, `subset_rules`, `composite_dataset`
+Data sets:  `datasets`, `official_datasets`, `subset_rules`, `composite_dataset`,
+            `moving_composite`
 Truth:      `ground_truth`, `ground_truth_masks`
 Methods:    `methods`, `detector_oracle`, `oracle`
 Protocols:  `protocols`, `interactive_segmentation`, `multiple_choice`
