@@ -329,12 +329,19 @@ def summarise(sequences: Sequence[SequenceScores]) -> dict[str, float]:
     first = [each for sequence in sequences for each in sequence.first]
     for name, chosen in (("", first), *((f" {size}", [f for f in first if f.size == size]) for size in SIZES)):
         values[f"first detection{name}, s"] = _ratio(sum(each.waited_s for each in chosen), len(chosen))
+        values[f"half found{name}, s"] = _median_wait(chosen)
         values[f"never found{name}"] = _ratio(sum(not each.is_found for each in chosen), len(chosen))
     jitter = [change for each in sequences for change in each.jitter]
     values["jitter"] = float(np.median(jitter)) if jitter else math.nan
     counts = [each.tracking for each in sequences if each.tracking is not None]
     values |= tracking_scores(counts if len(counts) == len(sequences) else [])
     return values
+
+
+def _median_wait(first: Sequence[FirstDetection]) -> float:
+    """Seconds after which half of the objects are found; NaN where half of them never are."""
+    waits = sorted(each.waited_s if each.is_found else math.inf for each in first)
+    return waits[(len(waits) - 1) // 2] if waits and waits[(len(waits) - 1) // 2] < math.inf else math.nan
 
 
 def _ratio(part: float, whole: float) -> float:

@@ -60,6 +60,13 @@ def test_an_object_that_is_never_found_waits_to_its_last_frame():
     numbers = numbers_of(true_sequence([{"a": A}, {"a": A}, {"a": A}, {}]), [result_of()] * 4)
     assert numbers["first detection small, s"] == pytest.approx(0.2)
     assert numbers["never found small"] == 1
+    assert math.isnan(numbers["half found small, s"])
+
+
+def test_half_of_the_objects_are_found_when_the_middle_one_is():
+    truth = true_sequence([{"a": A, "b": Box(200, 10, 20, 20), "c": Box(300, 10, 20, 20)}] * 3)
+    results = [result_of(found(A)), result_of(found(Box(200, 10, 20, 20))), result_of()]
+    assert numbers_of(truth, results)["half found small, s"] == pytest.approx(0.1)
 
 
 def test_a_frame_without_a_result_is_no_empty_one():
