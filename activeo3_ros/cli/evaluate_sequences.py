@@ -153,7 +153,7 @@ def judge_and_report(
     """Score results, write the reports and print the main numbers; the exit code."""
     judged, comparisons = judge_sequences(settings, truth, methods, results)
     notes = list(dict.fromkeys([*truth.notes, *notes, *notes_on_methods(judged)]))
-    write_reports(settings, truth, judged, comparisons, notes)
+    write_reports(settings, truth, judged, comparisons, notes, results)
     print(text_table(judged))
     for comparison in comparisons:
         print(text_comparison(comparison))

@@ -75,6 +75,7 @@ class SequenceScores:
         tracking: What IDF1 and HOTA are made of; None without ids on either side.
         unknown: How often each label occurs that is no category.
         recall_by_time: Seconds after the first frame, and the share of the objects that are found, of judged frames.
+        frame_recall: Share of the objects of each frame that are found, NaN where it is not judged or has none.
     """
 
     name: str
@@ -98,6 +99,7 @@ class SequenceScores:
     tracking: Counts | None = None
     unknown: Counter[str] = field(default_factory=Counter)
     recall_by_time: list[tuple[float, float]] = field(default_factory=list)
+    frame_recall: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def score_sequence(
                 scores.failure = scores.failure or result.status_message
             scores.objects_lost += sum(not each.is_ignored for each in frame.objects)
             judged.append(None)
+            scores.frame_recall.append(math.nan)
             continue
         seen = _judge(truth, frame, result, (frame.stamp_ns - sequence.frames[0].stamp_ns) / 1e9, scores.unknown)
         judged.append(seen)
@@ -227,8 +230,10 @@ def _count(scores: SequenceScores, seen: _Judged) -> None:
     of_objects = set(seen.matches.values())
     scores.scores += [found.score for found in seen.detections]
     scores.is_true += [index in of_objects for index in range(len(seen.detections))]
+    recall = _ratio(len(seen.matches), len(seen.objects))
+    scores.frame_recall.append(recall)
     if seen.objects:
-        scores.recall_by_time.append((seen.time_s, len(seen.matches) / len(seen.objects)))
+        scores.recall_by_time.append((seen.time_s, recall))
 
 
 def _count_pair(scores: SequenceScores, before: _Judged, after: _Judged, has_ids: bool) -> None:

@@ -6,16 +6,20 @@ import json
 import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
+from ..codecs.picture import draw, side_by_side
+from ..core import Frame, Result
+from ..core.geometry import as_array
 from .environment import describe_environment
 from .item_files import write_atomically
 from .plots import Point, curve
-from .report import page_template
+from .report import jpeg_text, outline, page_template
 from .sequence_metrics import recall_curve
-from .sequence_runs import Comparison, MethodJudgement
-from .sequence_truth import SequenceTruth
+from .sequence_runs import Comparison, MethodJudgement, Results
+from .sequence_truth import SequenceTruth, TrueSequence
 from .settings import RunSettings
 from .summary import align_columns, format_number
 
@@ -48,6 +52,7 @@ def write_reports(
     judged: Sequence[MethodJudgement],
     comparisons: Sequence[Comparison],
     notes: Sequence[str],
+    results: Mapping[str, Results],
 ) -> None:
     """Write `metrics.json` and `report.html` into the directory of the run.
 
@@ -57,13 +62,14 @@ def write_reports(
         judged: Scores of all methods.
         comparisons: Those with a memory against those without.
         notes: What a user should know before the scores are read.
+        results: Of each method, by its id; frames are read for the pictures.
 
     Raises:
         MissingPackageError: jinja2 or matplotlib is not installed.
     """
     values = to_values(settings, truth, judged, comparisons, notes)
     write_atomically(settings.out / "metrics.json", json.dumps(values, indent=1, allow_nan=False) + "\n")
-    write_atomically(settings.out / "report.html", _page(settings, truth, judged, comparisons, notes))
+    write_atomically(settings.out / "report.html", _page(settings, truth, judged, comparisons, notes, results))
 
 
 def to_values(
@@ -184,6 +190,7 @@ def _page(
     judged: Sequence[MethodJudgement],
     comparisons: Sequence[Comparison],
     notes: Sequence[str],
+    results: Mapping[str, Results],
 ) -> str:
     lines = {
         each.method.id: [Point(x, y, math.nan, math.nan) for x, y in recall_curve(each.sequences)] for each in judged
@@ -206,6 +213,52 @@ def _page(
         recall=curve({name: points for name, points in lines.items() if points}, "seconds", "recall")
         if any(lines.values())
         else "",
+        pairs=_pairs(truth, judged, comparisons, results),
         facts=facts,
     )
     return str(page)
+
+
+def _pairs(
+    truth: SequenceTruth,
+    judged: Sequence[MethodJudgement],
+    comparisons: Sequence[Comparison],
+    results: Mapping[str, Results],
+) -> list[tuple[str, str]]:
+    """Of each two methods the frame where the memory adds most, and the one where it takes most: title and JPEG."""
+    by_id = {each.method.id: each for each in judged}
+    pairs = []
+    for a, b in dict.fromkeys((each.a, each.b) for each in comparisons):
+        changes = {
+            (number, frame): of_a - of_b
+            for number, (x, y) in enumerate(zip(by_id[a].sequences, by_id[b].sequences, strict=True))
+            for frame, (of_a, of_b) in enumerate(zip(x.frame_recall, y.frame_recall, strict=True))
+            if math.isfinite(of_a - of_b)
+        }
+        for title, choose in (("most gained", max), ("most lost", min)):
+            place = choose(changes, key=changes.__getitem__, default=None)
+            if place is None or (changes[place] <= 0) == (choose is max):
+                continue
+            number, frame = place
+            recalls = [by_id[each].sequences[number].frame_recall[frame] for each in (b, a)]
+            found = [results[each][number][frame] for each in (b, a)]
+            jpeg = _pair(truth.sequences[number], frame, (b, a), found)
+            if jpeg:
+                name = truth.sequences[number].frames[frame].name
+                caption = f"{title}, {name}: {100 * recalls[0]:.0f} % found by {b}, {100 * recalls[1]:.0f} % by {a}"
+                pairs.append((caption, jpeg))
+    return pairs
+
+
+def _pair(sequence: TrueSequence, frame: int, titles: Sequence[str], results: Sequence[Result | None]) -> str:
+    """A frame with the truth and each result, side by side, as JPEG in base64; "" if it cannot be read."""
+    image = next(islice(sequence.read(), frame, None), None) if sequence.read is not None else None
+    if not isinstance(image, Frame):
+        return ""
+    boxes = as_array(known.box for known in sequence.frames[frame].objects if not known.is_ignored)
+    drawn = [
+        (title, outline(draw(image.image, result), boxes))
+        for title, result in zip(titles, results, strict=True)
+        if result is not None
+    ]
+    return jpeg_text(side_by_side(drawn))

@@ -94,6 +94,8 @@ def test_the_moving_composite_compares_the_memory_at_equal_cost(tmp_path: Path, 
     assert methods["embedded-1-alone"]["cost"]["views"] == methods["embedded-1-memory"]["cost"]["views"] == 2
     assert methods["embedded-1-memory"]["quality"]["IDF1"][0] is not None
     assert methods["embedded-1-alone"]["quality"]["IDF1"][0] is None
+    page = (out / "report.html").read_text()
+    assert "With a memory against without" in page and "<link" not in page and "<script" not in page
     times = {file: file.stat().st_mtime_ns for file in out.glob("items/*/*.json")}
     assert len(times) == 4
     capfd.readouterr()
