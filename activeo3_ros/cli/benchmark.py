@@ -53,7 +53,7 @@ class Benchmark:
     left_out: tuple[str, ...] = ()
 
 
-SEQUENCES = 12
+SEQUENCES = 24
 """Of the moving composite, unless the user chooses another number."""
 AT_LOW_OVERLAP = (("APs", "AP10 small"), ("ARs", "AR10 small"))
 """The paper evaluates SODA at an IoU of 0.1."""

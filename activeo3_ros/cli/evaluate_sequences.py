@@ -13,7 +13,7 @@ from ..bags.offline import choose_topics
 from ..bags.reading import Bag
 from ..core import InvalidInput, Query
 from ..core.optional import require_package
-from ..evaluation.benchmark import make_results_directory
+from ..evaluation.benchmark import NEEDED, make_results_directory
 from ..evaluation.datasets import Dataset, coco_of_bag, coco_of_images
 from ..evaluation.methods import choose_methods
 from ..evaluation.metrics import MAX_DETECTIONS
@@ -139,8 +139,8 @@ def perceive_and_judge(
 
 def check_reports() -> None:
     """Check, before hours of work, that a report can be written. Raises MissingPackageError."""
-    for package in ("matplotlib", "jinja2"):
-        require_package(package, "to score and report")
+    for package, requirement in NEEDED.items():
+        require_package(package, "to score and report", requirement)
 
 
 def judge_and_report(

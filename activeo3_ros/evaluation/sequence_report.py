@@ -36,7 +36,7 @@ HEADS = {
 PAGE_COLUMNS = (
     ("What is found", (
         "recall", "recall tiny", "recall small", "recall medium", "recall large", "recall of all frames", "precision",
-        "false objects a frame", "objects a frame", "carried a frame",
+        "false objects a frame", "objects a frame", "carried a frame", "AP", "AP50", "AP small", "AR small",
     )),
     ("When", (
         "first detection, s", "first detection tiny, s", "first detection small, s", "first detection medium, s",

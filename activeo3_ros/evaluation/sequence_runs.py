@@ -18,8 +18,8 @@ from .datasets import Dataset, Sample
 from .ground_truth import read_json
 from .item_files import write_item, write_manifest
 from .methods import Method
-from .metrics import draw_images, interval
-from .scoring import Estimate
+from .metrics import MAX_DETECTIONS, DetectionScores, MetricName, draw_images, interval
+from .scoring import Estimate, predictions_of
 from .sequence_metrics import SequenceScores, have_track_ids, precision_at, score_sequence, summarise
 from .sequence_truth import SequenceTruth
 from .settings import RunSettings
@@ -30,6 +30,12 @@ COMPARED = (
     "recall", "recall small", "precision", "false objects a frame", "events a frame", "first detection, s",
     "first detection tiny, s", "first detection small, s", "never found small", "jitter", "IDF1", "HOTA",
 )  # fmt: skip
+PRECISIONS = (
+    MetricName("AP"),
+    MetricName("AP", (0.5,)),
+    MetricName("AP", area="small"),
+    MetricName("AR", area="small"),
+)
 AT_EQUAL_RECALL = "precision at equal recall"
 
 Results = list[list[Result | None]]
@@ -227,6 +233,7 @@ def judge_sequences(
     for each in methods:
         values = summarise(counted[each.id])
         quality = {name: _estimate(value, replicates[each.id], name) for name, value in values.items()}
+        quality |= average_precision(truth, results[each.id])
         judged.append(MethodJudgement(each, counted[each.id], quality, _cost(results[each.id])))
     by_id = {each.method.id: each for each in judged}
     comparisons = []
@@ -235,6 +242,42 @@ def judge_sequences(
             a, b = by_id[each.id], by_id[replace(each, memory=False).id]
             comparisons += _compare(a, b, replicates, draws)
     return judged, comparisons
+
+
+def average_precision(truth: SequenceTruth, results: Results) -> dict[str, Estimate]:
+    """COCO's AP and AR of the judged frames of all sequences, without an interval; ignored objects are crowds.
+
+    Raises:
+        MissingPackageError: faster-coco-eval is not installed.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    items: list[dict[str, Any]] = []
+    for sequence, of_sequence in zip(truth.sequences, results, strict=True):
+        for frame, result in zip(sequence.frames, of_sequence, strict=True):
+            if result is None or result.status is Status.FAILED:
+                continue
+            images.append({"id": len(images) + 1})
+            items.append({"sample": len(images), **to_json(result, frame.name)})
+            annotations += [
+                {
+                    "id": len(annotations) + number,
+                    "image_id": len(images),
+                    "category_id": known.category,
+                    "bbox": list(known.box.as_tuple()),
+                    "area": known.box.area,
+                    "iscrowd": int(known.is_ignored),
+                }
+                for number, known in enumerate(frame.objects, start=1)
+                if known.category in truth.categories
+            ]
+    if not images:
+        return {str(name): Estimate(math.nan) for name in PRECISIONS}
+    categories = [{"id": number, "name": name} for number, name in truth.categories.items()]
+    as_coco = {"images": images, "annotations": annotations, "categories": categories}
+    predictions, _, _ = predictions_of(items, Dataset("sequences", (), as_coco, truth.label_ids))
+    scores = DetectionScores(as_coco, predictions, max_detections=MAX_DETECTIONS[-1:])
+    return {str(name): Estimate(scores.value(name)) for name in PRECISIONS}
 
 
 def _estimate(value: float, replicates: Sequence[Mapping[str, float]], name: str) -> Estimate:

@@ -48,7 +48,7 @@ def metrics_of(out: Path) -> dict:
 
 
 def needs_reports() -> None:
-    for package in ("matplotlib", "jinja2"):
+    for package in ("matplotlib", "jinja2", "faster_coco_eval"):
         pytest.importorskip(package, reason="needs requirements/eval.txt")
 
 
@@ -61,6 +61,7 @@ def test_frames_that_failed_or_have_no_result_are_told_and_not_taken_as_empty(tm
     assert (method["frames"], method["judged"], method["failed"], method["without_result"]) == (4, 2, 1, 1)
     assert method["quality"]["recall"][0] == 0.5
     assert method["quality"]["recall of all frames"][0] == 0.25
+    assert method["quality"]["AP50"][0] == pytest.approx(0.505, abs=1e-3), "precision 1 up to a recall of 0.5"
     said = capfd.readouterr()
     assert "1 of 4 frames failed, and count as those without a result: the detector broke" in said.err
     assert "recorded: 1 of 4 frames have no result" in said.err
@@ -83,6 +84,17 @@ def test_the_frames_of_a_bag_are_what_motchallenge_numbers(tmp_path: Path):
     method = metrics_of(out)
     assert (method["judged"], method["without_result"]) == (2, 1)
     assert method["quality"]["first detection small, s"][0] == pytest.approx(0.1)
+
+
+def test_results_that_are_all_empty_or_all_failed_are_scored_all_the_same(tmp_path: Path):
+    needs_reports()
+    truth = coco_truth(tmp_path)
+    empty = write_results(tmp_path / "empty.mcap", {n: result_of() for n in range(4)})
+    assert evaluate("--coco", truth, "--results", empty, "--out", tmp_path / "a") == 0
+    assert metrics_of(tmp_path / "a")["quality"]["AP"][0] == 0
+    failed = write_results(tmp_path / "failed.mcap", {n: failed_result() for n in range(4)})
+    assert evaluate("--coco", truth, "--results", failed, "--out", tmp_path / "b") == 1, "nothing could be judged"
+    assert metrics_of(tmp_path / "b")["quality"]["AP"][0] is None
 
 
 def test_ids_are_scored_where_results_and_truth_have_them(tmp_path: Path):
