@@ -165,7 +165,8 @@ def text_table(judged: Sequence[MethodJudgement]) -> str:
 def text_comparison(comparison: Comparison) -> str:
     """One comparison as a line of text."""
     line = f"{comparison.metric}: {comparison.a} - {comparison.b} = {format_change(comparison)}, {comparison.verdict}"
-    return f"{line}; {format_ratio(comparison)}" if comparison.ratio else line
+    ratio = format_ratio(comparison)
+    return f"{line}; {ratio}" if ratio else line
 
 
 def format_change(comparison: Comparison) -> str:
@@ -177,11 +178,11 @@ def format_change(comparison: Comparison) -> str:
 
 
 def format_ratio(comparison: Comparison) -> str:
-    """By which factor a time is shorter with a memory, and its interval; "" for other metrics."""
+    """The time without a memory in shares of that with one, and its interval; "" for other metrics."""
     e = comparison.ratio
     if e is None or not math.isfinite(e.value):
         return ""
-    return f"{e.value:.2f} times shorter" + (f" [{e.low:.2f}, {e.high:.2f}]" if math.isfinite(e.low) else "")
+    return f"without / with = {e.value:.2f}" + (f" [{e.low:.2f}, {e.high:.2f}]" if math.isfinite(e.low) else "")
 
 
 def _page(
