@@ -168,6 +168,23 @@ def test_results_of_frames_without_truth_are_told(tmp_path: Path):
     assert recorded.notes == ["2 results of camera are of frames without truth, and are left out"]
 
 
+def test_results_that_a_cut_file_lost_are_told_and_count_as_frames_without_one(tmp_path: Path):
+    path = tmp_path / "results.mcap"
+    with BagWriter(path, chunk_bytes=1) as writer:  # each result is whole or lost
+        writer.add_topic("/activeo3/camera/result", RESULT_TYPE)
+        for number in range(6):
+            stamp = START_NS + number * STEP_NS
+            message = result_message(result_of(found(A)), "camera", stamp, "optical")
+            writer.write("/activeo3/camera/result", stamp, to_cdr(message))
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    recorded = read_results(path)
+    assert 0 < len(recorded.results) < 6
+    assert recorded.notes and str(path) in recorded.notes[0]
+    (sequence,) = true_sequence([{"a": A}] * 6).sequences
+    assert recorded.of_sequence(sequence).count(None) == 6 - len(recorded.results)
+
+
 @pytest.mark.parametrize(
     ("results", "says"),
     [

@@ -33,7 +33,7 @@ def trackeval() -> None:
 
 
 def compared(sequences: int):
-    """A car is found after 0.2 s without a memory and after 0.1 s with one; without one there is a surer false object."""
+    """A car is found after 0.2 s without a memory, beside a surer false object, and after 0.1 s with one."""
     one = true_sequence([{"a": A}] * 4)
     truth = replace(one, sequences=tuple(replace(one.sequences[0], name=str(n)) for n in range(sequences)))
     methods = with_and_without_memory([Method("embedded", load_preset("embedded"), 3)])
