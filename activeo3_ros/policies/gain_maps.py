@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..assets.onnx_session import OnnxSession, Threads
+from ..assets.resources import config_directory
 from ..core.budget import Budget
 from ..core.errors import InvalidInput
 from ..core.expectation import Expectation
@@ -212,7 +213,7 @@ class LearnedProposals(DetectorProposals):
     @validated
     def __init__(
         self,
-        model: str,
+        model: str = "",
         min_gain: Annotated[float, within(0, 10, "objects")] = 0.1,
         max_magnification: Annotated[float, within(1, 16)] = 4.0,
         threads: Threads = None,
@@ -222,7 +223,8 @@ class LearnedProposals(DetectorProposals):
         """Load the head, and the detector unless a task brings it.
 
         Args:
-            model: The head, an .onnx file of `activeo3 train proposals` for the same detector.
+            model: The head, an .onnx file of `activeo3 train proposals` for the same detector; "" for the one that the
+                package brings for the embedded detector.
             min_gain: A window is worth a look from so many expected objects on; where none is, none is proposed.
             max_magnification: Crop pixels for a source pixel beyond which there is nothing more to see.
             threads: CPU threads for one run of the head; none for as many as the process may use, at most 4.
@@ -233,7 +235,7 @@ class LearnedProposals(DetectorProposals):
         Raises:
             InvalidInput: The head was trained for another detector, or the file is no head.
         """
-        path = Path(model).expanduser()
+        path = Path(model).expanduser() if model else config_directory() / "gain_maps" / "embedded.onnx"
         self.head = GainHead(path, threads)
         about = self.head.description
         super().__init__(about.hint_threshold, max_magnification, task=task, reports=reports)
