@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from activeo3_ros.codecs.image_files import read_image
 from activeo3_ros.core import ActivePerception, Box, Budget, Frame, Query, SensingPolicy, Status
+from activeo3_ros.core.budget import MAX_REGIONS
 from activeo3_ros.core.frame import Image
 from activeo3_ros.core.results import DetectedBoxes
 from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
@@ -41,6 +42,7 @@ REGIONS = (1, 2, 3, 5, 8)
 TILES, ACROSS, TILE = 12, 4, (640, 480)
 DRAWS = 2000
 BASELINE = "detector proposals"
+SAHI = "sahi, with all its slices"
 
 
 class RememberingDetector:
@@ -158,7 +160,7 @@ def compare(title: str, scenes: Sequence[LabelledScene], args: argparse.Namespac
         Method.of("grid", Grid()),
         Method.of("random", Random()),
         Method.of("centre_crop", CentreCrop()),
-        Method.of("sahi", SahiSlices()),
+        Method.of(SAHI, SahiSlices()),
         Method.of("adaptive_slices", AdaptiveSlices()),
     ]
     for head in args.heads:
@@ -173,7 +175,8 @@ def compare(title: str, scenes: Sequence[LabelledScene], args: argparse.Namespac
         for method in methods:
             perception = ActivePerception(method.policy, task)
             for count in (0, *REGIONS):
-                result = perception.perceive(Frame(scene.image), scene.query, Budget(max_regions=count))
+                regions = MAX_REGIONS if method.name == SAHI and count else count
+                result = perception.perceive(Frame(scene.image), scene.query, Budget(max_regions=regions))
                 if result.status is Status.FAILED:
                     raise SystemExit(f"{method.name}: {result.status_message}")
                 seen = [(d.score, COCO_CLASSES.index(d.label), d.box) for d in result.detections]

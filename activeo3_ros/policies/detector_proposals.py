@@ -119,7 +119,7 @@ class DetectorProposals:
         self, view: View, detected: DetectedBoxes, target: Target, budget: Budget, expected: Expectation
     ) -> tuple[Region, ...]:
         """The windows in which most objects are expected to be found, with what the detector gave for the view."""
-        possible = self._objects_to_find(view, detected, target, expected)
+        possible = self.objects_to_find(view, detected, target, expected)
         return self._regions(view, possible, target, budget, expected)
 
     def _regions(
@@ -146,7 +146,7 @@ class DetectorProposals:
         exists = existence([candidate.score for candidate in candidates], self.task.calibration)
         return PossibleObjects.in_boxes(boxes, exists, READ)
 
-    def _objects_to_find(
+    def objects_to_find(
         self, view: View, detected: DetectedBoxes, target: Target, expected: Expectation
     ) -> PossibleObjects:
         """Objects that the view hints at, those that may stand beside them, and those too far away for it."""

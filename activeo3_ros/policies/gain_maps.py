@@ -17,7 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ..assets.onnx_session import OnnxSession, Threads
+from ..assets.resources import config_directory
 from ..core.budget import Budget
+from ..core.calibration import Calibration
 from ..core.errors import InvalidInput
 from ..core.expectation import Expectation
 from ..core.frame import Image, View
@@ -28,7 +30,9 @@ from ..settings import validated, within
 from .box_maps import MAP_CELL_PX, box_maps
 from .detector_proposals import DetectorProposals
 from .map_windows import GainMaps, best_map_windows, shown_share, window_sizes
+from .possible_objects import PossibleObjects
 from .remembered import FADING_S, doubt
+from .windows import detectability
 
 METADATA_KEY = "activeo3_gain_maps"
 FORMAT = 1
@@ -53,6 +57,8 @@ class HeadDescription:
         zooms: Magnification of each map against the view, rising.
         cell_px: View pixels along a side of a cell of the maps.
         pad_px: Width and height of the view are padded to multiples of this.
+        rules_share: Share of the maps that the rules of detector proposals make, from 0 to 1: they know less of the
+            training's material, and more of anything else.
         score_factor: What sums of the maps are multiplied with to be the objects that were found in held-out pictures.
         about: Material, date, versions: for people.
         format: Of this description.
@@ -67,6 +73,7 @@ class HeadDescription:
     zooms: tuple[float, ...]
     cell_px: int
     pad_px: int
+    rules_share: float = 0.0
     score_factor: float = 1.0
     about: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
@@ -180,7 +187,7 @@ class GainHead:
             )
 
     def maps(self, image: Image, detected: DetectedBoxes, asked: list[int], classes: int) -> GainMaps:
-        """Where zooming pays.
+        """Where zooming pays as far as the network knows, before rules and factor.
 
         Args:
             image: `(h, w, 3)` uint8 BGR, the view.
@@ -203,7 +210,7 @@ class GainHead:
         within_view = rates[:, :height, :width].astype(np.float64)
         if not np.isfinite(within_view).all():
             raise InvalidInput("the head gave values that are not finite; train it again")
-        return GainMaps(about.zooms, np.maximum(0.0, within_view) * about.score_factor, about.cell_px)
+        return GainMaps(about.zooms, np.maximum(0.0, within_view), about.cell_px)
 
 
 class LearnedProposals(DetectorProposals):
@@ -212,7 +219,7 @@ class LearnedProposals(DetectorProposals):
     @validated
     def __init__(
         self,
-        model: str,
+        model: str = "",
         min_gain: Annotated[float, within(0, 10, "objects")] = 0.1,
         max_magnification: Annotated[float, within(1, 16)] = 4.0,
         threads: Threads = None,
@@ -222,7 +229,8 @@ class LearnedProposals(DetectorProposals):
         """Load the head, and the detector unless a task brings it.
 
         Args:
-            model: The head, an .onnx file of `activeo3 train proposals` for the same detector.
+            model: The head, an .onnx file of `activeo3 train proposals` for the same detector; "" for the one that the
+                package brings for the embedded detector.
             min_gain: A window is worth a look from so many expected objects on; where none is, none is proposed.
             max_magnification: Crop pixels for a source pixel beyond which there is nothing more to see.
             threads: CPU threads for one run of the head; none for as many as the process may use, at most 4.
@@ -233,7 +241,7 @@ class LearnedProposals(DetectorProposals):
         Raises:
             InvalidInput: The head was trained for another detector, or the file is no head.
         """
-        path = Path(model).expanduser()
+        path = Path(model).expanduser() if model else config_directory() / "gain_maps" / "embedded.onnx"
         self.head = GainHead(path, threads)
         about = self.head.description
         super().__init__(about.hint_threshold, max_magnification, task=task, reports=reports)
@@ -247,13 +255,38 @@ class LearnedProposals(DetectorProposals):
             return ()
         asked = self.task.class_ids(target.classes, target)
         count = len(target.classes) if self.task.open_vocabulary else len(self.task.detector.names)
-        maps = self.head.maps(view.image, detected, asked, count)
+        learned = self.head.maps(view.image, detected, asked, count)
         size = view.width, view.height
-        maps = with_memory(maps, expected, size)
+        possible = self.objects_to_find(view, detected, target, Expectation())
+        about = self.head.description
+        mixed = with_rules(learned, possible, self.task.calibration, about.rules_share)
+        maps = with_memory(GainMaps(mixed.zooms, mixed.rates * about.score_factor, mixed.cell_px), expected, size)
         own = self.task.detector.input_size
         crop = self.task.view_size(own.width, own.height, budget.crop_pixels)
         sizes = window_sizes(size, crop, maps.zooms[0], min(maps.zooms[-1], self.max_magnification / view.zoom))
         return best_map_windows(maps, size, sizes, budget.max_regions, self.min_gain)
+
+
+def with_rules(maps: GainMaps, possible: PossibleObjects, calibration: Calibration, share: float) -> GainMaps:
+    """Mix maps with those that follow from possible objects and how well the detector finds objects of their size.
+
+    Args:
+        maps: What a head expects.
+        possible: What the rules of detector proposals expect, in view pixels.
+        calibration: Of the detector.
+        share: Of the rules in the mean, 0 to 1.
+    """
+    if not share:
+        return maps
+    known_size = calibration.half_found_side_px, calibration.logits_per_doubling
+    cells = np.floor(possible.center / maps.cell_px).astype(np.intp)
+    cells = cells.clip(0, np.array(maps.rates.shape[:0:-1]) - 1)
+    before = detectability(possible.side, *known_size)
+    rates = (1 - share) * maps.rates
+    for level, zoom in enumerate(maps.zooms):
+        gain = possible.probability * np.maximum(0.0, detectability(possible.side * zoom, *known_size) - before)
+        np.add.at(rates[level], (cells[:, 1], cells[:, 0]), share * gain)
+    return GainMaps(maps.zooms, rates, maps.cell_px)
 
 
 def with_memory(maps: GainMaps, expected: Expectation, view_size: tuple[int, int]) -> GainMaps:

@@ -20,13 +20,15 @@ import torch
 
 from ..core.budget import Budget
 from ..core.errors import InvalidInput
+from ..core.expectation import Expectation
 from ..core.query import Query
 from ..core.results import Region
 from ..detectors.detector_task import DetectorTask
+from ..detectors.vocabulary import Target
 from ..evaluation.item_files import write_atomically
 from ..policies.box_maps import MAP_CELL_PX, box_maps
 from ..policies.detector_proposals import DetectorProposals
-from ..policies.gain_maps import HeadDescription, detector_classes, head_view, padded_maps
+from ..policies.gain_maps import HeadDescription, detector_classes, head_view, padded_maps, with_rules
 from ..policies.map_windows import GainMaps, best_map_windows, window_sizes
 from .proposals_net import CELL_PX, PAD_PX, GainNet, export
 from .proposals_scenes import Composer, Scene
@@ -39,6 +41,8 @@ TRAINING, VALIDATION = 0, 1
 """Of the seeds of scenes."""
 REGIONS = (1, 3, 8)
 """Numbers of windows at which a head is judged; the mean of them chooses the best one."""
+RULES_SHARES = (0.0, 0.3)
+"""Shares of the rules of detector proposals that are tried with a trained head."""
 MIN_GAIN = 1e-3
 WARM_UP = 0.05
 """Share of the steps in which the rate of learning rises."""
@@ -314,14 +318,23 @@ class ProposalsTrainer:
         """Write the best head with its scores scaled, and compare it."""
         best: Judgement = state.best["judgement"]
         self.net.load_state_dict(state.best["weights"])
-        expected, found = [], []
-        for scene, maps, _ in self.rates(self.scenes):
-            regions = self.windows(scene, maps, max(REGIONS))
-            expected += [region.score for region in regions]
-            found += scene.gain_of(regions, self.crop_size).tolist()
+        learned = [(scene, maps) for scene, maps, _ in self.rates(self.scenes)]
+        tried = {share: self._windows_with_rules(learned, share) for share in RULES_SHARES}
+        gains = {
+            share: np.mean([self._gain(scene, regions) for (scene, _), regions in zip(learned, chosen, strict=True)], 0)
+            for share, chosen in tried.items()
+        }
+        share = max(gains, key=lambda each: float(np.mean(gains[each])))
+        expected = [region.score for regions in tried[share] for region in regions]
+        found = [
+            gain
+            for (scene, _), regions in zip(learned, tried[share], strict=True)
+            for gain in scene.gain_of(regions, self.crop_size).tolist()
+        ]
+        best = replace(best, gain=tuple(gains[share].tolist()))
         factor = float(np.clip(sum(found) / max(sum(expected), 1e-9), 0.25, 4.0))
         about = {**self.description.about, "step": best.step, "seed": self.settings.seed}
-        description = replace(self.description, score_factor=factor, about=about)
+        description = replace(self.description, rules_share=share, score_factor=factor, about=about)
         export(self.net, description, out / HEAD)
         baseline, ceiling = [], []
         for scene in self.scenes:
@@ -338,13 +351,25 @@ class ProposalsTrainer:
             factor,
         )
 
+    def _windows_with_rules(self, learned: Sequence[tuple[Scene, GainMaps]], share: float) -> list[tuple[Region, ...]]:
+        """The windows of scenes where the rules have a share of the maps."""
+        proposals = DetectorProposals(HINT_THRESHOLD, task=self.task)
+        chosen = []
+        for scene, maps in learned:
+            possible = proposals.objects_to_find(scene.view, scene.detected, self._target(scene), Expectation())
+            mixed = with_rules(maps, possible, self.task.calibration, share)
+            chosen.append(self.windows(scene, mixed, max(REGIONS)))
+        return chosen
+
+    def _target(self, scene: Scene) -> Target:
+        """What a scene is asked for."""
+        return self.task.resolve(Query(classes=tuple(self.task.detector.names[index] for index in scene.asked)))
+
     def proposed(self, scene: Scene, max_regions: int) -> Sequence[Region]:
         """The windows that detector proposals choose in a scene."""
         proposals = DetectorProposals(HINT_THRESHOLD, task=self.task)
-        names = tuple(self.task.detector.names[index] for index in scene.asked)
-        target = self.task.resolve(Query(classes=names))
         budget = Budget(max_regions, self._budget.view_pixels, self._budget.crop_pixels)
-        return proposals.regions_from(scene.view, scene.detected, target, budget)
+        return proposals.regions_from(scene.view, scene.detected, self._target(scene), budget)
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint depends on."""

@@ -134,6 +134,8 @@ def _folded(net: GainNet, name: str) -> tuple[npt.NDArray[np.float32], npt.NDArr
 def export(net: GainNet, description: HeadDescription, path: Path) -> None:
     """Write a head as an ONNX file with its description inside; its output are expected objects.
 
+    Weights are stored in half precision, which halves the file, and run in single.
+
     Args:
         net: The network.
         description: What it was trained for.
@@ -149,9 +151,9 @@ def export(net: GainNet, description: HeadDescription, path: Path) -> None:
 
     def convolve(name: str, source: str, kernel: int, stride: int) -> None:
         weight, bias = _folded(net, name)
-        constants.extend(
-            onnx.numpy_helper.from_array(each, f"{name}.{kind}") for each, kind in ((weight, "weight"), (bias, "bias"))
-        )
+        constants.append(onnx.numpy_helper.from_array(weight.astype(np.float16), f"{name}.half"))
+        constants.append(onnx.numpy_helper.from_array(bias, f"{name}.bias"))
+        nodes.append(helper.make_node("Cast", [f"{name}.half"], [f"{name}.weight"], to=floats))
         pads = [kernel // 2] * 4
         nodes.append(
             helper.make_node(

@@ -112,6 +112,13 @@ def test_scores_are_scaled_by_the_factor_in_the_file(tmp_path):
     assert region.score == pytest.approx(0.4, abs=1e-3)
 
 
+def test_rules_have_their_share_where_the_head_knows_nothing(tmp_path):
+    hint = (*LEFT, 0.25, CAR)
+    assert propose(policy(head(tmp_path / "head.onnx", factor=(0.0, 0.0, 0.0)), hint)).regions == ()
+    mixed = policy(head(tmp_path / "head.onnx", factor=(0.0, 0.0, 0.0), rules_share=0.5), hint, min_gain=0.01)
+    assert shows(propose(mixed).regions[0], LEFT)
+
+
 def test_memory_takes_part(tmp_path):
     two = policy(head(tmp_path / "head.onnx"), (*LEFT, 0.25, CAR), (*RIGHT, 0.2, CAR))
     assert isinstance(two, ExpectingPolicy)
