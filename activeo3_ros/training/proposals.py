@@ -6,7 +6,7 @@ run gives the same weights each time on one machine's CPU, also where it was kil
 
 from __future__ import annotations
 
-import io
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import safetensors.torch
 import torch
 
 from ..core.budget import Budget
@@ -48,7 +49,9 @@ WARM_UP = 0.05
 """Share of the steps in which the rate of learning rises."""
 MAX_NORM = 5.0
 """Of the gradient."""
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.safetensors"
+NET, BEST = "net.", "best."
+"""How the names of tensors begin in it: the head in progress, and the best so far; the rest are of the optimizer."""
 HEAD = "head.onnx"
 RELIABILITY_LIMITS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 
@@ -383,32 +386,42 @@ class ProposalsTrainer:
         }
 
     def _save(self, path: Path, state: _State) -> None:
+        optimizer = self.optimizer.state_dict()
         content = {
             "facts": self._facts(),
-            "net": self.net.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "groups": optimizer["param_groups"],
             "step": state.step,
             "history": [asdict(each) for each in state.history],
-            "best": {**state.best, "judgement": asdict(state.best["judgement"])},
+            "best": asdict(state.best["judgement"]),
         }
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        write_atomically(path, buffer.getvalue())
+        tensors = {f"{NET}{name}": value for name, value in self.net.state_dict().items()}
+        tensors |= {f"{BEST}{name}": value for name, value in state.best["weights"].items()}
+        for number, values in optimizer["state"].items():
+            tensors |= {f"{number}.{name}": value for name, value in values.items()}
+        # No pickle: nothing in the file can be code.
+        write_atomically(path, safetensors.torch.save(tensors, {"content": json.dumps(content)}))
 
     def _restored(self, path: Path) -> _State:
         try:
-            content = torch.load(path, weights_only=True)
-        except Exception as error:  # torch raises many
+            with safetensors.safe_open(path, "pt") as file:
+                content = json.loads(file.metadata()["content"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+        except Exception as error:  # safetensors raises many
             raise InvalidInput(f"{path}: is no checkpoint of this training; remove it or give another --out") from error
-        if content["facts"] != self._facts():
+        if content["facts"] != json.loads(json.dumps(self._facts())):
             raise InvalidInput(
                 f"{path}: is of other settings, pictures or another detector; give another --out, or start anew with "
                 "--afresh"
             )
-        self.net.load_state_dict(content["net"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        parts: dict[str, dict[str, Any]] = {}
+        for name, value in tensors.items():
+            part, _, rest = name.partition(".")
+            parts.setdefault(part, {})[rest] = value
+        self.net.load_state_dict(parts.pop(NET[:-1]))
+        best = {"weights": parts.pop(BEST[:-1]), "judgement": _judgement(content["best"])}
+        moments = {int(number): values for number, values in parts.items()}
+        self.optimizer.load_state_dict({"state": moments, "param_groups": content["groups"]})
         history = [_judgement(each) for each in content["history"]]
-        best = {**content["best"], "judgement": _judgement(content["best"]["judgement"])}
         return _State(content["step"], [], history, best)
 
 

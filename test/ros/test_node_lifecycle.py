@@ -95,11 +95,12 @@ def test_get_state_answers_soon_while_a_model_loads_for_10_s(client, fake, limit
             future = client.begin_transition("configure")
             wait_for(lambda: client.get_state() == "configuring")
             loading_ms, idle_ms = [], []
-            for _ in range(100):
+            end = time.monotonic() + 8.5  # a machine with much to do gets through fewer calls
+            while len(loading_ms) < 100 and time.monotonic() < end:
                 loading_ms.append(answer_ms(client, "configuring"))
                 idle_ms.append(answer_ms(idle, "unconfigured"))
                 time.sleep(0.04)
-            assert not future.done(), "a hundred calls took as long as the loading"
+            assert not future.done(), "the calls took as long as the loading"
             loading_p99, idle_p99 = np.percentile(loading_ms, 99), np.percentile(idle_ms, 99)
             print(f"get_state, p99: {loading_p99:.1f} ms while a model loads, {idle_p99:.1f} ms of an idle node")
             if loading_p99 < max(limit_ms, 3 * idle_p99):
