@@ -256,6 +256,27 @@ def test_a_replay_brings_the_node_up_and_starts_the_player_when_it_is_active(fak
     assert dict(node.named["launch_arguments"]) == {"use_sim_time": "true", "autostart": "false"}
 
 
+def test_launch_files_import_nothing_that_only_the_virtual_environment_has():
+    """`ros2 launch` is of the distribution's Python, whatever is activated."""
+    lines = (Path(__file__).resolve().parents[2] / "requirements" / "robot" / "noble.txt").read_text().splitlines()
+    names = {line.partition("==")[0].replace("-", "_") for line in lines if line and not line.startswith("#")}
+    modules = names - {"packaging", "six", "typing_extensions"} | {"google"}  # of any Python; protobuf's own name
+    assert {"msgspec", "onnxruntime"} <= modules
+    script = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {modules!r}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+from activeo3_ros.node import launching
+launching.node_parameters({{argument.name: argument.default for argument in launching.arguments()}})
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd="/", timeout=60)
+
+
 # With launch itself
 
 
