@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ GROUNDING_COLOUR = (255, 120, 40)
 MAX_WIDTH = 1280
 """Pixels: wider pictures are shrunk to this width before they are drawn on."""
 JPEG_QUALITY = 80
+UNLABELED = 65535
+"""The class id that `vision_msgs/VisionClass` keeps for what has no class."""
 MARKER_LIFETIME_S = 2
 """Seconds without a new result after which RViz removes markers, so that old boxes do not look like new ones."""
 
@@ -108,7 +111,11 @@ def markers(
 
 
 def detections_2d(result: msg.PerceptionResult) -> Any:
-    """The detections as `vision_msgs/Detection2DArray`: centre and size in source pixels."""
+    """The detections as `vision_msgs/Detection2DArray`: centre and size in source pixels.
+
+    `class_id` is the name of the class, as in `class_map` of `label_info`. `score` is never NaN: without a score it is
+    the existence, without that either 0. `pose` says nothing.
+    """
     from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
     array = Detection2DArray(header=result.header)
@@ -118,13 +125,45 @@ def detections_2d(result: msg.PerceptionResult) -> Any:
         detection.bbox.center.position.y = found.box.y + found.box.height / 2
         detection.bbox.size_x, detection.bbox.size_y = found.box.width, found.box.height
         hypothesis = ObjectHypothesisWithPose()
-        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = (
-            found.label,
-            found.score,
-        )
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = found.label, _known_score(found)
         detection.results.append(hypothesis)
         array.detections.append(detection)
     return array
+
+
+def _known_score(found: msg.Detection) -> float:
+    """A number from 0 to 1, as consumers that filter by a threshold need it: 0 where nobody gave one."""
+    known = next((value for value in (found.score, found.existence) if math.isfinite(value)), 0.0)
+    return min(1.0, max(0.0, float(known)))
+
+
+def vision_info(header: Header, method: str, labels_topic: str, revision: int) -> Any:
+    """How to read `detections_2d`, as `vision_msgs/VisionInfo`.
+
+    Args:
+        header: Of the first image that it holds for.
+        method: The pipeline, for people.
+        labels_topic: Full name of the topic with the names of the classes.
+        revision: Of the query: with it the names may change.
+    """
+    from vision_msgs.msg import VisionInfo
+
+    return VisionInfo(header=header, method=method, database_location=labels_topic, database_version=revision)
+
+
+def label_info(header: Header, names: Sequence[str]) -> Any:
+    """The names of the classes in their order, as `vision_msgs/LabelInfo`.
+
+    Its `threshold` is 0: presets have thresholds by class and size, which are applied already.
+
+    Args:
+        header: Of the first image that they hold for.
+        names: Of the classes; empty where what is found has no fixed names.
+    """
+    from vision_msgs.msg import LabelInfo, VisionClass
+
+    classes = [VisionClass(class_id=number, class_name=name) for number, name in enumerate(names[:UNLABELED])]
+    return LabelInfo(header=header, class_map=classes)
 
 
 def _colour(detection: msg.Detection, without_track: Colour) -> Colour:

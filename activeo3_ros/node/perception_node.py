@@ -26,7 +26,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
-from activeo3_ros import srv
+from activeo3_ros import __version__, srv
 
 from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
@@ -41,7 +41,7 @@ from .frame_decoder import FrameDecoder
 from .jobs import Settings
 from .lifecycle import FAILURE, SHUTDOWN_WAIT_S, SUCCESS, ManagedNode, logged
 from .perceive_action import PerceiveActionServer
-from .result_publisher import ResultPublisher
+from .result_publisher import Pipeline, ResultPublisher
 from .scheduler import Scheduler
 
 STOP_S = 1.0
@@ -108,7 +108,9 @@ class PerceptionNode(ManagedNode):
             for name in self._values["cameras"]
         }
         self._decoder = FrameDecoder(SOURCES[transport][0], lambda: int(self._values["max_image_pixels"]))
-        self._publisher = ResultPublisher(self, self._cameras.values(), lambda: float(self._values["marker_distance"]))
+        self._publisher = ResultPublisher(
+            self, self._cameras.values(), lambda: float(self._values["marker_distance"]), self._pipeline
+        )
         self._silent_since: dict[str, float] = {}
         """Since when a published camera brings no image; infinite once that was logged."""
         self._told_of_clocks: set[str] = set()
@@ -404,6 +406,12 @@ class PerceptionNode(ManagedNode):
             hung_threads=scheduler.hung_pools if scheduler is not None else 0,
             last_error=(scheduler.last_error if scheduler is not None else "") or self.last_error,
         )
+
+    def _pipeline(self) -> Pipeline:
+        scheduler = self._scheduler
+        task = scheduler.perception.task if scheduler is not None and scheduler.perception is not None else None
+        names = getattr(getattr(task, "detector", None), "names", ())
+        return Pipeline(f"activeo3_ros {__version__}, preset {self._values['preset']}", tuple(names))
 
     def _facts(self, scheduler: Scheduler | None) -> dict[str, str]:
         perception = scheduler.perception if scheduler is not None else None

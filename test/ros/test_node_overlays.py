@@ -19,11 +19,30 @@ from visualization_msgs.msg import Marker
 from waiting import wait_for
 
 from activeo3_ros.core.camera import CameraModel
-from activeo3_ros.node.overlays import markers
+from activeo3_ros.node.overlays import _known_score, markers
 
 TOPIC = "/activeo3/camera/detections_2d"
 TYPE_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"
 """Of Detection2DArray in vision_msgs 4, Iron and later: two sides with other fields do not have the same."""
+
+INFORMED = """
+import json, rclpy
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from vision_msgs.msg import LabelInfo, VisionInfo
+
+def show_info(info):
+    print(json.dumps([info.header.frame_id, info.method, info.database_location, info.database_version]), flush=True)
+
+def show_labels(labels):
+    print(json.dumps([[entry.class_id, entry.class_name] for entry in labels.class_map]), flush=True)
+
+rclpy.init()
+node = rclpy.create_node("listener")
+latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+node.create_subscription(LabelInfo, "/activeo3/camera/label_info", show_labels, latched)
+node.create_subscription(VisionInfo, "/activeo3/camera/vision_info", show_info, latched)
+rclpy.spin(node)
+"""
 
 LISTENER = f"""
 import json, rclpy
@@ -76,7 +95,39 @@ def test_a_process_that_knows_only_vision_msgs_gets_the_boxes(environment):
     assert (x, y, width, height) == (box.x + box.width / 2, box.y + box.height / 2, box.width, box.height)
     assert (frame_id, theta, label) == ("optical", 0.0, "thing")
     assert track.startswith("camera:")
-    assert math.isnan(score)
+    assert score == pytest.approx(result.detections[0].existence), "the detector gives no score"
+
+
+@pytest.mark.timeout(400)
+def test_a_late_subscriber_learns_how_to_read_the_boxes_and_that_the_query_changed(environment):
+    with NodeProcess(autostart=True, environment=environment) as node, Client() as client:
+        client.connect()
+        client.result_of(picture(FINE))
+        with subprocess.Popen(
+            [sys.executable, "-c", INFORMED], env=environment, stdout=subprocess.PIPE, text=True, cwd="/"
+        ) as listener:
+            heard: list[list] = []
+            threading.Thread(target=lambda: heard.extend(map(json.loads, listener.stdout)), daemon=True).start()
+            try:
+                wait_for(lambda: len(heard) == 2, 30, f"both messages; {node.text}")
+                (info,) = (entry for entry in heard if entry and entry[0] == "optical")
+                _, method, location, revision = info
+                assert "preset fake" in method and location == "/activeo3/camera/label_info" and revision == 0
+                assert client.set_query("", ["sign", "car"]).success
+                wait_for(lambda: client.result_of(picture(FINE)).query_revision == 1)
+                wait_for(lambda: len(heard) == 4)
+                assert [[0, "sign"], [1, "car"]] in heard[2:]
+                assert ["optical", method, location, 1] in heard[2:]
+            finally:
+                listener.kill()
+
+
+@pytest.mark.parametrize(
+    ("score", "existence", "sent"),
+    [(0.4, 0.9, 0.4), (math.nan, 0.9, 0.9), (math.nan, math.nan, 0.0), (1.5, math.nan, 1.0)],
+)
+def test_a_score_is_a_number_from_0_to_1(score, existence, sent):
+    assert _known_score(Detection(score=score, existence=existence)) == pytest.approx(sent)
 
 
 def test_a_detection_and_a_grounding_of_one_object_have_two_outlines_and_one_label():
