@@ -28,6 +28,17 @@ GROUNDING_COLOUR = (255, 120, 40)
 MAX_WIDTH = 1280
 """Pixels: wider pictures are shrunk to this width before they are drawn on."""
 JPEG_QUALITY = 80
+AUTOWARE_LABELS = {
+    "car": "CAR",
+    "truck": "TRUCK",
+    "bus": "BUS",
+    "trailer": "TRAILER",
+    "motorcycle": "MOTORCYCLE",
+    "bicycle": "BICYCLE",
+    "person": "PEDESTRIAN",
+    "pedestrian": "PEDESTRIAN",
+}
+"""Constants of `autoware_perception_msgs/ObjectClassification` by names of classes; all others are UNKNOWN there."""
 UNLABELED = 65535
 """The class id that `vision_msgs/VisionClass` keeps for what has no class."""
 MARKER_LIFETIME_S = 2
@@ -164,6 +175,31 @@ def label_info(header: Header, names: Sequence[str]) -> Any:
 
     classes = [VisionClass(class_id=number, class_name=name) for number, name in enumerate(names[:UNLABELED])]
     return LabelInfo(header=header, class_map=classes)
+
+
+def rois(result: msg.PerceptionResult) -> Any:
+    """The detections as `tier4_perception_msgs/DetectedObjectsWithFeature`: whole pixels around each box.
+
+    Kinematics and shape are empty: they say of themselves that they are not available.
+    """
+    from autoware_perception_msgs.msg import ObjectClassification
+    from tier4_perception_msgs.msg import DetectedObjectsWithFeature, DetectedObjectWithFeature
+
+    array = DetectedObjectsWithFeature(header=result.header)
+    for found in result.detections:
+        roi = DetectedObjectWithFeature()
+        left, top = max(0, math.floor(found.box.x)), max(0, math.floor(found.box.y))
+        right = min(result.image_width, math.ceil(found.box.x + found.box.width))
+        bottom = min(result.image_height, math.ceil(found.box.y + found.box.height))
+        if right <= left or bottom <= top:
+            continue  # a RegionOfInterest of no pixels means the whole image
+        region = roi.feature.roi
+        region.x_offset, region.y_offset, region.width, region.height = left, top, right - left, bottom - top
+        label = getattr(ObjectClassification, AUTOWARE_LABELS.get(found.label.lower(), "UNKNOWN"))
+        roi.object.existence_probability = _known_score(found)
+        roi.object.classification = [ObjectClassification(label=label, probability=_known_score(found))]
+        array.feature_objects.append(roi)
+    return array
 
 
 def _colour(detection: msg.Detection, without_track: Colour) -> Colour:

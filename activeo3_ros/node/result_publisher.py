@@ -26,6 +26,11 @@ try:
 except ImportError:
     Detection2DArray = LabelInfo = VisionInfo = None
 
+try:
+    from tier4_perception_msgs.msg import DetectedObjectsWithFeature
+except ImportError:
+    DetectedObjectsWithFeature = None
+
 ARRAYS = {name: getattr(msg, kind) for name, kind in ARRAY_TYPES.items()}
 """Types of the topics that carry one list of a result, by the name of the topic, of the list and of the field."""
 
@@ -100,6 +105,7 @@ class _CameraTopics:
         self._annotated = publisher(CompressedImage, "annotated/compressed")
         self._markers = publisher(MarkerArray, "markers")
         self._detections_2d = publisher(Detection2DArray, "detections_2d") if Detection2DArray else None
+        self._rois = publisher(DetectedObjectsWithFeature, "rois") if DetectedObjectsWithFeature else None
         self._vision_info, self._label_info = latched(VisionInfo, "vision_info"), latched(LabelInfo, "label_info")
         self._labels_topic = node.resolve_topic_name(f"~/{camera.name}/label_info")
         self._informed: tuple[str, Sequence[str], int] | None = None
@@ -135,9 +141,11 @@ class _CameraTopics:
             self._vision_info.publish(overlays.vision_info(result.header, method, self._labels_topic, revision))
 
     def publish_overlays(self, outcome: FrameOutcome, result: msg.PerceptionResult, marker_distance_m: float) -> None:
-        """The boxes of `vision_msgs`, the annotated picture and the markers, where they have subscribers."""
+        """The boxes for other tools, the annotated picture and the markers, where they have subscribers."""
         if self._detections_2d is not None and _is_perceived(result) and _has_subscriber(self._detections_2d):
             self._detections_2d.publish(overlays.detections_2d(result))
+        if self._rois is not None and _is_perceived(result) and _has_subscriber(self._rois):
+            self._rois.publish(overlays.rois(result))
         if outcome.frame is not None and _has_subscriber(self._annotated):
             self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
         if self._camera.info is not None and _has_subscriber(self._markers):

@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import threading
+import types
 
 import pytest
 from activeo3_ros.msg import BoundingBox, Detection, GroundingBox, PerceptionResult
@@ -15,11 +16,12 @@ from node_fixtures.client import Client
 from node_fixtures.fakes import FINE, RAISES, picture
 from node_fixtures.interfaces import environment_with
 from node_fixtures.processes import NodeProcess
+from sensor_msgs.msg import RegionOfInterest
 from visualization_msgs.msg import Marker
 from waiting import wait_for
 
 from activeo3_ros.core.camera import CameraModel
-from activeo3_ros.node.overlays import _known_score, markers
+from activeo3_ros.node.overlays import _known_score, markers, rois
 
 TOPIC = "/activeo3/camera/detections_2d"
 TYPE_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"
@@ -128,6 +130,53 @@ def test_a_late_subscriber_learns_how_to_read_the_boxes_and_that_the_query_chang
 )
 def test_a_score_is_a_number_from_0_to_1(score, existence, sent):
     assert _known_score(Detection(score=score, existence=existence)) == pytest.approx(sent)
+
+
+class FakeClassification(types.SimpleNamespace):
+    """Stands for `autoware_perception_msgs/ObjectClassification`, which is not on PyPI."""
+
+    UNKNOWN, CAR, PEDESTRIAN = 0, 1, 7
+
+
+class FakeRoi:
+    """Stands for `tier4_perception_msgs/DetectedObjectWithFeature`."""
+
+    def __init__(self) -> None:
+        self.object = types.SimpleNamespace(existence_probability=0.0, classification=[])
+        self.feature = types.SimpleNamespace(roi=RegionOfInterest())
+
+
+@pytest.fixture
+def fake_autoware(monkeypatch):
+    array = type("FakeRois", (types.SimpleNamespace,), {"feature_objects": property(lambda self: self.found)})
+    modules = {
+        "autoware_perception_msgs": {"ObjectClassification": FakeClassification},
+        "tier4_perception_msgs": {
+            "DetectedObjectWithFeature": FakeRoi,
+            "DetectedObjectsWithFeature": lambda header: array(header=header, found=[]),
+        },
+    }
+    for name, members in modules.items():
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        monkeypatch.setitem(sys.modules, f"{name}.msg", types.SimpleNamespace(**members))
+
+
+def test_a_region_of_interest_is_whole_pixels_inside_the_image(fake_autoware):
+    boxes = {
+        "car": BoundingBox(x=10.4, y=20.6, width=5.2, height=4.0),
+        "Person": BoundingBox(x=-3.0, y=470.5, width=8.0, height=30.0),
+        "traffic light": BoundingBox(x=0.0, y=0.0, width=640.0, height=480.0),
+        "outside": BoundingBox(x=640.0, y=10.0, width=5.0, height=5.0),
+    }
+    found = [Detection(label=label, score=0.25, existence=math.nan, box=box) for label, box in boxes.items()]
+    array = rois(PerceptionResult(image_width=640, image_height=480, detections=found))
+    sent = [
+        (r.feature.roi.x_offset, r.feature.roi.y_offset, r.feature.roi.width, r.feature.roi.height)
+        for r in array.feature_objects
+    ]
+    assert sent == [(10, 20, 6, 5), (0, 470, 5, 10), (0, 0, 640, 480)]
+    assert [r.object.classification[0].label for r in array.feature_objects] == [1, 7, 0]
+    assert {r.object.existence_probability for r in array.feature_objects} == {0.25}
 
 
 def test_a_detection_and_a_grounding_of_one_object_have_two_outlines_and_one_label():
