@@ -63,6 +63,7 @@ smoke:
 	git clone --quiet . out/smoke
 	$(PYTHON) out/smoke/scripts/setup_environment.py --distribution $(DISTRO)
 	cd out/smoke
+	unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH  # of a shell's own ROS
 	$(ACTIVATE)
 	pytest -q -n auto --dist loadfile $(SMOKE_TESTS:%=test/ros/test_%.py)
 
