@@ -41,6 +41,8 @@ AUTOWARE_LABELS = {
 """Constants of `autoware_perception_msgs/ObjectClassification` by names of classes; all others are UNKNOWN there."""
 UNLABELED = 65535
 """The class id that `vision_msgs/VisionClass` keeps for what has no class."""
+OUTLINE_PX, FONT_PX = 2.0, 16.0
+"""Thickness of outlines and height of letters in annotations, source pixels."""
 MARKER_LIFETIME_S = 2
 """Seconds without a new result after which RViz removes markers, so that old boxes do not look like new ones."""
 
@@ -80,13 +82,7 @@ def markers(
     clear = Marker(header=result.header, action=Marker.DELETEALL)
     if camera is None:
         return MarkerArray(markers=[clear])
-    boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
-    grounded = {g.detection for g in result.groundings}  # one label an object
-    boxes += [
-        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), _colour(d, DETECTION_COLOUR))
-        for index, d in enumerate(result.detections)
-    ]
-    boxes += [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
+    boxes = _labelled_boxes(result)
     drawn = []
     for index, (namespace, box, text, colour) in enumerate(boxes):
         corners = _corners(box, camera, distance_m)
@@ -119,6 +115,38 @@ def markers(
             colour = track_colour(track.track_id)
             drawn.append(_marker(result.header, "tracks", len(drawn), Marker.LINE_STRIP, colour, points=points))
     return MarkerArray(markers=[clear, *drawn])
+
+
+def _labelled_boxes(result: msg.PerceptionResult) -> list[tuple[str, msg.BoundingBox, str, Colour]]:
+    """Everything in a result that has a box: what it is, the box, its label ("" for none), its colour."""
+    boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
+    grounded = {g.detection for g in result.groundings}  # one label an object
+    boxes += [
+        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), _colour(d, DETECTION_COLOUR))
+        for index, d in enumerate(result.detections)
+    ]
+    return boxes + [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
+
+
+def image_annotations(result: msg.PerceptionResult) -> Any:
+    """The boxes as `foxglove_msgs/ImageAnnotations`, which Foxglove draws over the image of the same stamp."""
+    from foxglove_msgs.msg import Color, ImageAnnotations, Point2, PointsAnnotation, TextAnnotation
+
+    drawn, stamp = ImageAnnotations(), result.header.stamp
+    for _, box, text, (blue, green, red) in _labelled_boxes(result):
+        colour = Color(r=red / 255, g=green / 255, b=blue / 255, a=1.0)
+        right, bottom = box.x + box.width, box.y + box.height
+        corners = [Point2(x=x, y=y) for x, y in ((box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom))]
+        outline = PointsAnnotation(
+            timestamp=stamp, type=PointsAnnotation.LINE_LOOP, points=corners, outline_color=colour
+        )
+        outline.thickness = OUTLINE_PX
+        drawn.points.append(outline)
+        if text:
+            label = TextAnnotation(timestamp=stamp, position=corners[0], text=text, text_color=colour)
+            label.font_size, label.background_color = FONT_PX, Color(r=0.0, g=0.0, b=0.0, a=0.5)
+            drawn.texts.append(label)
+    return drawn
 
 
 def detections_2d(result: msg.PerceptionResult) -> Any:

@@ -31,6 +31,11 @@ try:
 except ImportError:
     DetectedObjectsWithFeature = None
 
+try:
+    from foxglove_msgs.msg import ImageAnnotations
+except ImportError:
+    ImageAnnotations = None
+
 ARRAYS = {name: getattr(msg, kind) for name, kind in ARRAY_TYPES.items()}
 """Types of the topics that carry one list of a result, by the name of the topic, of the list and of the field."""
 
@@ -106,6 +111,7 @@ class _CameraTopics:
         self._markers = publisher(MarkerArray, "markers")
         self._detections_2d = publisher(Detection2DArray, "detections_2d") if Detection2DArray else None
         self._rois = publisher(DetectedObjectsWithFeature, "rois") if DetectedObjectsWithFeature else None
+        self._annotations = publisher(ImageAnnotations, "annotations") if ImageAnnotations else None
         self._vision_info, self._label_info = latched(VisionInfo, "vision_info"), latched(LabelInfo, "label_info")
         self._labels_topic = node.resolve_topic_name(f"~/{camera.name}/label_info")
         self._informed: tuple[str, Sequence[str], int] | None = None
@@ -146,6 +152,8 @@ class _CameraTopics:
             self._detections_2d.publish(overlays.detections_2d(result))
         if self._rois is not None and _is_perceived(result) and _has_subscriber(self._rois):
             self._rois.publish(overlays.rois(result))
+        if self._annotations is not None and _is_perceived(result) and _has_subscriber(self._annotations):
+            self._annotations.publish(overlays.image_annotations(result))
         if outcome.frame is not None and _has_subscriber(self._annotated):
             self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
         if self._camera.info is not None and _has_subscriber(self._markers):

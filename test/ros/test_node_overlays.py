@@ -21,7 +21,7 @@ from visualization_msgs.msg import Marker
 from waiting import wait_for
 
 from activeo3_ros.core.camera import CameraModel
-from activeo3_ros.node.overlays import _known_score, markers, rois
+from activeo3_ros.node.overlays import _known_score, image_annotations, markers, rois
 
 TOPIC = "/activeo3/camera/detections_2d"
 TYPE_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"
@@ -177,6 +177,30 @@ def test_a_region_of_interest_is_whole_pixels_inside_the_image(fake_autoware):
     assert sent == [(10, 20, 6, 5), (0, 470, 5, 10), (0, 0, 640, 480)]
     assert [r.object.classification[0].label for r in array.feature_objects] == [1, 7, 0]
     assert {r.object.existence_probability for r in array.feature_objects} == {0.25}
+
+
+class FakeMessage(types.SimpleNamespace):
+    """Stands for the messages of `foxglove_msgs`, which is not on PyPI: lists for what is filled by appending."""
+
+    LINE_LOOP = 2
+
+    def __init__(self, **fields: object) -> None:
+        super().__init__(**{"points": [], "texts": [], **fields})
+
+
+def test_foxglove_draws_each_box_and_label_over_the_image_of_the_same_stamp(monkeypatch):
+    names = ("Color", "ImageAnnotations", "Point2", "PointsAnnotation", "TextAnnotation")
+    monkeypatch.setitem(sys.modules, "foxglove_msgs", types.ModuleType("foxglove_msgs"))
+    fakes = types.SimpleNamespace(**dict.fromkeys(names, FakeMessage))
+    monkeypatch.setitem(sys.modules, "foxglove_msgs.msg", fakes)
+    box = BoundingBox(x=10.0, y=20.0, width=30.0, height=40.0)
+    result = PerceptionResult(detections=[Detection(label="van", score=0.25, box=box)])
+    result.header.stamp = Time(sec=7)
+    drawn = image_annotations(result)
+    (outline,), (label,) = drawn.points, drawn.texts
+    assert [(point.x, point.y) for point in outline.points] == [(10, 20), (40, 20), (40, 60), (10, 60)]
+    assert (outline.type, outline.timestamp, label.timestamp) == (2, Time(sec=7), Time(sec=7))
+    assert (label.text, label.position.x, label.position.y) == ("van 0.25", 10, 20)
 
 
 def test_a_detection_and_a_grounding_of_one_object_have_two_outlines_and_one_label():
