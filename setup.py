@@ -21,6 +21,12 @@ gpu = [
     "torchvision",
     "transformers>=4.57",
 ]
+detectors = [  # `type: transformers`, on a CPU as well; OWLv2 fits images with scipy where there is no torchvision
+    "pillow",
+    "scipy>=1.11",
+    "torch>=2.6",
+    "transformers>=4.57",
+]
 bags = [  # replay, play, and bags as the input of evaluate and train
     "lz4>=4",
     "mcap>=1.2",
@@ -65,6 +71,7 @@ setup(
     ],
     extras_require={
         "bags": bags,
+        "detectors": detectors,
         "deepspeed": [*train, "deepspeed>=0.19"],
         "eval": evaluation,
         "flash": ["flash-attn>=2.7"],  # compiles CUDA code where it has no wheel: never part of another extra

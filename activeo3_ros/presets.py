@@ -5,11 +5,12 @@ A preset is one YAML file in `config/`, or any file of that form given by its pa
     description: one line for people
     sensing: {type: NAME, setting: value, …}
     task: {type: NAME, setting: value, …}
-    segmenter: {type: NAME, …}      # optional: makes masks
+    segmenter: {type: NAME, …}      # optional: makes masks, instead of those that a detector gives
     examine_view: true              # optional: let the task model see the whole frame too
     budget: {max_regions: 3, …}     # fields of `Budget`; what is absent keeps the default there
     query: {text: "", classes: []}  # the query until another is set
 
+Paths of models, names, calibrations, vocabularies and prompts count from the directory of the preset file.
 Where `NAME.calibration.yaml` lies beside `NAME.yaml`, as `activeo3 calibrate NAME.yaml` writes it, the task reads it.
 
 `NAME` is a key of the tables below, or what an installed package registers (see `plugins`). A preset file given by its
@@ -21,6 +22,7 @@ values that are allowed (see `settings`). A file is checked when it is loaded, b
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -33,13 +35,16 @@ from .assets.cache import sha256_of
 from .assets.resources import config_directory
 from .assets.resources import preset_names as preset_names
 from .core import ActivePerception, Budget, InvalidInput, Query, Segmenter, SensingPolicy, TaskModel
+from .core.checks import raised
+from .core.errors import ComponentError, PerceptionError
 from .detectors.calibration import calibration_beside
 from .plugins import find_plugin, load_class, plugins
 from .settings import Setting, check_names, check_settings, did_you_mean, named, settings_of
-from .vlm.engine_registry import ENGINE_TYPES
+from .vlm.engine_registry import ENGINE_TYPES, REMOTE
 
 SENSING_TYPES = {
     "detector_proposals": "activeo3_ros.policies.detector_proposals:DetectorProposals",
+    "gain_maps": "activeo3_ros.policies.gain_maps:LearnedProposals",
     "full_frame": "activeo3_ros.policies.fixed:FullFrame",
     "centre_crop": "activeo3_ros.policies.fixed:CentreCrop",
     "grid": "activeo3_ros.policies.fixed:Grid",
@@ -55,6 +60,7 @@ DETECTOR_TYPES = {
     "onnx": "activeo3_ros.detectors.onnx_detector:OnnxDetector",
     "transformers": "activeo3_ros.detectors.transformers_detector:TransformersDetector",
     "grounding_dino": "activeo3_ros.detectors.grounding_dino:GroundingDino",
+    "served": "activeo3_ros.detectors.served_detector:ServedDetector",
 }
 SEGMENTER_TYPES = {
     "grabcut": "activeo3_ros.segmenters.grabcut:GrabCut",
@@ -113,10 +119,17 @@ class Component:
 
     @property
     def facts(self) -> list[Any]:
-        """Type, settings, and digests of the model and calibration files that they name: what results depend on."""
-        named_files = [Path(str(self.settings.get(name, ""))).expanduser() for name in ("model", "calibration")]
-        own = self.detector.facts if self.kind == "sensing" and self.detector is not None else []
-        return [self.type, dict(self.settings), *(sha256_of(file) for file in named_files if file.is_file()), *own]
+        """Type, settings, and the digest of each file that they name in place of its path: what results depend on."""
+        paths = [name for name, setting in self._declared().items() if setting.is_path]
+        named_files = {name: Path(self.settings[name]).expanduser() for name in paths if _is_text(self.settings, name)}
+        digests = {name: sha256_of(file) for name, file in named_files.items() if file.is_file()}
+        settings = {**self.settings, **digests}
+        if self.kind == "sensing" and self.detector is not None:
+            settings["detector"] = self.detector.facts
+        class_ = self.detector_class
+        if self.type == "served" and class_ is not None:
+            settings["socket"] = class_(**self._split()[0]).identity  # whatever the other process has
+        return [self.type, settings]
 
     @property
     def shares_task(self) -> bool:
@@ -188,6 +201,35 @@ class Component:
             return self.class_
         return self.detector.class_ if self.kind == "task" and self.detector is not None else None
 
+    def _declared(self) -> dict[str, Setting]:
+        """Its settings; of a detector also those of the task around it."""
+        if self.detector_class is None:
+            return settings_of(self.class_)
+        return {**settings_of(_class_of(DETECTOR_TASK)), **settings_of(self.detector_class)}
+
+    def located(self, folder: Path) -> Component:
+        """The same with relative paths counted from a folder.
+
+        Args:
+            folder: Of the preset file.
+
+        Raises:
+            InvalidInput: A file is not there, but in the current directory.
+        """
+        settings = dict(self.settings)
+        with named(self.label):
+            for name, setting in self._declared().items():
+                takes_name = isinstance(setting.default, str) and _is_bare(setting.default)
+                if setting.is_path and _is_text(settings, name) and not (takes_name and _is_bare(settings[name])):
+                    settings[name] = _located(folder, name, settings[name])
+            engine = settings.get("engine")
+            if isinstance(engine, Mapping) and _is_text(engine, "model") and engine.get("type") != REMOTE:
+                settings["engine"] = {**engine, "model": _located(folder, "model", engine["model"])}
+            if self.kind == "sensing" and self.detector is not None:
+                own = self.detector.located(folder)
+                settings["detector"] = {"type": own.type, **own.settings}
+        return replace(self, settings=settings)
+
     def build(self, task: TaskModel | None = None) -> Any:
         """Build an instance, which loads its model.
 
@@ -196,18 +238,34 @@ class Component:
 
         Raises:
             InvalidInput: As `check`, or the class refuses a value; the message names the file.
+            ComponentError: The class is of another package and raised something else.
         """
         self.check()
         with named(self.source), named(self.label):
             if self.detector_class is not None:
                 own, around = self._split()
-                return _class_of(DETECTOR_TASK)(self.detector_class(**own), label=self.type, **around)
+                detector = self._new(self.detector_class, own)
+                label = detector.label if self.type == "served" else self.type
+                return _class_of(DETECTOR_TASK)(detector, label=label, **around)
             settings = dict(self.settings)
             own_detector = self.detector
             if own_detector is not None:
                 del settings["detector"]
-                return self.class_(**settings, task=own_detector.build(), reports=False)
-            return self.class_(**settings, task=task) if self.shares_task else self.class_(**settings)
+                settings |= {"task": own_detector.build(), "reports": False}
+            elif self.shares_task:
+                settings["task"] = task
+            return self._new(self.class_, settings)
+
+    def _new(self, class_: Callable[..., Any], settings: Mapping[str, Any]) -> Any:
+        """An instance. Raises ComponentError where the class of another package raises what is not of ours."""
+        try:
+            return class_(**settings)
+        except PerceptionError:
+            raise
+        except Exception as error:
+            if class_.__module__.startswith(f"{__package__}."):
+                raise
+            raise ComponentError(f"{self.label} raised {raised(error, class_)}") from error
 
     def _split(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """The settings of a detector, and those of the task around it."""
@@ -261,7 +319,7 @@ class PresetFile:
     Attributes:
         sensing: The policy that chooses regions: `type` and its settings.
         task: The model that examines them: `type` and its settings.
-        segmenter: The model that makes masks: `type` and its settings.
+        segmenter: The model that makes masks: `type` and its settings; none for those that the detector gives.
         description: One line for people.
         examine_view: Let the task model see the whole frame too.
         budget: What one frame may spend: fields of `Budget`.
@@ -390,7 +448,36 @@ def _component(kind: str, values: Mapping[str, Any], source: Path, may_name_clas
         raise InvalidInput(f"{kind!r} needs a 'type'")
     component = Component(kind, str(settings.pop("type")), settings, str(source), may_name_class)
     component.check()
-    return component
+    return component if source.parent == config_directory() else component.located(source.parent)
+
+
+def _is_text(settings: Mapping[str, Any], name: str) -> bool:
+    return isinstance(settings.get(name), str) and bool(settings[name])
+
+
+def _located(folder: Path, name: str, text: str) -> str:
+    """A path in a preset file, counted from the folder of that file; a hub id as it stands.
+
+    Raises:
+        InvalidInput: It is not there, but in the current directory, from which it is not counted.
+    """
+    path = Path(text).expanduser()
+    if path.is_absolute():
+        return text
+    if os.path.exists(folder / path):
+        return str(folder / path)
+    if os.path.exists(path):
+        raise InvalidInput(
+            f"{name}: {text} is in the current directory and not in that of the preset file, from which paths count; "
+            f"write {name}: {os.path.relpath(path, folder)}"
+        )
+    may_be_hub_id = name == "model" and path.suffix.lower() != ".onnx"
+    return text if may_be_hub_id else str(folder / path)
+
+
+def _is_bare(text: str) -> bool:
+    """Whether a text looks like a name and not like a path."""
+    return bool(text) and len(Path(text).parts) == 1 and not Path(text).suffix
 
 
 def _calibrated(path: Path, task: Component) -> Component:

@@ -24,6 +24,7 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, ParamSpec
 
 import numpy as np
@@ -70,6 +71,7 @@ class Setting:
         allowed: The range or the choices, such as "28 to 4096 pixels"; "" where every value of the kind is allowed.
         default: The default value, `REQUIRED` if there is none.
         meaning: From the `Args:` section of the constructor's docstring; "" where that says nothing.
+        is_path: Whether a text may be the path of a file or directory: the annotation has `pathlib.Path` too.
     """
 
     name: str
@@ -80,6 +82,7 @@ class Setting:
     _declared: Any
     _bare: Any
     _takes_objects: bool
+    is_path: bool = False
 
     def check(self, value: Any) -> None:
         """Compare a value with the declaration.
@@ -139,7 +142,9 @@ def settings_of(build: Callable[..., Any]) -> dict[str, Setting]:
             kind, allowed = _words(plain)
             meaning = meanings.get(name, "")
             bare = _without_limits(plain)
-            settings[name] = Setting(name, kind, allowed, parameter.default, meaning, plain, bare, takes_objects)
+            is_path = Path in typing.get_args(hints.get(name))
+            default = parameter.default
+            settings[name] = Setting(name, kind, allowed, default, meaning, plain, bare, takes_objects, is_path)
     return settings
 
 

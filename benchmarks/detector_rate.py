@@ -14,7 +14,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime
+import functools
 import json
+import multiprocessing
 import os
 import platform
 import sys
@@ -35,10 +37,14 @@ except ImportError as missing:
     print(f"skipped: {missing.name} is not installed; this benchmark needs the extra `gpu`", file=sys.stderr)
     sys.exit(0)
 
+from activeo3_ros.cli.serve import SWITCH_S
 from activeo3_ros.core import ActivePerception, Budget, Frame, Query, Status
+from activeo3_ros.core.interfaces import Detector
 from activeo3_ros.detectors import device_views
 from activeo3_ros.detectors.centernet import COCO_CLASSES
 from activeo3_ros.detectors.detector_task import DetectorTask
+from activeo3_ros.detectors.served_detector import ServedDetector
+from activeo3_ros.detectors.serving import DetectorServer
 from activeo3_ros.detectors.transformers_detector import TransformersDetector
 from activeo3_ros.policies.detector_proposals import DetectorProposals
 
@@ -127,6 +133,13 @@ def give_street(detector: TransformersDetector) -> None:
     detector.boxes = boxes  # type: ignore[method-assign]
 
 
+def loop_around(detector: Detector) -> ActivePerception:
+    """The loop of the measurement: detector proposals, three regions."""
+    task = DetectorTask(detector, label="detector_rate")
+    pixels = 2 * detector.input_size.width * detector.input_size.height
+    return ActivePerception(DetectorProposals(task=task), task, Budget(3, view_pixels=pixels, crop_pixels=pixels))
+
+
 def pictures(camera: int, size: tuple[int, int]) -> list[np.ndarray]:
     """Frames with structure at every scale."""
     generator = np.random.default_rng(camera)
@@ -173,7 +186,7 @@ class Camera(threading.Thread):
 
 
 def run_cameras(loop: ActivePerception, count: int, seconds: float, hz: float, size: tuple[int, int]) -> dict[str, Any]:
-    """Frames a second and latency of so many cameras, each a thread of its own."""
+    """Frames a second and latency of so many cameras, each a thread of this process."""
     frames = [pictures(camera, size) for camera in range(count)]
     cameras = [
         Camera(loop.for_another_thread(), frames[index], seconds, hz, index / max(hz, 1) / count)
@@ -184,15 +197,96 @@ def run_cameras(loop: ActivePerception, count: int, seconds: float, hz: float, s
         camera.start()
     for camera in cameras:
         camera.join()
+    return rates([(each.latencies_ms, each.sent, each.regions) for each in cameras], time.perf_counter() - start, hz)
+
+
+@contextlib.contextmanager
+def served(count: int, name: str, device: str, precision: str, fuse: bool) -> Iterator[list[str]]:
+    """The sockets of detectors that are served, each in a process of its own."""
+    spawning = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as directory:
+        ends, ready = spawning.Event(), spawning.Barrier(count + 1)
+        sockets = [str(Path(directory) / f"socket{number}") for number in range(count)]
+        processes = [
+            spawning.Process(target=serve, args=(name, each, device, precision, fuse, ready, ends)) for each in sockets
+        ]
+        for process in processes:
+            process.start()
+        ready.wait(300)
+        try:
+            yield sockets
+        finally:
+            ends.set()
+            for process in processes:
+                process.join(10)
+
+
+def serve(name: str, at: str, device: str, precision: str, fuse: bool, ready: Any, ends: Any) -> None:
+    """One server of `served`."""
+    model = Path(at + ".model")
+    detector = build(name, model, device, precision, fuse)
+    give_street(detector)
+    sys.setswitchinterval(SWITCH_S)  # as `activeo3 serve` does
+    server = DetectorServer(detector, name, name, Path(at))
+    threading.Thread(target=server.serve, daemon=True).start()
+    ready.wait(300)
+    ends.wait()
+    server.close()
+
+
+def run_processes(served_at: list[str], count: int, seconds: float, hz: float, size: tuple[int, int]) -> dict[str, Any]:
+    """The same, each camera in a process of its own that asks the detector served at a socket."""
+    spawning = multiprocessing.get_context("spawn")
+    ready, done = spawning.Barrier(count + 1), spawning.Queue()
+    processes = [
+        spawning.Process(
+            target=one_process, args=(served_at[index % len(served_at)], index, count, seconds, hz, size, ready, done)
+        )
+        for index in range(count)
+    ]
+    for process in processes:
+        process.start()
+    ready.wait(120)
+    start = time.perf_counter()
+    found = [done.get(timeout=seconds + 60) for _ in processes]
     wall = time.perf_counter() - start
-    latencies = np.array([each for camera in cameras for each in camera.latencies_ms])
-    done, sent = len(latencies), sum(camera.sent for camera in cameras)
+    for process in processes:
+        process.join(10)
+    return rates(found, wall, hz)
+
+
+def one_process(
+    served_at: str,
+    index: int,
+    count: int,
+    seconds: float,
+    hz: float,
+    size: tuple[int, int],
+    ready: Any,
+    done: Any,
+) -> None:
+    """One camera of `run_processes`."""
+    loop = loop_around(ServedDetector(served_at))
+    frames = pictures(index, size)
+    for frame in frames:
+        loop.perceive(Frame(frame), ROAD)
+    ready.wait(120)
+    camera = Camera(loop, frames, seconds, hz, index / max(hz, 1) / count)
+    camera.run()
+    done.put((camera.latencies_ms, camera.sent, camera.regions))
+
+
+def rates(cameras: list[tuple[list[float], int, int]], wall: float, hz: float) -> dict[str, Any]:
+    """What cameras did, each the latencies of its frames in milliseconds, frames sent, and regions."""
+    latencies = np.concatenate([each[0] for each in cameras])
+    done, sent = len(latencies), sum(each[1] for each in cameras)
     p50, p95, p99 = np.percentile(latencies, [50, 95, 99]).round(2).tolist()
     return {
-        "cameras": count,
+        "cameras": len(cameras),
         "hz_each": hz or "as fast as it goes",
+        "seconds": round(wall, 2),
         "frames_per_s": round(done / wall, 1),
-        "regions_per_frame": round(sum(camera.regions for camera in cameras) / done, 2),
+        "regions_per_frame": round(sum(each[2] for each in cameras) / done, 2),
         "missed_share": round(1 - done / sent, 4),
         "p50_ms": p50,
         "p95_ms": p95,
@@ -202,44 +296,50 @@ def run_cameras(loop: ActivePerception, count: int, seconds: float, hz: float, s
 
 @contextlib.contextmanager
 def timed_stages() -> Iterator[dict[str, float]]:
-    """Seconds by stage in the block, each waited for on the device."""
-    spent = {"upload, cut and resize": 0.0, "model": 0.0, "boxes back": 0.0}
-    originals = device_views.DeviceViews.batch, device_views.BatchGraphs.__call__, device_views.ViewBatches.generate
+    """Seconds by stage that the device works in the block, by events in its queue, which hold nothing up."""
+    steps = {
+        "cut and resize": (device_views.DeviceViews, "batch"),
+        "model": (device_views.BatchGraphs, "__call__"),
+        "all of a batch": (device_views.InputBatches, "generate"),
+    }
+    pairs: dict[str, list[tuple[Any, Any]]] = {name: [] for name in steps}
+    originals = {name: getattr(*where) for name, where in steps.items()}
 
-    def timed(name: str, original: Callable[..., Any], minus: tuple[str, ...] = ()) -> Callable[..., Any]:
+    def timed(name: str) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            before = sum(spent[other] for other in minus)
-            start = time.perf_counter()
-            result = original(*arguments)
-            torch.cuda.synchronize()
-            spent[name] += time.perf_counter() - start - (sum(spent[other] for other in minus) - before)
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            result = originals[name](*arguments)
+            end.record()
+            pairs[name].append((start, end))
             return result
 
         return call
 
-    device_views.DeviceViews.batch = timed("upload, cut and resize", originals[0])  # type: ignore[method-assign]
-    device_views.BatchGraphs.__call__ = timed("model", originals[1])  # type: ignore[method-assign]
-    device_views.ViewBatches.generate = timed(  # type: ignore[method-assign]
-        "boxes back", originals[2], ("upload, cut and resize", "model")
-    )
+    for name, (owner, attribute) in steps.items():
+        setattr(owner, attribute, timed(name))
+    spent: dict[str, float] = {}
     try:
         yield spent
     finally:
-        (
-            device_views.DeviceViews.batch,  # type: ignore[method-assign]
-            device_views.BatchGraphs.__call__,  # type: ignore[method-assign]
-            device_views.ViewBatches.generate,  # type: ignore[method-assign]
-        ) = originals
+        for name, (owner, attribute) in steps.items():
+            setattr(owner, attribute, originals[name])
+        torch.cuda.synchronize()
+        spent.update({name: sum(a.elapsed_time(b) for a, b in each) / 1e3 for name, each in pairs.items()})
 
 
-def stages(loop: ActivePerception, count: int, seconds: float, size: tuple[int, int]) -> dict[str, float]:
-    """Share of the wall time in each stage that the device works for, the rest being Python beside an idle device."""
-    start = time.perf_counter()
+def stages(run: Callable[[], dict[str, Any]]) -> dict[str, float]:
+    """Share of the time of a run in each stage of the device; in the rest it waits for the CPU."""
     with timed_stages() as spent:
-        run_cameras(loop, count, seconds, 0.0, size)
-    wall = time.perf_counter() - start
-    shares = {name: round(value / wall, 3) for name, value in spent.items()}
-    return {"cameras": count, **shares, "policy, merging and waiting": round(1 - sum(shares.values()), 3)}
+        row = run()
+    spent["boxes back"] = spent.pop("all of a batch") - spent["model"]
+    shares = {name: round(value / row["seconds"], 3) for name, value in spent.items()}
+    return {
+        "cameras": row["cameras"],
+        "frames_per_s": row["frames_per_s"],
+        **shares,
+        "idle": round(1 - sum(shares.values()), 3),
+    }
 
 
 def naive(detector: TransformersDetector, task: DetectorTask, frame: Frame, repeats: int) -> dict[str, float]:
@@ -320,10 +420,8 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
         load_s = round(time.perf_counter() - start, 2)
         frame = Frame(pictures(99, size)[0])
         give_street(detector)
-        task = DetectorTask(detector, label=name)
-        pixels = detector.input_size.width * detector.input_size.height
-        budget = Budget(max_regions=3, view_pixels=2 * pixels, crop_pixels=2 * pixels)
-        loop = ActivePerception(DetectorProposals(task=task), task, budget)
+        loop = loop_around(detector)
+        task, budget = loop.task, loop.budget
         row: dict[str, Any] = {
             "load_s": load_s,
             "parameters_M": round(sum(p.numel() for p in detector.model.parameters()) / 1e6, 1),
@@ -336,16 +434,41 @@ def measure(name: str, arguments: argparse.Namespace, device: str) -> dict[str, 
         row["boxes"] = len(result.detections)
         view = frame.view(frame.window, task.view_size(*size, budget.view_pixels))
         row["hints_of_view"] = len(task.detect([view], 0.03, task.resolve(ROAD))[0].boxes)
-        counts = (1,) if arguments.tiny else (1, 3, 6)
+        counts = (1, 2) if arguments.tiny else (1, 3, 6)
+        run = functools.partial(run_cameras, loop, size=size)
         if device == "cuda":
             row["floors"] = floors(detector, size)
             row["model_ms"] = model_alone(detector, detector._view_batcher._generator.batches._run)
-        row["fastest"] = [run_cameras(loop, count, arguments.seconds, 0.0, size) for count in counts]
-        row["paced"] = [run_cameras(loop, count, arguments.seconds, HZ, size) for count in counts]
+        row["one process"] = {
+            "fastest": [run(count, seconds=arguments.seconds, hz=0.0) for count in counts],
+            "paced": [run(count, seconds=arguments.seconds, hz=HZ) for count in counts],
+        }
+        served_at = Path(directory) / "socket"
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_S)  # as `activeo3 serve` does
+        server = DetectorServer(detector, name, name, served_at)
+        threading.Thread(target=server.serve, daemon=True).start()
+        run = functools.partial(run_processes, [str(served_at)], size=size)
+        row["a process a camera"] = {
+            "fastest": [run(count, seconds=arguments.seconds, hz=0.0) for count in counts],
+            "paced": [run(count, seconds=arguments.seconds, hz=HZ) for count in counts],
+        }
         if device == "cuda":
-            row["stages"] = [stages(loop, count, arguments.seconds / 2, size) for count in counts]
+            row["a process a camera"]["stages"] = [
+                stages(functools.partial(run, count, seconds=arguments.seconds / 2, hz=0.0)) for count in counts
+            ]
+        server.close()
+        sys.setswitchinterval(before)
+        if counts[-1] > 1:
+            with served(2, name, device, "fp32" if arguments.tiny else "fp16", arguments.fuse) as sockets:
+                run = functools.partial(run_processes, sockets, size=size)
+                row["two servers"] = {
+                    "fastest": [run(counts[-1], seconds=arguments.seconds, hz=0.0)],
+                    "paced": [run(counts[-1], seconds=arguments.seconds, hz=HZ)],
+                }
         row["naive"] = naive(detector, task, frame, 3 if arguments.tiny else 20)
-        row["times_naive"] = round(row["fastest"][-1]["frames_per_s"] / row["naive"]["frames_per_s"], 2)
+        fastest = row["a process a camera"]["fastest"][-1]["frames_per_s"]
+        row["times_naive"] = round(fastest / row["naive"]["frames_per_s"], 2)
         return row
 
 

@@ -104,7 +104,7 @@ def play(camera: str) -> int:
 def soak(seconds: float, preset: str, node: list[str]) -> int:
     """Start everything, watch, and judge."""
     arguments = ["--ros-args", "-p", f"preset:={preset}", "-p", f"cameras:=[{', '.join(CAMERAS)}]"]
-    arguments += ["-p", "autostart:=true", "-p", f"max_frame_age:={MAX_FRAME_AGE_S}"]
+    arguments += ["-p", "autostart:=true", "-p", "memory:=true", "-p", f"max_frame_age:={MAX_FRAME_AGE_S}"]
     arguments += ["-p", f"diagnostics_period:={DIAGNOSTICS_S}"]
     variables = dict(os.environ) if seconds >= LONG_S else {**os.environ, **RETURN_FREED_MEMORY}
     with tempfile.TemporaryFile() as log:

@@ -32,6 +32,8 @@ PROVIDERS = {
 """onnxruntime's name of each execution provider that a setting may name."""
 PACKAGES = {"cuda": "onnxruntime-gpu", "tensorrt": "onnxruntime-gpu", "openvino": "onnxruntime-openvino"}
 """The build of onnxruntime that has a provider."""
+DEVICES = {"cuda": r"\d+", "tensorrt": r"\d+", "openvino": r"gpu|npu"}
+"""The devices that may stand behind a provider's name and a colon, as patterns."""
 NO_MEMORY = re.compile(r"fail\w* to allocate|out of memory|bad[_ ]alloc|bad allocation|available memory of", re.I)
 """How onnxruntime and its providers say that memory is short."""
 
@@ -96,7 +98,8 @@ class OnnxSession:
         Args:
             path: The .onnx file. Weights in files of their own must lie beside it.
             threads: CPU threads for one run; None for `default_threads`.
-            providers: Execution providers by short name, the preferred one first; "cuda:1" is the second device.
+            providers: Execution providers by short name, the preferred one first; "cuda:1" is the second device,
+                "openvino:gpu" and "openvino:npu" are Intel's, "openvino" alone runs on the CPU.
             custom_ops: A library of operators that are not onnxruntime's own; it is loaded into this process.
 
         Raises:
@@ -111,14 +114,17 @@ class OnnxSession:
         options = runtime.SessionOptions()
         options.intra_op_num_threads = threads or default_threads()
         options.inter_op_num_threads = 1
-        options.log_severity_level = 3 if chosen == [("cpu", 0)] else 4  # a provider that fails is told below
+        options.log_severity_level = 4  # what fails is raised, and told once
         # Threads that spin between runs take the CPU from whatever else a robot does.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         if custom_ops is not None:
             _register(custom_ops, options)
         if not path.is_file():
             raise ModelError(f"{path}: {'is a directory' if path.is_dir() else 'does not exist'}; give an .onnx file")
-        with_settings = [(PROVIDERS[name], _provider_settings(name, device, path)) for name, device in chosen]
+        with_settings = [
+            (PROVIDERS[name], _provider_settings(name, device, path, options.intra_op_num_threads))
+            for name, device in chosen
+        ]
         try:
             self._session = runtime.InferenceSession(str(path), options, providers=with_settings)
         except Exception as error:  # onnxruntime's own classes derive from Exception directly
@@ -177,25 +183,26 @@ class OnnxSession:
         return ModelError(f"{self._path}: {doing}{_first_line(error)}")
 
 
-def _check_providers(names: Sequence[str], available: Sequence[str]) -> list[tuple[str, int]]:
+def _check_providers(names: Sequence[str], available: Sequence[str]) -> list[tuple[str, str]]:
     """Short names and devices of providers. Raises InvalidInput for one that is unknown or not there."""
     if not names:
         raise InvalidInput(f"providers must name at least one of {', '.join(PROVIDERS)}, got none")
     here = [name for name, long in PROVIDERS.items() if long in available]
     chosen = []
     for each in names:
-        name, _, device = each.partition(":")
-        if name not in PROVIDERS or not (device.isdigit() or (not device and ":" not in each)):
+        name, colon, device = each.partition(":")
+        has_device = name in DEVICES and re.fullmatch(DEVICES[name], device)
+        if name not in PROVIDERS or (colon and not has_device):
             raise InvalidInput(
-                f"providers: unknown provider {each!r}; known are {', '.join(PROVIDERS)}, with a device as in cuda:1"
-                f"{did_you_mean(name, PROVIDERS)}"
+                f"providers: unknown provider {each!r}; known are {', '.join(PROVIDERS)}, with a device as in cuda:1, "
+                f"openvino:gpu or openvino:npu{did_you_mean(name, PROVIDERS)}"
             )
         if name not in here:
             raise InvalidInput(
                 f"providers: {name!r} is not in the onnxruntime that is installed, which has {', '.join(here)}; "
                 f"install {PACKAGES.get(name, 'onnxruntime')} instead of onnxruntime, or name another"
             )
-        chosen.append((name, int(device or 0)))
+        chosen.append((name, device))
     return chosen
 
 
@@ -209,15 +216,16 @@ def _register(library: Path, options: Any) -> None:
         raise InvalidInput(f"custom_ops: {library} is no library of ONNX operators: {_first_line(error)}") from error
 
 
-def _provider_settings(name: str, device: int, path: Path) -> dict[str, str]:
+def _provider_settings(name: str, device: str, path: Path, threads: int) -> dict[str, str]:
     """What onnxruntime is told for a provider."""
     if name == "cpu":
         return {}
     if name == "openvino":
-        return {"cache_dir": str(cache_directory() / "openvino")}
-    settings = {"device_id": str(device)}
+        settings = {"device_type": device.upper() or "CPU", "cache_dir": str(cache_directory() / "openvino")}
+        return settings if device else {**settings, "num_of_threads": str(threads)}
+    settings = {"device_id": device or "0"}
     if name == "tensorrt":
-        engines = engine_directory(path, device)
+        engines = engine_directory(path, int(device or 0))
         engines.mkdir(parents=True, exist_ok=True)
         settings |= {
             "trt_engine_cache_enable": "True",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from .cache import AssetError
 from .weights import local_model
 
 
-def load_pretrained(model: str, auto_class: str, device: Any, purpose: str) -> tuple[Any, Any]:
+def load_pretrained(model: str | Path, auto_class: str, device: Any, purpose: str) -> tuple[Any, Any]:
     """Load a model with its processor; arguments and errors as in `load_model`.
 
     Returns:
@@ -24,7 +25,7 @@ def load_pretrained(model: str, auto_class: str, device: Any, purpose: str) -> t
     return processor, load_model(model, auto_class, device, purpose)
 
 
-def load_processor(model: str, auto_class: str, purpose: str) -> Any:
+def load_processor(model: str | Path, auto_class: str, purpose: str) -> Any:
     """Load what prepares the input of a model.
 
     Args:
@@ -43,7 +44,7 @@ def load_processor(model: str, auto_class: str, purpose: str) -> Any:
     return _loaded(directory, lambda: found.from_pretrained(directory, local_files_only=True, trust_remote_code=False))
 
 
-def load_model(model: str, auto_class: str, device: Any, purpose: str, dtype: Any = None) -> Any:
+def load_model(model: str | Path, auto_class: str, device: Any, purpose: str, dtype: Any = None) -> Any:
     """Load a model.
 
     Args:
@@ -121,5 +122,7 @@ def _loaded(directory: Path, load: Callable[[], Any]) -> Any:
             raise OutOfMemory(f"{directory}: the weights do not fit into the memory of the device") from error
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         if isinstance(error, ImportError):  # such as timm, which the backbones of some models are from
-            raise MissingPackageError(f"{directory}: {reason.partition('. ')[0]}; install it") from error
+            asked = re.search(r"pip install ([\w.-]*\w)", str(error))
+            install = f"run: pip install {asked[1]}" if asked else "install it"
+            raise MissingPackageError(f"{directory}: {reason.partition('. ')[0]}; {install}") from error
         raise EngineError(f"{directory}: cannot be loaded: {reason}") from error

@@ -20,7 +20,7 @@ def model_directory(model_id: str) -> Path:
     return cache_directory() / "models" / model_id.replace("/", "--")
 
 
-def local_model(model: str) -> Path:
+def local_model(model: str | Path) -> Path:
     """Find a model on this machine.
 
     Args:
@@ -36,7 +36,7 @@ def local_model(model: str) -> Path:
         raise AssetError(
             "no model is named: give a directory, or the hub id of one that `activeo3 prefetch` brought here"
         )
-    path = Path(model).expanduser()
+    path, model = Path(model).expanduser(), str(model)
     source = source_directory() if model.startswith(TINY_PREFIX) else None
     research = [source / TINY_WEIGHTS / model.removeprefix(TINY_PREFIX)] if source else []
     for candidate in (path, *research, model_directory(model)):

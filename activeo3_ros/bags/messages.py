@@ -140,10 +140,19 @@ def stamp_ns(message: Any) -> int:
 
 def camera_of(topic: str) -> str:
     """The camera of an image topic: `front/left` of `/front/left/image_raw/compressed`."""
-    parts = [part for part in topic.split("/") if part]
-    if len(parts) > 1 and parts[-1] == "compressed":
-        parts = parts[:-1]
+    parts = _parts(topic)
     return "/".join(parts[:-1] or parts)
+
+
+def beside(topic: str, name: str) -> str:
+    """The topic of a name beside an image topic: `/front/camera_info` of `/front/image_raw/compressed`."""
+    return "/" + "/".join([*_parts(topic)[:-1], name])
+
+
+def _parts(topic: str) -> list[str]:
+    """The parts of the name of a topic, without the transport."""
+    parts = [part for part in topic.split("/") if part]
+    return parts[:-1] if len(parts) > 1 and parts[-1] == "compressed" else parts
 
 
 def check_cameras_differ(topics: Sequence[str]) -> None:

@@ -13,8 +13,17 @@ from typing import Any
 
 from rosbags.serde import SerdeError
 
-from ..codecs.result_cdr import RESULT_TYPE, canonical_cdr, from_cdr, result_message, to_cdr
+from ..codecs.result_cdr import (
+    RESULT_TYPE,
+    TRACKS_TYPE,
+    canonical_cdr,
+    from_cdr,
+    result_message,
+    to_cdr,
+    tracks_message,
+)
 from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Scene, Status
+from .geometry import RecordedGeometry
 from .mcap_file import McapFile
 from .messages import IMAGE_TYPES, camera_of, frame_from_message, image_message, stamp_ns
 from .reading import Bag, DamagedMessage, Entry, topic_type
@@ -23,8 +32,8 @@ from .writing import BagWriter
 
 SETTINGS = "activeo3_replay"
 """The name of the metadata record of a file of results: the settings of its run."""
-RESULT_TOPIC = "/activeo3/{camera}/result"
-"""Where the node publishes: a replay writes to the same topic."""
+RESULT_TOPIC, TRACKS_TOPIC = "/activeo3/{camera}/result", "/activeo3/{camera}/tracks"
+"""Where the node publishes: a replay writes to the same topics."""
 
 CLOCK_LEAP_NS = 86_400 * 10**9
 """No recording pauses for so long: a clock was set."""
@@ -53,10 +62,11 @@ class ReplayOutcome:
 
     Attributes:
         processed: Frames that have a result.
-        failed: Those of them whose result says that perception failed.
+        failures: Those of them whose result says that perception failed, by the reason.
         unreadable: Frames without a result.
         reasons: Why frames are unreadable.
         resumed: Frames whose result is from the earlier run.
+        forgotten: Objects that were forgotten because more were remembered than a scene can hold.
         reading_s: Seconds spent on reading and decoding.
         perceiving_s: Seconds spent in the core.
         writing_s: Seconds spent on serializing and writing results.
@@ -64,14 +74,20 @@ class ReplayOutcome:
     """
 
     processed: int = 0
-    failed: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
     unreadable: int = 0
     reasons: list[str] = field(default_factory=list)
     resumed: int = 0
+    forgotten: int = 0
     reading_s: float = 0.0
     perceiving_s: float = 0.0
     writing_s: float = 0.0
     digest: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    @property
+    def failed(self) -> int:
+        """The number of frames whose perception failed."""
+        return self.failures.total()
 
     @property
     def sha256(self) -> str:
@@ -167,6 +183,7 @@ def replay(
     recorded: Sequence[RecordedResult] = (),
     with_images: bool = False,
     memory: bool = False,
+    geometry: RecordedGeometry | None = None,
     goes_on: Callable[[int, ReplayOutcome], bool] = lambda done, outcome: True,
 ) -> ReplayOutcome:
     """Perceive each message and write the results.
@@ -181,12 +198,15 @@ def replay(
         recorded: Results of an earlier run, which are not computed again.
         with_images: Whether the images are written beside their results.
         memory: Whether the frames of a camera are weighed together, as the node does. Results of an earlier run cannot
-            be used then: each depends on all frames before it.
+            be used then: each depends on all frames before it. Their tracks are written too.
+        geometry: Gives the tracks bearings and positions; None: they have none.
         goes_on: Called with the number of messages done before each; where it says False, the replay ends.
     """
     outcome = ReplayOutcome()
     for topic in dict.fromkeys(entry.topic for entry in entries):
         writer.add_topic(RESULT_TOPIC.format(camera=camera_of(topic)), RESULT_TYPE)
+        if memory:
+            writer.add_topic(TRACKS_TOPIC.format(camera=camera_of(topic)), TRACKS_TYPE)
         if with_images:
             writer.add_topic(topic, bag.topics[topic].type)
     scenes = {entry.topic: Scene() for entry in entries} if memory else {}
@@ -204,22 +224,28 @@ def replay(
             continue
         outcome.reading_s += time.perf_counter() - start
         if known is not None:
-            result, cdr = known.message, known.cdr
+            message, cdr, tracks = known.message, known.cdr, b""
             outcome.resumed += 1
         else:
             kind, scene = bag.topics[entry.topic].type, scenes.get(entry.topic)
-            result = _perceive(image, kind, entry, perception, query, budget, outcome, scene)
-            if result is None:
+            found = _perceive(image, kind, entry, perception, query, budget, outcome, scene)
+            if found is None:
                 continue
-            cdr = b""
+            message, cdr, tracks = found[1], b"", b""
+            if memory and found[0].status != Status.FAILED:
+                tracks = _tracks(*found, entry.topic, geometry)
         start = time.perf_counter()
         outcome.processed += 1
-        outcome.failed += result.status == Status.FAILED
-        outcome.digest.update(canonical_cdr(result))
+        if message.status == Status.FAILED:
+            outcome.failures[message.status_message] += 1
+        outcome.digest.update(canonical_cdr(message))
         if with_images:
             writer.write(entry.topic, entry.log_time_ns, image)
-        writer.write(RESULT_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, cdr or to_cdr(result))
+        writer.write(RESULT_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, cdr or to_cdr(message))
+        if tracks:
+            writer.write(TRACKS_TOPIC.format(camera=camera_of(entry.topic)), entry.log_time_ns, tracks)
         outcome.writing_s += time.perf_counter() - start
+    outcome.forgotten = sum(scene.forgotten for scene in scenes.values())
     return outcome
 
 
@@ -262,8 +288,8 @@ def _perceive(
     budget: Budget,
     outcome: ReplayOutcome,
     scene: Scene | None,
-) -> Any:
-    """The `PerceptionResult` for one image message; None if not even its header can be read."""
+) -> tuple[Result, Any] | None:
+    """The result for one image message and its `PerceptionResult`; None if not even its header can be read."""
     camera = camera_of(entry.topic)
     start = time.perf_counter()
     try:
@@ -283,7 +309,15 @@ def _perceive(
         outcome.reading_s += decoded - start
         result = perception.perceive(frame, query, budget, scene=scene)
         outcome.perceiving_s += time.perf_counter() - decoded
-    return result_message(result, camera, stamp_ns(message), message.header.frame_id)
+    return result, result_message(result, camera, stamp_ns(message), message.header.frame_id)
+
+
+def _tracks(result: Result, message: Any, topic: str, geometry: RecordedGeometry | None) -> bytes:
+    """The bytes of the `TrackArray` beside a `PerceptionResult`."""
+    header, camera, depth = message.header, None, None
+    if geometry is not None and result.tracks:
+        camera, depth = geometry.of(topic, stamp_ns(message), header.frame_id, (result.width, result.height))
+    return to_cdr(tracks_message(result, header, camera, depth), TRACKS_TYPE)
 
 
 def read_recorded(path: Path, settings: dict[str, str]) -> list[RecordedResult]:

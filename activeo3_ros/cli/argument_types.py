@@ -58,3 +58,11 @@ def renamed_label(text: str) -> tuple[str, str]:
     if not (label.strip() and equals and category.strip()):
         raise argparse.ArgumentTypeError(f"must be LABEL=CATEGORY, got {text!r}")
     return label.strip(), category.strip()
+
+
+def numbered_class(text: str) -> tuple[int, str]:
+    """The type of NUMBER=NAME."""
+    number, equals, name = text.partition("=")
+    if not (number.strip().isdecimal() and equals and name.strip()):
+        raise argparse.ArgumentTypeError(f"must be NUMBER=NAME, such as 3=car, got {text!r}")
+    return int(number), name.strip()

@@ -34,10 +34,50 @@ def write_anew(out: Path, chunk_bytes: int = CHUNK_BYTES) -> Iterator[BagWriter]
     Raises:
         InvalidInput: It cannot be written.
     """
-    unfinished = out.with_name(f".{out.name}.new")
+    unfinished = _unfinished(out)
+    with _named_in_errors(out), BagWriter(unfinished, chunk_bytes) as writer:
+        os.replace(unfinished, out)
+        yield writer
+
+
+@contextmanager
+def write_live(out: Path) -> Iterator[BagWriter]:
+    """Write a bag that takes the place of an older one with its first message; without one nothing is left of it.
+
+    Args:
+        out: The file.
+
+    Raises:
+        InvalidInput: It cannot be written.
+    """
+    with _named_in_errors(out):
+        try:
+            with _LiveWriter(out) as writer:
+                yield writer
+        finally:
+            _unfinished(out).unlink(missing_ok=True)
+
+
+class _LiveWriter(BagWriter):
+    def __init__(self, out: Path) -> None:
+        super().__init__(_unfinished(out))
+        self._out = out
+        self._is_begun = False
+
+    def write(self, topic: str, stamp_ns: int, cdr: bytes) -> None:
+        if not self._is_begun:
+            os.replace(_unfinished(self._out), self._out)
+            self._is_begun = True
+        super().write(topic, stamp_ns, cdr)
+
+
+def _unfinished(out: Path) -> Path:
+    return out.with_name(f".{out.name}.new")
+
+
+@contextmanager
+def _named_in_errors(out: Path) -> Iterator[None]:
     try:
-        with BagWriter(unfinished, chunk_bytes) as writer:
-            os.replace(unfinished, out)
-            yield writer
+        yield
     except OSError as error:
         raise InvalidInput(f"--out {out}: cannot be written: {error.strerror or error}") from error

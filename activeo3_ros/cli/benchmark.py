@@ -8,20 +8,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ..core import InvalidInput
+from ..core import InvalidInput, Query
 from ..evaluation import official_datasets as official
 from ..evaluation.benchmark import SMALL_OBJECTS, make_results_directory, run_benchmark
-from ..evaluation.composite_dataset import composite
+from ..evaluation.composite_dataset import LABELS, composite
 from ..evaluation.datasets import Dataset
 from ..evaluation.interactive_segmentation import ZOOMS
 from ..evaluation.methods import BOX_ORACLE, ORACLE, OWN_REGIONS, choose_methods
+from ..evaluation.moving_composite import moving_composite
 from ..evaluation.published import ROWS
 from ..evaluation.scoring import ACCURACY, CORRECTED_IOU
+from ..evaluation.sequence_runs import with_and_without_memory
 from .argument_types import whole_number
-from .evaluate import PROGRESS_LINES
+from .evaluate_sequences import check_sequence_options, perceive_and_judge
 from .main import FAILURE, SUCCESS
 from .options import add_run_arguments, run_settings
-from .progress import progress
+from .progress import PROGRESS_LINES, progress
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Benchmark:
     left_out: tuple[str, ...] = ()
 
 
+SEQUENCES = 24
+"""Of the moving composite, unless the user chooses another number."""
 AT_LOW_OVERLAP = (("APs", "AP10 small"), ("ARs", "AR10 small"))
 """The paper evaluates SODA at an IoU of 0.1."""
 
@@ -102,6 +106,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--samples", type=whole_number(1, 100_000), metavar="N", help="number of samples (default: the benchmark's own)"
     )
     parser.add_argument(
+        "--moving",
+        action="store_true",
+        help="composite: sequences instead of pictures, judged with a memory and without",
+    )
+    parser.add_argument(
         "--with-choices", action="store_true", help="vstar: ask with the lettered options, as language models need it"
     )
     parser.add_argument(
@@ -117,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidInput(
             f"{args.name} needs --root DIR, where its official files are; docs/reference/benchmarks.md says which"
         )
+    if args.moving:
+        return _run_moving(args)
     make_results_directory(args.out)
     dataset = benchmark.load(args.root, args)
     regions = args.regions or (None if benchmark.regions is None else [benchmark.regions])
@@ -133,3 +144,15 @@ def run(args: argparse.Namespace) -> int:
         benchmark.columns,
     )
     return SUCCESS if complete else FAILURE
+
+
+def _run_moving(args: argparse.Namespace) -> int:
+    """Perceive the sequences of the moving composite with a memory and without, score, report."""
+    if args.name != "composite":
+        raise InvalidInput(f"--moving: only composite has sequences, {args.name} has pictures")
+    check_sequence_options(args, "composite --moving")
+    make_results_directory(args.out)
+    truth = moving_composite(args.samples or SEQUENCES, args.seed)
+    methods = with_and_without_memory(choose_methods(args.preset or ["embedded"], args.regions, False))
+    settings = run_settings(args, "How much sooner are small vehicles found with a memory, for the same pixels?")
+    return perceive_and_judge(settings, truth, Query(classes=LABELS), methods)

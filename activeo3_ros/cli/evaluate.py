@@ -3,33 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from ..bags.offline import choose_topics
-from ..bags.reading import Bag
-from ..core import InvalidInput, Query
+from ..core import InvalidInput
 from ..evaluation.benchmark import make_results_directory, run_benchmark
-from ..evaluation.datasets import Dataset, coco_of_bag, coco_of_images, with_masks
+from ..evaluation.datasets import Dataset, coco_of_images, with_masks
 from ..evaluation.methods import choose_methods
 from .argument_types import class_names, renamed_label
+from .evaluate_sequences import add_sequence_arguments, annotated_bag, check_stills, query_instead, run_sequences
 from .main import FAILURE, SUCCESS
 from .options import add_run_arguments, run_settings
-from .progress import progress
-
-PROGRESS_LINES = 20
+from .progress import PROGRESS_LINES, progress
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    parser.add_argument(
-        "--coco", type=Path, required=True, metavar="FILE", help="the ground truth, as COCO annotations"
+    truth = parser.add_mutually_exclusive_group(required=True)
+    truth.add_argument("--coco", type=Path, metavar="FILE", help="the ground truth, as COCO annotations")
+    truth.add_argument(
+        "--mot",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="the ground truth of a sequence, as a gt.txt of MOTChallenge; may be given several times",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="directory of the annotated pictures")
     parser.add_argument(
-        "--bag", type=Path, metavar="BAG", help="bag of the annotated frames, which the annotations name by stamp"
+        "--bag",
+        type=Path,
+        action="append",
+        metavar="BAG",
+        help="bag of the annotated frames, which COCO annotations name by stamp; with --mot one for each of them",
     )
     parser.add_argument("--topic", action="append", default=[], metavar="T", help="a topic of the bag with pictures")
     parser.add_argument("--query", help="the query, instead of the names of all categories")
@@ -45,11 +51,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="count a label of the model as a category of the ground truth, for example truck=vehicle",
     )
     parser.add_argument("--masks", action="store_true", help="also make masks and score them")
+    add_sequence_arguments(parser)
     add_run_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the ground truth, compute the missing items, score, report."""
+    if args.mot or args.results or args.sequences:
+        return run_sequences(args)
+    check_stills(args)
     make_results_directory(args.out)
     with ExitStack() as stack:
         dataset = _dataset(args, stack)
@@ -64,16 +74,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _dataset(args: argparse.Namespace, stack: ExitStack) -> Dataset:
-    query = Query(args.query or "", args.classes or ()) if args.query or args.classes else None
+    query = query_instead(args)
     if (args.bag is None) == (args.images is None):
         raise InvalidInput("give either --images DIR or --bag BAG beside --coco")
     if args.images is not None:
         return coco_of_images(args.coco, args.images, query, args.count_as)
-    bag = stack.enter_context(Bag(args.bag))
-    dataset, missing = coco_of_bag(args.coco, bag, choose_topics(bag, args.topic), query, args.count_as)
-    if missing:
-        print(
-            f"activeo3 evaluate: {missing} frames of {args.coco} are not in {args.bag}; they are left out",
-            file=sys.stderr,
-        )
-    return dataset
+    return annotated_bag(args, stack)

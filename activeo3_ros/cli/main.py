@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "run a bag through a node on real pictures and compare with baselines"),
     "perceive": ("perceive", "run the loop on pictures and videos, print the results"),
     "node": ("node", "run the ROS 2 node, where there is no ros2 run"),
+    "serve": ("serve", "run a detector for several processes, which share one copy of it"),
     "replay": ("replay", "run a bag through the loop and write the results as a bag"),
     "play": ("play", "publish a bag on its topics, or a video on one, where there is no ros2 bag"),
     "record": ("record", "record topics, or a video, as a bag, where there is no ros2 bag"),

@@ -24,7 +24,8 @@ def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--masks",
         action="store_true",
-        help="also give the pixels of each object; GrabCut cuts by colour: many get none",
+        help="also give the pixels of each object, by the preset's segmenter, or its detector where it names none; "
+        "GrabCut cuts by colour: many get none",
     )
 
 

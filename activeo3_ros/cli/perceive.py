@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,7 +16,7 @@ from tqdm import tqdm
 from ..codecs.image_files import Picture, find_images, read_image, write_image
 from ..codecs.picture import caption, draw
 from ..codecs.result_json import to_json
-from ..core import Box, Frame, InvalidInput, Result, Status
+from ..core import Box, Budget, Frame, InvalidInput, Result, Status
 from ..core.budget import MAX_REGIONS
 from ..core.loop import failures_told_by_caller
 from ..core.scene import Scene
@@ -31,8 +32,10 @@ from .options import (
     check_not_overwritten,
     query_of,
 )
-from .perceive_video import Perceive, frame_source, output_files, perceive_video, split_inputs
+from .perceive_video import Before, Perceive, frame_source, output_files, perceive_video, split_inputs
 
+TITLES = {"regions": ("without regions", "with regions"), "memory": ("without a memory", "with a memory")}
+"""What --compare compares, and the titles of both sides."""
 MAX_NAMED = 12
 """Most classes that the line on nothing found names."""
 
@@ -66,6 +69,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_false",
         help="perceive each frame of a video by itself; else objects are followed over frames and have a track_id",
     )
+    videos.add_argument(
+        "--compare",
+        choices=TITLES,
+        help="save NAME.compared.mp4 in place of the annotated video: each frame without regions, or without a memory, "
+        "beside the same with them; takes up to twice the time",
+    )
     add_part_arguments(videos)
 
 
@@ -76,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.exists() and not args.out.is_dir():
         raise InvalidInput(f"--out {args.out} is a file; give a directory")
     stills, moving = split_inputs(args.images, args.fps)
-    _check_video_arguments(args, bool(moving))
+    _check_video_arguments(args, bool(moving), budget)
     paths, errors = find_images(stills)
     unreadable = {path: reason for path in moving if (reason := _why_no_video(path, args.fps))}
     videos = [path for path in dict.fromkeys(moving) if path not in unreadable]
@@ -90,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     stems = _unique_stems([*paths, *videos])
     if args.out is not None:
         earlier = [file for path in paths for file in _saved(args.out, stems[path])]
-        earlier += [file for path in videos for file in output_files(args.out, stems[path])]
+        earlier += [file for path in videos for file in output_files(args.out, stems[path], bool(args.compare))]
         check_not_overwritten(earlier, args.force)
     perception = preset.build()
     perception.load(query)
@@ -99,16 +108,36 @@ def run(args: argparse.Namespace) -> int:
         with failures_told_by_caller():
             return perception.perceive(frame, query, budget, scene=scene)
 
+    def before(frame: Frame, scene: Scene | None = None) -> Result:
+        regions = 0 if args.compare == "regions" else budget.max_regions
+        with failures_told_by_caller():
+            return perception.perceive(frame, query, replace(budget, max_regions=regions), scene=scene)
+
+    other = None
+    if args.compare:
+        other = Before(before, args.memory and args.compare != "memory", TITLES[args.compare])
     for path in tqdm(paths, unit="picture", leave=False, disable=len(paths) < 2 or not sys.stderr.isatty()):
         code = _perceive_picture(path, perceive, stems[path], args) or code
     for path in videos:
-        code = _perceive_video(path, perceive, stems[path], args) or code
+        code = _perceive_video(path, perceive, stems[path], args, other) or code
     return code
 
 
-def _check_video_arguments(args: argparse.Namespace, has_videos: bool) -> None:
+def _check_video_arguments(args: argparse.Namespace, has_videos: bool, budget: Budget) -> None:
     """Refuse what would have no effect. Raises InvalidInput."""
-    given = {"--fps": args.fps, "--start": args.start, "--duration": args.duration, "--every": args.every != 1}
+    if args.compare and args.out is None:
+        raise InvalidInput("--compare writes a video: say with --out where")
+    if args.compare == "memory" and not args.memory:
+        raise InvalidInput("--compare memory: --no-memory has both sides without one")
+    if args.compare == "regions" and not budget.max_regions:
+        raise InvalidInput("--compare regions: with --max-regions 0 neither side has any")
+    given = {
+        "--compare": args.compare,
+        "--fps": args.fps,
+        "--start": args.start,
+        "--duration": args.duration,
+        "--every": args.every != 1,
+    }
     useless = [name for name, value in given.items() if value]
     if useless and not has_videos:
         raise InvalidInput(f"{', '.join(useless)}: there is no video, and no directory that --fps makes one")
@@ -144,12 +173,12 @@ def _perceive_picture(path: Path, perceive: Callable[[Frame], Result], stem: str
     return SUCCESS
 
 
-def _perceive_video(path: Path, perceive: Perceive, stem: str, args: argparse.Namespace) -> int:
+def _perceive_video(path: Path, perceive: Perceive, stem: str, args: argparse.Namespace, before: Before | None) -> int:
     """Perceive, print and save one video; the exit code. Raises KeyboardInterrupt after an ordered end by Ctrl-C."""
-    files = None if args.out is None else output_files(args.out, stem)
+    files = None if args.out is None else output_files(args.out, stem, bool(args.compare))
     try:
         with ExitStack() as stack:
-            summary = perceive_video(frame_source(stack, path, args.fps), perceive, files, args)
+            summary = perceive_video(frame_source(stack, path, args.fps), perceive, files, args, before)
     except InvalidInput as error:
         _complain(error)
         return BAD_INPUT

@@ -13,8 +13,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from ..codecs.image_files import find_images, natural_order
-from ..codecs.picture import draw
+from ..codecs.image_files import Picture, find_images, natural_order
+from ..codecs.picture import draw, side_by_side
 from ..codecs.result_json import to_json
 from ..codecs.video import FrameSource, PictureSequence, VideoFrame, VideoWriter, is_video, open_video
 from ..core import Frame, InvalidInput, Result, Status
@@ -23,6 +23,23 @@ from .interruption import stop_after_this_frame
 from .progress import progress
 
 Perceive = Callable[[Frame, Scene | None], Result]
+
+
+@dataclass(frozen=True)
+class Before:
+    """The other way to perceive a video, shown beside the first.
+
+    Attributes:
+        perceive: Perceives a frame.
+        memory: Whether its frames are weighed together.
+        titles: Of the other way, on the left, and of the first, on the right.
+    """
+
+    perceive: Perceive
+    memory: bool
+    titles: tuple[str, str]
+
+
 LINES_OF_PROGRESS = 10
 """Where there is no terminal for a bar."""
 TIME_DIGITS = 6
@@ -108,9 +125,10 @@ def frame_source(stack: ExitStack, path: Path, rate: float | None) -> FrameSourc
     return PictureSequence(path, sorted(pictures, key=natural_order), rate)
 
 
-def output_files(directory: Path, stem: str) -> tuple[Path, Path]:
-    """The annotated video and the results of a video."""
-    return directory / f"{stem}.annotated.mp4", directory / f"{stem}.results.jsonl"
+def output_files(directory: Path, stem: str, compared: bool = False) -> tuple[Path, Path]:
+    """The annotated or compared video and the results of a video."""
+    kind = "compared" if compared else "annotated"
+    return directory / f"{stem}.{kind}.mp4", directory / f"{stem}.results.jsonl"
 
 
 def perceive_video(
@@ -118,6 +136,7 @@ def perceive_video(
     perceive: Perceive,
     files: tuple[Path, Path] | None,
     args: argparse.Namespace,
+    before: Before | None = None,
 ) -> Summary:
     """Perceive the frames of a video in their order, and save each result before the next frame.
 
@@ -126,6 +145,7 @@ def perceive_video(
         perceive: Gives the result of a frame, given the scene that its camera shows, if frames are weighed together.
         files: The annotated video and the results to write.
         args: `start`, `duration` and `every` choose frames; `json` prints each result; `memory` has objects followed.
+        before: Another way to perceive each frame, which the video shows on the left; its results are not saved.
 
     Returns:
         What came of it, also where Ctrl-C ended it.
@@ -140,14 +160,20 @@ def perceive_video(
         show = stack.enter_context(progress(source.path.name, source.count(*part), LINES_OF_PROGRESS))
         save = _Saver(stack, files)
         scene = Scene() if args.memory else None
+        other_scene = Scene() if before is not None and before.memory else None
         for shown in source.frames(*part):
             stamp_ns = round(shown.time_s * 1e9) + 1  # a stamp of 0 means none
-            result = perceive(Frame(shown.image, stamp_ns), scene)
+            frame = Frame(shown.image, stamp_ns)
+            result = perceive(frame, scene)
             summary.add(shown, result)
             line = _line(source.path, shown, result)
             if args.json:
                 tqdm.write(line)
-            save(line, shown, result)
+            picture = draw(shown.image, result) if files is not None else shown.image
+            if before is not None and files is not None:
+                other = draw(shown.image, before.perceive(frame, other_scene))
+                picture = side_by_side(list(zip(before.titles, (other, picture), strict=True)))
+            save(line, picture, shown.time_s)
             show(summary.statuses.total())
             if stop.is_wanted:
                 summary.is_interrupted = True
@@ -172,7 +198,7 @@ class _Saver:
         self._lines: TextIO | None = None
         self._video: VideoWriter | None = None
 
-    def __call__(self, line: str, shown: VideoFrame, result: Result) -> None:
+    def __call__(self, line: str, picture: Picture, time_s: float) -> None:
         if self._files is None:
             return
         video, lines = self._files
@@ -185,4 +211,4 @@ class _Saver:
             self._lines.flush()
         except OSError as error:  # which does not know the file
             raise InvalidInput(f"{lines}: {error.strerror}") from error
-        self._video.write(draw(shown.image, result), shown.time_s)
+        self._video.write(picture, time_s)

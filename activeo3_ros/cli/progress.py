@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+PROGRESS_LINES = 20
+"""Of a benchmark, where there is no terminal."""
 UNKNOWN_TOTAL = 1000
 """Where the total is not known, the lines come as often as with this one."""
 

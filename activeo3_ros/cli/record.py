@@ -17,7 +17,7 @@ from ..bags.video import COMPRESSED_ENDING, DEFAULT_TOPIC, image_topic, serializ
 from ..codecs.video import Video, is_video, open_video
 from ..core import InvalidInput
 from ..node.transports import settings_for_images
-from .bag_output import check_bag_out, write_anew
+from .bag_output import check_bag_out, write_anew, write_live
 from .interruption import stop_after_this_frame
 from .main import BAD_INPUT, SUCCESS
 from .options import add_force_argument, add_part_arguments, check_not_overwritten
@@ -31,8 +31,10 @@ RAW_BYTES_A_PIXEL = 3
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.description = (
-        "Record topics until Ctrl-C, which leaves a whole bag and exit code 0; or turn a video into a bag, its frames "
-        "stamped with their times from the moment of its recording on, if the file tells that, else from 0."
+        "Record topics until Ctrl-C, which leaves a whole bag and exit code 0, or for the seconds of --duration, from "
+        "when it begins to wait for them; without a message no bag is left, and the exit code is 2. Or turn a video "
+        "into a bag, its frames stamped with their times from the moment of its recording on, if the file tells that, "
+        "else from 0."
     )
     parser.add_argument("video", nargs="?", type=Path, metavar="VIDEO", help="a video, by its suffix, not topics")
     parser.add_argument(
@@ -111,26 +113,25 @@ def _record_topics(args: argparse.Namespace) -> int:
         from ..node.bag_publisher import ros_context
     except ImportError as error:
         raise InvalidInput(f"ROS 2 is not set up in this shell ({error}); run: . install/setup.sh") from None
-    recorded, ends = 0, math.inf
+    recorded, within = 0, "" if args.duration is None else f" in {args.duration:g} s"
     with ExitStack() as stack:
         stop = stack.enter_context(stop_after_this_frame())
         stack.enter_context(ros_context())
-        writer = stack.enter_context(write_anew(args.out))
+        writer = stack.enter_context(write_live(args.out))
         show = stack.enter_context(progress("record", None, LINES_OF_PROGRESS, "message"))
 
         def count(topic: str) -> None:
-            nonlocal recorded, ends
-            if not recorded and args.duration is not None:
-                ends = time.monotonic() + args.duration
+            nonlocal recorded
             recorded += 1
             show(recorded)
 
+        ends = math.inf if args.duration is None else time.monotonic() + args.duration
         print(f"waiting for {', '.join(args.topic)}; Ctrl-C ends the recording", file=sys.stderr, flush=True)
         counts_of = recorder.record(writer, args.topic, count, lambda: stop.is_wanted or time.monotonic() >= ends)
     for topic in args.topic:
         counts = counts_of.get(topic)
         print(f"{topic}: {counts.describe() if counts else 'nobody published it'}")
     if not recorded:
-        raise InvalidInput(f"{args.out}: nothing was recorded")
+        raise InvalidInput(f"{args.out}: nothing was recorded{within}")
     print(f"{args.out}: {recorded} messages")
     return SUCCESS

@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from .. import __version__
+from ..bags.geometry import RecordedGeometry
 from ..bags.messages import check_cameras_differ
 from ..bags.offline import (
     SETTINGS,
@@ -26,8 +27,12 @@ from ..bags.offline import (
     select,
 )
 from ..bags.reading import Bag, Damage, Entry
+from ..codecs.depth_message import DepthSettings
 from ..core import Budget, InvalidInput, Query
+from ..core.loop import failures_told_by_caller
+from ..core.position import DEPTH_ERROR
 from ..presets import Preset, load_preset
+from .argument_types import number
 from .bag_output import check_bag_out, write_anew
 from .interruption import Stop, stop_after_this_frame
 from .main import FAILURE, SUCCESS
@@ -47,6 +52,8 @@ EACH_MESSAGE = 1
 CLOCK_TOLERANCE = 0.01
 """Share by which the time of the stamps may differ from that of the recording."""
 LONG_GAP_S = 10.0
+MOST_FAULTS = 3
+"""Kinds of faults of calibration and depth that are told, those of most frames first."""
 LINES_OF_PROGRESS = 10
 """Where there is no terminal for a bar."""
 
@@ -71,6 +78,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", action="store_true", help="weigh the frames of a camera together, as the node does; gives track ids"
     )
+    parser.add_argument(
+        "--depth",
+        default="",
+        metavar="T",
+        help="with --memory: the topic with depth registered to the pictures, for the positions of tracks "
+        "(default: the topic depth beside that of the pictures)",
+    )
+    parser.add_argument(
+        "--depth-tolerance",
+        type=number(0.0, 1.0),
+        default=0.0,
+        metavar="S",
+        help="how far the stamps of a picture and its depth may be apart, seconds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--depth-error",
+        type=number(0.0, 0.5),
+        default=DEPTH_ERROR,
+        metavar="SHARE",
+        help="standard deviation of the error that all depths of an object share, of the depth (default: %(default)s)",
+    )
     over = parser.add_mutually_exclusive_group()
     over.add_argument("--resume", action="store_true", help="keep the results that an interrupted run left in --out")
     add_force_argument(over)
@@ -82,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     query, budget = query_of(args, preset), budget_of(args, preset)
     if args.memory and args.resume:
         raise InvalidInput("--resume does not go with --memory: each result depends on all frames before; use --force")
+    if args.depth and not args.memory:
+        raise InvalidInput("--depth is for the positions of tracks, which need --memory")
     _check_out(args.bag, args.out)
     if not args.resume:
         check_not_overwritten([args.out], args.force, "go on from it with --resume, ")
@@ -98,26 +128,38 @@ def run(args: argparse.Namespace) -> int:
             _compare_clocks(args.bag, entries)
         if not chosen:
             raise InvalidInput(f"{args.bag}: no frame to replay; {_describe_span(entries)}")
+        geometry = _geometry(bag, selection.topics, args) if args.memory else None
         settings = _settings(args, preset, query, budget, chosen, selection)
         recorded = read_recorded(args.out, settings) if args.resume else []
         perception = preset.build()
         perception.task.examine((), query, budget)  # raises UnsupportedQuery before the first frame
-        with stop_after_this_frame() as stop, write_anew(args.out, EACH_MESSAGE) as writer:
+        with stop_after_this_frame() as stop, failures_told_by_caller(), write_anew(args.out, EACH_MESSAGE) as writer:
             writer.add_metadata(SETTINGS, settings)
             with progress("replay", len(chosen), LINES_OF_PROGRESS) as show:
                 outcome = replay(
-                    bag, chosen, perception, query, budget, writer, recorded, args.with_images, args.memory,
+                    bag, chosen, perception, query, budget, writer, recorded, args.with_images, args.memory, geometry,
                     goes_on=lambda done, _: _goes_on(show, done, stop),
                 )  # fmt: skip
                 show(outcome.processed + outcome.unreadable)
     outcome.reading_s += indexing_s
+    for reason, count in outcome.failures.items():
+        print(f"activeo3 replay: {args.bag}: {count} frames failed: {reason}", file=sys.stderr)
     if outcome.reasons:
         why = "; ".join(dict.fromkeys(outcome.reasons))
         print(f"activeo3 replay: {args.bag}: {outcome.unreadable} selected frames are lost: {why}", file=sys.stderr)
+    for fault, images in geometry.faults.most_common(MOST_FAULTS) if geometry else ():
+        print(f"activeo3 replay: {args.bag}: {images} frames without bearings or positions: {fault}", file=sys.stderr)
     _report(args.out, outcome, damage, len(chosen))
     if stop.is_wanted:
         raise KeyboardInterrupt
     return FAILURE if outcome.failed and outcome.failed == outcome.processed else SUCCESS
+
+
+def _geometry(bag: Bag, topics: Sequence[str], args: argparse.Namespace) -> RecordedGeometry:
+    geometry = RecordedGeometry(bag, topics, DepthSettings(args.depth_tolerance, args.depth_error), args.depth)
+    if geometry.damage:
+        print(f"activeo3 replay: {args.bag}: {geometry.damage.describe()}", file=sys.stderr)
+    return geometry
 
 
 def _goes_on(show: Callable[[float], None], done: int, stop: Stop) -> bool:
@@ -193,6 +235,7 @@ def _settings(
         "frames": f"{len(chosen)} with the stamps {frames}",
         "with_images": str(args.with_images),
         "memory": str(args.memory),
+        **({"depth": f"{args.depth}, {args.depth_tolerance} s, {args.depth_error}"} if args.memory else {}),
     }
 
 
@@ -203,6 +246,8 @@ def _report(out: Path, outcome: ReplayOutcome, damage: Damage, chosen: int) -> N
     print(f"frames: {chosen} selected, {outcome.processed} processed{resumed}, {outcome.failed} failed, "
           f"{outcome.unreadable} unreadable")  # fmt: skip
     print(f"lost before selection: {'' if damage.is_exact else 'at least '}{damage.count}")
+    if outcome.forgotten:
+        print(f"memory: {outcome.forgotten} of the least likely objects were forgotten: more than it holds")
     print(f"time: {spent:.1f} s, {share:.1f} % of it reading and decoding")
     print(f"results: {out}")
     print(f"sha256 without times: {outcome.sha256}")

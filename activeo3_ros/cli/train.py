@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..core import InvalidInput
 from ..training.builders import BAG, KINDS, build
+from . import train_proposals
 from .argument_types import whole_number
 from .main import SUCCESS
 from .options import add_force_argument, check_not_overwritten
@@ -16,13 +17,16 @@ MAX_ROWS = 10_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the subcommands `grpo` and `data` with their options."""
+    """Add the subcommands `grpo`, `proposals` and `data` with their options."""
     kinds = parser.add_subparsers(dest="what", metavar="WHAT", required=True)
     grpo = kinds.add_parser("grpo", help="train a policy by its rewards alone")
     grpo.add_argument("--config", type=Path, required=True, metavar="FILE", help="see config/training/")
     grpo.add_argument("--out", type=Path, metavar="DIR", help="where checkpoints go (default: what the file says)")
     grpo.add_argument("--afresh", action="store_true", help="start anew instead of going on from the last checkpoint")
     grpo.set_defaults(run_what=_grpo)
+    proposals = kinds.add_parser("proposals", help="train where to look from recordings, with labels or without")
+    train_proposals.add_arguments(proposals)
+    proposals.set_defaults(run_what=train_proposals.run)
     data = kinds.add_parser("data", help="make training rows of a data set")
     data.add_argument("kind", choices=KINDS, help="by which rule")
     data.add_argument("--annotations", type=Path, help="COCO file; for thin-objects the folder of masks")

@@ -97,8 +97,8 @@ def image_to_bgr(message: ImageMessage, max_pixels: int) -> BgrImage:
     encoding = ENCODINGS.get(message.encoding)
     if encoding is None:
         raise InvalidInput(f"unsupported encoding {message.encoding[:40]!r}; supported are {', '.join(ENCODINGS)}")
-    _check_size(message.width, message.height, max_pixels)
-    _check_layout(message, encoding)
+    check_size(message.width, message.height, max_pixels)
+    check_layout(message, encoding)
     pixels: Any = _pixels(message, encoding)
     is_bayer = message.encoding.startswith("bayer")
     if (encoding.even_width and message.width % 2) or (is_bayer and min(message.width, message.height) < 3):
@@ -214,12 +214,12 @@ def _decompressed(data: bytes, max_pixels: int) -> npt.NDArray[Any]:
     """`(h, w)` or `(h, w, 3)` as OpenCV orders colours, uint8 or uint16."""
     if data.startswith(PNG_START):
         png = png_header(data)
-        _check_size(png.width, png.height, max_pixels)
+        check_size(png.width, png.height, max_pixels)
         pixels = _decode_png(data)
         return np.ascontiguousarray(pixels[..., 0]) if png.is_grey and pixels.ndim == 3 else pixels
     if data.startswith(JPEG_START):
         jpeg = jpeg_header(data)
-        _check_size(jpeg.width, jpeg.height, max_pixels)
+        check_size(jpeg.width, jpeg.height, max_pixels)
         decoded = decode_jpeg(data)
         return np.ascontiguousarray(decoded[..., 0]) if len(jpeg.components) == 1 else decoded
     raise InvalidInput(f"a compressed image must be JPEG or PNG; its {len(data)} bytes start with {data[:8].hex()!r}")
@@ -238,7 +238,8 @@ def _decode_png(data: bytes) -> npt.NDArray[Any]:
     return np.asarray(pixels)
 
 
-def _check_size(width: int, height: int, max_pixels: int) -> None:
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises InvalidInput for an image without pixels, or with too many."""
     if width < 1 or height < 1:
         raise InvalidInput(f"an image needs at least one pixel, got {width} x {height}")
     if width * height > max_pixels:
@@ -247,8 +248,8 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
-    """Whether step, height and the length of the data belong together."""
+def check_layout(message: ImageMessage, encoding: Encoding) -> None:
+    """Raises InvalidInput where step, height and the length of the data do not belong together."""
     row = message.width * encoding.channels * encoding.depth
     if message.step < row:
         raise InvalidInput(
@@ -263,11 +264,16 @@ def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
 
 def _pixels(message: ImageMessage, encoding: Encoding) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]:
     """`(h, w)` or `(h, w, channels)` in this machine's byte order, without the padding of the rows."""
-    row = message.width * encoding.channels * encoding.depth
-    padded = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
-    rows = np.ascontiguousarray(padded[:, :row])
+    rows = unpadded_rows(message, encoding)
     shape = (message.height, message.width) + ((encoding.channels,) if encoding.channels > 1 else ())
     if encoding.depth == 1:
         return rows.reshape(shape)
     stored = rows.view(">u2" if message.is_bigendian else "<u2").reshape(shape)
     return stored.astype(np.uint16, copy=False)
+
+
+def unpadded_rows(message: ImageMessage, encoding: Encoding) -> npt.NDArray[np.uint8]:
+    """`(h, bytes of a row)` without the padding of the rows, for a message whose layout was checked."""
+    row = message.width * encoding.channels * encoding.depth
+    padded = np.frombuffer(message.data, np.uint8).reshape(message.height, message.step)
+    return np.ascontiguousarray(padded[:, :row])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 
 import cv2
@@ -45,6 +46,8 @@ TEXT_SHARE = 1 / 60
 MIN_TEXT_PX = 12
 MAX_LABEL_LENGTH = 48
 MAX_BANNER_LENGTH = 300
+MAX_PAIR_PX = 2560
+"""Width of pictures beside one another."""
 
 
 def draw(image: Picture, result: Result) -> Picture:
@@ -102,6 +105,29 @@ def draw(image: Picture, result: Result) -> Picture:
     for corners, colour, text in sorted(boxes, key=lambda item: -_area(item[0])):
         labels.put(corners, text, colour)
     return canvas
+
+
+def side_by_side(pictures: Sequence[tuple[str, Picture]], max_width: int = MAX_PAIR_PX) -> Picture:
+    """Pictures of one size beside one another, each below its title.
+
+    Args:
+        pictures: Title and `(h, w, 3)` uint8 BGR of each, from left to right.
+        max_width: Of all of them together, pixels; larger ones are made smaller.
+
+    Returns:
+        One picture.
+    """
+    titled = []
+    for title, image in pictures:
+        scale = min(1.0, max_width / (len(pictures) * image.shape[1]))
+        size = max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA) if scale < 1 else image, np.uint8)
+        text_px = max(MIN_TEXT_PX, round(min(size) * TEXT_SHARE))
+        plate = _plate(title, text_px, DARK)[:, : size[0]]
+        strip = np.full((plate.shape[0], size[0], 3), DARK, np.uint8)
+        strip[:, : plate.shape[1]] = plate
+        titled.append(np.vstack([strip, image]))
+    return np.asarray(np.hstack(titled), np.uint8)
 
 
 def caption(label: str, score: float) -> str:

@@ -19,9 +19,12 @@ from rosbags.typesys.store import Typestore
 
 from ..assets.resources import message_directory
 from ..core import Result
-from .result_message import MessageLibrary, to_message
+from ..core.camera import CameraModel
+from ..core.position import DepthImage
+from .result_message import MessageLibrary, to_message, track_array
 
 RESULT_TYPE = "activeo3_ros/msg/PerceptionResult"
+TRACKS_TYPE = "activeo3_ros/msg/TrackArray"
 FIELDS_SINCE_0_1 = frozenset(
     {
         "Detection.carried",
@@ -68,9 +71,14 @@ def result_message(result: Result, camera: str, stamp_ns: int, frame_id: str) ->
     return to_message(result, _library(), camera, header, completed)
 
 
-def to_cdr(message: Any) -> bytes:
-    """The CDR bytes of a `PerceptionResult` of rosbags' class."""
-    return bytes(typestore().serialize_cdr(message, RESULT_TYPE))
+def tracks_message(result: Result, header: Any, camera: CameraModel | None, depth: DepthImage | None) -> Any:
+    """The `TrackArray` of a frame of a bag, as rosbags' class; the arguments are those of `track_array`."""
+    return track_array(result, _library(), header, _time, camera, depth)
+
+
+def to_cdr(message: Any, message_type: str = RESULT_TYPE) -> bytes:
+    """The CDR bytes of a message of rosbags' class."""
+    return bytes(typestore().serialize_cdr(message, message_type))
 
 
 def from_cdr(cdr: bytes) -> Any:
@@ -104,10 +112,13 @@ def result_digest(messages: Iterable[Any], left_out: Collection[str] = ()) -> st
 
 @lru_cache(maxsize=1)
 def _library() -> MessageLibrary:
-    types = {
-        name.rpartition("/")[2]: kind for name, kind in typestore().types.items() if name.startswith("activeo3_ros/")
-    }
-    return MessageLibrary(SimpleNamespace(**types), lambda data: np.frombuffer(data, np.uint8))
+    def classes(package: str) -> SimpleNamespace:
+        types = typestore().types.items()
+        return SimpleNamespace(**{name.rpartition("/")[2]: kind for name, kind in types if name.startswith(package)})
+
+    return MessageLibrary(
+        classes("activeo3_ros/"), lambda data: np.frombuffer(data, np.uint8), classes("geometry_msgs/")
+    )
 
 
 def _time(nanoseconds: int) -> Any:

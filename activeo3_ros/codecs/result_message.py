@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from ..core import Box, Cost, Detection, Grounding, InstanceMask, Query, Region, Result, Status, Track
-from ..core.camera import CameraModel
+from ..core.camera import CameraModel, Points
+from ..core.position import DepthImage, Position, positions
 from ..core.query import MAX_TEXT_LENGTH
 from ..core.results import NO_DETECTION
 from . import rle
@@ -37,10 +38,12 @@ class MessageLibrary:
     Attributes:
         types: Has the classes as attributes: `types.PerceptionResult`, `types.Detection`, ...
         as_bytes: Turns bytes into the kind of sequence that the library wants in a field `uint8[]`.
+        geometry: Has the classes of `geometry_msgs/msg` in the same way.
     """
 
     types: Any
     as_bytes: Callable[[bytes], Any]
+    geometry: Any
 
 
 def to_message(result: Result, library: MessageLibrary, camera: str, header: Any, completed: Any) -> Any:
@@ -151,22 +154,28 @@ def track_array(
     header: Any,
     stamp: Callable[[int], Any],
     camera: CameraModel | None = None,
+    depth: DepthImage | None = None,
 ) -> Any:
     """A `TrackArray` of the tracks of a result.
+
+    A position is measured: a track that this frame does not show, whose box is a prediction, has none.
 
     Args:
         result: The result of the frame.
         library: Makes the message.
         header: The `std_msgs/Header` of the image.
         stamp: Turns nanoseconds into a `builtin_interfaces/Time`.
-        camera: The calibration of the image; None: bearings are NaN.
-
-    Returns:
-        The message. Positions are NaN: they need depth.
+        camera: The calibration of the image; None: bearings and positions are NaN.
+        depth: Of the image; None: positions are NaN.
     """
-    return library.types.TrackArray(
-        header=header, tracks=[_track_message(track, library.types, stamp, camera) for track in result.tracks]
-    )
+    taken_ns = int(header.stamp.sec) * 1_000_000_000 + int(header.stamp.nanosec)
+    places: dict[str, Position | None] = {}
+    if camera is not None and depth is not None:
+        shown = [track for track in result.tracks if track.last_seen_ns == taken_ns]
+        found = positions([track.box for track in shown], [track.sigma for track in shown], depth, camera)
+        places = {track.track_id: place for track, place in zip(shown, found, strict=True)}
+    tracks = [_track_message(track, library, stamp, camera, places.get(track.track_id)) for track in result.tracks]
+    return library.types.TrackArray(header=header, tracks=tracks)
 
 
 def region_messages(regions: Sequence[Region], library: MessageLibrary) -> list[Any]:
@@ -198,28 +207,40 @@ def _detection_message(found: Detection, types: Any) -> Any:
     )
 
 
-def _track_message(track: Track, types: Any, stamp: Callable[[int], Any], camera: CameraModel | None) -> Any:
+def _track_message(
+    track: Track,
+    library: MessageLibrary,
+    stamp: Callable[[int], Any],
+    camera: CameraModel | None,
+    place: Position | None,
+) -> Any:
     bearing, sigma = (
         (np.full(3, math.nan), math.nan) if camera is None else camera.bearing(track.box.center, track.sigma)
     )
-    message = types.Track(
+    point, covariance = (
+        (np.full(3, math.nan), np.full(9, math.nan)) if place is None else (place.point, place.covariance.ravel())
+    )
+    return library.types.Track(
         track_id=clean(track.track_id),
         label=clean(track.label),
         existence=float(track.existence),
-        box=_box_message(track.box, types),
+        box=_box_message(track.box, library.types),
         velocity_x=float(track.velocity[0]),
         velocity_y=float(track.velocity[1]),
+        bearing=library.geometry.Vector3(**_axes(bearing)),
         bearing_sigma=float(sigma),
-        has_position=False,
-        position_covariance=np.full(9, math.nan),
+        has_position=place is not None,
+        position=library.geometry.Point(**_axes(point)),
+        position_covariance=covariance,
         first_seen=stamp(track.first_seen_ns),
         last_seen=stamp(track.last_seen_ns),
         zoom=float(track.zoom),
         text=clean(track.text),
     )
-    for vector, values in ((message.bearing, bearing.tolist()), (message.position, [math.nan] * 3)):
-        vector.x, vector.y, vector.z = values
-    return message
+
+
+def _axes(vector: Points) -> dict[str, float]:
+    return dict(zip("xyz", vector.tolist(), strict=True))
 
 
 def _grounding_message(found: Grounding, types: Any) -> Any:

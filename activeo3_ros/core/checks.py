@@ -5,16 +5,20 @@ A detector's answer is checked in `detectors.checks`, before it becomes findings
 
 from __future__ import annotations
 
+import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .errors import ComponentError, PerceptionError
 from .frame import Frame, View
 from .geometry import as_array, to_corners
-from .results import Detection, Findings, InstanceMask, Proposal
+from .results import Detection, Finding, Findings, InstanceMask, Proposal
 
 
 @contextmanager
@@ -30,8 +34,25 @@ def blamed(kind: str, component: object) -> Iterator[None]:
     except PerceptionError:
         raise
     except Exception as error:
-        name = type(component).__name__
-        raise ComponentError(f"the {kind} {name} raised {type(error).__name__}: {error}") from error
+        raise ComponentError(f"the {kind} {type(component).__name__} raised {raised(error, component)}") from error
+
+
+def raised(error: Exception, component: object) -> str:
+    """What a component's code raised, in one line.
+
+    Args:
+        error: Raised, and caught.
+        component: The component, or its class.
+
+    Returns:
+        Type and message, and the last line of the component's own file that it passed, of any file if none, such as
+        "KeyError: 'anchors' (gizmos.py, line 12)".
+    """
+    own_file = getattr(sys.modules.get(component.__module__), "__file__", None)
+    lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    file, line = next((each for each in reversed(lines) if each[0] == own_file), lines[-1])
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}{f': {message}' if message else ''} ({Path(file).name}, line {line})"
 
 
 def check_size(size: Any, kind: str, component: object) -> tuple[int, int]:
@@ -73,6 +94,15 @@ def check_findings(findings: Any, views: int, kind: str, component: object) -> l
     if wrong.size:
         raise _wrong(kind, component, f"the score {wrong[0]:g}; it is from 0 to 1, or NaN for none")
     return list(findings)
+
+
+def check_mask(finding: Finding, view: View, component: object) -> npt.NDArray[np.bool_]:
+    """The mask of a finding in a view, if it is one. Raises ComponentError if not."""
+    mask, place = np.asarray(finding.mask), finding.box.snapped(*view.size)
+    if mask.dtype != np.bool_ or mask.shape != (int(place.height), int(place.width)):
+        wrong = f"a mask {mask.dtype} {mask.shape} for a box of {place.width:g} x {place.height:g} px"
+        raise _wrong("task model", component, wrong)
+    return mask
 
 
 def check_masks(

@@ -1,5 +1,9 @@
 """The errors of the package. Every message says what was wrong, with which value, and what to do."""
 
+from __future__ import annotations
+
+import re
+
 
 class PerceptionError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -27,3 +31,8 @@ class EngineError(PerceptionError):
 
 class OutOfMemory(EngineError):
     """The requests do not fit into the memory of the device together; fewer of them, or smaller images, may."""
+
+
+def without_numbers(message: str) -> str:
+    """The kind of a fault: messages that differ in their numbers only are of one, and told once."""
+    return re.sub(r"\d+(\.\d+)?", "", message)

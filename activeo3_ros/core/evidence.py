@@ -24,7 +24,7 @@ import numpy.typing as npt
 from .calibration import DEFAULT, Calibration
 from .errors import PerceptionError
 from .frame import KnownObject, View
-from .geometry import Box, Boxes, areas, as_array, intersections, iou, share_inside, to_corners
+from .geometry import Box, Boxes, areas, as_array, from_corners, intersections, iou, share_inside, to_corners
 from .results import NO_SCORE, Finding, Findings, Track
 
 MATCH_IOU = 0.5
@@ -107,7 +107,7 @@ class Observation:
 
 
 def to_source_detections(
-    findings: Sequence[Finding], view: View, calibration: Calibration = DEFAULT
+    findings: Sequence[Finding], view: View, calibration: Calibration = DEFAULT, weak: bool = False
 ) -> list[Observation]:
     """Map the findings of one view to source pixels and clip them to the frame.
 
@@ -115,6 +115,7 @@ def to_source_detections(
         findings: A model's output for the view, boxes in view pixels.
         view: The view.
         calibration: Of the detector that gave them.
+        weak: Whether the view alone does not report them.
 
     Returns:
         The findings in their order, those without any pixel inside the frame left out.
@@ -125,12 +126,32 @@ def to_source_detections(
     mapped = view.to_source(as_array(finding.box for finding in findings))
     if not np.isfinite(mapped).all():
         raise PerceptionError("the model gave a box whose coordinates are not finite numbers")
-    observations = []
-    for finding, row in zip(findings, mapped, strict=True):
-        box = Box(*row.tolist()).clipped(*view.source_size)
-        if box.width > 0 and box.height > 0:
-            observations.append(Observation(finding, view, box, calibration=calibration))
+    limits = np.array(view.source_size * 2, np.float64)
+    corners = np.clip(to_corners(mapped), 0.0, limits)
+    rows = from_corners(corners).tolist()
+    observations = [
+        Observation(finding, view, Box(*row), calibration=calibration, weak=weak)
+        for finding, row in zip(findings, rows, strict=True)
+        if row[2] > 0 and row[3] > 0
+    ]
+    _ask_together(observations, view, calibration)
     return observations
+
+
+def _ask_together(observations: Sequence[Observation], view: View, calibration: Calibration) -> None:
+    """Note `support` and `is_cut` of the observations of one view: sooner for all of them than for each."""
+    if not observations:
+        return
+    scores = np.array([o.finding.score for o in observations])
+    sides = np.sqrt(np.maximum([o.finding.box.area for o in observations], 1e-6))
+    support = np.where(np.isnan(scores), 1.0, scores) * np.minimum(1.0, sides / calibration.legible_side_px)
+    corners = to_corners(as_array(o.box for o in observations))
+    window, source = to_corners([view.window.as_tuple()])[0], np.array(view.source_size)
+    distance = np.concatenate([corners[:, :2] - window[:2], window[2:] - corners[:, 2:]], axis=1)
+    inner = np.concatenate([window[:2] > 0, window[2:] < source])
+    is_cut = np.any(inner & (distance < CUT_MARGIN_PX / view.zoom), axis=1)
+    for observation, supported, cut in zip(observations, support.tolist(), is_cut.tolist(), strict=True):
+        vars(observation).update(support=supported, is_cut=cut)
 
 
 def known_in(view: View, known: Sequence[KnownObject], seen_in: View) -> tuple[KnownObject, ...]:
@@ -201,10 +222,8 @@ def reported(found: Sequence[Hypothesis]) -> list[FrameObject]:
 
 def observe(view: View, found: Findings, calibration: Calibration = DEFAULT) -> list[Observation]:
     """The observations of one view, weak ones too, as `to_source_detections` maps them."""
-    weak = to_source_detections(found.weak, view, calibration)
-    return to_source_detections(found.objects, view, calibration) + [
-        replace(observation, weak=True) for observation in weak
-    ]
+    reported = to_source_detections(found.objects, view, calibration)
+    return reported + to_source_detections(found.weak, view, calibration, weak=True)
 
 
 def strongest(observations: Sequence[Observation]) -> list[Observation]:
@@ -358,14 +377,14 @@ def associate(observations: Sequence[Observation]) -> list[list[Observation]]:
     if not observations:
         return []
     pairs = _Pairs(observations)
-    groups: list[list[int]] = []
+    groups = pairs.groups
     for weak in (False, True):
         own = [index for index, o in enumerate(observations) if o.weak == weak]
         whole = [index for index in own if not observations[index].is_cut]
         for index in sorted(whole, key=lambda i: (-observations[i].support, observations[i].box.as_tuple())):
-            pairs.join_or_found(groups, index)
-        for index in pairs.explain(groups, [index for index in own if observations[index].is_cut]):
-            pairs.join_or_found(groups, index)
+            pairs.join_or_found(index)
+        for index in pairs.explain([index for index in own if observations[index].is_cut]):
+            pairs.join_or_found(index)
     return [[observations[index] for index in group] for group in groups]
 
 
@@ -384,36 +403,44 @@ class _Pairs:
                 windows.setdefault(id(o.view), (o.view, []))[1].append(index)
         for view, rows in windows.values():
             self.overlap[rows] = iou(boxes[rows], clip_to(boxes, view.window))
-        labels = np.unique([o.finding.label for o in observations], return_inverse=True)[1]
-        same_label = labels[:, None] == labels[None, :]
-        side = np.sqrt([o.box.area for o in observations])
-        zoom = np.array([o.view.zoom for o in observations])
-        side = np.minimum(side[:, None], side[None, :])
-        edge = np.array([o.calibration.edge_tolerance_px for o in observations]) / zoom
-        jitter = np.maximum(edge[:, None], edge[None, :])
+        # Few pairs overlap at all: the rest is asked of these.
+        one, other = np.nonzero(self.overlap >= MIN_MATCH_IOU)
+        overlap = self.overlap[one, other]
+        numbers = {label: number for number, label in enumerate({o.finding.label for o in observations})}
+        labels = np.array([numbers[o.finding.label] for o in observations])
+        same_label = labels[one] == labels[other]
+        sides, zooms = np.sqrt(self.areas), np.array([o.view.zoom for o in observations])
+        edges = np.array([o.calibration.edge_tolerance_px for o in observations]) / zooms
+        side, jitter = np.minimum(sides[one], sides[other]), np.maximum(edges[one], edges[other])
         # The part that jittering edges leave of a perfect overlap.
         tolerated = (np.maximum(0.0, side - jitter) / (side + jitter)) ** 2
-        needed = np.where(same_label, np.clip(tolerated, MIN_MATCH_IOU, MATCH_IOU), OTHER_LABEL_IOU)
-        self.joins = [row.nonzero()[0].tolist() for row in self.overlap >= needed]
-        self.explains = self.overlap >= np.where(same_label, MATCH_IOU, OTHER_LABEL_IOU)
+        joins = overlap >= np.where(same_label, np.clip(tolerated, MIN_MATCH_IOU, MATCH_IOU), OTHER_LABEL_IOU)
+        self.joins: list[list[int]] = [[] for _ in observations]
+        for index, near in zip(one[joins].tolist(), other[joins].tolist(), strict=True):
+            self.joins[index].append(near)
+        self.explains = np.zeros(self.overlap.shape, bool)
+        self.explains[one, other] = overlap >= np.where(same_label, MATCH_IOU, OTHER_LABEL_IOU)
+        self.groups: list[list[int]] = []
+        """The observations of each object, by their indices; the first of them founded it."""
+        self._founded: dict[int, int] = {}
 
-    def join_or_found(self, groups: list[list[int]], index: int) -> None:
+    def join_or_found(self, index: int) -> None:
         """Add an observation to the object that it overlaps most, or let it be a new one."""
-        if len(groups) and self.joins[index]:
-            fits = set(self.joins[index])
-            near = [(-self.overlap[index, g[0]], number) for number, g in enumerate(groups) if g[0] in fits]
-            for _, number in sorted(near):
-                if not self._has_view(groups[number], index):
-                    groups[number].append(index)
-                    return
-        groups.append([index])
+        founded = self._founded
+        near = [(-self.overlap[index, other], founded[other]) for other in self.joins[index] if other in founded]
+        for _, number in sorted(near):
+            if not self._has_view(self.groups[number], index):
+                self.groups[number].append(index)
+                return
+        founded[index] = len(self.groups)
+        self.groups.append([index])
 
-    def explain(self, groups: Sequence[list[int]], cut: Sequence[int]) -> list[int]:
+    def explain(self, cut: Sequence[int]) -> list[int]:
         """Give each cut observation to the object that it is a part of, best fits first; return those that are left.
 
         An object takes one observation from a view at most: the view that shows a second one shows a second object.
         """
-        founders = [group[0] for group in groups]
+        groups, founders = self.groups, list(self._founded)
         pairs = []
         for index in cut:
             fits = self.explains[index, founders] if founders else ()

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidInput
-from .geometry import Box, Boxes
+from .geometry import Box, Boxes, sample_grid
 
 Image = npt.NDArray[np.uint8]
 
@@ -116,6 +116,23 @@ class View:
     def box_to_source(self, box: Box) -> Box:
         """One box in view pixels to source pixels."""
         return Box(*self.to_source([box.as_tuple()])[0].tolist())
+
+    def mask_to_source(self, mask: npt.NDArray[np.bool_], box: Box) -> tuple[Box, npt.NDArray[np.bool_]]:
+        """The mask of an object in view pixels to one in source pixels.
+
+        Args:
+            mask: `(h, w)` bool that covers `box.snapped(...)` of this view.
+            box: Of the object, view pixels.
+
+        Returns:
+            The box in source pixels, grown to whole ones inside the frame, and the mask that covers it.
+        """
+        patch, target = box.snapped(*self.size), self.box_to_source(box).snapped(*self.source_size)
+        scale_x, scale_y = self._scale()[:2].tolist()
+        # The centre of pixel i lies at i + 0.5.
+        x = (np.arange(target.width) + 0.5 + target.x - self.window.x) * scale_x - patch.x
+        y = (np.arange(target.height) + 0.5 + target.y - self.window.y) * scale_y - patch.y
+        return target, sample_grid(mask.astype(np.float32), x, y) >= 0.5
 
 
 @dataclass(frozen=True, eq=False)  # holds an array: compared and hashed by identity

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -82,6 +83,21 @@ def as_array(boxes: Iterable[Box]) -> Boxes:
     return np.array([box.as_tuple() for box in boxes], np.float64).reshape(-1, 4)
 
 
+def sample_grid(grid: npt.NDArray[np.float32], x: npt.ArrayLike, y: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    """Values of a map between its cells, by bilinear interpolation.
+
+    Args:
+        grid: `(h, w)` values; that of row i and column j is the value at x = j + 0.5, y = i + 0.5.
+        x: `(m,)` positions along the columns, in cells; beyond the border the outermost value holds.
+        y: `(n,)` positions along the rows.
+
+    Returns:
+        `(n, m)`, the value at each pair of positions.
+    """
+    at_x, at_y = np.meshgrid(np.asarray(x, np.float32) - 0.5, np.asarray(y, np.float32) - 0.5)
+    return np.asarray(cv2.remap(grid, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+
+
 def from_corners(corners: npt.ArrayLike) -> Boxes:
     """`(n, 4)` of `x1, y1, x2, y2` to `(n, 4)` of `x, y, width, height`."""
     corners = np.asarray(corners, np.float64).reshape(-1, 4)
@@ -102,9 +118,10 @@ def areas(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 def intersections(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """`(n, m)` areas shared by each of `n` boxes with each of `m` boxes, in square pixels."""
-    a, b = to_corners(a), to_corners(b)
-    sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-    return np.asarray(np.clip(sides, 0, None).prod(axis=2))
+    (left, top, right, bottom), others = to_corners(a).T[:, :, None], to_corners(b).T
+    width = np.minimum(right, others[2]) - np.maximum(left, others[0])
+    height = np.minimum(bottom, others[3]) - np.maximum(top, others[1])
+    return np.asarray(np.maximum(width, 0) * np.maximum(height, 0))
 
 
 def iou(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -160,12 +177,30 @@ def non_maximum_suppression(boxes: npt.ArrayLike, scores: npt.ArrayLike, max_iou
     Returns:
         Indices of the boxes to keep, best score first.
     """
+    return best_apart(iou(boxes, boxes) > max_iou, scores)
+
+
+def best_apart(too_close: npt.NDArray[np.bool_], scores: npt.ArrayLike) -> npt.NDArray[np.intp]:
+    """Keep the best of each group of things that are too close to each other, greedily.
+
+    Args:
+        too_close: `(n, n)`, which are.
+        scores: `(n,)`; those of equal score keep their order, so that the result is deterministic.
+
+    Returns:
+        Indices of those to keep, best score first.
+    """
     order = np.argsort(-np.asarray(scores, np.float64), kind="stable")
-    overlaps = iou(boxes, boxes) > max_iou
-    suppressed = np.zeros(len(order), bool)
+    # Few are too close: their pairs are walked, not the rows.
+    rows, columns = np.nonzero(too_close)
+    close_to: dict[int, list[int]] = {}
+    for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+        if row != column:
+            close_to.setdefault(row, []).append(column)
+    suppressed: set[int] = set()
     kept = []
-    for index in order:
-        if not suppressed[index]:
+    for index in order.tolist():
+        if index not in suppressed:
             kept.append(index)
-            suppressed |= overlaps[index]
+            suppressed.update(close_to.get(index, ()))
     return np.array(kept, np.intp)

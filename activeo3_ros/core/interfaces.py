@@ -77,6 +77,9 @@ class TaskModel(Protocol):
     A class may also have `calibration`, how far its detector can be believed (`core.calibration.Calibration`). Then a
     view that should have shown an object and does not is evidence against it. Without one whatever a view shows is
     believed, and boxes are compared by the stated defaults.
+
+    A class whose findings have masks (`Finding.mask`) also has `makes_masks`, which is then true. They become the masks
+    of the result where a query wants some and the loop has no segmenter.
     """
 
     batch_size: int

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from .budget import Budget, Cost
 from .calibration import DEFAULT, Calibration
-from .checks import blamed, check_findings, check_masks, check_proposal, check_size
+from .checks import blamed, check_findings, check_mask, check_masks, check_proposal, check_size
 from .errors import Cancelled, ComponentError, PerceptionError, UnsupportedQuery
 from .evidence import FrameObject, hypotheses, known_in, observe, reported, strongest
 from .frame import GLOBAL_VIEW, Frame, View
@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 LOGGED_EVERY_S = 60.0
 """The same failure is logged no more often: a server that is gone fails each frame, and each result says so."""
+BLAMES_COMPONENT = "blames_component"
+"""Attribute of a log record: whether its message names the component that raised, and the place."""
 _logged: dict[str, float] = {}
 
 Observer = Callable[[str, Sequence[Region]], None]
@@ -41,7 +43,8 @@ class ActivePerception:
         sensing: The policy that proposes regions.
         task: The model that examines views.
         budget: What a frame may spend unless `perceive` is told otherwise.
-        segmenter: Makes the masks; None if the query's wish for masks cannot be met.
+        segmenter: Makes the masks that a query wants; None for those that the task model's findings bring, if it makes
+            some.
         examine_view: Whether the task model examines the whole frame too, where the policy only chooses regions.
     """
 
@@ -161,10 +164,14 @@ class ActivePerception:
             with blamed("task model", self.task):
                 answer = self.task.answer(query, [found for _, found in examined], groundings)
         masks: tuple[InstanceMask, ...] = ()
-        if query.masks and self.segmenter is not None:
+        if query.masks and (self.segmenter is not None or self._task_makes_masks):
             observer("segment", regions)
-            with costs.stage("segment"), blamed("segmenter", self.segmenter):
-                masks = _masks(self.segmenter, frame, detections)
+            with costs.stage("segment"):
+                if self.segmenter is None:
+                    masks = self._own_masks(objects, [view for view, _ in examined])
+                else:
+                    with blamed("segmenter", self.segmenter):
+                        masks = _masks(self.segmenter, frame, detections)
         self._closing_latency.update(1, costs.elapsed_ms() - examined_ms)
 
         skipped = len(crops) - len(zoomed)
@@ -224,13 +231,31 @@ class ActivePerception:
         found = hypotheses(weighed, views, calibration)
         return (reported(found) if scene is None else scene.update(found, views, calibration)), note
 
+    @property
+    def _task_makes_masks(self) -> bool:
+        return bool(getattr(self.task, "makes_masks", False))
+
+    def _own_masks(self, objects: Sequence[FrameObject], views: Sequence[View]) -> tuple[InstanceMask, ...]:
+        """The masks that came with the findings, each from the view whose box the object has."""
+        by_region = {view.region: view for view in views}
+        masks = []
+        for index, seen in enumerate(objects):
+            if seen.carried or seen.finding.mask is None:
+                continue
+            view, finding = by_region[seen.region], seen.finding
+            box, mask = view.mask_to_source(check_mask(finding, view, self.task), finding.box)
+            if mask.any():
+                masks.append(InstanceMask(finding.label, finding.score, box, mask, seen.region, index))
+        return tuple(masks)
+
     def _missing_masks(self, detections: Sequence[Detection], masks: Sequence[InstanceMask]) -> str:
         """A note about objects without the mask that was asked for, "" if each has one."""
-        if self.segmenter is None:
+        if self.segmenter is None and not self._task_makes_masks:
             return "this preset makes no masks"
         detections = [detection for detection in detections if not detection.carried]
         missing = len(detections) - len(masks)
-        return f"{missing} of {len(detections)} objects have no mask: no whole outline was found" if missing > 0 else ""
+        why = "no whole outline was found" if self.segmenter is not None else "the model gave none in its box"
+        return f"{missing} of {len(detections)} objects have no mask: {why}" if missing > 0 else ""
 
     def _crop(self, frame: Frame, window: Box, max_pixels: int, region: int) -> View:
         """The full-resolution pixels of a window, at the size that the task model wants to see."""
@@ -369,16 +394,19 @@ def _unsure(seen: FrameObject) -> str:
 
 @contextmanager
 def failures_told_by_caller() -> Iterator[None]:
-    """In this block errors that were raised on purpose are not logged: the caller tells the status message itself."""
-    logger.addFilter(_has_traceback)
+    """In this block nothing is logged of a failed frame: the caller tells the status message itself.
+
+    A fault of this package is logged with its traceback all the same.
+    """
+    logger.addFilter(_is_our_fault)
     try:
         yield
     finally:
-        logger.removeFilter(_has_traceback)
+        logger.removeFilter(_is_our_fault)
 
 
-def _has_traceback(record: logging.LogRecord) -> bool:
-    return bool(record.exc_info)
+def _is_our_fault(record: logging.LogRecord) -> bool:
+    return record.exc_info is not None and not getattr(record, BLAMES_COMPONENT, False)
 
 
 def _log_failure(frame: Frame, message: str, error: Exception) -> None:
@@ -396,6 +424,7 @@ def _log_failure(frame: Frame, message: str, error: Exception) -> None:
         LOGGED_EVERY_S,
         message,
         exc_info=_unexpected(error),
+        extra={BLAMES_COMPONENT: isinstance(error, ComponentError)},
     )
 
 

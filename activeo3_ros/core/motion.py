@@ -21,11 +21,16 @@ MAX_WIDTH = 320
 MAX_CORNERS = 100
 CORNER_QUALITY, CORNER_DISTANCE_PX = 0.01, 7
 """A corner is at least this strong beside the strongest, and this far from the next."""
-FLOW_WINDOW_PX, FLOW_LEVELS = 11, 3
+FLOW_WINDOW_PX, FLOW_LEVELS = 9, 3
+FLOW_ENDS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 20, 0.02)
+"""A corner is followed to a fiftieth of a pixel."""
 MAX_RETURN_ERROR_PX = 0.7
 """A corner that is followed forth and back must end this close to where it began."""
 INLIER_PX = 2.0
 """How far a corner may be off the fitted motion: roads and buildings are not one plane."""
+STILL_PX = 0.5
+"""A fit that moves no corner by more says that the camera stands still: then what moves are objects, and nothing is
+nearer or farther."""
 MIN_CORNERS = 12
 """With fewer corners a picture says nothing of the motion, and the camera is taken to be still."""
 MIN_FOLLOWED = 0.25
@@ -67,12 +72,12 @@ class Motion:
         if len(self.corners) >= NEAREST and len(points):
             distance = ((points[:, None] - self.corners) ** 2).sum(axis=2)
             nearest = np.argpartition(distance, NEAREST - 1, axis=1)[:, :NEAREST]
-            moved = moved + np.median(self.beside[nearest], axis=1)
+            moved = moved + np.partition(self.beside[nearest], NEAREST // 2, axis=1)[:, NEAREST // 2]  # the median
         return np.asarray(moved)
 
-    def turned(self, vector: Array) -> Array:
-        """A `(2,)` vector, turned with the camera."""
-        return np.asarray(self.matrix[:, :2] @ vector / self.scale)
+    def turned(self, vectors: Array) -> Array:
+        """`(n, 2)` vectors, turned with the camera."""
+        return np.asarray(vectors @ self.matrix[:, :2].T / self.scale)
 
     def moved_boxes(self, boxes: Boxes) -> Boxes:
         """`(n, 4)` boxes where they are now; they keep their size: how fast it grows, depth decides."""
@@ -110,7 +115,7 @@ def _grey(view: View) -> Grey:
     grey = cv2.cvtColor(view.image, cv2.COLOR_BGR2GRAY)
     if grey.shape[1] > MAX_WIDTH:
         height = max(1, round(grey.shape[0] * MAX_WIDTH / grey.shape[1]))
-        grey = cv2.resize(grey, (MAX_WIDTH, height), interpolation=cv2.INTER_AREA)
+        grey = cv2.resize(grey, (MAX_WIDTH, height), interpolation=cv2.INTER_LINEAR)
     return np.asarray(grey, np.uint8)
 
 
@@ -136,13 +141,15 @@ def _motion(last: Grey, grey: Grey, scale: Array) -> Motion | None:
     if matrix is None or not np.isfinite(matrix).all():
         return STILL
     motion = Motion(np.asarray(matrix, np.float64))
+    if float(np.abs(motion.moved_points(before) - before).max()) <= STILL_PX * float(scale.max()):
+        return STILL
     motion = Motion(motion.matrix, before, after - motion.moved_points(before))
     return motion if 1 / MAX_SCALE < motion.scale < MAX_SCALE else None
 
 
 def _follow(last: Grey, grey: Grey, start: npt.NDArray[np.float32]) -> tuple[Array, Array, npt.NDArray[np.bool_]]:
     """`(n, 2)` where corners are now, `(n, 2)` where they are followed back to, `(n,)` whether both succeeded."""
-    window = (FLOW_WINDOW_PX, FLOW_WINDOW_PX)
-    end, forth, _ = cv2.calcOpticalFlowPyrLK(last, grey, start, None, winSize=window, maxLevel=FLOW_LEVELS)  # type: ignore[call-overload]
-    returned, back, _ = cv2.calcOpticalFlowPyrLK(grey, last, end, None, winSize=window, maxLevel=FLOW_LEVELS)  # type: ignore[call-overload]
+    how = {"winSize": (FLOW_WINDOW_PX, FLOW_WINDOW_PX), "maxLevel": FLOW_LEVELS, "criteria": FLOW_ENDS}
+    end, forth, _ = cv2.calcOpticalFlowPyrLK(last, grey, start, None, **how)  # type: ignore[call-overload]
+    returned, back, _ = cv2.calcOpticalFlowPyrLK(grey, last, end, None, **how)  # type: ignore[call-overload]
     return np.asarray(end), np.asarray(returned), (forth.ravel() > 0) & (back.ravel() > 0)

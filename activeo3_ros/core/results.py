@@ -67,6 +67,8 @@ class Finding:
         phrase: The words of the query that it answers, "" for a plain detection.
         text: Text read inside the box, "" if none.
         text_score: The reader's confidence in `text`, 0 to 1; NaN if none.
+        mask: `(h, w)` bool, its pixels inside `box.snapped(width, height)` of that view; None from a model without
+            masks. Not compared.
     """
 
     label: str
@@ -75,6 +77,7 @@ class Finding:
     phrase: str = ""
     text: str = ""
     text_score: float = NO_SCORE
+    mask: npt.NDArray[np.bool_] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

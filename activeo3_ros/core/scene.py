@@ -20,23 +20,22 @@ from .background import BackgroundSensing
 from .calibration import DEFAULT, Array, Calibration
 from .errors import InvalidInput
 from .evidence import (
+    CUT_MARGIN_PX,
+    CUT_WEIGHT,
     MIN_WEAK_SCORE,
     FrameObject,
     Hypothesis,
     Looks,
     Observation,
     ReadText,
-    alike_zoom,
     clip_to,
-    log_odds_of,
     prior_log_odds,
-    probability,
     read_texts,
     with_text,
 )
 from .expectation import Expectation, ExpectedObject, PastZoom
 from .frame import GLOBAL_VIEW, Frame, View
-from .geometry import Box, Boxes, as_array, iou
+from .geometry import Box, Boxes, areas, as_array, iou
 from .motion import STILL, Motion, MotionEstimator
 from .query import Query
 from .results import Finding, Track
@@ -47,9 +46,9 @@ MAX_HYPOTHESES = 300
 """Objects that a scene remembers; beyond them the least likely go first."""
 MAX_GAP_S = 2.0
 """After a longer time without a frame nothing of the scene is known any more."""
-REPORTED_FROM = 0.75
+REPORTED_FROM = 0.8
 """Existence from which an object is reported that at least two frames show."""
-REPORTED_AT_ONCE_FROM = 0.9
+REPORTED_AT_ONCE_FROM = 0.97
 """Existence from which an object is reported that one frame shows."""
 REPORTED_UNTIL = 0.3
 """An object that is reported stays so until its existence is below this."""
@@ -79,7 +78,7 @@ MIN_SIGMA_SHARE = 0.04
 MIN_SHARE_INSIDE = 0.3
 """An object of which less than this share is left in the frame has gone out of it."""
 LABEL_LEAD = 1.5
-"""The label of an object changes to one with this many times its votes."""
+"""The label of an object that is reported changes to one with this many times its votes."""
 MAX_TEXTS = 20
 MAX_PATH = 25
 """Past centres of a track that are kept, for its tail in pictures."""
@@ -94,20 +93,23 @@ ZOOM_MEMORY_S = 2.0
 MAX_PAST_ZOOMS = 60
 SURVIVAL_LIMITS = (1e-3, 1.0 - 1e-3)
 
+Pair = tuple[float, float]
+"""x and y."""
+
 
 @dataclass(eq=False)
 class _Remembered:
     """One hypothesis over several frames: where it is (source pixels), how it moves (a second), how sure it is.
 
     The centre follows a Kalman filter of constant velocity, the same for both axes; width and height follow one that
-    lets them change at random.
+    lets them change at random. Numbers, not arrays: there are few, and a scene has many objects.
     """
 
     number: int
     track_id: str
     prior: float
-    center: Array
-    size: Array
+    center: Pair
+    size: Pair
     variance: float
     first_ns: int
     last_ns: int
@@ -117,147 +119,184 @@ class _Remembered:
     reported: bool = False
     is_reliable: bool = False
     is_hidden: bool = False
+    is_held_back: bool = False
+    last_box: Box | None = None
     zoom: float = 1.0
     labels: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     texts: deque[ReadText] = field(default_factory=lambda: deque(maxlen=MAX_TEXTS))
-    path: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=MAX_PATH))
     tests: dict[int, tuple[float, float, int]] = field(default_factory=dict)
     faded: float = 0.0
 
     def __post_init__(self) -> None:
         self.log_odds = self.prior
-        self.velocity = np.zeros(2)
+        self.velocity: Pair = (0.0, 0.0)
         """Its own: without what the camera's motion adds at its place."""
-        self.camera_velocity = np.zeros(2)
+        self.camera_velocity: Pair = (0.0, 0.0)
         self.size_variance = 2 * self.variance
-        self.covariance = np.diag([self.variance, (FIRST_VELOCITY_SIDES * self.side) ** 2])
+        self.covariance = (self.variance, 0.0, (FIRST_VELOCITY_SIDES * self.side) ** 2)
+        """Of the centre along an axis: its variance, its covariance with the velocity, the velocity's variance."""
+        self.box = self._box()
+        self._path: deque[Pair] = deque(maxlen=MAX_PATH)
+        self._path_shift: Pair = (0.0, 0.0)
 
     @property
     def existence(self) -> float:
-        return float(probability(self.log_odds))
+        return 1 / (1 + math.exp(-self.log_odds))
 
     @property
     def label(self) -> str:
-        """The class name that the looks are for; it changes only to one with far more votes."""
+        """The class name that the looks are for; once it is reported it changes only to one with far more votes."""
         return self.finding.label
 
-    def vote(self, label: str, support: float) -> str:
-        """Count a vote and return the label that the object has from now on."""
-        self.labels[label] = self.labels.get(label, 0.0) + support
-        leader = min(self.labels, key=lambda each: (-self.labels[each], each))
-        changes = self.labels[leader] > LABEL_LEAD * self.labels[self.label]
-        return leader if changes else self.label
+    def vote(self, seen: Finding, members: Sequence[Observation]) -> str:
+        """Count the votes of a frame's views and return the label that the object has from now on.
 
-    @property
-    def box(self) -> Box:
-        x, y = (self.center - self.size / 2).tolist()
-        return Box(x, y, *self.size.tolist())
+        A view's vote is its support, half of it where it cuts the object.
+        """
+        for member in sorted(members, key=lambda each: each.support):
+            finding = member.finding
+            support = member.support * (CUT_WEIGHT if member.is_cut else 1.0)
+            self.labels[finding.label] = self.labels.get(finding.label, 0.0) + support
+            self.scores[finding.label] = finding.score
+        self.scores[seen.label] = seen.score
+        leader = min(self.labels, key=lambda each: (-self.labels[each], each))
+        lead = LABEL_LEAD if self.reported else 1.0
+        return leader if self.labels[leader] > lead * self.labels[self.label] else self.label
+
+    def _box(self) -> Box:
+        (x, y), (width, height) = self.center, self.size
+        return Box(x - width / 2, y - height / 2, width, height)
 
     @property
     def side(self) -> float:
-        return math.sqrt(float(self.size.prod()))
+        return math.sqrt(self.size[0] * self.size[1])
 
     @property
     def sigma(self) -> float:
         """How far an edge may be off, source pixels; no more than half the side."""
-        return min(math.sqrt(float(self.covariance[0, 0])), 0.5 * self.side)
+        return min(math.sqrt(self.covariance[0]), 0.5 * self.side)
 
-    def move(self, motion: Motion, elapsed_s: float) -> None:
-        """Predict the state at the time of the next frame."""
+    @property
+    def path(self) -> tuple[Pair, ...]:
+        """Its last centres, moved as the camera moved the place where it was, oldest first."""
+        dx, dy = self._path_shift
+        return tuple((x + dx, y + dy) for x, y in self._path)
+
+    def extend_path(self) -> None:
+        """Add where it is now."""
+        self._path.append((self.center[0] - self._path_shift[0], self.center[1] - self._path_shift[1]))
+
+    def move(self, center: Pair, velocity: Pair, by_camera: Pair, elapsed_s: float) -> None:
+        """Predict the state at the time of the next frame.
+
+        Args:
+            center: Where it will be.
+            velocity: Its own, turned with the camera.
+            by_camera: How far the camera alone moves the place where it was.
+            elapsed_s: Time from frame to frame.
+        """
+        self.center, self.velocity = center, velocity
+        self.last_box, self.box = self.box, self._box()
         if elapsed_s:
-            self.camera_velocity = (motion.moved_points(self.center[None])[0] - self.center) / elapsed_s
-        self.center = motion.moved_points((self.center + self.velocity * elapsed_s)[None])[0]
-        self.velocity = motion.turned(self.velocity)
-        transition = np.array([[1.0, elapsed_s], [0.0, 1.0]])
-        pushed = np.array([elapsed_s**2 / 2, elapsed_s]) * ACCELERATION_SIDES * self.side
-        self.covariance = transition @ self.covariance @ transition.T + np.outer(pushed, pushed)
+            self.camera_velocity = (by_camera[0] / elapsed_s, by_camera[1] / elapsed_s)
+        self._path_shift = (self._path_shift[0] + by_camera[0], self._path_shift[1] + by_camera[1])
+        place, both, speed = self.covariance
+        pushed = ACCELERATION_SIDES * self.side * elapsed_s
+        self.covariance = (
+            place + 2 * elapsed_s * both + elapsed_s**2 * speed + (pushed * elapsed_s / 2) ** 2,
+            both + elapsed_s * speed + pushed**2 * elapsed_s / 2,
+            speed + pushed**2,
+        )
         self.size_variance += (GROWTH_SIDES * self.side) ** 2 * elapsed_s
-        if self.path:
-            self.path = deque(map(tuple, motion.moved_points(np.array(self.path)).tolist()), maxlen=MAX_PATH)
 
-    def correct(self, box: Box, sigma: float) -> None:
-        """Take in a box that shows all of it."""
-        measured = np.array(box.center)
-        gain = self.covariance[:, 0] / (self.covariance[0, 0] + sigma**2)
-        residual = measured - self.center
-        self.center = self.center + gain[0] * residual
-        self.velocity = self.velocity + gain[1] * residual
-        self.covariance = self.covariance - np.outer(gain, self.covariance[0])
+    def correct(self, box: Box, sigma: float, at_border: bool) -> None:
+        """Take in a box that shows all of it, or what a border of the frame leaves of it."""
+        if at_border:  # what comes in or goes out changes its size as fast as it moves
+            self.size_variance += self.side**2
+        place, both, speed = self.covariance
+        gain, speed_gain = place / (place + sigma**2), both / (place + sigma**2)
+        (x, y), (measured_x, measured_y) = self.center, box.center
+        dx, dy = measured_x - x, measured_y - y
+        self.center = (x + gain * dx, y + gain * dy)
+        self.velocity = (self.velocity[0] + speed_gain * dx, self.velocity[1] + speed_gain * dy)
+        self.covariance = (place - gain * place, both - gain * both, speed - speed_gain * both)
         size_gain = self.size_variance / (self.size_variance + 2 * sigma**2)
-        self.size = self.size + size_gain * (np.array([box.width, box.height]) - self.size)
+        width, height = self.size
+        self.size = (width + size_gain * (box.width - width), height + size_gain * (box.height - height))
         self.size_variance *= 1 - size_gain
+        self.box = self._box()
 
-    def weigh(self, looks: Looks, row: int, stamp_ns: int, repeated: float) -> None:
+    def weigh(self, looks: Sequence[tuple[int, float]], stamp_ns: int, repeated: float) -> None:
         """Add the looks of a frame to those before.
 
         Looks at one magnification are one test, repeated: the same object is missed for the same reason, and the same
         false one found. Their average counts, as much as that many dependent looks do; old ones fade.
 
         Args:
-            looks: Of the frame, at several objects.
-            row: Of this object.
+            looks: The magnification of each, in steps of half an octave, and the log-odds that it adds.
             stamp_ns: Time of the frame.
             repeated: See `Calibration.repeated_misses`.
         """
-        steps = np.round(ZOOM_STEPS * looks.zoom[looks.looked[row]]).astype(int).tolist()
-        for step, evidence in zip(steps, looks.evidence[row, looks.looked[row]].tolist(), strict=True):
+        for step, evidence in looks:
             mean, number, last_ns = self.tests.get(step, (0.0, 0.0, stamp_ns))
             number *= math.exp(-(stamp_ns - last_ns) / 1e9 / FADING_S)
             self.tests[step] = ((mean * number + evidence) / (number + 1), number + 1, stamp_ns)
-        zooms = np.array(list(self.tests)) / ZOOM_STEPS
-        mean, number = np.array([test[:2] for test in self.tests.values()]).T
-        tested = mean * number / (1 + (number - 1) * REPEATED_LATER)
-        alike = alike_zoom(zooms, zooms) * ((mean > 0)[:, None] == (mean > 0)) - np.eye(len(zooms))
-        weighed = self.prior + self.faded + float((tested / (1 + repeated * alike.sum(axis=1))).sum())
+        weighed = self.prior + self.faded
+        signs = [(step, mean > 0) for step, (mean, _, _) in self.tests.items()]
+        for step, (mean, number, _) in self.tests.items():
+            same = [other for other, sign in signs if sign == (mean > 0) and 0 < abs(step - other) < ZOOM_STEPS]
+            alike = sum(1 - abs(step - other) / ZOOM_STEPS for other in same)
+            weighed += mean * number / (1 + (number - 1) * REPEATED_LATER) / (1 + repeated * alike)
         self.log_odds = min(max(weighed, self.log_odds + MAX_DENIAL, -MAX_LOG_ODDS), MAX_LOG_ODDS)
 
     def survive(self, elapsed_s: float, survival_s: float) -> None:
         """Lose existence by the time alone, until a view finds it again."""
-        surviving = self.existence * math.exp(-elapsed_s / survival_s)
-        log_odds = float(log_odds_of(surviving, limits=SURVIVAL_LIMITS))
+        low, high = SURVIVAL_LIMITS
+        surviving = min(max(self.existence * math.exp(-elapsed_s / survival_s), low), high)
+        log_odds = math.log(surviving / (1 - surviving))
         self.faded += log_odds - self.log_odds
         self.log_odds = log_odds
 
-    def take(self, hypothesis: Hypothesis, support: float, stamp_ns: int, sigma: float, view_zoom: float) -> None:
+    def take(self, hypothesis: Hypothesis, stamp_ns: int, sigma: float, view_zoom: float) -> None:
         """Take in what the views of one frame show of it.
 
         Args:
             hypothesis: What they show.
-            support: What its label counts in the vote of all looks.
             stamp_ns: Time of the frame.
             sigma: How far an edge of its box may be off, source pixels.
             view_zoom: Magnification of the view of the whole frame.
         """
         seen = hypothesis.seen
-        self.scores[seen.finding.label] = seen.finding.score
-        label = self.vote(seen.finding.label, support)
-        self.finding = replace(seen.finding, label=label, score=self.scores[label])
+        label = self.vote(seen.finding, hypothesis.members)
+        is_same = label == seen.finding.label
+        self.finding = seen.finding if is_same else replace(seen.finding, label=label, score=self.scores[label])
         self.region, self.last_ns = seen.view.region, stamp_ns
         self.texts.extend(read_texts(hypothesis.members))
         self.zoom = max(self.zoom, *(member.view.zoom / view_zoom for member in hypothesis.members))
         self.times_seen += 1
         self.is_reliable |= hypothesis.is_reported
         if not seen.is_cut:
-            self.correct(seen.box, sigma)
+            self.correct(seen.box, sigma, _touches_border(seen))
 
     def report(self, size: tuple[int, int], carried: bool) -> FrameObject:
         """The object as a frame of this size reports it."""
         label, box = self.label, self.box.clipped(*size)
         finding, disputed = with_text(self.finding, list(self.texts))
-        velocity = self.velocity + self.camera_velocity if self.times_seen > 1 else np.full(2, math.nan)
+        by_camera = self.camera_velocity
+        velocity = (self.velocity[0] + by_camera[0], self.velocity[1] + by_camera[1])
         track = Track(
             self.track_id,
             label,
             self.existence,
             box,
-            (float(velocity[0]), float(velocity[1])),
+            velocity if self.times_seen > 1 else (math.nan, math.nan),
             self.first_ns,
             self.last_ns,
             self.zoom,
             finding.text,
-            tuple(self.path),
-            math.sqrt(float(self.covariance[0, 0])),
+            self.path,
+            math.sqrt(self.covariance[0]),
         )
         region = GLOBAL_VIEW if carried else self.region
         return FrameObject(finding, box, region, self.existence, disputed, track, carried)
@@ -341,9 +380,7 @@ class Scene:
         self._elapsed_s = 0.0 if self._is_new else elapsed_s
         self._frame, self._stamp_ns, self._view_zoom = kind, frame.stamp_ns, view.zoom
         self._camera = frame.camera
-        for each in self._objects:
-            each.move(motion, self._elapsed_s)
-        self._objects = [each for each in self._objects if self._shows(each.box)]
+        self._move_objects(motion)
         self._move_zooms(motion)
         return self._expectation(view)
 
@@ -365,9 +402,21 @@ class Scene:
         assert self._frame is not None, "expect comes before update"
         return self._frame[1:]
 
-    def _shows(self, box: Box) -> bool:
-        """Whether enough of an object is in the frame."""
-        return box.clipped(*self._frame_size).area >= MIN_SHARE_INSIDE * box.area > 0
+    def _move_objects(self, motion: Motion) -> None:
+        """Move every object to the time of the frame, and forget what has gone out of it."""
+        objects, number = self._objects, len(self._objects)
+        if not objects:
+            return
+        state = np.array([(*each.center, *each.velocity) for each in objects])
+        center, velocity = state[:, :2], state[:, 2:]
+        moved = motion.moved_points(np.concatenate([center + velocity * self._elapsed_s, center]))
+        rows = np.concatenate([moved[:number], motion.turned(velocity), moved[number:] - center], axis=1).tolist()
+        for each, (x, y, own_x, own_y, dx, dy) in zip(objects, rows, strict=True):
+            each.move((x, y), (own_x, own_y), (dx, dy), self._elapsed_s)
+        boxes, frame = as_array(each.box for each in objects), Box(0.0, 0.0, *map(float, self._frame_size))
+        left = areas(clip_to(boxes, frame))
+        is_shown = ((left > 0) & (left >= MIN_SHARE_INSIDE * areas(boxes))).tolist()
+        self._objects = [each for each, shown in zip(objects, is_shown, strict=True) if shown]
 
     def _move_zooms(self, motion: Motion) -> None:
         """Move the windows of past zooms with the camera, and forget old ones."""
@@ -405,26 +454,28 @@ class Scene:
         """
         is_believed = calibration is None
         calibration = calibration or DEFAULT
-        shown = self._match(found, calibration)
+        sigmas = _sigmas(found, calibration)
+        shown = self._match(found, sigmas)
         taken = {id(hypothesis) for group in shown for hypothesis in group}
         new = [h for h in found if id(h) not in taken and _is_worth_remembering(h)]
         shown += [[hypothesis] for hypothesis in new]
-        self._objects += [self._remember(hypothesis, calibration) for hypothesis in new]
+        sigma = {id(hypothesis): value for hypothesis, value in zip(found, sigmas.tolist(), strict=True)}
+        prior = prior_log_odds(calibration)
+        self._objects += [self._remember(hypothesis, sigma[id(hypothesis)], prior) for hypothesis in new]
         for each, group in zip(self._objects, shown, strict=True):
             for hypothesis in group:
-                sigma, support = _sigma(hypothesis.seen, calibration), hypothesis.seen.support
-                each.take(hypothesis, support, self._stamp_ns, sigma, self._view_zoom)
-            each.path.append((float(each.center[0]), float(each.center[1])))
+                each.take(hypothesis, self._stamp_ns, sigma[id(hypothesis)], self._view_zoom)
+            each.extend_path()
         self._weigh([[m for h in group for m in h.members] for group in shown], views, calibration)
         shown = self._without_duplicates(shown)
-        for each, group in zip(self._objects, shown, strict=True):
-            self._decide(each, group, is_believed)
+        for each, group, moves_on in zip(self._objects, shown, self._move_on(), strict=True):
+            self._decide(each, group, moves_on, is_believed)
         self._zooms += [(v.window, v.zoom, self._stamp_ns) for v in views if v.region != GLOBAL_VIEW]
         objects = [each.report(self._frame_size, not group) for each, group in self._reported(shown)]
         self._forget()
         return sorted(objects, key=lambda o: (-_finite(o.finding.score), o.box.as_tuple()))
 
-    def _match(self, found: Sequence[Hypothesis], calibration: Calibration) -> list[list[Hypothesis]]:
+    def _match(self, found: Sequence[Hypothesis], sigmas: Array) -> list[list[Hypothesis]]:
         """For each remembered object what shows it: one whole box, or pieces of it in different views.
 
         Those that a view reports choose first, and among the objects those that are reported.
@@ -433,7 +484,6 @@ class Scene:
         if not found or not self._objects:
             return shown
         expected = _grown(as_array(o.box for o in self._objects), np.array([o.sigma for o in self._objects]))
-        sigmas = np.array([_sigma(h.seen, calibration) for h in found])
         overlap = iou(_grown(as_array(h.seen.box for h in found), sigmas), expected)
         for view in {id(h.seen.view): h.seen.view for h in found if h.seen.is_cut}.values():
             rows = [row for row, h in enumerate(found) if h.seen.is_cut and h.seen.view is view]
@@ -454,15 +504,13 @@ class Scene:
                 group.append(found[row])
         return shown
 
-    def _remember(self, hypothesis: Hypothesis, calibration: Calibration) -> _Remembered:
+    def _remember(self, hypothesis: Hypothesis, sigma: float, prior: float) -> _Remembered:
         seen = hypothesis.seen
-        size = np.array([seen.box.width, seen.box.height])
-        variance = _sigma(seen, calibration) ** 2
+        size = (seen.box.width, seen.box.height)
         number, stamp = next(self._numbers), self._stamp_ns
         track_id = f"{self._camera}:{number}" if self._camera else str(number)
-        center, prior = np.array(seen.box.center), prior_log_odds(calibration)
         return _Remembered(
-            number, track_id, prior, center, size, variance, stamp, stamp, seen.finding, seen.view.region
+            number, track_id, prior, seen.box.center, size, sigma**2, stamp, stamp, seen.finding, seen.view.region
         )
 
     def _weigh(self, observed: list[list[Observation]], views: Sequence[View], calibration: Calibration) -> None:
@@ -472,14 +520,18 @@ class Scene:
         looks = Looks.at(as_array(each.box for each in self._objects), observed, views, calibration)
         # A detector that finds no object says nothing about a text that a reader read.
         is_text = np.array([bool(each.texts) for each in self._objects])
-        looks = replace(looks, looked=looks.looked & (looks.found | ~is_text[:, None]))
-        for row, each in enumerate(self._objects):
-            if not observed[row]:
+        looked = (looks.looked & (looks.found | ~is_text[:, None])).tolist()
+        steps = np.round(ZOOM_STEPS * looks.zoom).astype(int).tolist()
+        for each, members, by_view, evidence in zip(
+            self._objects, observed, looked, looks.evidence.tolist(), strict=True
+        ):
+            if not members:
                 each.survive(self._elapsed_s, self.survival_s)
             else:
                 each.faded = 0.0
-            if looks.looked[row].any():
-                each.weigh(looks, row, self._stamp_ns, calibration.repeated_misses)
+            if any(by_view):
+                told = [(step, value) for step, value, has in zip(steps, evidence, by_view, strict=True) if has]
+                each.weigh(told, self._stamp_ns, calibration.repeated_misses)
 
     def _without_duplicates(self, shown: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
         """Forget objects that have come to lie on another one, unless a view of this frame shows both.
@@ -513,9 +565,22 @@ class Scene:
         self._objects = [self._objects[n] for n in kept]
         return [shown[n] for n in kept]
 
-    def _decide(self, each: _Remembered, group: Sequence[Hypothesis], is_believed: bool) -> None:
-        """Whether an object is reported. The first frame of a scene is judged as a picture alone."""
-        if each.reported:
+    def _move_on(self) -> list[bool]:
+        """Whether each object moved by most of its size since the last frame."""
+        if not self._objects:
+            return []
+        boxes = as_array(each.box for each in self._objects)
+        before = as_array(each.last_box or each.box for each in self._objects)
+        moves_on: list[bool] = (iou(boxes, before).diagonal() < SAME_OBJECT_IOU).tolist()
+        return moves_on
+
+    def _decide(self, each: _Remembered, group: Sequence[Hypothesis], moves_on: bool, is_believed: bool) -> None:
+        """Whether an object is reported. The first frame of a scene is judged as a picture alone.
+
+        What moves on by most of its size from one frame to the next is held back until a view reports it: its place is
+        a guess where none does, and a weak box there may be of anything.
+        """
+        if each.reported or each.is_held_back:
             each.reported = each.existence >= REPORTED_UNTIL
         elif each.is_hidden:
             each.reported = False
@@ -524,6 +589,9 @@ class Scene:
         else:
             needed = REPORTED_AT_ONCE_FROM if each.times_seen == 1 else REPORTED_FROM
             each.reported = bool(group) and each.is_reliable and each.existence >= needed
+        is_shown = any(not member.weak for hypothesis in group for member in hypothesis.members)
+        each.is_held_back = each.reported and not is_shown and (each.is_held_back or moves_on)
+        each.reported &= not each.is_held_back
 
     def _reported(self, shown: list[list[Hypothesis]]) -> list[tuple[_Remembered, list[Hypothesis]]]:
         return [pair for pair in zip(self._objects, shown, strict=True) if pair[0].reported]
@@ -544,16 +612,24 @@ def _is_worth_remembering(hypothesis: Hypothesis) -> bool:
     return any(not member.weak or member.finding.score >= MIN_WEAK_SCORE for member in hypothesis.members)
 
 
+def _touches_border(seen: Observation) -> bool:
+    """Whether a border of the frame may cut it."""
+    width, height = seen.view.source_size
+    margin, box = CUT_MARGIN_PX / seen.view.zoom, seen.box
+    return box.x < margin or box.y < margin or width - box.right < margin or height - box.bottom < margin
+
+
 def _share_a_view(hypothesis: Hypothesis, group: Sequence[Hypothesis]) -> bool:
     views = {id(member.view) for other in group for member in other.members}
     return any(id(member.view) in views for member in hypothesis.members)
 
 
-def _sigma(seen: Observation, calibration: Calibration) -> float:
-    """How far an edge of an observed box may be off, source pixels."""
-    side = math.sqrt(seen.finding.box.area)
-    jitter = float(calibration.edge_jitter_px([side])[0]) / seen.view.zoom
-    return SIGMA_SCALE * max(jitter, MIN_SIGMA_SHARE * math.sqrt(seen.box.area))
+def _sigmas(found: Sequence[Hypothesis], calibration: Calibration) -> Array:
+    """`(n,)` how far an edge of each observed box may be off, source pixels."""
+    sides = np.sqrt([h.seen.box.area for h in found])
+    zooms = np.array([h.seen.view.zoom for h in found])
+    jitter = calibration.edge_jitter_px(np.sqrt([h.seen.finding.box.area for h in found])) / zooms
+    return np.asarray(SIGMA_SCALE * np.maximum(jitter, MIN_SIGMA_SHARE * sides))
 
 
 def _grown(boxes: Boxes, margins: Array) -> Boxes:

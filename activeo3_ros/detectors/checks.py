@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..core.checks import raised
 from ..core.errors import ComponentError, PerceptionError
 from ..core.frame import Image, View
 from ..core.geometry import from_corners, to_corners
@@ -36,26 +37,31 @@ def checked(detector: Detector, label: str, views: Sequence[View], threshold: fl
         ComponentError: The detector raised something else, or gave what is no answer: of another length or shape,
             numbers that are not finite, a score, class or box out of range. The message names the detector.
     """
+    answer = given(detector, label, views, threshold)
+    return _all_checked(answer, label, [(view.height, view.width) for view in views], len(detector.names))
+
+
+def given(detector: Detector, label: str, views: Sequence[View], threshold: float) -> Any:
+    """What a detector gives for views, as `checked` runs it but not checked yet."""
     detect_views = getattr(detector, "detect_views", None)
     if detect_views is None:
-        return checked_images(detector, label, [view.image for view in views], threshold)
-    given = _answer(label, lambda: detect_views(views, threshold))
-    return _all_checked(given, label, [(view.height, view.width) for view in views], len(detector.names))
+        return _answer(detector, label, lambda: detector.detect([view.image for view in views], threshold))
+    return _answer(detector, label, lambda: detect_views(views, threshold))
 
 
 def checked_images(detector: Detector, label: str, images: Sequence[Image], threshold: float) -> list[DetectedBoxes]:
     """As `checked`, for images: each `(h, w, 3)` uint8 BGR."""
-    given = _answer(label, lambda: detector.detect(images, threshold))
-    return _all_checked(given, label, [image.shape[:2] for image in images], len(detector.names))
+    answer = _answer(detector, label, lambda: detector.detect(images, threshold))
+    return _all_checked(answer, label, [image.shape[:2] for image in images], len(detector.names))
 
 
-def _answer(label: str, detect: Callable[[], Any]) -> Any:
+def _answer(detector: Detector, label: str, detect: Callable[[], Any]) -> Any:
     try:
         return detect()
     except PerceptionError:
         raise
     except Exception as error:
-        raise ComponentError(f"the detector {label!r} raised {type(error).__name__}: {error}") from error
+        raise ComponentError(f"the detector {label!r} raised {raised(error, detector)}") from error
 
 
 def _all_checked(given: Any, label: str, shapes: Sequence[tuple[int, ...]], names: int) -> list[DetectedBoxes]:
@@ -108,5 +114,11 @@ def _checked(given: Any, shape: tuple[int, ...], names: int) -> DetectedBoxes:
         boxes[order],
         np.clip(scores, 0, 1)[order],
         class_ids.astype(np.intp)[order],
-        None if masks is None else np.asarray(masks)[order].astype(bool),
+        None if masks is None else _ordered(np.asarray(masks), order),
     )
+
+
+def _ordered(masks: npt.NDArray[Any], order: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+    """The masks in an order; not copied where they have it already: those of one image may take 100 MB."""
+    ordered = masks if (order == np.arange(len(order))).all() else masks[order]
+    return ordered.astype(bool, copy=False)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 
 from ..core.budget import Budget
 from ..core.errors import UnsupportedQuery
 from ..core.evidence import same_text
 from ..core.frame import KnownObject, View
-from ..core.geometry import Box, as_array, iou, non_maximum_suppression, share_inside
+from ..core.geometry import Box, as_array, best_apart, iou, share_inside
 from ..core.interfaces import Detector, OpenVocabularyDetector
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Finding, Findings, Grounding
@@ -55,6 +57,11 @@ def _overlap(a: Box, b: Box) -> bool:
     return bool(share_inside(pair, pair)[[0, 1], [1, 0]].max() >= SAME_OBJECT_IOU)
 
 
+def _cut_out(mask: npt.NDArray[np.bool_], box: Box) -> npt.NDArray[np.bool_]:
+    """The part of a mask inside a box; a copy, which does not keep the masks of all other objects."""
+    return mask[box.snapped(mask.shape[1], mask.shape[0]).slices()].copy()
+
+
 class DetectorTask:
     """Finds the classes of a query with any detector, and reads text on what it finds.
 
@@ -65,6 +72,7 @@ class DetectorTask:
         detector: The detector that finds everything in the results, also for a policy that shares this task.
         threshold: Score from which a detection is reported.
         calibration: How far the detector can be believed.
+        makes_masks: Whether the detector gave masks; known from its first answer on.
     """
 
     @validated
@@ -73,8 +81,8 @@ class DetectorTask:
         detector: Detector,
         threshold: Annotated[float, within(0.01, 1)] = 0.3,
         max_readings: Annotated[int, within(1, 100)] = 4,
-        calibration: str = "",
-        vocabulary: str = "coco",
+        calibration: str | Path = "",
+        vocabulary: str | Path = "coco",
         reader: TextReader | None = None,
         label: str = "",
     ) -> None:
@@ -94,10 +102,11 @@ class DetectorTask:
         self.label = label or getattr(detector, "label", "") or type(detector).__name__
         self.threshold = threshold
         self.max_readings = max_readings
-        self.calibration = load_calibration(self.label, threshold, calibration)
+        self.makes_masks = False
+        self.calibration = load_calibration(self.label, threshold, str(calibration))
         self.batch_size: int = getattr(detector, "batch_size", 1)
         self._open = detector if isinstance(detector, OpenVocabularyDetector) else None
-        self._vocabulary = None if self._open else load_vocabulary(tuple(detector.names), vocabulary)
+        self._vocabulary = None if self._open else load_vocabulary(tuple(detector.names), str(vocabulary))
         self._reader = reader
         self._loading = threading.Lock()  # several threads may load for queries
 
@@ -105,6 +114,11 @@ class DetectorTask:
     def concurrent(self) -> bool:
         """Whether frames of several cameras gain from being examined at once: the detector then answers in batches."""
         return self.detector.concurrent and self.batch_size > 1
+
+    @property
+    def open_vocabulary(self) -> bool:
+        """Whether the detector finds what the words of a query name, rather than classes of its own."""
+        return self._open is not None
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         return self.detector.input_size.view_size(width, height, max_pixels)
@@ -172,7 +186,10 @@ class DetectorTask:
         Raises:
             PerceptionError: The detector failed, or what it gave is no answer; the message names it.
         """
-        return checked(self._detector_of(target), self.label, views, threshold)
+        found = checked(self._detector_of(target), self.label, views, threshold)
+        if any(each.masks is not None for each in found):
+            self.makes_masks = True
+        return found
 
     def class_ids(self, names: Sequence[str], target: Target) -> list[int]:
         """The class ids that have one of some names, in detections for a target."""
@@ -191,20 +208,21 @@ class DetectorTask:
         boxes, scores, class_ids = detected.boxes, detected.scores, detected.class_ids
         if len(boxes) == 0:
             return []
-        kept = non_maximum_suppression(boxes, scores, self.calibration.same_object_any_class_iou)
-        names = self._names(target)
-        labels = np.array([names[class_id] for class_id in class_ids[kept].tolist()], object)
+        overlaps = iou(boxes, boxes)
+        kept = best_apart(overlaps > self.calibration.same_object_any_class_iou, scores)
+        rank_of = {name: rank for rank, name in enumerate(target.classes)}
+        ranks = np.array([rank_of.get(name, -1) for name in self._names(target)])[class_ids]
+        kept = kept[ranks[kept] >= 0]
+        same_class = ranks[kept][:, None] == ranks[kept]
+        close = same_class & (overlaps[np.ix_(kept, kept)] > self.calibration.same_object_iou)
+        once = kept[best_apart(close, scores[kept])]
+        phrases = [target.phrase_of(name) for name in target.classes]
         findings = []
-        for name in target.classes:
-            members = kept[labels == name]
-            if len(members) == 0:
-                continue
-            phrase = target.phrase_of(name)
-            once = non_maximum_suppression(boxes[members], scores[members], self.calibration.same_object_iou)
-            for index in members[once]:
-                box = Box(*boxes[index].astype(float).tolist())
-                findings.append(Finding(name, box, float(scores[index]), phrase))
-        return sorted(findings, key=lambda finding: -finding.score)
+        for index in once[np.lexsort((ranks[once], -scores[once]))].tolist():
+            box, rank = Box(*boxes[index].tolist()), ranks[index]
+            mask = None if detected.masks is None else _cut_out(detected.masks[index], box)
+            findings.append(Finding(target.classes[rank], box, float(scores[index]), phrases[rank], mask=mask))
+        return findings
 
     def locate_text(self, view: View) -> list[Finding]:
         """Find where text seems to be in a view, also where it is too small to read.

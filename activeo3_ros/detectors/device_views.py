@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 2, 3, 4, 6, 8, 12, 18, 24, 32, 48, 64)
 """Numbers of views that a CUDA graph is recorded for; a batch is filled up to the next of them."""
+KEPT_RESAMPLINGS = 64
+"""Pairs of sizes whose matrices stay on the device; some MB each."""
 WARM_UP_RUNS = 3
 """Runs before a graph is recorded: libraries choose their algorithms in the first ones."""
 
@@ -31,7 +34,11 @@ SAME = 0.05
 
 
 class DeviceViews:
-    """Makes the input of a model from views, on its device."""
+    """Makes the input of a model from views, on its device.
+
+    Resampling is linear and the same for every row, so it is two products of matrices: one launch for all rows, one for
+    all columns. Launching is what takes the time, not the arithmetic.
+    """
 
     def __init__(
         self,
@@ -54,22 +61,25 @@ class DeviceViews:
         """
         self._torch = require_package("torch", "to run a model on a GPU", "activeo3_ros[gpu]")
         self._device, self._dtype, self._size = device, dtype, size
+        # Half precision holds grey levels exactly, and its products are off by less than half of one.
+        self._exact = self._torch.float16 if device.type == "cuda" else self._torch.float32
         values = {"device": device, "dtype": self._torch.float32}
-        # OpenCV's images are blue, green, red.
         self._factor = (scale / self._torch.tensor(std, **values))[:, None, None]
         self._offset = (self._torch.tensor(mean, **values) / self._torch.tensor(std, **values))[:, None, None]
         self._frames: WeakKeyDictionary[Frame, torch.Tensor] = WeakKeyDictionary()
         self._lock = threading.Lock()
+        self._stages = lru_cache(maxsize=KEPT_RESAMPLINGS)(self._new_stages)
 
     def upload(self, frame: Frame) -> torch.Tensor:
-        """The `(3, h, w)` uint8 RGB pixels of a frame on the device; they stay there as long as the frame lives."""
+        """The `(3, h, w)` RGB grey levels of a frame on the device; they stay there as long as the frame lives."""
         with self._lock:
             pixels = self._frames.get(frame)
         if pixels is None:
             host = self._torch.from_numpy(frame.image)
-            if self._device.type == "cuda":
+            if self._device.type == "cuda" and not host.is_pinned():
                 host = host.pin_memory()
-            pixels = host.to(self._device, non_blocking=True).permute(2, 0, 1).flip(0).contiguous()
+            # OpenCV's images are blue, green, red.
+            pixels = host.to(self._device, non_blocking=True).permute(2, 0, 1).flip(0).to(self._exact)
             with self._lock:
                 self._frames[frame] = pixels
         return pixels
@@ -84,71 +94,98 @@ class DeviceViews:
             `(n, 3, h, w)` RGB, scaled and normalised.
         """
         with self._torch.inference_mode():
-            return self._torch.stack([self._input(view) for view in views])
+            stretched = self._torch.stack([self._resampled(view, self._size) for view in views])
+            return (stretched.round_().clamp_(0, 255) * self._factor - self._offset).to(self._dtype)
 
     def pixels(self, view: View) -> torch.Tensor:
-        """The `(3, h, w)` float32 RGB grey levels of a view on the device, whole numbers as in `View.image`."""
+        """The `(3, h, w)` RGB grey levels of a view on the device, whole numbers as in `View.image`."""
+        with self._torch.inference_mode():
+            return self._resampled(view, view.size).round().clamp(0, 255)
+
+    def _resampled(self, view: View, size: tuple[int, int]) -> torch.Tensor:
+        """A view at `size` (width, height), not rounded yet, or the pixels of the frame themselves."""
         rows, columns = view.window.slices()
-        return _resampled(self.upload(view.frame)[:, rows, columns], view.size)
+        image = self.upload(view.frame)[:, rows, columns]
+        while all(
+            have % 2 == 0 and have >= 2 * want for have, want in zip(image.shape[2:0:-1], view.size, strict=True)
+        ):
+            image = (self._torch.nn.functional.avg_pool2d(image, 2) + 0.5).floor()
+        stages = self._stages((image.shape[2], image.shape[1]), view.size, size)
+        for index, (left, right) in enumerate(stages):
+            if index:
+                image = image.round_().clamp_(0, 255)
+            image = self._torch.matmul(self._torch.matmul(left, image), right)
+        return image if stages else image.clone()
 
-    def _input(self, view: View) -> torch.Tensor:
-        image = self.pixels(view)
-        width, height = self._size
-        if image.shape[1:] != (height, width):
-            functional = self._torch.nn.functional
-            stretched = functional.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
-            image = stretched.round().clamp(0, 255)
-        return (image * self._factor - self._offset).to(self._dtype)
+    def _new_stages(
+        self, have: tuple[int, int], view: tuple[int, int], want: tuple[int, int]
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The matrices that take an image from one size to that of a view, and from that to a third.
+
+        Both are one step where the first cannot leave the range of grey levels.
+
+        Args:
+            have: Width and height, pixels.
+            view: Of the view.
+            want: Of the result.
+
+        Returns:
+            For each step the matrix for the rows, on the left, and that for the columns, on the right.
+        """
+        stages = []
+        if have != view:
+            kind = _interpolation(have, view)
+            stages.append((_weights(have[1], view[1], kind), _weights(have[0], view[0], kind)))
+        if view != want:
+            stages.append((_weights(view[1], want[1], "antialias"), _weights(view[0], want[0], "antialias")))
+        if len(stages) == 2 and all(bool((each >= 0).all()) for each in stages[0]):
+            stages = [(stages[1][0] @ stages[0][0], stages[1][1] @ stages[0][1])]
+        moved = [tuple(each.to(self._device, self._exact) for each in (rows, columns.T)) for rows, columns in stages]
+        return [(left.contiguous(), right.contiguous()) for left, right in moved]
 
 
-def _resampled(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """As `core.frame` resamples: `(3, h, w)` of any type to float32 at `size` (width, height), in whole grey levels."""
-    from torch.nn import functional
-
-    image = image.float()
-    width, height = size
-    while all(have % 2 == 0 and have >= 2 * want for have, want in zip(image.shape[1:], (height, width), strict=True)):
-        image = (functional.avg_pool2d(image, 2) + 0.5).floor()
-    rows, columns = image.shape[1:]
-    if (columns, rows) == size:
-        return image
-    if max(columns / width, rows / height) >= 2:
-        return _averaged(image, size).round().clamp(0, 255)
-    mode = "bilinear" if width * height < columns * rows else "bicubic"
-    return functional.interpolate(image[None], (height, width), mode=mode)[0].round().clamp(0, 255)
+def _interpolation(have: tuple[int, int], want: tuple[int, int]) -> str:
+    """How `core.frame` gets from one width and height to another, which is not half of it or less in both."""
+    if max(have[0] / want[0], have[1] / want[1]) >= 2:
+        return "area"
+    return "bilinear" if want[0] * want[1] < have[0] * have[1] else "bicubic"
 
 
-def _averaged(image: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Each pixel the mean of the area that it covers: rows and columns are weighed by how much of each lies in it."""
-    width, height = size
-    return _shares(image.shape[1], height, image) @ image @ _shares(image.shape[2], width, image).T
-
-
-def _shares(have: int, want: int, like: torch.Tensor) -> torch.Tensor:
-    """`(want, have)` the share of each of `have` lines in each of `want` that cover the same length."""
+def _weights(have: int, want: int, interpolation: str) -> torch.Tensor:
+    """`(want, have)` float64: what each of `have` lines adds to each of `want`."""
     import torch
 
-    edges = torch.arange(want + 1, device=like.device, dtype=torch.float64) * (have / want)
-    lines = torch.arange(have, device=like.device, dtype=torch.float64)
-    covered = torch.minimum(edges[1:, None], lines + 1) - torch.maximum(edges[:-1, None], lines)
-    return (covered.clamp(min=0) * (want / have)).to(like.dtype)
+    lines = torch.eye(have, dtype=torch.float64)
+    if have == want:
+        return lines
+    if interpolation == "area":
+        # Each line of the result is the mean of the length that it covers.
+        edges = torch.arange(want + 1, dtype=torch.float64) * (have / want)
+        starts = torch.arange(have, dtype=torch.float64)
+        covered = torch.minimum(edges[1:, None], starts + 1) - torch.maximum(edges[:-1, None], starts)
+        return covered.clamp(min=0) * (want / have)
+    antialias = interpolation == "antialias"
+    mode = "bilinear" if antialias else interpolation
+    resized = torch.nn.functional.interpolate(lines[None, None], (want, have), mode=mode, antialias=antialias)
+    return resized[0, 0]
 
 
-class ViewBatches:
-    """Answers batches of views: a generator for `vlm.dynamic_batching.CallBatcher`."""
+class InputBatches:
+    """Answers batches of inputs: a generator for `vlm.dynamic_batching.CallBatcher`."""
 
-    def __init__(self, views: DeviceViews, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor]) -> None:
         """Say what runs.
 
         Args:
-            views: Makes the input.
             run: Takes `(n, 3, h, w)`, returns `(n, k, 7)`.
         """
-        self._views, self._run = views, run
+        self._torch = require_package("torch", "to run a model on a GPU", "activeo3_ros[gpu]")
+        self._run = run
 
-    def generate(self, requests: Sequence[View]) -> list[npt.NDArray[np.float32]]:
-        """One `(k, 7)` for each view, on the CPU; no more than that comes back from the device."""
-        return list(self._run(self._views.batch(requests)).cpu().numpy())
+    def generate(self, requests: Sequence[torch.Tensor]) -> list[npt.NDArray[np.float32]]:
+        """One `(k, 7)` for each `(3, h, w)`, on the CPU; no more than that comes back from the device."""
+        with self._torch.inference_mode():
+            return list(self._run(self._torch.stack(list(requests))).cpu().numpy())
 
 
 class BatchGraphs:

@@ -7,6 +7,7 @@ a class's name counts for that class alone. More classes than the text encoder h
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 from ..core.errors import InvalidInput
@@ -23,7 +24,7 @@ class GroundingDino(TransformersDetector):
     @validated
     def __init__(
         self,
-        model: str = "IDEA-Research/grounding-dino-tiny",
+        model: str | Path = "IDEA-Research/grounding-dino-tiny",
         text_threshold: Annotated[float, within(0.01, 1)] = 0.25,
         max_side: Annotated[int, within(64, 4096, "pixels")] = 1024,
         device: str = "auto",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,15 +19,17 @@ from ..core.geometry import Boxes, from_corners, iou, non_maximum_suppression
 from ..core.results import DetectedBoxes
 from ..settings import named, validated, within
 from .onnx_inputs import Letterbox, Placement, Preprocessing, fit, read_inputs
-from .onnx_layouts import BoxFormat, Candidates, LayoutName, Seen, choose_layout, images_of
+from .onnx_layouts import LayoutName, choose_layout
 from .onnx_metadata import complete_names, read_export, read_names, real_classes
+from .onnx_outputs import BoxFormat, Candidates, Seen
 
 logger = logging.getLogger(__name__)
 
 PROBE_GREY = 114
 """Grey level of the image that a model is tried with when it is loaded."""
+ON_GPU = ("cuda", "tensorrt")
 GPU_BATCH = 8
-"""Images of one run on a GPU, where the model takes any number."""
+"""Images of one run on these, where the model takes any number."""
 SCORE_TOLERANCE = 0.01
 """A score of reduced precision may lie so far outside of 0 to 1."""
 MOSTLY = 0.8
@@ -49,7 +52,7 @@ class OnnxDetector:
     def __init__(
         self,
         model: str | Path,
-        names: str | list[str] | dict[int, str] | None = None,
+        names: str | Path | list[str] | dict[int, str] | None = None,
         layout: LayoutName = "auto",
         outputs: list[str] | None = None,
         input: list[int] | None = None,
@@ -65,7 +68,7 @@ class OnnxDetector:
         batch: Annotated[int, within(1, 64)] | None = None,
         providers: Sequence[str] = ("cpu",),
         threads: Threads = None,
-        custom_ops: str | None = None,
+        custom_ops: str | Path | None = None,
     ) -> None:
         """Load the model, and run it once on a grey image to see what it answers.
 
@@ -87,7 +90,7 @@ class OnnxDetector:
             max_detections: Most boxes of an image, the best-scored.
             batch: Images of one run, where the model takes any number; none for 1 on a CPU and 8 on a GPU.
             providers: Execution providers, the preferred one first: cpu, cuda, tensorrt, openvino; cuda:1 is the
-                second device.
+                second device, openvino:gpu and openvino:npu are Intel's.
             threads: CPU threads for one run; none for as many as the process may use, at most 4.
             custom_ops: A library of operators that the model needs. It runs as part of this process.
 
@@ -106,7 +109,7 @@ class OnnxDetector:
             self._read_model(names, layout, outputs, input, box_format)
             self._preprocessing = self._prepared(scale, mean, std, channels, letterbox, padding)
         self._nms_iou, self._max_detections = nms_iou, max_detections
-        usual = 1 if self.provider == "cpu" else GPU_BATCH
+        usual = GPU_BATCH if self.provider in ON_GPU else 1
         self.batch_size = self._inputs.batch or self._trusted_batch(batch or usual)
         self.input_size = InputSize(self._inputs.width, self._inputs.height, self._preprocessing.letterbox != "stretch")
 
@@ -132,7 +135,7 @@ class OnnxDetector:
 
     def _read_model(
         self,
-        names: str | Sequence[str] | Mapping[int, str] | None,
+        names: str | Path | Sequence[str] | Mapping[int, str] | None,
         layout: str,
         outputs: Sequence[str] | None,
         size: Sequence[int] | None,
@@ -143,12 +146,14 @@ class OnnxDetector:
         self._inputs = read_inputs(self._session.input_tensors, size, self._export.input_size)
         wanted = self._wanted(outputs)
         grey = np.full((self._inputs.height, self._inputs.width, 3), PROBE_GREY, np.uint8)
-        feeds = self._inputs.feeds([grey] * (self._inputs.batch or 1), Preprocessing())
+        images = self._inputs.batch or 1
+        feeds = self._inputs.feeds([grey] * images, Preprocessing())
         arrays = self._session.run(feeds, wanted)
         for name, array in zip(wanted, arrays, strict=True):
             if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
                 raise InvalidInput(f"the output {name!r} holds no numbers; set outputs to the others")
-        seen = Seen(dict(zip(wanted, arrays, strict=True)), self._inputs, self._export.metadata, self._export.family)
+        by_name = dict(zip(wanted, arrays, strict=True))
+        seen = Seen(by_name, self._inputs, images, self._export.metadata, self._export.family)
         self._layout, self._roles = choose_layout(layout, seen)
         self.layout = self._layout.name
         self._box_format = box_format or self._layout.box_format
@@ -158,7 +163,7 @@ class OnnxDetector:
                 f"the file does not name its classes: set names to a list, or to a YAML or text file; {seen}"
             )
         by_role = {role: seen.outputs[name] for role, name in self._roles.items()}
-        if any(len(array) != len(feeds[self._inputs.image]) for array in by_role.values()):
+        if not self._layout.one_list and any(len(array) != images for array in by_role.values()):
             raise InvalidInput(f"outputs do not begin with one entry for each image; {seen}")
         count = self._layout.class_count(by_role, len(known))
         self._class_count = count or 0
@@ -176,14 +181,13 @@ class OnnxDetector:
         random = np.random.default_rng(0)
         size = (batch, self._inputs.height, self._inputs.width, 3)
         noise = list(random.integers(0, 256, size, dtype=np.uint8))
-        names = list(self._roles.values())
         try:
-            together = self._session.run(self._inputs.feeds(noise, self._preprocessing), names)
+            together = self._outputs_of(noise, batch)[-1]
         except ModelError as error:
             problem = f"fails with {batch} ({error})"
         else:
-            alone = self._session.run(self._inputs.feeds(noise[-1:], self._preprocessing), names)
-            if all(_mostly_equal(many[-1:], one) for many, one in zip(together, alone, strict=True)):
+            [alone] = self._outputs_of(noise[-1:], 1)
+            if all(_mostly_equal(together[role], alone[role]) for role in alone):
                 return batch
             problem = f"answers {batch} together otherwise than each alone"
         logger.warning("%s: is given one image at a time: its graph leaves the batch free, but %s", self._path, problem)
@@ -227,12 +231,16 @@ class OnnxDetector:
         fitted = [fit(image, *size, settings.letterbox, settings.padding) for image in images]
         canvases = [canvas for canvas, _ in fitted]
         missing = (self._inputs.batch or len(canvases)) - len(canvases)
-        arrays = self._session.run(
-            self._inputs.feeds([*canvases, *canvases[-1:] * missing], settings), list(self._roles.values())
-        )
-        by_role = dict(zip(self._roles, arrays, strict=True))
-        found = images_of(by_role, len(images))
+        found = self._outputs_of([*canvases, *canvases[-1:] * missing], len(canvases) + missing)[: len(images)]
         return [self._select(each, place, threshold) for each, (_, place) in zip(found, fitted, strict=True)]
+
+    def _outputs_of(self, canvases: Sequence[Image], count: int) -> list[dict[str, npt.NDArray[Any]]]:
+        """The outputs of a run by role, for each of so many images. Raises ModelError where they do not tell."""
+        arrays = self._session.run(self._inputs.feeds(canvases, self._preprocessing), list(self._roles.values()))
+        try:
+            return self._layout.images(dict(zip(self._roles, arrays, strict=True)), count)
+        except ValueError as error:
+            raise ModelError(f"{self._path}: an output {error}") from error
 
     def _select(
         self, arrays: Mapping[str, npt.NDArray[np.generic]], place: Placement, threshold: float
@@ -278,14 +286,15 @@ class OnnxDetector:
         self, found: Candidates, rows: npt.NDArray[np.intp], boxes: Boxes, place: Placement
     ) -> npt.NDArray[np.bool_] | None:
         """`(n, h, w)` masks over the image of the chosen rows, each inside its box; None from a model without."""
-        if found.mask is None:
+        if found.masks is None:
             return None
         masks = np.zeros((len(rows), place.height, place.width), bool)
         for index, row in enumerate(rows):
             left, top, width, height = boxes[index]
             down = slice(int(top), int(np.ceil(top + height)))
             across = slice(int(left), int(np.ceil(left + width)))
-            values = place.resample(found.mask(int(row)), self._inputs.width, self._inputs.height, down, across)
+            part = partial(found.masks.part, int(row))
+            values = place.resample(part, found.masks.shape, self._inputs.width, self._inputs.height, down, across)
             masks[index, down, across] = values > 0
         return masks
 
@@ -319,8 +328,8 @@ def suppress(
 
 def _mostly_equal(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> bool:
     """Whether two outputs are of one image, up to rounding and the order of what scores alike."""
-    if a.shape != b.shape:
-        return False
+    if a.shape != b.shape or not a.size:
+        return a.shape == b.shape
     a, b = a.astype(np.float64), b.astype(np.float64)
     return bool(np.isclose(a, b, rtol=0.01, atol=1e-3 * (np.abs(b).max(initial=0) + 1e-6)).mean() > MOSTLY)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from ..assets.onnx_session import Tensor
 from ..core.errors import InvalidInput
 from ..core.frame import Image, check_image
-from ..core.geometry import Boxes
+from ..core.geometry import Boxes, sample_grid
 
 Letterbox = Literal["stretch", "top_left", "centre"]
 """How an image is fitted into the input: both axes stretched, or one factor for both and padding beside the image."""
@@ -24,6 +24,8 @@ MAX_BATCH = 256
 PIXEL_TYPES = ("float32", "float16", "float64", "uint8")
 SIZES = "sizes"
 MASK = "mask"
+SHAPE = "shape"
+FACTORS = "factors"
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,19 @@ class Placement(NamedTuple):
         return np.asarray(np.clip(moved, 0, [self.width, self.height] * 2))
 
     def resample(
-        self, grid: npt.NDArray[np.float32], width: int, height: int, rows: slice, columns: slice
+        self,
+        part: Callable[[slice, slice], npt.NDArray[np.float32]],
+        shape: tuple[int, int],
+        width: int,
+        height: int,
+        rows: slice,
+        columns: slice,
     ) -> npt.NDArray[np.float32]:
         """A map over the whole input, of any resolution, at pixels of the image, by bilinear interpolation.
 
         Args:
-            grid: `(h, w)` values over the input.
+            part: Gives the values of the map in rows and columns of its grid; asked for those that are needed.
+            shape: Rows and columns of that grid.
             width: Of the input, pixels.
             height: Of the input, pixels.
             rows: Those of the image that are wanted.
@@ -81,12 +90,18 @@ class Placement(NamedTuple):
         Returns:
             One value for each of these pixels.
         """
-        # The centre of pixel i lies at i + 0.5, in the image as in the grid.
+        # The centre of pixel i lies at i + 0.5.
         x, y = np.arange(columns.start, columns.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5
-        across = (x * self.scale_x + self.left) * (grid.shape[1] / width) - 0.5
-        down = (y * self.scale_y + self.top) * (grid.shape[0] / height) - 0.5
-        at_x, at_y = np.meshgrid(across.astype(np.float32), down.astype(np.float32))
-        return np.asarray(cv2.remap(grid, at_x, at_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE), np.float32)
+        across = (x * self.scale_x + self.left) * (shape[1] / width)
+        down = (y * self.scale_y + self.top) * (shape[0] / height)
+        near_x, near_y = _cells_about(across, shape[1]), _cells_about(down, shape[0])
+        return sample_grid(part(near_y, near_x), across - near_x.start, down - near_y.start)
+
+
+def _cells_about(positions: npt.NDArray[np.float64], count: int) -> slice:
+    """The cells of `count` between whose centres rising positions lie."""
+    start = min(max(int(positions[0] - 0.5), 0), count - 1)
+    return slice(start, max(start + 1, min(int(positions[-1] + 0.5) + 1, count)))
 
 
 def fit(image: Image, width: int, height: int, letterbox: str, padding: int) -> tuple[Image, Placement]:
@@ -138,7 +153,8 @@ class ModelInputs:
         channels_last: Whether images are `(n, h, w, 3)` instead of `(n, 3, h, w)`.
         dtype: The element type of images.
         batch: Images that one run takes; None for any number.
-        others: The kind, `SIZES` or `MASK`, and the type of each other input by name.
+        others: The kind and the type of each other input by name: `SIZES`, width and height; `SHAPE`, height and width;
+            `FACTORS` of scaling, which are 1, so that boxes are in pixels of the input; `MASK` of the image's pixels.
     """
 
     image: str
@@ -158,10 +174,11 @@ class ModelInputs:
         """
         feeds: dict[str, npt.NDArray[Any]] = {self.image: self._pixels(np.stack(canvases), preprocessing)}
         for name, (kind, dtype) in self.others.items():
-            if kind == SIZES:
-                feeds[name] = np.tile(np.array([self.width, self.height], dtype), (len(canvases), 1))
-            else:
+            if kind == MASK:
                 feeds[name] = np.ones((len(canvases), self.height, self.width), dtype)
+            else:
+                pair = {SIZES: (self.width, self.height), SHAPE: (self.height, self.width), FACTORS: (1, 1)}[kind]
+                feeds[name] = np.tile(np.array(pair, dtype), (len(canvases), 1))
         return feeds
 
     def _pixels(self, canvases: npt.NDArray[np.uint8], preprocessing: Preprocessing) -> npt.NDArray[Any]:
@@ -223,9 +240,10 @@ def _takes_images(tensor: Tensor) -> bool:
 
 def _other_input(tensor: Tensor, seen: str) -> tuple[str, str]:
     """The kind and the type of an input that takes no images. Raises InvalidInput for one that is not understood."""
-    numbers = tensor.dtype.startswith(("int", "float"))
-    if numbers and len(tensor.shape) == 2 and tensor.shape[1] in (2, None) and "size" in tensor.name.lower():
-        return SIZES, tensor.dtype
+    is_pair = tensor.dtype.startswith(("int", "float")) and len(tensor.shape) == 2 and tensor.shape[1] in (2, None)
+    for word, kind in (("size", SIZES), ("im_shape", SHAPE), ("scale_factor", FACTORS)):
+        if is_pair and word in tensor.name.lower():
+            return kind, tensor.dtype
     if len(tensor.shape) == 3 and "mask" in tensor.name.lower():
         return MASK, tensor.dtype
     raise InvalidInput(f"the input {tensor.name!r} is not understood; export the model without it; inputs: {seen}")

@@ -1,7 +1,8 @@
 """What is known of an exported model beside its graph: the names of its classes, its input, how pixels are prepared.
 
-It stands in the file itself, where YOLO exporters put it, or in `config.json` and `preprocessor_config.json` beside it,
-where exporters of transformers models put it. Only plain data is read; nothing is evaluated.
+It stands in the file itself, where YOLO exporters put it, or beside it: in `config.json` and `preprocessor_config.json`
+where transformers exported it, in `infer_cfg.yml` where PaddleDetection did. Only plain data is read; nothing is
+evaluated.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from ..core.errors import InvalidInput
 from .centernet import COCO_CLASSES
 from .onnx_inputs import Preprocessing
 
-NAME_KEYS = ("names", "class_names", "id2label")
+NAME_KEYS = ("names", "class_names", "id2label", "label_list")
 """Keys of a file's metadata, or of a YAML file, that hold names of classes."""
+PADDLE_STEPS = {"Resize", "LetterBoxResize", "NormalizeImage", "Permute", "PadStride"}
+"""Steps of PaddleDetection that are understood."""
 NO_CLASS = "N/A"
 PLACEHOLDERS = ("", "n/a")
 """Names of class ids that stand for no class, as the 91 of COCO have them."""
@@ -38,16 +41,27 @@ class Export:
         metadata: In the file, by key.
         config: `config.json` beside it; empty where there is none.
         processor: `preprocessor_config.json` beside it; empty where there is none.
+        paddle: `infer_cfg.yml` or `inference.yml` beside it; empty where there is none.
     """
 
     metadata: Mapping[str, str] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
     processor: Mapping[str, Any] = field(default_factory=dict)
+    paddle: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def family(self) -> str:
-        """The `model_type` of a transformers model, "" where it is not known."""
-        return str(self.config.get("model_type", ""))
+        """The `model_type` of a transformers model; "paddle" where PaddleDetection tells its steps; "" if unknown."""
+        if self.config:
+            return str(self.config.get("model_type", ""))
+        return "paddle" if self._steps and set(self._steps) <= PADDLE_STEPS else ""
+
+    @property
+    def _steps(self) -> dict[str, Mapping[str, Any]]:
+        """The steps by which PaddleDetection prepares an image, by their type."""
+        steps = self.paddle.get("Preprocess")
+        listed = steps if isinstance(steps, Sequence) else ()
+        return {str(step.get("type")): step for step in listed if isinstance(step, Mapping)}
 
     @property
     def input_size(self) -> tuple[int, int] | None:
@@ -55,6 +69,9 @@ class Export:
         size = self.processor.get("size")
         if isinstance(size, Mapping) and {"width", "height"} <= set(size):
             return int(size["width"]), int(size["height"])
+        target = self._resize.get("target_size")
+        if isinstance(target, Sequence) and len(target) == 2:
+            return int(target[1]), int(target[0])  # height comes first there
         sides = _literal(self.metadata.get("imgsz", ""))
         if isinstance(sides, int):
             return sides, sides
@@ -64,7 +81,7 @@ class Export:
 
     def names(self) -> dict[int, str] | None:
         """The names of the classes by id; None where there are none."""
-        for source in (self.config, self.metadata):
+        for source in (self.config, self.metadata, self.paddle):
             for key in NAME_KEYS:
                 value = source.get(key)
                 found = _names_of(_literal(value) if isinstance(value, str) else value)
@@ -78,6 +95,8 @@ class Export:
         Args:
             usual: What models of this layout expect, for whatever is not written down.
         """
+        if self.family == "paddle":
+            return self._as_paddle(usual)
         known = self.processor
         if "do_rescale" in known:
             scale = float(known.get("rescale_factor", 1 / 255)) if known["do_rescale"] else 1.0
@@ -88,6 +107,25 @@ class Export:
                 mean, std = (0, 0, 0), (1, 1, 1)
             usual = replace(usual, mean=_per_channel(mean), std=_per_channel(std))
         return usual
+
+    @property
+    def _resize(self) -> Mapping[str, Any]:
+        return self._steps.get("Resize") or self._steps.get("LetterBoxResize") or {}
+
+    def _as_paddle(self, usual: Preprocessing) -> Preprocessing:
+        """What PaddleDetection does to pixels; what a step leaves out has its default there."""
+        if "LetterBoxResize" in self._steps:
+            usual = replace(usual, letterbox="centre", padding=127)
+        elif self._resize.get("keep_ratio", True):
+            usual = replace(usual, letterbox="top_left", padding=0)
+        else:
+            usual = replace(usual, letterbox="stretch")
+        if (step := self._steps.get("NormalizeImage")) is None:
+            return replace(usual, scale=1.0)
+        usual = replace(usual, scale=1 / 255 if step.get("is_scale", True) else 1.0)
+        if step.get("norm_type", "mean_std") != "mean_std":
+            return usual
+        return replace(usual, mean=_per_channel(step["mean"]), std=_per_channel(step["std"]))
 
 
 def read_export(model: Path, metadata: Mapping[str, str]) -> Export:
@@ -101,23 +139,24 @@ def read_export(model: Path, metadata: Mapping[str, str]) -> Export:
         InvalidInput: A file beside the model is not readable.
     """
     folders = [model.parent, *([model.parent.parent] if model.resolve().parent.name == "onnx" else [])]
-    found = {name: _json_beside(folders, name) for name in ("config.json", "preprocessor_config.json")}
-    return Export(metadata, found["config.json"], found["preprocessor_config.json"])
+    config, processor = (_values_beside(folders, name) for name in ("config.json", "preprocessor_config.json"))
+    return Export(metadata, config, processor, _values_beside(folders, "infer_cfg.yml", "inference.yml"))
 
 
-def _json_beside(folders: Sequence[Path], name: str) -> Mapping[str, Any]:
-    for folder in folders:
-        path = folder / name
+def _values_beside(folders: Sequence[Path], *names: str) -> Mapping[str, Any]:
+    for path in (folder / name for folder in folders for name in names):
         if path.is_file():
             try:
-                values = json.loads(path.read_text(encoding="utf-8"))
-            except (OSError, ValueError) as error:
-                raise InvalidInput(f"{path}: not a readable JSON file: {error}") from error
+                text = path.read_text(encoding="utf-8")
+                values = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+            except (OSError, ValueError, yaml.YAMLError) as error:
+                kind = "JSON" if path.suffix == ".json" else "YAML"
+                raise InvalidInput(f"{path}: not a readable {kind} file: {str(error).splitlines()[0]}") from error
             return values if isinstance(values, Mapping) else {}
     return {}
 
 
-def read_names(names: str | Sequence[str] | Mapping[int, str]) -> dict[int, str]:
+def read_names(names: str | Path | Sequence[str] | Mapping[int, str]) -> dict[int, str]:
     """The names of classes that a user gives.
 
     Args:
@@ -130,7 +169,7 @@ def read_names(names: str | Sequence[str] | Mapping[int, str]) -> dict[int, str]
     Raises:
         InvalidInput: There is no such file, or it holds no names.
     """
-    if not isinstance(names, str):
+    if not isinstance(names, (str, Path)):
         found = _names_of(names)
         if not found:
             raise InvalidInput(f"names must name at least one class, got {names!r}")

@@ -33,7 +33,7 @@ from ..core.optional import MissingPackageError, require_package
 from ..core.results import DetectedBoxes
 from ..settings import validated, within
 from ..vlm.dynamic_batching import CallBatcher
-from .device_views import BatchGraphs, DeviceViews, ViewBatches
+from .device_views import BatchGraphs, DeviceViews, InputBatches
 from .onnx_metadata import complete_names, read_names, real_classes
 from .transformers_images import input_size_of, load_image_processor, normalisation_of
 from .transformers_outputs import READERS, RawBoxes
@@ -91,8 +91,8 @@ class TransformersDetector:
     @validated
     def __init__(
         self,
-        model: str,
-        names: str | Sequence[str] | Mapping[int, str] | None = None,
+        model: str | Path,
+        names: str | Path | Sequence[str] | Mapping[int, str] | None = None,
         precision: Literal["fp32", "fp16", "bf16"] = "fp32",
         batch_size: Annotated[int, within(1, 256)] | None = None,
         device: str = "auto",
@@ -119,7 +119,7 @@ class TransformersDetector:
             EngineError: It cannot be loaded.
             OutOfMemory: It does not fit into the memory of the device.
         """
-        self._torch = require_package("torch", PURPOSE, "activeo3_ros[gpu]")
+        self._torch = require_package("torch", PURPOSE, "activeo3_ros[detectors]")
         directory = local_model(model)
         self.model_type = model_type(directory)
         auto_class = _auto_class(directory, self.model_type)
@@ -241,7 +241,7 @@ class TransformersDetector:
             return
         self.batch_size = batch_size or STRETCHED_BATCH
         size = self.input_size.width, self.input_size.height
-        device_views = DeviceViews(self.device, self.dtype, size, self.scale, self.mean, self.std)
+        self._device_views = DeviceViews(self.device, self.dtype, size, self.scale, self.mean, self.std)
         like = self._torch.zeros((3, size[1], size[0]), device=self.device, dtype=self.dtype)
         run: Callable[[torch.Tensor], torch.Tensor] = self._forward
         try:
@@ -251,7 +251,7 @@ class TransformersDetector:
             raise
         except EngineError as error:  # a model whose work depends on values, or that asks the device for some
             logger.warning("%s runs without CUDA graphs, which takes longer: %s", self._label, error)
-        self._view_batcher = CallBatcher(_Guarded(ViewBatches(device_views, run), self._guarded))
+        self._view_batcher = CallBatcher(_Guarded(InputBatches(run), self._guarded))
         self.detect_views = self._detect_views  # by which tasks hand it views instead of their images
 
     def _forward(self, values: torch.Tensor) -> torch.Tensor:
@@ -259,7 +259,9 @@ class TransformersDetector:
 
     def _detect_views(self, views: Sequence[View], threshold: float) -> list[DetectedBoxes]:
         """As `detect` of their images, cut and resized on the device; views of several threads become one batch."""
-        rows = self._view_batcher.generate(views)
+        # Each thread cuts its own views while the batch of another runs.
+        inputs = self._guarded(lambda: self._device_views.batch(views), f"{len(views)} views")
+        rows = self._view_batcher.generate(list(inputs))
         return [self.boxes(each, view.size, threshold) for each, view in zip(rows, views, strict=True)]
 
     def rows(self, outputs: Any, prompt: int = 0) -> torch.Tensor:
@@ -415,7 +417,7 @@ class TransformersDetector:
 class _Guarded:
     """Answers batches of views, with errors told as those of this package."""
 
-    batches: ViewBatches
+    batches: InputBatches
     guard: Callable[[Callable[[], list[Any]], str], list[Any]]
 
     def generate(self, requests: Sequence[Any]) -> list[Any]:
@@ -469,7 +471,7 @@ def _auto_class(directory: Path, kind: str) -> str:
 
 
 def _classes(
-    directory: Path, config: Any, names: str | Sequence[str] | Mapping[int, str] | None
+    directory: Path, config: Any, names: str | Path | Sequence[str] | Mapping[int, str] | None
 ) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
     """The names of a model's classes, and the index among them of each of its class ids; -1 for no class."""
     count = int(config.num_labels)

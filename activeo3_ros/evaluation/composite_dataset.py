@@ -46,7 +46,7 @@ SOLID = 0.5
 
 
 @dataclass(frozen=True)
-class _Source:
+class Source:
     """One picture with its vehicles and its empty part.
 
     Attributes:
@@ -63,13 +63,13 @@ class _Source:
 
 
 SOURCES = (
-    _Source(
+    Source(
         MOTORWAY_PICTURE,
         vehicles=((448, 309, 47, 32), (833, 308, 40, 37), (382, 278, 37, 26)),
         scene=(0, 366, 1068, 214),
         horizon=0.0,
     ),
-    _Source(
+    Source(
         TERRAIN_PICTURE,
         vehicles=(
             (224, 450, 218, 156),
@@ -172,17 +172,17 @@ def make_scene(seed: int, index: int) -> Scene:
     width, height = SCENE_SIZE
     boxes: list[Box] = []
     masks: list[Mask] = []
-    for x, y in _places(source, generator):
+    for x, y in places_on(source, generator):
         depth = (y / height - source.horizon) / (1 - source.horizon)
         side = (SIDE_PX[0] + (SIDE_PX[1] - SIDE_PX[0]) * depth) * np.exp(generator.normal(0, SIDE_SCATTER))
         cutouts = vehicle_cutouts()
-        vehicle = _resized(cutouts[int(generator.integers(len(cutouts)))], float(side), bool(generator.integers(2)))
+        vehicle = resized(cutouts[int(generator.integers(len(cutouts)))], float(side), bool(generator.integers(2)))
         tall, wide = vehicle.opacity.shape
         left, top = round(x - wide / 2), round(y - tall)
         solid = vehicle.opacity >= SOLID
         if left < 0 or top < 0 or left + wide > width or top + tall > height or min(tall, wide) < MIN_SIDE_PX:
             continue
-        box = _box_of(solid, left, top)
+        box = box_of(solid, left, top)
         if boxes and share_inside(as_array(boxes), as_array([box])).max() > MAX_OVERLAP:
             continue  # it would hide one that stands farther away
         patch = image[top : top + tall, left : left + wide].astype(np.float32)
@@ -197,8 +197,24 @@ def make_scene(seed: int, index: int) -> Scene:
     return Scene(image, tuple(boxes), tuple(masks))
 
 
-def _background(source: _Source, generator: np.random.Generator) -> Picture:
+def _background(source: Source, generator: np.random.Generator) -> Picture:
     """A random part of the picture's empty part, enlarged to the size of a scene."""
+    scene = ground(source, generator, SCENE_SIZE)
+    noise = 3 * generator.standard_normal(scene.shape, np.float32)  # enlarging takes a picture's grain away
+    return np.asarray((scene * generator.uniform(0.85, 1.1) + noise).clip(0, 255), np.uint8)
+
+
+def ground(source: Source, generator: np.random.Generator, size: tuple[int, int]) -> npt.NDArray[np.float32]:
+    """A random part of a picture's empty part, enlarged to a size (width, height) of the shape of a scene.
+
+    Args:
+        source: The picture.
+        generator: Chooses the part, and whether it is mirrored.
+        size: Width and height in pixels.
+
+    Returns:
+        `(h, w, 3)` BGR.
+    """
     x, y, width, height = source.scene
     part = read_source(source.picture)[y : y + height, x : x + width]
     wide = min(width, height * SCENE_SIZE[0] / SCENE_SIZE[1])
@@ -206,12 +222,10 @@ def _background(source: _Source, generator: np.random.Generator) -> Picture:
     part = part[:, round(left) : round(left + wide)]
     if generator.integers(2):
         part = part[:, ::-1]
-    scene = cv2.resize(np.ascontiguousarray(part), SCENE_SIZE, interpolation=cv2.INTER_CUBIC).astype(np.float32)
-    noise = 3 * generator.standard_normal(scene.shape, np.float32)  # enlarging takes a picture's grain away
-    return np.asarray((scene * generator.uniform(0.85, 1.1) + noise).clip(0, 255), np.uint8)
+    return cv2.resize(np.ascontiguousarray(part), size, interpolation=cv2.INTER_CUBIC).astype(np.float32)
 
 
-def _places(source: _Source, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
+def places_on(source: Source, generator: np.random.Generator) -> Iterator[tuple[float, float]]:
     """Ground points of vehicles, the farthest first: groups, each a short row that leads into the depth."""
     width, height = SCENE_SIZE
     places = []
@@ -226,7 +240,8 @@ def _places(source: _Source, generator: np.random.Generator) -> Iterator[tuple[f
     return iter(sorted(((x, y) for x, y in places if y > lowest + SIDE_PX[0]), key=lambda place: place[1]))
 
 
-def _resized(cutout: Cutout, side: float, mirrored: bool) -> Cutout:
+def resized(cutout: Cutout, side: float, mirrored: bool) -> Cutout:
+    """A vehicle whose picture has this square root of an area, never larger than it is."""
     height, width = cutout.opacity.shape
     scale = min(1.0, side / np.sqrt(width * height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
@@ -236,7 +251,8 @@ def _resized(cutout: Cutout, side: float, mirrored: bool) -> Cutout:
     return Cutout(np.asarray(image[:, ::step], np.uint8), np.asarray(opacity[:, ::step], np.float32))
 
 
-def _box_of(solid: Mask, left: int, top: int) -> Box:
+def box_of(solid: Mask, left: int, top: int) -> Box:
+    """The box around a mask whose corner is at `left`, `top`."""
     rows, columns = np.flatnonzero(solid.any(axis=1)), np.flatnonzero(solid.any(axis=0))
     if not len(rows):
         return Box(left, top, 0, 0)

@@ -28,6 +28,8 @@ class Sample:
         query: The query.
         load: Decodes the frame; raises InvalidInput if it cannot be read.
         choices: For multiple choice, the options, the right one first.
+        topic: Of a frame of a bag, its topic.
+        stamp_ns: Of a frame of a bag, the stamp in its header, nanoseconds.
     """
 
     id: int
@@ -35,6 +37,8 @@ class Sample:
     query: Query
     load: Callable[[], Frame]
     choices: tuple[str, ...] = ()
+    topic: str = ""
+    stamp_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,17 +207,7 @@ def coco_of_bag(
         by_stamp.setdefault((each.topic, each.stamp_ns), []).append(each)
     found: dict[Entry, dict[str, Any]] = {}
     for row in truth["images"]:
-        if isinstance(row.get("stamp"), float):
-            raise InvalidInput(
-                f"{path}: image {row[OWN_ID]} has the stamp {row['stamp']!r}; write nanoseconds as a whole number, for "
-                "one with a point or an exponent loses its last digits"
-            )
-        try:
-            stamp = int(row["stamp"])
-        except (KeyError, TypeError, ValueError):
-            raise InvalidInput(
-                f"{path}: image {row[OWN_ID]} has no stamp in nanoseconds, which frames of a bag need"
-            ) from None
+        stamp = stamp_of(path, row)
         named = topics if row.get("topic") is None else [row["topic"]]
         entry = _only_frame(path, row, bag, [each for topic in named for each in by_stamp.get((topic, stamp), [])])
         if entry is not None and found.setdefault(entry, row) is not row:
@@ -237,11 +231,35 @@ def coco_of_bag(
     samples, seen = [], set[str]()
     for entry, row in found.items():
         load = _bag_loader(bag, entry, path, row, dataset.annotations.get(row["id"], []))
-        samples.append(Sample(row["id"], f"{entry.topic} {entry.stamp_ns}", asked, load))
+        name = f"{entry.topic} {entry.stamp_ns}"
+        samples.append(Sample(row["id"], name, asked, load, topic=entry.topic, stamp_ns=entry.stamp_ns))
         if entry.topic not in seen:
             seen.add(entry.topic)
             _check_first(load)
     return replace(dataset, samples=samples, notes=tuple(_notes_on(replace(dataset, samples=samples)))), missing
+
+
+def stamp_of(path: Path, image: Mapping[str, Any]) -> int:
+    """The stamp in nanoseconds of an image of the truth.
+
+    Args:
+        path: File of the annotations, for messages.
+        image: Entry of the image.
+
+    Raises:
+        InvalidInput: It has none, or one that is no whole number.
+    """
+    if isinstance(image.get("stamp"), float):
+        raise InvalidInput(
+            f"{path}: image {image[OWN_ID]} has the stamp {image['stamp']!r}; write nanoseconds as a whole number, for "
+            "one with a point or an exponent loses its last digits"
+        )
+    try:
+        return int(image["stamp"])
+    except (KeyError, TypeError, ValueError):
+        raise InvalidInput(
+            f"{path}: image {image[OWN_ID]} has no stamp in nanoseconds, which frames of a bag need"
+        ) from None
 
 
 def _only_frame(path: Path, image: Mapping[str, Any], bag: Bag, frames: Sequence[Entry]) -> Entry | None:

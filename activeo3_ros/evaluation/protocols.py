@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..core import Box, Budget, Cost, Frame, InvalidInput, Query, Result
+from ..core.loop import failures_told_by_caller
 from .datasets import Dataset, Sample
 from .detector_oracle import DetectorOracle, TrueObject
 from .ground_truth_masks import decode_segmentation
@@ -94,7 +95,8 @@ class PerceptionRunner:
             self._detector_oracle.show = show
             with suppress(Exception):  # the loop meets the same error and says it in the result
                 self._detector_oracle.search(sample.query, budget)  # not part of the time of the frame
-        return result_to_item(sample, self._perception.perceive(frame, sample.query, budget))
+        with failures_told_by_caller():  # the report names the first
+            return result_to_item(sample, self._perception.perceive(frame, sample.query, budget))
 
 
 class InteractiveRunner:

@@ -12,9 +12,11 @@ from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ..codecs.picture import draw
 from ..core import InvalidInput
+from ..core.geometry import Boxes
 from ..core.optional import require_package
 from .datasets import Dataset, Sample
 from .differences import Difference
@@ -67,18 +69,9 @@ def report_html(
     Raises:
         MissingPackageError: jinja2 or matplotlib is not installed.
     """
-    jinja2 = require_package("jinja2", "to write a report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.tests["finite"] = math.isfinite
     metrics = table_metrics(scores)
     largest = _at_largest_budget(scores)
-    page = environment.get_template("report.html.j2").render(
+    page = page_template("report.html.j2").render(
         question=settings.question,
         scores=scores,
         metrics=metrics,
@@ -94,6 +87,24 @@ def report_html(
         facts=_facts(settings, dataset),
     )
     return str(page)
+
+
+def page_template(name: str) -> Any:
+    """A template of `templates/` by its name.
+
+    Raises:
+        MissingPackageError: jinja2 is not installed.
+    """
+    jinja2 = require_package("jinja2", "to write a report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.tests["finite"] = math.isfinite
+    return environment.get_template(name)
 
 
 def _best(scores: Sequence[MethodScores], metric: str) -> list[str]:
@@ -164,15 +175,33 @@ def _jpeg(dataset: Dataset, sample: Sample, item: Mapping[str, Any]) -> str | No
         image = sample.load().image
     except InvalidInput:
         return None
-    drawn = draw(image, result_from_item(item))
-    for x, y, width, height in dataset.boxes(sample.id).tolist():
-        cv2.rectangle(
-            drawn, (round(x) - 3, round(y) - 3), (round(x + width) + 3, round(y + height) + 3), TRUTH_COLOUR, 1
-        )
+    drawn = outline(draw(image, result_from_item(item)), dataset.boxes(sample.id))
     scale = min(1.0, MAX_PICTURE_PX / max(drawn.shape[:2]))
     if scale < 1:
         drawn = np.asarray(cv2.resize(drawn, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    jpeg = cv2.imencode(".jpg", drawn, [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
+    return jpeg_text(drawn)
+
+
+def outline(image: npt.NDArray[np.uint8], boxes: Boxes) -> npt.NDArray[np.uint8]:
+    """Draw true boxes into a picture, a little larger than they are.
+
+    Args:
+        image: `(h, w, 3)` BGR; it is changed.
+        boxes: `(n, 4)` in its pixels.
+
+    Returns:
+        The picture.
+    """
+    for x, y, width, height in boxes.tolist():
+        cv2.rectangle(
+            image, (round(x) - 3, round(y) - 3), (round(x + width) + 3, round(y + height) + 3), TRUTH_COLOUR, 1
+        )
+    return image
+
+
+def jpeg_text(image: npt.NDArray[np.uint8]) -> str:
+    """A picture as JPEG in base64, for a page."""
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 82])[1]
     return base64.b64encode(jpeg.tobytes()).decode("ascii")
 
 

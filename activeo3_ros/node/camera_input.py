@@ -1,4 +1,4 @@
-"""The subscriptions of one camera: images, which go on serialized, and camera_info."""
+"""The subscriptions of one camera: images, which go on serialized, camera_info, and depth if it is asked for."""
 
 from __future__ import annotations
 
@@ -12,11 +12,16 @@ from typing import Any
 from rclpy.callback_groups import CallbackGroup
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+from std_msgs.msg import Header
 
 from ..codecs.camera_info import camera_model, is_rectified
+from ..codecs.depth_message import DepthSettings
 from ..core.camera import CameraModel
 from ..core.errors import InvalidInput
+from ..core.position import DepthImage
 from . import qos
+from .calibration_history import CalibrationHistory
+from .depth_input import DepthInput
 from .frame_counters import Losses
 
 MOST_TOPICS = 5
@@ -69,7 +74,8 @@ class CameraInput:
         group: Callback group of all its topics.
         topic: Resolved name of the image topic.
         profile: Quality of service of the image subscription, overrides included.
-        info: The newest camera_info, None before the first.
+        calibrations: Its camera_info, as they came.
+        depth: Its depth images; None where the node does not ask for them.
         calibration_error: Why the newest camera_info does not fit the newest image it was needed for, "" if it does.
         losses: Images that were sent and never received, including those that the middleware does not report.
     """
@@ -89,7 +95,8 @@ class CameraInput:
         self.name = name
         self.group = group
         self.topic = node.resolve_topic_name(topic)
-        self.info: CameraInfo | None = None
+        self.calibrations = CalibrationHistory()
+        self.depth: DepthInput | None = None
         self.calibration_error = ""
         self.losses = Losses()
         self._node = node
@@ -100,7 +107,8 @@ class CameraInput:
         self.profile = qos.create_subscription(
             node, kind, topic, self._on_image, qos.IMAGES, group, raw=True, on_lost=self._on_lost
         )
-        qos.create_subscription(node, CameraInfo, f"{name}/camera_info", self._on_camera_info, qos.IMAGES, group)
+        self._info_topic = node.resolve_topic_name(f"{name}/camera_info")
+        qos.create_subscription(node, CameraInfo, self._info_topic, self._on_camera_info, qos.IMAGES, group)
 
     def connect(self, enqueue: Callable[[str, bytes], None] | None) -> None:
         """Choose where images go.
@@ -153,27 +161,43 @@ class CameraInput:
         """Seconds since the newest image, NaN before the first."""
         return time.monotonic() - self._heard_at
 
-    def model(self, width: int, height: int) -> CameraModel | None:
-        """The calibration of an image of this size; None without one, or where it contradicts the image.
+    def subscribe_to_depth(self, settings: Callable[[], DepthSettings], wanted_ns: Callable[[], int]) -> None:
+        """Receive depth images too; the arguments are those of `DepthInput`."""
+        self.depth = DepthInput(self._node, self.name, self.group, settings, wanted_ns)
+
+    def model(self, header: Header, width: int, height: int) -> CameraModel | None:
+        """The calibration of an image; None without one, or where it contradicts the image.
 
         A contradiction is logged once.
 
         Args:
+            header: The header of the image.
             width: Of the image, pixels.
             height: Of the image, pixels.
         """
-        if self.info is None:
+        info = self.calibrations.at(header.stamp.sec * 1_000_000_000 + header.stamp.nanosec)
+        if info is None:
             return None
         try:
-            model = camera_model(self.info, (width, height), is_rectified(self.topic))
+            model = camera_model(info, (width, height), is_rectified(self.topic))
         except InvalidInput as error:
             self.calibration_error = str(error)
             if self.calibration_error not in self._told:
                 self._told.add(self.calibration_error)
-                self._node.get_logger().warning(f"{self.name}: no markers: {self.calibration_error}")
+                self._node.get_logger().warning(f"{self.name}: no markers or bearings: {self.calibration_error}")
             return None
         self.calibration_error = ""
         return model
+
+    def geometry(self, header: Header, width: int, height: int) -> tuple[CameraModel | None, DepthImage | None]:
+        """The calibration and the depth of an image; the arguments are those of `model`."""
+        model = self.model(header, width, height)
+        if self.depth is None:
+            return model, None
+        if model is None:
+            self.depth.refuse(self.calibration_error or f"no calibration has come on {self._info_topic}")
+            return None, None
+        return model, self.depth.image_for(header, width, height)
 
     def _on_image(self, data: bytes, info: Mapping[str, Any]) -> None:
         # Older releases do not name the sender: there, all count as one.
@@ -185,7 +209,11 @@ class CameraInput:
             enqueue(self.name, data)
 
     def _on_camera_info(self, info: CameraInfo) -> None:
-        self.info = info
+        if self.calibrations.add(info) and self.calibrations.changes == 1:
+            self._node.get_logger().info(
+                f"{self.name}: camera_info has changed; it holds for images from its stamp on. Further changes are "
+                "counted in /diagnostics"
+            )
 
     def _on_lost(self, event: Any) -> None:
         self.losses.report(event.total_count)

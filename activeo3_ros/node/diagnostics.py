@@ -88,6 +88,10 @@ class CameraReport:
         now_s: The node's clock, seconds.
         clock: The clock that stamps are compared with.
         calibration_error: Why its camera_info does not fit its images, "" if it does or was not needed.
+        calibration_changes: How often its camera_info has changed.
+        forgotten: Objects that were forgotten because more were remembered than a scene can hold.
+        depth_topic: Full name of its depth topic, "" where the node does not subscribe to depth.
+        depth_fault: Why the newest tracks have no positions, "" if they have or were not needed.
     """
 
     camera: str
@@ -104,6 +108,10 @@ class CameraReport:
     now_s: float
     clock: NodeClock
     calibration_error: str = ""
+    calibration_changes: int = 0
+    forgotten: int = 0
+    depth_topic: str = ""
+    depth_fault: str = ""
 
     @property
     def age_s(self) -> float:
@@ -156,6 +164,10 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         "silent_s": _number(report.silent_s),
         "stamp_age_s": _number(report.age_s),
         "calibration_error": report.calibration_error,
+        "calibration_changes": str(report.calibration_changes),
+        "objects_forgotten": str(report.forgotten),
+        "depth_topic": report.depth_topic,
+        "depth_fault": report.depth_fault,
     }
     return _status(f"{name}: {report.camera}", hardware_id, level, message, values)
 
@@ -254,7 +266,9 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     if not from_start and (warning := clock_warning(report)):
         return WARN, warning
     if report.calibration_error:
-        return WARN, f"no markers: {report.calibration_error}"
+        return WARN, f"no markers or bearings: {report.calibration_error}"
+    if report.depth_fault:
+        return WARN, f"no positions: {report.depth_fault}"
     told = "; stamps count from a machine's start" if from_start else ""
     return OK, f"{_rate(done, report.seconds)} frames a second{told}"
 

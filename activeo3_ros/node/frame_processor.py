@@ -79,6 +79,11 @@ class FrameProcessor:
         """Publish and count a job as failed. Only the caller for whom `settle` was True may do this."""
         self._conclude(job, _failure(job, reason))
 
+    def forgotten(self, camera: str) -> int:
+        """Objects of a camera that were forgotten because more were remembered than a scene can hold."""
+        _, scene = self._scenes.get(camera, (None, None))
+        return 0 if scene is None else scene.forgotten
+
     def _perceive(self, job: Job, thread: WorkerThread) -> Conclusion:
         settings, perception = self._settings(), thread.perception
         request = job if isinstance(job, PerceiveRequest) else None

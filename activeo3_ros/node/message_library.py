@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from array import array
 
+import geometry_msgs.msg
+
 from activeo3_ros import msg
 
 from ..codecs.result_message import MessageLibrary
 
-RCLPY = MessageLibrary(msg, lambda data: array("B", data))
+RCLPY = MessageLibrary(msg, lambda data: array("B", data), geometry_msgs.msg)
 """Makes the messages that rclpy publishes."""

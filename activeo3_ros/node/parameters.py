@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -25,6 +25,7 @@ from rclpy.parameter import Parameter as RosParameter
 from ..core import Budget, InvalidInput, Query
 from ..core.budget import LIMITS
 from ..core.hints import did_you_mean
+from ..core.position import DEPTH_ERROR
 from ..core.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
 from ..core.scene import SURVIVAL_S
 from .parameter_types import convert
@@ -171,7 +172,8 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter(
             "masks",
             False,
-            "Add an instance mask to each detection. GrabCut cuts by colour: many get none.",
+            "Add an instance mask to each detection, by the preset's segmenter, or its detector where it names none. "
+            "GrabCut cuts by colour: many get none.",
             When.ALWAYS,
         ),
         _budget("max_regions", "regions", "Most regions to zoom into; 0: only the view of the whole frame"),
@@ -200,6 +202,32 @@ PARAMETERS: dict[str, Parameter] = {
             "Frames do not wait for a slow policy: they are examined with its last regions, moved with the camera. "
             "Needs memory, and a policy that several threads may call, as language models are.",
             When.ALWAYS,
+        ),
+        Parameter(
+            "depth_cameras",
+            EMPTY,
+            "Cameras whose tracks get positions: of these NAME/depth is subscribed to, registered to the image.",
+            When.START,
+        ),
+        Parameter(
+            "depth_tolerance",
+            0.0,
+            "How far the stamps of an image and its depth may be apart; 0: they must be equal. What an object moves "
+            "meanwhile is not in its covariance.",
+            When.ALWAYS,
+            "s",
+            0.0,
+            1.0,
+        ),
+        Parameter(
+            "depth_error",
+            DEPTH_ERROR,
+            "Standard deviation of the error that all depths of an object share, such as that of the sensor's "
+            "calibration; part of the covariance of positions.",
+            When.ALWAYS,
+            "share of the depth",
+            0.0,
+            0.5,
         ),
         Parameter(
             "max_frame_age",
@@ -317,8 +345,18 @@ def check(candidate: Mapping[str, Value], changed: set[str], configured: bool) -
             raise InvalidInput(f"{name} can change only while the node is unconfigured; call cleanup first")
         parameter.check(candidate[name])
     check_cameras(candidate["cameras"])
+    if unknown := [name for name in non_empty(candidate["depth_cameras"]) if name not in candidate["cameras"]]:
+        raise InvalidInput(
+            f"depth_cameras names {', '.join(unknown)[:100]!r}, which is none of cameras: "
+            f"{', '.join(candidate['cameras'])}"
+        )
     budget(candidate, Budget())
     query(candidate, Query(), 0)
+
+
+def non_empty(names: Sequence[str]) -> list[str]:
+    """The names of a list in which empty ones are left out."""
+    return [name for name in names if name.strip()]
 
 
 def check_cameras(names: list[str]) -> None:
@@ -364,7 +402,7 @@ def query(values: Mapping[str, Value], preset: Query, revision: int) -> Query:
     Raises:
         InvalidInput: Text or classes are too long or too many.
     """
-    classes = [name for name in values["classes"] if name.strip()]
+    classes = non_empty(values["classes"])
     text, masks = str(values["query"]), bool(values["masks"]) or preset.masks
     if not text and not classes:
         text, classes = preset.text, list(preset.classes)

@@ -28,6 +28,7 @@ from std_srvs.srv import SetBool
 
 from activeo3_ros import __version__, srv
 
+from ..codecs.depth_message import DepthSettings
 from ..codecs.image_message import grey
 from ..core import ActivePerception, Budget, Frame, InvalidInput, PerceptionError, Query, Status
 from ..core.loop import failures_told_by_caller
@@ -108,6 +109,9 @@ class PerceptionNode(ManagedNode):
             for name in self._values["cameras"]
         }
         self._decoder = FrameDecoder(SOURCES[transport][0], lambda: int(self._values["max_image_pixels"]))
+        for name in parameters.non_empty(self._values["depth_cameras"]):
+            newest_stamp_ns = functools.partial(self._newest_stamp_ns, name)
+            self._cameras[name].subscribe_to_depth(self._depth_settings, newest_stamp_ns)
         self._publisher = ResultPublisher(
             self, self._cameras.values(), lambda: float(self._values["marker_distance"]), self._pipeline
         )
@@ -267,6 +271,13 @@ class PerceptionNode(ManagedNode):
             self._values["survival_s"],
             self._values["background_sensing"],
         )
+
+    def _newest_stamp_ns(self, camera: str) -> int:
+        return self._decoder.stamps_ns.get(camera, 0)
+
+    def _depth_settings(self) -> DepthSettings:
+        values = self._values
+        return DepthSettings(values["depth_tolerance"], values["depth_error"], values["max_image_pixels"])
 
     def set_parameters_atomically(self, parameter_list: list[Parameter[Any]]) -> SetParametersResult:
         """As rclpy's, for both services too, but values that YAML read as another type are converted first."""
@@ -443,6 +454,10 @@ class PerceptionNode(ManagedNode):
             now_s=now_ns / 1e9,
             clock=self._kind_of_clock(now_ns),
             calibration_error=source.calibration_error,
+            calibration_changes=source.calibrations.changes,
+            forgotten=self._scheduler.forgotten(camera) if self._scheduler is not None else 0,
+            depth_topic=source.depth.topic if source.depth is not None else "",
+            depth_fault=source.depth.error if source.depth is not None else "",
         )
 
 

@@ -65,7 +65,7 @@ class ResultPublisher:
 
         Args:
             node: The node whose topics these are.
-            cameras: The cameras; their camera_info places RViz markers.
+            cameras: The cameras; their camera_info and depth place markers and tracks.
             marker_distance_m: Distance of RViz markers from the camera, metres, read at each frame.
             pipeline: What finds the detections, read at each frame.
         """
@@ -130,9 +130,9 @@ class _CameraTopics:
     def publish_tracks(self, outcome: FrameOutcome) -> None:
         """The tracks, where they have a subscriber and the frame was perceived."""
         if outcome.result.status is not Status.FAILED and _has_subscriber(self._tracks):
-            result = outcome.result
-            model = self._camera.model(result.width, result.height)
-            self._tracks.publish(track_array(result, RCLPY, outcome.header, _stamp, model))
+            result, header = outcome.result, outcome.header
+            geometry = self._camera.geometry(header, result.width, result.height) if result.tracks else (None, None)
+            self._tracks.publish(track_array(result, RCLPY, header, _stamp, *geometry))
 
     def publish_information(self, outcome: FrameOutcome, result: msg.PerceptionResult, pipeline: Pipeline) -> None:
         """How to read `detections_2d`, whenever that changes: late subscribers get the newest too."""
@@ -156,8 +156,8 @@ class _CameraTopics:
             self._annotations.publish(overlays.image_annotations(result))
         if outcome.frame is not None and _has_subscriber(self._annotated):
             self._annotated.publish(overlays.annotated(outcome.frame.image, outcome.header, outcome.result))
-        if self._camera.info is not None and _has_subscriber(self._markers):
-            model = self._camera.model(result.image_width, result.image_height)
+        if self._camera.calibrations.newest is not None and _has_subscriber(self._markers):
+            model = self._camera.model(outcome.header, result.image_width, result.image_height)
             self._markers.publish(overlays.markers(result, model, marker_distance_m, outcome.result.tracks))
 
 

@@ -163,6 +163,10 @@ class Scheduler:
         """Milliseconds of each stage of the newest frames."""
         return self._processor.latencies
 
+    def forgotten(self, camera: str) -> int:
+        """Objects of a camera that were forgotten because more were remembered than a scene can hold."""
+        return self._processor.forgotten(camera)
+
     @property
     def last_error(self) -> str:
         """Why the last frame failed or was rejected, with its camera; "" if none did."""

@@ -81,8 +81,7 @@ class DetectorProposals:
         [detected] = self.task.detect([view], self.hint_threshold, target)
         candidates = self.task.select(detected, target)
         if not self.reports:
-            possible = self._objects_to_find(view, detected, target, expected)
-            regions = self._regions(view, possible, target, budget, expected)
+            regions = self._regions_to_find(view, detected, target, budget, expected)
             return Proposal(regions, reasoning=_reasoning(regions), notes=notes)
         findings = findings_from(candidates, self.task.threshold, target.notes)
         hosts = self.task.select(detected, replace(target, classes=target.hosts)) if target.hosts else []
@@ -92,10 +91,17 @@ class DetectorProposals:
         if budget.max_regions == 0:
             return Proposal(findings=findings)
         to_read = self._objects_to_read(view, [*candidates, *hosts], target) if target.reading else None
-        possible = to_read or self._objects_to_find(view, detected, target, expected)
         # What was read is read again until the looks agree; what was searched is not.
-        regions = self._regions(view, possible, target, budget, Expectation() if to_read else expected)
+        regions = (
+            self._regions(view, to_read, target, budget, Expectation())
+            if to_read
+            else self._regions_to_find(view, detected, target, budget, expected)
+        )
         return Proposal(regions, findings, known if target.reading else (), reasoning=_reasoning(regions))
+
+    def regions_from(self, view: View, detected: DetectedBoxes, target: Target, budget: Budget) -> tuple[Region, ...]:
+        """The regions for a view in which the detector was asked already: its boxes from `hint_threshold` on."""
+        return self._regions_to_find(view, detected, target, budget, Expectation())
 
     def _resolve(self, query: Query) -> tuple[Target, tuple[str, ...]]:
         """What to look for, and notes on it: all that the detector knows, where it only chooses regions for a model
@@ -108,6 +114,13 @@ class DetectorProposals:
             note = f"the regions were chosen for all classes of {self.task.label}, which does not know the query"
             return self.task.resolve(Query()), (note,)
         return (target if self.reports else replace(target, reading="", hosts=())), ()
+
+    def _regions_to_find(
+        self, view: View, detected: DetectedBoxes, target: Target, budget: Budget, expected: Expectation
+    ) -> tuple[Region, ...]:
+        """The windows in which most objects are expected to be found, with what the detector gave for the view."""
+        possible = self.objects_to_find(view, detected, target, expected)
+        return self._regions(view, possible, target, budget, expected)
 
     def _regions(
         self, view: View, possible: PossibleObjects, target: Target, budget: Budget, expected: Expectation
@@ -133,7 +146,7 @@ class DetectorProposals:
         exists = existence([candidate.score for candidate in candidates], self.task.calibration)
         return PossibleObjects.in_boxes(boxes, exists, READ)
 
-    def _objects_to_find(
+    def objects_to_find(
         self, view: View, detected: DetectedBoxes, target: Target, expected: Expectation
     ) -> PossibleObjects:
         """Objects that the view hints at, those that may stand beside them, and those too far away for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from ..core.budget import Budget
@@ -30,8 +31,8 @@ class MllmSensing:
         engine: Mapping[str, Any] | Engine,
         reasoning: Reasoning = "none",
         shorter_side: Annotated[int, within(28, 4096, "pixels")] = 1024,
-        prompt: str = "sensing_detection",
-        question_prompt: str = "sensing_question",
+        prompt: str | Path = "sensing_detection",
+        question_prompt: str | Path = "sensing_question",
     ) -> None:
         """Load the prompts and start the engine.
 
@@ -48,7 +49,7 @@ class MllmSensing:
         """
         self.reasoning = reasoning
         self.shorter_side = shorter_side
-        self._prompt, self._question_prompt = load_prompt(prompt), load_prompt(question_prompt)
+        self._prompt, self._question_prompt = load_prompt(str(prompt)), load_prompt(str(question_prompt))
         self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:

@@ -75,23 +75,25 @@ def window_pyramid(
     steps = max(1, math.ceil(math.log(largest_side / smallest_side, SCALE_RATIO)))
     for side in np.geomspace(largest_side, smallest_side, steps + 1):
         size = np.minimum(side, frame)
-        low = np.clip(_grid_centers(possible.center, side) - size / 2, 0, frame - size)
+        spacing = side / PLACES_PER_WINDOW
+        places = np.round(possible.center / spacing).astype(np.intp)
+        first = places.min(axis=0)
+        is_used = np.zeros(places.max(axis=0) - first + 1, bool)
+        is_used[tuple((places - first).T)] = True
+        column, row = np.nonzero(is_used)
         # Windows of one scale share few columns and rows: each is compared with the objects once.
-        columns, column = np.unique(low[:, 0], return_inverse=True)
-        rows, row = np.unique(low[:, 1], return_inverse=True)
-        beside = (start[:, 0] >= columns[:, None]) & (end[:, 0] <= (columns + size[0])[:, None])
-        between = (start[:, 1] >= rows[:, None]) & (end[:, 1] <= (rows + size[1])[:, None])
-        shows = beside[column] & between[row]
-        windows = np.concatenate([low, np.broadcast_to(size, low.shape)], axis=1)
+        lows = [
+            np.clip((first[axis] + np.arange(is_used.shape[axis])) * spacing - size[axis] / 2, 0, limit)
+            for axis, limit in enumerate(frame - size)
+        ]
+        beside, between = (
+            (start[:, axis] >= low[:, None]) & (end[:, axis] <= (low + size[axis])[:, None])
+            for axis, low in enumerate(lows)
+        )
+        shows = beside[column]
+        shows &= between[row]
+        windows = np.stack([lows[0][column], lows[1][row], *(np.full(len(row), each) for each in size)], axis=1)
         yield WindowScale(windows, float(crop_side / size.max()), shows.astype(np.float32))
-
-
-def _grid_centers(center: Array, side: float) -> Array:
-    """`(n, 2)` places of a grid nearest to `(m, 2)` centres, each once."""
-    spacing = side / PLACES_PER_WINDOW
-    places = np.round(center / spacing)
-    _, first = np.unique(places[:, 0] + 1j * places[:, 1], return_index=True)
-    return np.asarray(places[first] * spacing)
 
 
 def best_windows(

@@ -36,7 +36,10 @@ class Sam:
 
     @validated
     def __init__(
-        self, model: str = "facebook/sam-vit-base", margin: Annotated[float, within(0, 4)] = 0.5, device: str = "auto"
+        self,
+        model: str | Path = "facebook/sam-vit-base",
+        margin: Annotated[float, within(0, 4)] = 0.5,
+        device: str = "auto",
     ) -> None:
         """Load the model.
 

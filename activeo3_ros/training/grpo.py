@@ -187,7 +187,8 @@ def reward_functions(
         The functions, named by their terms, and their weights.
     """
     weights = scorer.settings.weights
-    terms = [name for name in TERMS if name != "task" or (weights.task and scorer.task is not None)]
+    used = {"task": bool(weights.task) and scorer.task is not None, "looks": bool(weights.looks)}
+    terms = [name for name in TERMS if used.get(name, True)]
     last: dict[str, Any] = {"key": None, "scored": []}
 
     def scored_once(completions: Sequence[Any], indices: Sequence[int], log_metric: Any) -> Sequence[Scored]:

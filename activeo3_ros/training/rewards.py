@@ -33,13 +33,17 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 
 @dataclass(frozen=True)
 class RewardWeights:
-    """The weight of each term in the total, 0 to 100; the paper uses 1 for all. Zero switches a term off."""
+    """The weight of each term in the total, 0 to 100; the paper uses 1 for all. Zero switches a term off.
+
+    `looks` is none of the paper's: each region costs a look, which has to pay for itself by what it adds to the others.
+    """
 
     format: float = 1.0
     overlap: float = 1.0
     area: float = 1.0
     coverage: float = 1.0
     task: float = 1.0
+    looks: float = 0.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -138,6 +142,19 @@ def area_term(regions: npt.ArrayLike, width: int, height: int, min_area: float, 
         return 0.0
     shares = (regions[:, 2] + 1) * (regions[:, 3] + 1) / (width * height)
     return float(np.all((shares >= min_area) & (shares <= max_area)))
+
+
+def looks_term(regions: npt.ArrayLike, max_regions: int) -> float:
+    """Reward the looks that were not spent.
+
+    Args:
+        regions: `(n, 4)`.
+        max_regions: The most that could have been spent, at least 1.
+
+    Returns:
+        The share of them that is left; 0 for more regions than that.
+    """
+    return max(0.0, 1.0 - len(_boxes(regions)) / max_regions)
 
 
 def purity_coverage(regions: npt.ArrayLike, mask: Mask, min_purity: float) -> float:

@@ -25,6 +25,7 @@ from .rewards import (
     coverage_term,
     detection_term,
     format_term,
+    looks_term,
     overlap_term,
 )
 from .rollout_batcher import RolloutBatcher
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_SIZE = 65_536
 NO_PIXELS: Mask = np.zeros((0, 0), bool)
-TERMS = ("format", "overlap", "area", "coverage", "task")
+TERMS = ("format", "overlap", "area", "coverage", "task", "looks")
 BAD_CALLS = 3
 """So many calls in a row in which the task model failed on most of its examinations end the training."""
 
@@ -198,6 +199,8 @@ class Scorer:
             "area": area_term(in_view, *size, settings.min_area, settings.max_area),
             "coverage": coverage_term(in_source[: self.budget.max_regions], row.boxes, mask, settings),
         }
+        if settings.weights.looks:  # an answer that cannot be read has saved nothing
+            terms["looks"] = looks_term(in_view, max(1, self.budget.max_regions)) if tagged else 0.0
         detections = examined.detections if examined is not None and not examined.failure else None
         if detections is not None:
             terms["task"] = detection_term(

@@ -24,6 +24,7 @@ ENGINE_TYPES = {
     "vllm": "activeo3_ros.vlm.backends.vllm_engine:VllmEngine",
     "remote": "activeo3_ros.vlm.backends.remote_engine:RemoteEngine",
 }
+REMOTE = "remote"
 AUTO = "auto"
 """The engine that `choose` recommends."""
 

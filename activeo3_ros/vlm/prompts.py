@@ -106,7 +106,7 @@ def load_prompt(name_or_path: str) -> PromptTemplate:
         InvalidInput: The file cannot be read or its content is wrong.
     """
     given = name_or_path.endswith((".yaml", ".yml"))
-    path = Path(name_or_path) if given else config_directory() / "prompts" / f"{name_or_path}.yaml"
+    path = Path(name_or_path).expanduser() if given else config_directory() / "prompts" / f"{name_or_path}.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

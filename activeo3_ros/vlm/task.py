@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -43,8 +44,8 @@ class MllmTask:
         engine: Mapping[str, Any] | Engine,
         crop_side: Annotated[int, within(28, 4096, "pixels")] = 840,
         keep_aspect: bool = False,
-        prompt: str = "task_grounding",
-        question_prompt: str = "task_question",
+        prompt: str | Path = "task_grounding",
+        question_prompt: str | Path = "task_question",
     ) -> None:
         """Load the prompts and start the engine.
 
@@ -62,7 +63,7 @@ class MllmTask:
         """
         self.crop_side = crop_side
         self.keep_aspect = keep_aspect
-        self._prompt, self._question_prompt = load_prompt(prompt), load_prompt(question_prompt)
+        self._prompt, self._question_prompt = load_prompt(str(prompt)), load_prompt(str(question_prompt))
         self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:

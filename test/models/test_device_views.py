@@ -17,7 +17,7 @@ require_torch()
 import torch  # noqa: E402
 
 from activeo3_ros.core import Box, Frame  # noqa: E402
-from activeo3_ros.detectors.device_views import DeviceViews, ViewBatches  # noqa: E402
+from activeo3_ros.detectors.device_views import DeviceViews, InputBatches  # noqa: E402
 from activeo3_ros.vlm.dynamic_batching import CallBatcher  # noqa: E402
 
 
@@ -56,6 +56,18 @@ def test_the_input_is_the_view_stretched_scaled_and_normalised():
     assert np.abs(batch.permute(1, 2, 0).numpy() - expected).max() < 1.1 / 255 / 0.22
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0, 300), st.floats(0, 160), st.floats(8, 320), st.floats(8, 181), st.floats(0.1, 4))
+def test_a_view_of_another_aspect_is_stretched_as_its_pixels_would_be(x, y, width, height, zoom):
+    window = Box(x, y, width, height).clipped(320, 181)
+    view = FRAME.view(window, (max(1, round(window.width * zoom)), max(1, round(window.height * zoom))))
+    plain = DeviceViews(torch.device("cpu"), torch.float32, (64, 48), 1.0, (0, 0, 0), (1, 1, 1))
+    [given] = plain.batch([view])
+    pixels = torch.from_numpy(view.image[:, :, ::-1].copy()).permute(2, 0, 1).float()
+    expected = torch.nn.functional.interpolate(pixels[None], (48, 64), mode="bilinear", antialias=True)[0]
+    assert (given - expected.round().clamp(0, 255)).abs().max() <= 1
+
+
 def test_a_frame_is_uploaded_once_and_let_go_with_the_frame():
     views = device_views()
     frame = photograph(64, 48)
@@ -90,12 +102,12 @@ def test_views_of_several_threads_go_through_the_model_together_and_come_back_to
         go_on.wait(10)
         return batch.mean(dim=(1, 2, 3))[:, None, None].expand(-1, 1, 7)
 
-    batcher = CallBatcher(ViewBatches(device_views(), model))
+    views, batcher = device_views(), CallBatcher(InputBatches(model))
     frames = [Frame(np.full((48, 64, 3), grey, np.uint8)) for grey in (10, 90, 170, 250)]
     found = {}
 
     def look(index):
-        [rows] = batcher.generate([frames[index].view(frames[index].window, (64, 48))])
+        [rows] = batcher.generate(list(views.batch([frames[index].view(frames[index].window, (64, 48))])))
         found[index] = float(rows[0, 0])
 
     threads = [threading.Thread(target=look, args=(index,)) for index in range(4)]

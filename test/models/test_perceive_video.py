@@ -159,3 +159,35 @@ def test_ctrl_c_leaves_whole_lines_and_a_video_that_can_be_played(tmp_path, pict
     lines = lines_of(results)
     assert 5 <= len(lines) < 400
     assert len(shown_times(tmp_path / "out" / "clip.annotated.mp4")) == len(lines)
+
+
+def test_a_compared_video_shows_each_frame_twice_side_by_side(tmp_path, picture):
+    clip = film(tmp_path / "clip.mp4", picture, TIMES[:3])
+    finished = activeo3("perceive", clip, "--max-regions", 1, "--compare", "regions", "--out", tmp_path / "out")
+    assert finished.returncode == 0, finished.stderr
+    compared = tmp_path / "out" / "clip.compared.mp4"
+    assert shown_times(compared) == pytest.approx(TIMES[:3], abs=1e-3)
+    assert not (tmp_path / "out" / "clip.annotated.mp4").exists()
+    height, width = picture.shape[:2]
+    with open_video(compared) as video:
+        assert video.width == 2 * width and video.height > height
+        for frame in video.frames():
+            left, right = frame.image[:, :width], frame.image[:, width:]
+            assert np.abs(left.astype(int) - right).mean() > 1, "the regions are drawn on the right alone"
+    (first, *_) = lines_of(tmp_path / "out" / "clip.results.jsonl")
+    assert len(first["regions"]) == 1, "the results are those with regions"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--compare", "memory"), "--compare writes a video: say with --out where"),
+        (("--compare", "memory", "--no-memory", "--out", "o"), "--no-memory has both sides without one"),
+        (("--compare", "regions", "--max-regions", 0, "--out", "o"), "with --max-regions 0 neither side has any"),
+    ],
+)
+def test_a_comparison_of_a_thing_with_itself_is_refused(tmp_path, picture, arguments, says):
+    clip = film(tmp_path / "clip.mp4", picture, TIMES[:2])
+    finished = activeo3("perceive", clip, *arguments)
+    assert finished.returncode == 2
+    assert says in finished.stderr and len(finished.stderr.splitlines()) == 1

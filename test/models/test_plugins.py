@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -159,3 +160,59 @@ def test_results_with_another_file_of_a_policy_s_own_detector_are_not_taken_for_
     before = load_preset(str(preset)).sensing.facts
     calibration.write_text("second", encoding="utf-8")
     assert load_preset(str(preset)).sensing.facts != before
+
+
+FAULTY = """
+from activeo3_ros.core import InputSize
+
+
+class Faulty:
+    names = ("gizmo",)
+    input_size = InputSize(320, 320)
+    concurrent = False
+
+    def detect(self, images, threshold):
+        raise KeyError("anchors")
+
+
+class WithoutWeights(Faulty):
+    def __init__(self):
+        raise RuntimeError("no weights")
+"""
+
+
+@pytest.mark.parametrize("command", ["perceive", "perceive --json", "evaluate", "replay", "calibrate"])
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [
+        ("Faulty", " raised KeyError: 'anchors' (faulty.py, line 11)"),
+        ("WithoutWeights", "task 'faulty:WithoutWeights' raised RuntimeError: no weights (faulty.py, line 16)"),
+    ],
+)
+def test_a_faulty_detector_is_one_line_with_its_place_and_no_traceback(
+    tmp_path, preset, picture, command, name, complaint
+):
+    (tmp_path / "faulty.py").write_text(FAULTY, encoding="utf-8")
+    preset.write_text(f"sensing: {{type: full_frame}}\ntask: {{type: 'faulty:{name}'}}\n", encoding="utf-8")
+    truth = {
+        "images": [{"id": 1, "file_name": picture.name, "width": 320, "height": 240}],
+        "categories": [{"id": 1, "name": "gizmo"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [152, 112, 16, 16], "area": 256}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth), encoding="utf-8")
+    write_mcap(tmp_path / "bag.mcap", raw_messages(2, width=320, height=240))
+    arguments = {
+        "perceive": [picture, "--preset", preset],
+        "perceive --json": ["--json", picture, "--preset", preset],
+        "evaluate": [
+            "--coco", tmp_path / "truth.json", "--images", picture.parent, "--preset", preset, "--out", tmp_path / "out"
+        ],
+        "replay": [tmp_path / "bag.mcap", "--preset", preset, "--out", tmp_path / "out.mcap"],
+        "calibrate": [preset, "--images", picture, "--out", tmp_path / "out.yaml"],
+    }[command]  # fmt: skip
+    finished = activeo3({**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+                        command.split()[0], *arguments)  # fmt: skip
+    said = (finished.stdout if command == "evaluate" else "") + finished.stderr
+    assert finished.returncode != 0
+    assert [line for line in said.splitlines() if complaint in line] != [] and "Traceback" not in said
+    assert "fault of this program" not in said

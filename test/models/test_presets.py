@@ -9,6 +9,7 @@ import yaml
 from openai_server import Server
 
 from activeo3_ros.assets.cache import AssetError
+from activeo3_ros.assets.onnx_session import ModelError
 from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.cli import doctor
 from activeo3_ros.core import Budget, InvalidInput
@@ -46,7 +47,92 @@ def test_each_choice_that_the_example_shows_in_comments_is_a_preset(type_name, s
     text = text.replace("  type: embedded\n", "").replace(chosen, uncommented(chosen))
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     task = load_preset(str(tmp_path / "mine.yaml")).task
-    assert (task.type, {**task.settings}) == (type_name, {**settings, "threshold": 0.3})
+    expected = {
+        name: str(tmp_path / value) if str(value).endswith((".onnx", ".txt")) else value
+        for name, value in settings.items()
+    }
+    assert (task.type, {**task.settings}) == (type_name, {**expected, "threshold": 0.3})
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The current directory, which is not that of the preset."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def written(folder, **lines):
+    folder.mkdir(exist_ok=True)
+    return write(folder, **lines)
+
+
+ONNX = "{type: onnx, model: models/mine.onnx, names: labels, calibration: c.yaml, vocabulary: words.yaml}"
+
+
+def test_the_paths_in_a_preset_count_from_its_own_directory(tmp_path, elsewhere):
+    """Whatever the current directory is, and whether something of that name is there."""
+    own = tmp_path / "own"
+    preset = written(own, task=ONNX)
+    for name in ("models/mine.onnx", "labels", "c.yaml", "words.yaml"):
+        for folder in (own, elsewhere):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).touch()
+    expected = {"model": "models/mine.onnx", "names": "labels", "calibration": "c.yaml", "vocabulary": "words.yaml"}
+    expected = {name: str(own / path) for name, path in expected.items()}
+    assert load_preset(preset).task.settings == expected
+    inner = written(own, sensing=f"{{type: detector_proposals, detector: {ONNX}}}")
+    assert load_preset(inner).sensing.detector.settings == expected
+    assert load_preset("../own/mine.yaml").sensing.detector.settings["model"] == "../own/models/mine.onnx"
+
+
+@pytest.mark.parametrize("name", ["models/mine.onnx", "labels", "c.yaml", "words.yaml"])
+def test_a_path_that_only_the_current_directory_has_is_refused_with_what_to_write(tmp_path, elsewhere, name):
+    preset = written(tmp_path / "own", task=ONNX)
+    (elsewhere / name).parent.mkdir(exist_ok=True)
+    (elsewhere / name).touch()
+    with pytest.raises(InvalidInput) as refusal:
+        load_preset(preset)
+    told = str(refusal.value)
+    assert f"{preset}: task 'onnx': " in told and "\n" not in told
+    assert f"{name} is in the current directory and not in that of the preset file" in told
+    assert told.endswith(f": ../elsewhere/{name}")
+
+
+def test_a_model_file_that_is_nowhere_is_named_where_it_was_looked_for(tmp_path, elsewhere):
+    preset = load_preset(written(tmp_path / "own", task="{type: onnx, model: mine.onnx}"))
+    with pytest.raises(ModelError, match=re.escape(f"{tmp_path / 'own' / 'mine.onnx'}: does not exist")):
+        preset.build()
+
+
+def test_names_hub_ids_and_whole_paths_stay_as_they_are(tmp_path, elsewhere):
+    own = tmp_path / "own"
+    for folder in (own, elsewhere):
+        (folder / "coco").mkdir(parents=True)  # a data set, not the vocabulary
+    model = tmp_path / "whole.onnx"
+    preset = written(own, task=f"{{type: onnx, model: {model}, vocabulary: coco, names: [car]}}")
+    assert load_preset(preset).task.settings == {"model": str(model), "vocabulary": "coco", "names": ["car"]}
+    preset = written(own, task="{type: transformers, model: PekingU/rtdetr_r18vd}")
+    assert load_preset(preset).task.settings == {"model": "PekingU/rtdetr_r18vd"}
+    engine = "{type: mllm, engine: {type: %s, model: weights}, prompt: task_grounding}"
+    (own / "weights").mkdir()
+    loaded = load_preset(written(own, task=engine % "transformers")).task.settings["engine"]
+    assert loaded["model"] == str(own / "weights")
+    assert load_preset(written(own, task=engine % "remote")).task.settings["engine"]["model"] == "weights"
+
+
+def test_results_depend_on_what_is_in_the_files_that_a_preset_names_and_not_on_where_they_are(tmp_path):
+    facts = []
+    for place, names in (("here", "car"), ("there", "car"), ("other", "bus")):
+        preset = written(tmp_path / place, task="{type: onnx, model: m.onnx, names: n.txt}")
+        (tmp_path / place / "m.onnx").write_bytes(b"a model")
+        (tmp_path / place / "n.txt").write_text(names)
+        facts.append(load_preset(preset).task.facts)
+        own = "{type: detector_proposals, detector: {type: onnx, model: m.onnx, names: n.txt}}"
+        facts.append(load_preset(written(tmp_path / place, sensing=own)).sensing.facts)
+    assert facts[:2] == facts[2:4]
+    assert facts[0] != facts[4] and facts[1] != facts[5]
 
 
 def uncommented(lines: str) -> str:

@@ -94,7 +94,8 @@ def test_with_a_memory_objects_keep_their_ids_and_two_replays_are_the_same(tmp_p
     first = hash_of(capsys.readouterr().out)
     assert replay(bag, tmp_path / "2.mcap", *options) == 0
     assert hash_of(capsys.readouterr().out) == first
-    ids = [{found.track_id for found in message.detections} for _, message in results(tmp_path / "1.mcap")]
+    frames = [message for topic, message in results(tmp_path / "1.mcap") if topic.endswith("/result")]
+    ids = [{found.track_id for found in message.detections} for message in frames]
     assert all(track_id.startswith("camera:") for track_id in set.union(*ids))
     assert len(ids[0] & ids[2]) > 5
 
@@ -225,6 +226,9 @@ def test_ctrl_c_leaves_a_bag_that_can_be_read(tmp_path: Path):
         (["--out", "results.bag"], "ends with .mcap"),
         (["--classes", "unicorn"], "unicorn"),
         (["--memory", "--resume"], "--resume does not go with --memory"),
+        (["--depth", "/depth"], "--depth is for the positions of tracks, which need --memory"),
+        (["--memory", "--depth", "/nothing"], "has no topic '/nothing'; it has /camera/image_raw"),
+        (["--depth-tolerance", "2"], "must be 0 to 1, got 2"),
     ],
 )
 def test_bad_options_are_one_line_and_exit_code_2(tmp_path: Path, options: list[str], says: str, capsys):

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -29,7 +30,7 @@ from tiny_detectors import (
 from tiny_models import require_torch
 
 from activeo3_ros.assets.cache import AssetError
-from activeo3_ros.core import Frame, Status
+from activeo3_ros.core import ActivePerception, Frame, Query, Status
 from activeo3_ros.core.errors import EngineError, InvalidInput, OutOfMemory, UnsupportedQuery
 from activeo3_ros.core.geometry import non_maximum_suppression, to_corners
 from activeo3_ros.core.interfaces import OpenVocabularyDetector
@@ -40,8 +41,10 @@ require_torch()
 import torch  # noqa: E402
 from transformers import BertTokenizer  # noqa: E402
 
+from activeo3_ros.detectors.detector_task import DetectorTask  # noqa: E402
 from activeo3_ros.detectors.transformers_detector import TransformersDetector  # noqa: E402
 from activeo3_ros.detectors.transformers_prompts import token_prompts  # noqa: E402
+from activeo3_ros.policies.fixed import FullFrame  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 
 THRESHOLD = 0.4
@@ -278,6 +281,20 @@ def test_masks_belong_to_their_boxes_and_cover_the_image(tiny_directory, name):
             away = (corners.numpy() * np.tile([width, height], 2)).clip(0, np.tile([width, height], 2)) - box
             queries = np.flatnonzero(np.abs(away).max(1) < 0.02)
             assert any(np.array_equal(mask, (logits[query] > 0).numpy()) for query in queries)
+
+
+@pytest.mark.parametrize("name", WITH_MASKS)
+def test_masks_become_those_of_a_result(tiny_directory, name):
+    task = DetectorTask(shared(tiny_directory(name)), threshold=0.1)
+    frame = Frame(np.random.default_rng(1).integers(0, 256, (150, 230, 3), dtype=np.uint8))
+    view = frame.view(frame.window, task.view_size(frame.width, frame.height, 10**6))
+    [detected] = task.detect([view], 0.05, task.resolve(Query()))
+    result = ActivePerception(FullFrame(), task).perceive(frame, Query(masks=True))
+    assert result.masks
+    resized = [cv2.resize(mask.astype(np.uint8), (frame.width, frame.height)) > 0 for mask in detected.masks]
+    for mask in result.masks:
+        assert mask.box == result.detections[mask.detection].box.snapped(frame.width, frame.height)
+        assert max((whole[mask.box.slices()] == mask.mask).mean() for whole in resized) > 0.9
 
 
 def test_rf_detr_masks_equal_the_librarys_binary_maps(tiny_directory):
@@ -677,14 +694,17 @@ def test_a_backbone_of_a_package_that_is_missing_names_it(tiny_directory, tmp_pa
     config = {key: value for key, value in config.items() if key != "backbone_config"}
     backbone = {"use_timm_backbone": True, "backbone": "resnet50", "use_pretrained_backbone": False}
     (directory / "config.json").write_text(json.dumps(config | backbone))
-    assert refused(directory, MissingPackageError).endswith("was not found in your environment; install it")
+    told = refused(directory, MissingPackageError)
+    assert told.endswith("was not found in your environment; run: pip install timm")
 
 
 def test_owlv2_names_the_package_that_it_fits_images_with(tiny_directory, monkeypatch):
     if has_package("torchvision"):
         pytest.skip("torchvision fits them")
     monkeypatch.setitem(sys.modules, "scipy", None)
-    assert "scipy is needed" in refused(tiny_directory("owlv2"), MissingPackageError)
+    told = refused(tiny_directory("owlv2"), MissingPackageError)
+    assert "scipy is needed to run a transformers model that fits images as OWLv2 does" in told
+    assert told.endswith("run: pip install 'scipy'")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

@@ -51,6 +51,24 @@ class FakeSensing:
         return Proposal((Region(Box(0, 0, 20, 30), "left", 0.5), Region(Box(20, 0, 20, 30), "right")))
 
 
+class SlowPolicy:
+    """Takes its time, and gives the regions of another policy one by one, the next one with each call."""
+
+    concurrent = True
+
+    def __init__(self, policy: FakeSensing, seconds: float) -> None:
+        self._policy, self._seconds, self._calls = policy, seconds, 0
+
+    def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
+        return self._policy.view_size(width, height, max_pixels)
+
+    def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
+        time.sleep(self._seconds)
+        regions = self._policy.propose(view, query, budget).regions
+        self._calls += 1
+        return Proposal((regions[self._calls % len(regions)],))
+
+
 class FakeTask:
     """Finds one thing in every view: the whole view; carries out faults."""
 
@@ -110,6 +128,7 @@ class FakeSegmenter:
 @dataclasses.dataclass
 class FakePreset:
     """`load_s`: how long its models take to load. `compute_s`: the same, but in Python, and without a pause.
+    `policy_s`: how long its policy takes, `SlowPolicy` where that is not 0.
 
     `fails`: why they cannot be loaded, "" if they can.
     """
@@ -117,6 +136,7 @@ class FakePreset:
     load_s: float = 0.0
     compute_s: float = 0.0
     step_s: float = 0.0
+    policy_s: float = 0.0
     memory_mb: int = 0
     fails: str = ""
     budget: Budget = dataclasses.field(default_factory=lambda: Budget(max_regions=2))
@@ -129,7 +149,8 @@ class FakePreset:
             pass
         if self.fails:
             raise RuntimeError(self.fails)
-        return ActivePerception(FakeSensing(), FakeTask(self.step_s, self.memory_mb), self.budget, FakeSegmenter())
+        sensing = SlowPolicy(FakeSensing(), self.policy_s) if self.policy_s else FakeSensing()
+        return ActivePerception(sensing, FakeTask(self.step_s, self.memory_mb), self.budget, FakeSegmenter())
 
 
 def load_fake(name: str, may_name_classes: bool = True) -> FakePreset:

@@ -277,6 +277,15 @@ launching.node_parameters({{argument.name: argument.default for argument in laun
     subprocess.run([sys.executable, "-c", script], check=True, cwd="/", timeout=60)
 
 
+def test_the_service_and_the_container_launch_with_arguments_that_exist():
+    root = LAUNCH.parent
+    known = {argument.name for argument in launching.arguments()}
+    for path in (root / "config" / "systemd" / "activeo3.service", root / "containers" / "Containerfile"):
+        text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        named = re.findall(r"(\w+):=", text)
+        assert "autostart" in named and set(named) <= known
+
+
 # With launch itself
 
 

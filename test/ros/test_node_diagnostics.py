@@ -156,7 +156,7 @@ def test_the_values_tell_counts_rates_and_distributions():
 def test_a_calibration_that_contradicts_the_image_is_a_warning_with_its_reason():
     report = dataclasses.replace(CAMERA, calibration_error="camera_info shows another shape")
     status = camera_status("activeo3", "robot", report)
-    assert (status.level, status.message) == (WARN, "no markers: camera_info shows another shape")
+    assert (status.level, status.message) == (WARN, "no markers or bearings: camera_info shows another shape")
     values = {pair.key: pair.value for pair in status.values}
     assert values["calibration_error"] == "camera_info shows another shape"
 

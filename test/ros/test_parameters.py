@@ -92,6 +92,9 @@ def test_every_parameter_says_what_it_is(name):
         ("cameras", ["a", "a"], "must differ"),
         ("cameras", ["front camera"], "cannot begin a topic's name"),
         ("cameras", ["front/left", "/rear"], "camera '/rear'"),
+        ("depth_cameras", ["camera", "rear"], "depth_cameras names 'rear', which is none of cameras: camera"),
+        ("depth_tolerance", 1.5, "depth_tolerance must be 0 to 1 s, got 1.5"),
+        ("depth_error", -0.1, "depth_error must be 0 to 0.5"),
     ],
 )
 def test_what_is_not_allowed_is_refused_with_the_reason(name, value, says):

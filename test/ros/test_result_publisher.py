@@ -71,7 +71,8 @@ class Bench:
 
     def calibrate(self, info: CameraInfo, topic: str = "/front/image_raw") -> None:
         """As if this camera_info had come, for images on this topic."""
-        self.camera.info, self.camera.topic = info, topic
+        self.camera._on_camera_info(info)
+        self.camera.topic = topic
 
     def receive(self, received: list, number: int = 1) -> list:
         wait_for(lambda: self._executor.spin_once(timeout_sec=0.1) or len(received) >= number)
@@ -225,7 +226,7 @@ def test_a_calibration_that_contradicts_the_image_gives_no_markers_one_warning_a
     for _ in range(3):
         bench.publisher.publish(outcome())
     assert [[m.action for m in array.markers] for array in bench.receive(arrays, 3)] == [[Marker.DELETEALL]] * 3
-    assert len(said) == 1 and said[0].startswith("front: no markers: camera_info: the region of interest")
+    assert len(said) == 1 and said[0].startswith("front: no markers or bearings: camera_info: the region of interest")
     assert bench.camera.calibration_error in said[0]
     bench.calibrate(sensor())
     bench.publisher.publish(outcome())

@@ -139,12 +139,13 @@ def test_the_node_says_what_it_hears_and_ends_with_0_within_two_seconds(commands
         node, r"listening to /front/image_raw \(best_effort, volatile\); results on \S+front/result"
     )
     commands.wait_until_said(node, "listening to /rear/image_raw ")
-    results = commands.start("record", "--topic", "/activeo3/front/result", "--out", "results.mcap", "--duration", 1)
+    results = commands.start("record", "--topic", "/activeo3/front/result", "--out", "results.mcap")
     commands.wait_until_said(results, "listening to /activeo3/front/result, activeo3_ros/msg/PerceptionResult")
     commands.start("play", "clip.mp4", "--topic", "/front/image_raw", "--loop")
     commands.wait_until_said(node, r"front: [1-9]\d* images came \(.*[1-9]\d* processed.*\); [\d.]+ frames a second")
     commands.wait_until_said(node, "rear: 0 images came; nothing has come on /rear/image_raw yet")
-    assert commands.end(results) == 0
+    wait_for(lambda: (tmp_path / "results.mcap").exists(), START_S, "a bag that begins with the first result")
+    assert commands.end(results, signal.SIGINT) == 0
     with Bag(tmp_path / "results.mcap") as bag:
         assert bag.topics["/activeo3/front/result"].type == RESULT_TYPE
         entries, _ = bag.index(["/activeo3/front/result"])
@@ -171,8 +172,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments: list[str], says: str):
     assert says in line
 
 
-def test_nothing_recorded_is_no_success(commands: Commands):
+def test_nothing_recorded_is_no_success(commands: Commands, tmp_path: Path):
     recorder = commands.start("record", "--topic", "/nobody", "--out", "live.mcap")
     commands.wait_until_said(recorder, "waiting for /nobody; Ctrl-C ends the recording")
     assert commands.end(recorder, signal.SIGINT) == 2
     assert commands.said(recorder).splitlines()[-1] == "activeo3: live.mcap: nothing was recorded"
+    assert list(tmp_path.glob("*.mcap*")) == list(tmp_path.glob(".*.mcap*")) == []
+
+
+def test_a_silent_topic_ends_with_the_duration_and_leaves_the_older_bag(commands: Commands, tmp_path: Path):
+    older = tmp_path / "live.mcap"
+    older.write_bytes(b"an older recording")
+    clip, topic = write_video(tmp_path / "clip.mp4", steady_times(2)), "/silent/image_raw"
+    commands.wait_until_said(commands.start("play", clip, "--topic", topic, "--paused"), "paused; press Enter")
+    recorder = commands.start("record", "--topic", topic, "--out", older.name, "--duration", 1, "--force")
+    assert commands.end(recorder) == 2
+    assert commands.said(recorder).splitlines()[-1] == "activeo3: live.mcap: nothing was recorded in 1 s"
+    assert older.read_bytes() == b"an older recording" and list(tmp_path.glob(".*.mcap*")) == []

@@ -54,3 +54,12 @@ def test_the_first_picture_and_one_without_corners_say_nothing_and_the_camera_is
     for found in (motion_of(picture()), motion_of(grey, grey), motion_of(grey, picture())):
         assert found.scale == 1.0
         assert not found.matrix[:, 2].any()
+
+
+def test_what_moves_before_a_camera_that_stands_still_is_an_object():
+    image = picture()
+    moved = image.copy()
+    moved[200:400, 300:500] = image[200:400, 330:530]
+    found = motion_of(image, moved)
+    beside = np.array([[290.0, 300], [510, 300], [400, 300]])
+    assert found.moved_points(beside) == pytest.approx(beside)

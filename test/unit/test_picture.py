@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from activeo3_ros.codecs.picture import Labels, caption, draw, track_colour
+from activeo3_ros.codecs.picture import Labels, caption, draw, side_by_side, track_colour
 from activeo3_ros.core import Box, Detection, Grounding, InstanceMask, Query, Region, Result, Status, Track
 
 GREY = 128
@@ -147,3 +147,13 @@ def test_any_result_can_be_drawn_on_a_picture_of_any_size(size, boxes, text, sco
     picture = draw(grey(width, height), result)
     assert picture.shape == (height, width, 3)
     assert picture.dtype == np.uint8
+
+
+def test_pictures_beside_one_another_are_below_their_titles_and_not_wider_than_asked():
+    dark, bright = np.zeros((90, 160, 3), np.uint8), np.full((90, 160, 3), 255, np.uint8)
+    pair = side_by_side([("before", dark), ("after", bright)])
+    strip = pair.shape[0] - 90
+    assert pair.shape[1] == 320 and strip > 0
+    assert (pair[strip:, :160] == 0).all() and (pair[strip:, 160:] == 255).all()
+    assert (pair[:strip, :160] != pair[0, 159]).any(), "there is a title"
+    assert side_by_side([("before", dark), ("after", bright)], max_width=100).shape[1] == 100

@@ -123,7 +123,7 @@ def test_the_names_of_two_hundred_classes_are_read_back_as_far_as_a_query_reache
 def test_a_list_on_a_topic_of_its_own_is_that_of_the_result(name):
     types = SimpleNamespace(**dict.fromkeys(ARRAY_TYPES.values(), SimpleNamespace))
     message = message_of(KNOWN)
-    array = array_message(name, message, MessageLibrary(types, bytes))
+    array = array_message(name, message, MessageLibrary(types, bytes, SimpleNamespace()))
     assert getattr(array, name) is getattr(message, name)
     assert array.header is message.header
 

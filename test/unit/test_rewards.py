@@ -196,6 +196,14 @@ def test_weights_scale_the_terms() -> None:
     assert rewards.combine(terms, RewardWeights(format=0, task=2)).total == 4.5
 
 
+def test_each_look_costs_its_share_where_that_is_wanted() -> None:
+    region = (0, 0, 10, 10)
+    assert [rewards.looks_term([region] * count, 4) for count in (0, 1, 4, 5)] == [1, 0.75, 0, 0]
+    terms = {"coverage": 0.5, "looks": 0.75}
+    assert rewards.combine(terms, RewardWeights()).total == 0.5
+    assert rewards.combine(terms, RewardWeights(looks=2)).total == 2.0
+
+
 @pytest.mark.parametrize(
     "wrong", [{"min_purity": 1.5}, {"coverage": "all"}, {"min_area": 0.6}, {"max_pair_iou": "0.3"}]
 )

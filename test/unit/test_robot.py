@@ -129,16 +129,6 @@ def test_the_container_is_built_from_what_is_here_and_leaves_no_lists_behind():
     assert {".git", ".venv", "build", "install"} <= set(ignored)
 
 
-def test_the_launch_of_container_and_service_exists_with_these_arguments():
-    from activeo3_ros.node import launching
-
-    known = {argument.name for argument in launching.arguments()}
-    for path in (UNIT, CONTAINER):
-        text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        named = re.findall(r"(\w+):=", text)
-        assert "autostart" in named and set(named) <= known
-
-
 # ---- doctor ----------------------------------------------------------------------------------------------------------
 
 

@@ -117,6 +117,40 @@ def test_the_label_is_that_of_most_looks():
     assert [(o.finding.label, o.finding.score) for o in last] == [("car", 0.8)]
 
 
+def test_all_views_vote_on_the_label_before_it_is_reported_first():
+    scene, car, truck = Scene(), (0.6, "car"), (0.65, "truck")
+    run(scene, [[]])
+    place = (400, 300, 60, 40)
+    crops = [((350, 250, 200, 150), [(*place, *car)]), ((380, 280, 100, 80), [(*place, *car)])]
+    [found] = look(scene, [(*place, *truck)], 2 * STEP_NS, crops=crops)
+    assert found.finding.label == "car"
+
+
+def test_what_comes_into_the_frame_grows_as_fast_as_it_moves():
+    scene = Scene()
+    boxes = [(1000 - 20 * n, 200, min(20 * n, 80), 120) for n in range(1, 9)]
+    for number, box in enumerate(boxes, 1):
+        found = look(scene, [(*box, 0.9)], number * STEP_NS)
+    [person] = found
+    assert person.box.as_tuple() == pytest.approx(boxes[-1], abs=6)
+
+
+@pytest.mark.parametrize(("step", "is_held_back"), [(2, False), (16, True)])
+def test_what_moves_on_by_its_own_size_is_held_back_until_a_view_reports_it(step, is_held_back):
+    """A sign beside the road, while the camera turns."""
+    scene, shown = Scene(), []
+    for number in range(8):
+        shift = step * number
+        image = cv2.warpAffine(
+            PICTURE, np.float32([[1, 0, -shift], [0, 1, 0]]), (1000, 600), borderMode=cv2.BORDER_WRAP
+        )
+        sign = (500 - shift, 300, 16, 12)
+        strong, weak = ([(*sign, 0.8)], []) if number != 5 else ([], [(*sign, 0.25)])
+        shown.append(look(scene, strong, (1 + number) * STEP_NS, image, weak=weak))
+    assert [len(objects) for objects in shown] == [1, 1, 1, 1, 1, 0 if is_held_back else 1, 1, 1]
+    assert len({o.track.track_id for objects in shown for o in objects}) == 1
+
+
 def test_text_is_voted_over_looks():
     scene = Scene()
     for number, text in enumerate(["815", "15", "15", "15"]):
@@ -187,7 +221,8 @@ def test_memory_is_bounded_and_the_least_likely_go_first():
     scene = Scene()
     random = np.random.default_rng(0)
     for number in range(3):
-        crowd = [(x, y, 12, 12, 0.31) for x, y in random.uniform((0, 0), (980, 580), (10_000, 2))]
+        places, scores = random.uniform((0, 0), (980, 580), (10_000, 2)), random.choice([0.31, math.nan], 10_000)
+        crowd = [(x, y, 12, 12, score) for (x, y), score in zip(places, scores, strict=True)]
         objects = look(scene, [CAR, *crowd], (1 + number) * STEP_NS)
         frame = Frame(PICTURE, stamp_ns=(1 + number) * STEP_NS)
     assert scene.forgotten > 0
@@ -196,6 +231,7 @@ def test_memory_is_bounded_and_the_least_likely_go_first():
     assert len(expected.objects) <= MAX_HYPOTHESES
     assert any(o.finding.score == 0.8 for o in objects)
     assert all(o.existence >= FORGOTTEN_BELOW for o in objects)
+    assert len(objects) <= 1000 + MAX_HYPOTHESES
 
 
 def replace_stamp(frame, number):
@@ -269,3 +305,111 @@ def test_ids_are_never_used_again(frames):
     scene.reset()
     fresh = {o.track.track_id for o in look(scene, [CAR], 100 * STEP_NS)}
     assert not fresh & seen
+
+
+def told(objects):
+    """What a frame says of its objects but their ids, in the order of their places."""
+    return sorted((*o.box.as_tuple(), o.finding.label, o.carried, o.existence) for o in objects)
+
+
+def test_a_mirrored_sequence_of_a_camera_that_turns_is_mirrored():
+    def frames(mirrored):
+        scene = Scene()
+        for number in range(6):
+            shift = 10 * number
+            image = cv2.warpAffine(PICTURE, np.float32([[1, 0, -shift], [0, 1, 0]]), (1000, 600), borderMode=2)
+            car = (600 - shift, 300, 60, 40)
+            if mirrored:
+                image, car = np.ascontiguousarray(image[:, ::-1]), transformed(car, "mirrored")
+            # From the fourth frame on only the motion of the camera tells where it is.
+            yield look(scene, [(*car, 0.9)] if number < 3 else [], (1 + number) * STEP_NS, image)
+
+    for plain, mirrored in zip(frames(False), frames(True), strict=True):
+        [before], [after] = plain, mirrored
+        assert after.carried == before.carried
+        assert after.box.as_tuple() == pytest.approx(transformed(before.box.as_tuple(), "mirrored"), abs=3)
+
+
+@settings(deadline=None, max_examples=10)
+@given(moves, moves)
+def test_after_a_cut_a_scene_is_as_a_new_one(before, after):
+    scene, fresh, other = Scene(), Scene(), picture(1)
+    earlier = run(scene, [[(*box, 0.8) for box in boxes] for boxes in before])
+    ids = {o.track.track_id for objects in earlier for o in objects}
+    for number, boxes in enumerate(after):
+        objects, stamp_ns = [(*box, 0.8) for box in boxes], (1 + len(before) + number) * STEP_NS
+        cut = look(scene, objects, stamp_ns, other)
+        assert told(cut) == told(look(fresh, objects, stamp_ns, other))
+        assert not ids & {o.track.track_id for o in cut}
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.permutations(range(4)), st.integers(0, 2**32 - 1))
+def test_the_order_of_the_views_of_a_frame_does_not_matter(order, seed):
+    random = np.random.default_rng(seed)
+    crops = []
+    for x in (100, 250, 400, 550):
+        found = [(*random.uniform((x, 200), (x + 120, 300)), 50, 40, score) for score in random.uniform(0.3, 0.9, 2)]
+        crops.append(((x, 200, 200, 200), found))
+    whole = [(*random.uniform((100, 200), (700, 350)), 60, 45, 0.5) for _ in range(3)]
+    first, second = Scene(), Scene()
+    for number in range(1, 4):
+        one = look(first, whole, number * STEP_NS, crops=crops)
+        other = look(second, whole, number * STEP_NS, crops=[crops[index] for index in order])
+        for a, b in zip(told(one), told(other), strict=True):
+            assert (a[4], a[5]) == (b[4], b[5])
+            assert (*a[:4], a[6]) == pytest.approx((*b[:4], b[6]))
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.05, 20.0), st.lists(st.integers(10_000_000, 1_900_000_000), min_size=1, max_size=4))
+def test_what_nobody_looks_at_loses_existence_by_the_time_alone(survival_s, steps_ns):
+    scene, far = Scene(survival_s), (480, 200, 8, 6, 0.9)
+    for number in range(1, 4):
+        [before] = look(scene, [], number * STEP_NS, crops=[((430, 150, 100, 100), [far])])
+    stamp_ns = 3 * STEP_NS
+    for step_ns in steps_ns:
+        stamp_ns += step_ns
+        frame = Frame(PICTURE, stamp_ns=stamp_ns, camera="front")
+        expected = scene.expect(frame, frame.view(frame.window, (500, 300)), QUERY).objects
+        scene.update((), [frame.view(Box(0, 0, 100, 100), (400, 400), 0)], DEFAULT)
+    remains = before.existence * math.exp(-(stamp_ns - 3 * STEP_NS) / 1e9 / survival_s)
+    if remains > FORGOTTEN_BELOW:
+        frame = Frame(PICTURE, stamp_ns=stamp_ns, camera="front")
+        expected = scene.expect(frame, frame.view(frame.window, (500, 300)), QUERY).objects
+        assert [each.existence for each in expected] == pytest.approx([remains], rel=0.01)
+
+
+scores = st.one_of(st.floats(0, 1), st.just(math.nan))
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 30),
+            st.sampled_from(["picture", "black", "small", "other"]),
+            st.lists(st.tuples(st.integers(-50, 1050), st.integers(-50, 650), st.integers(0, 400), scores), max_size=6),
+        ),
+        max_size=8,
+    )
+)
+def test_whatever_comes_in_whatever_order_is_told_in_numbers_and_nothing_is_carried_backwards(frames):
+    images = {
+        "picture": PICTURE,
+        "black": np.zeros_like(PICTURE),
+        "small": cv2.resize(PICTURE, (800, 480)),
+        "other": picture(1),
+    }
+    scene, last = Scene(), (0, "")
+    for stamp, kind, boxes in frames:
+        found = look(scene, [(x, y, side, side, score) for x, y, side, score in boxes], stamp * STEP_NS, images[kind])
+        height, width = images[kind].shape[:2]
+        for o in found:
+            assert math.isnan(o.existence) or 0 <= o.existence <= 1
+            assert math.isnan(o.finding.score) or 0 <= o.finding.score <= 1
+            assert 0 <= o.box.x <= o.box.right <= width + 1e-6 and 0 <= o.box.y <= o.box.bottom <= height + 1e-6
+            assert math.isfinite(o.box.area)
+        if stamp == 0 or stamp < last[0] or ("small" in (kind, last[1]) and kind != last[1]):
+            assert not any(o.carried for o in found)
+        last = stamp, kind

@@ -29,7 +29,9 @@ from waiting import wait_for
 
 from activeo3_ros.core import (
     ActivePerception,
+    Box,
     Budget,
+    Finding,
     Findings,
     Frame,
     InputSize,
@@ -39,6 +41,7 @@ from activeo3_ros.core import (
     UnsupportedQuery,
 )
 from activeo3_ros.core.errors import EngineError
+from activeo3_ros.core.scene import MAX_HYPOTHESES
 from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.node.frame_counters import Counts, FrameCounters
 from activeo3_ros.node.jobs import DecodedFrame, FrameOutcome, Job, PerceiveRequest, RejectedFrame, Settings
@@ -114,6 +117,38 @@ class FakeRobot:
         counts = wait_for(lambda: not self.counters.counts(camera).pending and self.counters.counts(camera))
         assert counts.add_up
         return counts
+
+
+# Memory
+
+
+class CrowdTask(FakeTask):
+    """Finds a thing in each square of 4 pixels."""
+
+    def examine(self, views, query, budget):
+        return [
+            Findings(tuple(Finding("thing", Box(x, y, 2, 2), 0.5) for x in range(0, 80, 2) for y in range(0, 60, 2)))
+            for _ in views
+        ]
+
+
+class CrowdPreset(FakePreset):
+    def build(self):
+        return ActivePerception(FakeSensing(), CrowdTask(), Budget(max_regions=0))
+
+
+def test_what_memory_cannot_hold_is_counted_for_its_camera():
+    with FakeRobot(CrowdPreset(), memory=True) as robot:
+        robot.decoder.stamps_ns[bytes([FINE])] = 1
+        assert robot.scheduler.forgotten("a") == 0
+        robot.send()
+        robot.settled()
+        forgotten = robot.scheduler.forgotten("a")
+        assert robot.scheduler.forgotten("b") == 0
+    [outcome] = robot.outcomes
+    assert len(outcome.result.detections) > MAX_HYPOTHESES
+    assert forgotten == len(outcome.result.detections) - MAX_HYPOTHESES
+    assert f"{forgotten} of the least likely objects were forgotten" in outcome.result.status_message
 
 
 # Frames

@@ -24,6 +24,7 @@ INSTEAD = {
 ELSEWHERE = {
     r"gather(ing|s|ed)?": r"asyncio\.gather|\.gather\(|_gather\(|\"Gather",  # functions of libraries
     r"slots?": "slot_mapping",  # vLLM's argument
+    r"lanes?": "Advanced-Lane-Lines",  # a repository
     r"mend(s|ed|ing)?": r"\"mend\"",  # a public key of `doctor --json`
 }
 """Where a word is somebody else's."""

@@ -41,7 +41,7 @@ class TransformersEngine:
     @validated
     def __init__(
         self,
-        model: str,
+        model: str | Path,
         device: str = "auto",
         dtype: Dtype = "auto",
         attention: Attention = "auto",

@@ -23,6 +23,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from ...assets.weights import local_model, model_type
@@ -68,7 +69,7 @@ class VllmEngine:
     @validated
     def __init__(
         self,
-        model: str,
+        model: str | Path,
         memory_share: Annotated[float, within(0.05, 0.95)] = 0.5,
         quantization: Literal["", "fp8"] = "",
         max_length: Annotated[int, within(512, 128_000)] = 8192,

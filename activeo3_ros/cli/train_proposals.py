@@ -1,0 +1,197 @@
+"""`activeo3 train proposals`: train where to look from a robot's own recordings, with labels or without."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ..assets.cache import cache_directory
+from ..core import InvalidInput
+from ..core.optional import require_package
+from ..presets import Preset, load_preset
+from ..training.proposals_material import (
+    Source,
+    bag_sources,
+    folder_source,
+    labelled_source,
+    split,
+    video_source,
+)
+from ..training.proposals_teacher import VERSION, LookCache, LookedPicture, Teacher
+from .argument_types import whole_number
+from .main import SUCCESS
+from .options import check_not_overwritten
+from .progress import progress
+
+DEFAULT_OUT = Path("gain_maps")
+MOST_SCENES, SCENES_PER_PICTURE = 96, 8
+"""Scenes that a head is judged on: of few held-out pictures more would tell no more."""
+CACHE_BYTES = 2 * 10**9
+"""Of the looks at pictures that are kept, together."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the subcommand."""
+    source = parser.add_argument_group("pictures, of one or several kinds")
+    source.add_argument(
+        "--bag", type=Path, action="append", default=[], metavar="BAG", help="a recording of the camera"
+    )
+    source.add_argument("--topic", action="append", default=[], metavar="T", help="a topic of the bags with pictures")
+    source.add_argument("--videos", type=Path, nargs="+", default=[], metavar="FILE", help="videos of the camera")
+    source.add_argument("--images", nargs="+", default=[], metavar="DIR", help="pictures, or directories of them")
+    source.add_argument(
+        "--annotations",
+        type=Path,
+        metavar="FILE",
+        help="COCO file of the one directory of --images: labels to learn by",
+    )
+    parser.add_argument(
+        "--preset",
+        default="embedded",
+        help="its detector is the teacher; a name or a .yaml file (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=DEFAULT_OUT,
+        metavar="DIR",
+        help="for head, report, checkpoint (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-pictures",
+        type=whole_number(5, 100_000),
+        default=150,
+        metavar="N",
+        help="pictures of each source that are looked at, chosen evenly (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--steps", type=whole_number(1, 1_000_000), default=1200, metavar="N", help="batches (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
+    )
+    parser.add_argument(
+        "--afresh", action="store_true", help="start anew instead of going on from the checkpoint in --out"
+    )
+    parser.add_argument("--force", action="store_true", help="overwrite the head and the report in --out")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look at the pictures, train, write head and report, and say how to use it."""
+    from ..training.proposals import HEAD
+    from ..training.proposals_report import REPORT
+
+    require_package("matplotlib", "to draw the curves of the report")  # before minutes of work
+    check_not_overwritten([args.out / HEAD, args.out / REPORT], args.force)
+    preset = load_preset(args.preset)
+    if preset.task.detector is None:
+        raise InvalidInput(
+            f"preset {preset.name!r}: its {preset.task.label} has no detector to learn from; name a preset whose task "
+            "is a detector, such as embedded"
+        )
+    task: Any = preset.task.build()
+    sources = _sources(args, task)
+    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        training, held_out = _looked(task, preset, sources)
+        return _train(args, preset, task, sources, training, held_out)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise InvalidInput(  # of a file that was open, such as on a disk that is full
+            f"{args.out} or {cache_directory()}: {error.strerror or error}; free some space, give the command again: "
+            "it goes on where it was"
+        ) from error
+
+
+def _sources(args: argparse.Namespace, task: Any) -> list[Source]:
+    """What the user gives. Raises InvalidInput where that is nothing, or does not fit together."""
+    sources = [each for bag in args.bag for each in bag_sources(bag, args.topic, args.max_pictures)]
+    sources += [video_source(video, args.max_pictures) for video in args.videos]
+    if args.topic and not args.bag:
+        raise InvalidInput("--topic chooses a topic of a --bag; there is none")
+    if args.annotations is not None:
+        if len(args.images) != 1 or sources:
+            raise InvalidInput("--annotations needs the one directory of its pictures as --images, and nothing else")
+        if task.open_vocabulary:
+            raise InvalidInput("--annotations needs a detector with classes of its own; leave it out")
+        return [labelled_source(args.annotations, Path(args.images[0]), task.detector.names, args.max_pictures)]
+    if args.images:
+        sources.append(folder_source(args.images, args.max_pictures))
+    if not sources:
+        raise InvalidInput("nothing to learn from: give --bag, --videos or --images")
+    return sources
+
+
+def _looked(task: Any, preset: Preset, sources: Sequence[Source]) -> tuple[list[LookedPicture], list[LookedPicture]]:
+    """What the teacher finds in pictures to learn from, and in those that are held out."""
+    teacher = Teacher(task.detector, task.label, task.threshold, task.calibration)
+    facts = [preset.task.facts, VERSION, task.calibration.measured, task.threshold]
+    cache = LookCache(cache_directory() / "looks", [str(fact) for fact in facts], CACHE_BYTES)
+    training: list[LookedPicture] = []
+    held_out: list[LookedPicture] = []
+    for source in sources:
+        looked = []
+        with progress(f"look at {source.name}", source.count, lines=10, unit="picture") as show:
+            for _, picture, labels in source.pictures(_complain):
+                looked.append(cache.look(teacher, picture, labels))
+                show(len(looked))
+        learned, judged = split(looked)
+        training += learned
+        held_out += judged
+    if not training or not held_out:
+        raise InvalidInput("too few pictures could be read to learn from some and judge by others")
+    return training, held_out
+
+
+def _train(
+    args: argparse.Namespace,
+    preset: Preset,
+    task: Any,
+    sources: Sequence[Source],
+    training: Sequence[LookedPicture],
+    held_out: Sequence[LookedPicture],
+) -> int:
+    from ..training.proposals import ProposalsTrainer, TrainingSettings
+    from ..training.proposals_report import gain_table, preset_lines, write_report
+
+    material = [f"{source.name}: {source.count}" for source in sources]
+    material.append(f"{len(training)} pictures to learn from, {len(held_out)} held out, the last of each source")
+    labelled = [index for index, name in enumerate(task.detector.names) if name in sources[0].classes]
+    # Frames of a camera are judged as they are; mosaics add variety, and make small things of what photographs show.
+    mosaics = (0.25, 0.0) if all(source.is_recording for source in sources) else (0.5, 0.5)
+    settings = TrainingSettings(
+        args.seed,
+        args.steps,
+        mosaics=mosaics[0],
+        judged_mosaics=mosaics[1],
+        validation_scenes=min(MOST_SCENES, SCENES_PER_PICTURE * len(held_out)),
+    )
+    started = time.monotonic()
+    trainer = ProposalsTrainer(
+        task,
+        preset.budget,
+        preset.query,
+        training,
+        held_out,
+        settings,
+        labelled,
+        {"material": material, "date": date.today().isoformat()},
+    )
+    with progress("train", args.steps, lines=20, unit="step") as show:
+        outcome = trainer.train(args.out, show, resume=not args.afresh)
+    material.append(f"{time.monotonic() - started:.0f} s of training, seed {args.seed}")
+    report = write_report(trainer, outcome, material, args.out)
+    for row in gain_table(outcome):
+        print(f"{row[0]:<38}" + "".join(f"{cell:>12}" for cell in row[1:]))
+    print(f"\nhead: {outcome.head}\nreport: {report}\nto use it, in a preset file:\n{preset_lines(outcome.head)}")
+    return SUCCESS
+
+
+def _complain(text: str) -> None:
+    print(f"activeo3: {text}", file=sys.stderr)

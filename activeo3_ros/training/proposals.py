@@ -1,0 +1,452 @@
+"""Trains the head of gain maps: composed scenes, the teacher's counts, a Poisson loss, windows as the measure.
+
+Every scene has a seed of its own, made of the run's seed and its number, and all state stands in one checkpoint. So a
+run gives the same weights each time on one machine's CPU, also where it was killed and went on.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from ..core.budget import Budget
+from ..core.errors import InvalidInput
+from ..core.expectation import Expectation
+from ..core.query import Query
+from ..core.results import Region
+from ..detectors.detector_task import DetectorTask
+from ..detectors.vocabulary import Target
+from ..evaluation.item_files import write_atomically
+from ..policies.box_maps import MAP_CELL_PX, box_maps
+from ..policies.detector_proposals import DetectorProposals
+from ..policies.gain_maps import HeadDescription, detector_classes, head_view, padded_maps, with_rules
+from ..policies.map_windows import GainMaps, best_map_windows, window_sizes
+from .proposals_net import CELL_PX, PAD_PX, GainNet, export
+from .proposals_scenes import Composer, Scene
+from .proposals_teacher import LookedPicture
+
+ZOOMS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
+"""Magnifications against the view for which a head gives a map."""
+HINT_THRESHOLD = 0.03
+TRAINING, VALIDATION = 0, 1
+"""Of the seeds of scenes."""
+REGIONS = (1, 3, 8)
+"""Numbers of windows at which a head is judged; the mean of them chooses the best one."""
+RULES_SHARES = (0.0, 0.3)
+"""Shares of the rules of detector proposals that are tried with a trained head."""
+MIN_GAIN = 1e-3
+WARM_UP = 0.05
+"""Share of the steps in which the rate of learning rises."""
+MAX_NORM = 5.0
+"""Of the gradient."""
+CHECKPOINT = "checkpoint.pt"
+HEAD = "head.onnx"
+RELIABILITY_LIMITS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a head is trained.
+
+    Attributes:
+        seed: Of weights and scenes.
+        steps: Batches.
+        batch: Scenes in each.
+        learning_rate: The highest one.
+        weight_decay: Of AdamW.
+        mosaics: Share of the scenes for training that are mosaics of several pictures.
+        judged_mosaics: Share of the scenes that a head is judged on.
+        validation_scenes: Scenes of held-out pictures on which a head is judged.
+        validate_every: Steps between two judgements, and two checkpoints.
+        view: Whether the head sees the view.
+        boxes: Whether the head sees the detector's boxes.
+    """
+
+    seed: int = 0
+    steps: int = 1500
+    batch: int = 8
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    mosaics: float = 0.5
+    judged_mosaics: float = 0.5
+    validation_scenes: int = 96
+    validate_every: int = 100
+    view: bool = True
+    boxes: bool = True
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How good a head is on scenes of held-out pictures.
+
+    Attributes:
+        step: After so many batches.
+        training_loss: Mean loss of the batches since the judgement before; NaN for none.
+        loss: Mean Poisson loss of a scene.
+        gain: Objects newly found in a scene, for each of `REGIONS`.
+    """
+
+    step: int
+    training_loss: float
+    loss: float
+    gain: tuple[float, ...]
+
+    @property
+    def score(self) -> float:
+        """What chooses the best head."""
+        return float(np.mean(self.gain))
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Windows of about the same expected gain: how many, and objects expected and found in one on average."""
+
+    windows: int
+    expected: float
+    found: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training gave.
+
+    Attributes:
+        head: The file of the best head.
+        history: Each judgement.
+        best: The judgement of the best head.
+        baseline: Gain of detector proposals in the same scenes, for each of `REGIONS`.
+        ceiling: Gain of windows from the teacher's own counts.
+        reliability: Windows by expected gain, after the scores were scaled.
+        score_factor: By which they were.
+    """
+
+    head: Path
+    history: tuple[Judgement, ...]
+    best: Judgement
+    baseline: tuple[float, ...]
+    ceiling: tuple[float, ...]
+    reliability: tuple[Reliability, ...]
+    score_factor: float
+
+
+@dataclass
+class _State:
+    """All that a run needs to go on."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    history: list[Judgement] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+class ProposalsTrainer:
+    """Trains a head for one detector."""
+
+    def __init__(
+        self,
+        task: DetectorTask,
+        budget: Budget,
+        query: Query,
+        training: Sequence[LookedPicture],
+        held_out: Sequence[LookedPicture],
+        settings: TrainingSettings,
+        classes: Sequence[int] = (),
+        about: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Prepare network, pictures and the scenes on which it is judged.
+
+        Args:
+            task: Of the preset; its detector sees the scenes.
+            budget: Of the preset: the size of views and crops.
+            query: Of the preset.
+            training: Pictures that scenes for training are made of.
+            held_out: Pictures that it is judged on.
+            settings: How.
+            classes: Ids of the classes whose objects are known; none for all.
+            about: What the file of the head says of its making.
+
+        Raises:
+            InvalidInput: There is nothing to learn from, or nothing to judge by.
+        """
+        for pictures, what in ((training, "training"), (held_out, "held-out")):
+            if not any(each.weight.sum() > 0 for each in pictures):
+                raise InvalidInput(
+                    f"the teacher found no object in any of {len(pictures)} {what} pictures: there is nothing to "
+                    "learn; give pictures that show what the detector knows"
+                )
+        self.task, self.settings = task, settings
+        own = task.detector.input_size
+        self.crop_size = task.view_size(own.width, own.height, budget.crop_pixels)
+        self.description = HeadDescription(
+            detector=task.label,
+            classes=detector_classes(task),
+            input_px=(own.width, own.height),
+            view_px=max(task.view_size(own.width, own.height, budget.view_pixels)),
+            hint_threshold=HINT_THRESHOLD,
+            threshold=task.threshold,
+            zooms=ZOOMS,
+            cell_px=CELL_PX,
+            pad_px=PAD_PX,
+            about=dict(about),
+        )
+        torch.set_num_threads(1)  # so that sums have one order, on any machine; the net is small
+        torch.manual_seed(settings.seed)
+        self.net = GainNet(len(ZOOMS), settings.view, settings.boxes)
+        self.optimizer = torch.optim.AdamW(
+            self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._composer = Composer(task, training, budget, query, settings.mosaics, HINT_THRESHOLD, classes)
+        judging = Composer(task, held_out, budget, query, settings.judged_mosaics, HINT_THRESHOLD, classes)
+        self.scenes = [
+            judging.scene((settings.seed, VALIDATION, number)) for number in range(settings.validation_scenes)
+        ]
+        self._budget = budget
+
+    def train(self, out: Path, show: Callable[[float], None], resume: bool = True) -> Outcome:
+        """Train, judge, keep the best.
+
+        Args:
+            out: Where the checkpoint and the head go.
+            show: Called with the number of steps that are done.
+            resume: Whether to go on from the checkpoint of an earlier run.
+
+        Raises:
+            InvalidInput: The checkpoint there is of other settings or material.
+        """
+        state = self._restored(out / CHECKPOINT) if resume and (out / CHECKPOINT).is_file() else _State()
+        torch.use_deterministic_algorithms(True)
+        try:
+            if not state.history:
+                self._judge(state)
+            for step in range(state.step, self.settings.steps):
+                state.losses.append(self._step(step))
+                state.step = step + 1
+                if state.step % self.settings.validate_every == 0 or state.step == self.settings.steps:
+                    self._judge(state)
+                    self._save(out / CHECKPOINT, state)
+                show(state.step)
+        finally:
+            torch.use_deterministic_algorithms(False)
+        return self._finish(out, state)
+
+    def _step(self, step: int) -> float:
+        settings = self.settings
+        scenes = [
+            self._composer.scene((settings.seed, TRAINING, step * settings.batch + number))
+            for number in range(settings.batch)
+        ]
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * learning_rate_share(step, settings.steps)
+        self.net.train()
+        view, maps, target, counts = self._batch(scenes)
+        loss = poisson_loss(self.net(view, maps), target, counts)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.net.parameters(), MAX_NORM)
+        self.optimizer.step()
+        return float(loss.item())
+
+    def _batch(self, scenes: Sequence[Scene]) -> tuple[torch.Tensor, ...]:
+        """View, maps, target and which cells count, all padded to the largest scene."""
+        views, maps, targets, counts = [], [], [], []
+        for scene in scenes:
+            drawn = box_maps(
+                scene.detected, scene.asked, self._composer.classes, scene.size, self.description.threshold
+            )
+            target = scene.target(self.description)
+            views.append(head_view(scene.image, PAD_PX))
+            maps.append(padded_maps(drawn, scene.size, PAD_PX))
+            targets.append(target)
+            counts.append(np.ones_like(target[:1]))
+        height, width = (max(view.shape[axis] for view in views) for axis in (1, 2))
+        padded = [
+            np.stack([_pad(each, height // cell, width // cell) for each in arrays])
+            for arrays, cell in (
+                (views, 1),
+                (maps, MAP_CELL_PX),
+                (targets, CELL_PX),
+                (counts, CELL_PX),
+            )
+        ]
+        return tuple(torch.from_numpy(each) for each in padded)
+
+    def rates(self, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, GainMaps, float]]:
+        """What the network expects in scenes, and its loss there."""
+        self.net.eval()
+        for scene in scenes:
+            view, maps, target, counts = self._batch([scene])
+            with torch.no_grad():
+                log_rates = self.net(view, maps)
+                loss = float(poisson_loss(log_rates, target, counts))
+            rows, columns = scene.target(self.description).shape[1:]
+            rates = log_rates[0].exp().double().numpy()[:, :rows, :columns]
+            yield scene, GainMaps(ZOOMS, rates, CELL_PX), loss
+
+    def windows(self, scene: Scene, maps: GainMaps, max_regions: int) -> tuple[Region, ...]:
+        """The windows that the policy takes from maps."""
+        sizes = window_sizes(scene.size, self.crop_size, ZOOMS[0], min(ZOOMS[-1], scene.largest_zoom))
+        return best_map_windows(maps, scene.size, sizes, max_regions, MIN_GAIN)
+
+    def _judge(self, state: _State) -> None:
+        losses, gains = [], []
+        for scene, maps, loss in self.rates(self.scenes):
+            losses.append(loss)
+            gains.append(self._gain(scene, self.windows(scene, maps, max(REGIONS))))
+        trained = float(np.mean(state.losses)) if state.losses else math.nan
+        judgement = Judgement(state.step, trained, float(np.mean(losses)), tuple(np.mean(gains, axis=0).tolist()))
+        state.losses.clear()
+        state.history.append(judgement)
+        if not state.best or judgement.score > state.best["judgement"].score:
+            weights = {name: value.clone() for name, value in self.net.state_dict().items()}
+            state.best = {"judgement": judgement, "weights": weights}
+
+    def _gain(self, scene: Scene, regions: Sequence[Region]) -> list[float]:
+        """Objects that the first of some windows newly find, for each of `REGIONS`."""
+        each = scene.gain_of(regions, self.crop_size)
+        return [float(each[:count].sum()) for count in REGIONS]
+
+    def _finish(self, out: Path, state: _State) -> Outcome:
+        """Write the best head with its scores scaled, and compare it."""
+        best: Judgement = state.best["judgement"]
+        self.net.load_state_dict(state.best["weights"])
+        learned = [(scene, maps) for scene, maps, _ in self.rates(self.scenes)]
+        tried = {share: self._windows_with_rules(learned, share) for share in RULES_SHARES}
+        gains = {
+            share: np.mean([self._gain(scene, regions) for (scene, _), regions in zip(learned, chosen, strict=True)], 0)
+            for share, chosen in tried.items()
+        }
+        share = max(gains, key=lambda each: float(np.mean(gains[each])))
+        expected = [region.score for regions in tried[share] for region in regions]
+        found = [
+            gain
+            for (scene, _), regions in zip(learned, tried[share], strict=True)
+            for gain in scene.gain_of(regions, self.crop_size).tolist()
+        ]
+        best = replace(best, gain=tuple(gains[share].tolist()))
+        factor = float(np.clip(sum(found) / max(sum(expected), 1e-9), 0.25, 4.0))
+        about = {**self.description.about, "step": best.step, "seed": self.settings.seed}
+        description = replace(self.description, rules_share=share, score_factor=factor, about=about)
+        export(self.net, description, out / HEAD)
+        baseline, ceiling = [], []
+        for scene in self.scenes:
+            baseline.append(self._gain(scene, self.proposed(scene, max(REGIONS))))
+            truth = GainMaps(ZOOMS, scene.target(self.description).astype(np.float64), CELL_PX)
+            ceiling.append(self._gain(scene, self.windows(scene, truth, max(REGIONS))))
+        return Outcome(
+            out / HEAD,
+            tuple(state.history),
+            best,
+            tuple(np.mean(baseline, axis=0).tolist()),
+            tuple(np.mean(ceiling, axis=0).tolist()),
+            reliability(np.array(expected) * factor, np.array(found)),
+            factor,
+        )
+
+    def _windows_with_rules(self, learned: Sequence[tuple[Scene, GainMaps]], share: float) -> list[tuple[Region, ...]]:
+        """The windows of scenes where the rules have a share of the maps."""
+        proposals = DetectorProposals(HINT_THRESHOLD, task=self.task)
+        chosen = []
+        for scene, maps in learned:
+            possible = proposals.objects_to_find(scene.view, scene.detected, self._target(scene), Expectation())
+            mixed = with_rules(maps, possible, self.task.calibration, share)
+            chosen.append(self.windows(scene, mixed, max(REGIONS)))
+        return chosen
+
+    def _target(self, scene: Scene) -> Target:
+        """What a scene is asked for."""
+        return self.task.resolve(Query(classes=tuple(self.task.detector.names[index] for index in scene.asked)))
+
+    def proposed(self, scene: Scene, max_regions: int) -> Sequence[Region]:
+        """The windows that detector proposals choose in a scene."""
+        proposals = DetectorProposals(HINT_THRESHOLD, task=self.task)
+        budget = Budget(max_regions, self._budget.view_pixels, self._budget.crop_pixels)
+        return proposals.regions_from(scene.view, scene.detected, self._target(scene), budget)
+
+    def _facts(self) -> dict[str, Any]:
+        """What a checkpoint depends on."""
+        pictures = [[float(each.weight.sum()), *each.size] for each in self._composer.pictures]
+        detector = replace(self.description, about={}).to_text()
+        return {
+            "settings": asdict(self.settings),
+            "detector": detector,
+            "pictures": pictures,
+            "classes": self._composer.known_classes,
+        }
+
+    def _save(self, path: Path, state: _State) -> None:
+        content = {
+            "facts": self._facts(),
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": state.step,
+            "history": [asdict(each) for each in state.history],
+            "best": {**state.best, "judgement": asdict(state.best["judgement"])},
+        }
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        write_atomically(path, buffer.getvalue())
+
+    def _restored(self, path: Path) -> _State:
+        try:
+            content = torch.load(path, weights_only=True)
+        except Exception as error:  # torch raises many
+            raise InvalidInput(f"{path}: is no checkpoint of this training; remove it or give another --out") from error
+        if content["facts"] != self._facts():
+            raise InvalidInput(
+                f"{path}: is of other settings, pictures or another detector; give another --out, or start anew with "
+                "--afresh"
+            )
+        self.net.load_state_dict(content["net"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        history = [_judgement(each) for each in content["history"]]
+        best = {**content["best"], "judgement": _judgement(content["best"]["judgement"])}
+        return _State(content["step"], [], history, best)
+
+
+def _judgement(values: dict[str, Any]) -> Judgement:
+    return Judgement(**{**values, "gain": tuple(values["gain"])})
+
+
+def _pad(array: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """`(c, h, w)` with zeros at its right and bottom up to a size."""
+    return np.pad(array, ((0, 0), (0, height - array.shape[1]), (0, width - array.shape[2])))
+
+
+def poisson_loss(log_rates: torch.Tensor, target: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Negative log-likelihood of counts, summed over maps and cells, mean of the scenes; without the constant.
+
+    Args:
+        log_rates: `(n, z, h, w)`.
+        target: `(n, z, h, w)` expected counts.
+        counts: `(n, 1, h, w)`, 1 for cells that are in the view.
+    """
+    each = (log_rates.exp() - target * log_rates) * counts
+    return each.sum(dim=(1, 2, 3)).mean()
+
+
+def learning_rate_share(step: int, steps: int) -> float:
+    """Share of the highest learning rate: it rises, then falls as a cosine."""
+    warm = max(1, round(WARM_UP * steps))
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def reliability(expected: npt.NDArray[np.float64], found: npt.NDArray[np.float64]) -> tuple[Reliability, ...]:
+    """Windows by their expected gain: what was expected and what was found."""
+    bins = np.searchsorted(RELIABILITY_LIMITS, expected)
+    rows = []
+    for index in range(len(RELIABILITY_LIMITS) + 1):
+        own = bins == index
+        if own.any():
+            rows.append(Reliability(int(own.sum()), float(expected[own].mean()), float(found[own].mean())))
+    return tuple(rows)

@@ -1,0 +1,231 @@
+"""Training where to look: the teacher, composed scenes, the head, and the command."""
+
+import errno
+import hashlib
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from proposals_pictures import SquareDetector, picture
+
+from activeo3_ros.cli.main import main
+from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Query
+from activeo3_ros.core.calibration import DEFAULT
+from activeo3_ros.detectors.detector_task import DetectorTask
+from activeo3_ros.policies.detector_proposals import DetectorProposals
+from activeo3_ros.policies.gain_maps import GainHead, LearnedProposals
+from activeo3_ros.training.proposals import HEAD, REGIONS, ProposalsTrainer, TrainingSettings
+from activeo3_ros.training.proposals_material import split
+from activeo3_ros.training.proposals_teacher import LookCache, Teacher, read_record
+
+pytest.importorskip("matplotlib")
+THREE = REGIONS.index(3)
+BUDGET = Budget(max_regions=3, view_pixels=128 * 128, crop_pixels=128 * 128)
+BRIEF = TrainingSettings(steps=6, batch=2, validation_scenes=4, validate_every=3)
+
+
+def task():
+    return DetectorTask(SquareDetector(), label="squares")
+
+
+def teacher():
+    return Teacher(SquareDetector(), "squares", 0.3, DEFAULT)
+
+
+@pytest.fixture(scope="module")
+def looked(tmp_path_factory):
+    cache = LookCache(tmp_path_factory.mktemp("looks"), ["squares"], 10**9)
+    return [cache.look(teacher(), picture(seed)) for seed in range(14)]
+
+
+def trainer(looked, settings):
+    return ProposalsTrainer(task(), BUDGET, Query(), looked[:10], looked[10:], settings)
+
+
+def weights(path):
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    return hashlib.sha256(model.SerializeToString()).hexdigest()
+
+
+def test_the_teacher_finds_each_square_and_the_magnification_that_it_takes(looked):
+    whole = min(range(len(looked[0].scales)), key=lambda level: abs(looked[0].scales[level] - 128 / 640))
+    assert looked[0].found[:, whole].max(initial=0) == 0
+    assert 3 <= len(looked[0].boxes) <= 9  # some touch each other
+    assert looked[0].found[:, -1].mean() > 0.7
+    assert looked[0].weight.max() > 0.9
+
+
+def test_labels_are_believed_instead_of_the_detector():
+    boxes = np.array([[100.0, 100.0, 30.0, 30.0]])
+    record = teacher().look(picture(0), (boxes, np.zeros(1, np.intp)))
+    assert record.boxes.tolist() == boxes.tolist()
+    assert record.weight.tolist() == [1.0]
+
+
+def test_what_was_looked_at_is_not_looked_at_again(tmp_path):
+    cache = LookCache(tmp_path, ["squares"], 10**9)
+    first, again = teacher(), teacher()
+    record = cache.look(first, picture(0))
+    kept = cache.look(again, picture(0))
+    assert first.images > 50
+    assert again.images == 0
+    assert np.array_equal(kept.picture, record.picture)
+    assert np.array_equal(kept.found, record.found)
+    [file] = tmp_path.glob("*.npz")
+    file.write_bytes(file.read_bytes()[:-100])
+    assert read_record(file) is None
+    assert np.array_equal(cache.look(again, picture(0)).found, record.found)
+
+
+def test_the_cache_keeps_to_its_size(tmp_path):
+    size = 3 * 10**5
+    cache = LookCache(tmp_path, ["squares"], size)
+    for seed in range(4):
+        cache.look(teacher(), picture(seed))
+    assert 0 < sum(file.stat().st_size for file in tmp_path.iterdir()) <= size
+
+
+def test_pictures_that_are_held_out_are_the_last_ones_with_a_gap_before_them():
+    learned, judged = split(list(range(100)))
+    assert (learned[0], learned[-1], judged[0], judged[-1]) == (0, 74, 80, 99)
+
+
+def test_training_finds_more_in_pictures_that_it_never_saw(looked, tmp_path):
+    learning = trainer(
+        looked,
+        TrainingSettings(steps=150, batch=4, mosaics=0.0, judged_mosaics=0.0, validation_scenes=24, validate_every=50),
+    )
+    outcome = learning.train(tmp_path, lambda done: None)
+    untrained = outcome.history[0].gain[THREE]
+    # Blue squares draw detector proposals, which cannot know better; the head learns what zooming there gives.
+    assert outcome.best.gain[THREE] >= 1.5 * untrained
+    assert outcome.best.gain[THREE] >= 1.2 * outcome.baseline[THREE]
+    found = dict.fromkeys(("learned", "proposals"), 0)
+    policies = {
+        "learned": LearnedProposals(str(outcome.head), min_gain=0.01, task=task()),
+        "proposals": DetectorProposals(task=task()),
+    }
+    for name, policy in policies.items():
+        loop = ActivePerception(policy, task())
+        for seed in range(100, 106):
+            result = loop.perceive(Frame(picture(seed)), Query(classes=("square",)), replace(BUDGET, max_regions=1))
+            assert result.status_message == ""
+            found[name] += len(result.detections)
+    assert found["learned"] >= 2 * found["proposals"]
+
+
+def test_one_seed_twice_and_killed_and_resumed_give_the_same_weights(looked, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill_at_five(done):
+        if done == 5:
+            raise Killed
+
+    whole, again, killed = (tmp_path / name for name in ("whole", "again", "killed"))
+    for directory in (whole, again, killed):
+        directory.mkdir()
+    trainer(looked, BRIEF).train(whole, lambda done: None)
+    trainer(looked, BRIEF).train(again, lambda done: None)
+    with pytest.raises(Killed):
+        trainer(looked, BRIEF).train(killed, kill_at_five)
+    assert not (killed / HEAD).exists()
+    trainer(looked, BRIEF).train(killed, lambda done: None)
+    assert weights(whole / HEAD) == weights(again / HEAD) == weights(killed / HEAD)
+    other = TrainingSettings(**{**vars(BRIEF), "seed": 1})
+    with pytest.raises(InvalidInput, match="is of other settings, pictures or another detector"):
+        trainer(looked, other).train(killed, lambda done: None)
+
+
+def test_the_file_gives_what_the_network_gives(looked, tmp_path):
+    learning = trainer(looked, BRIEF)
+    outcome = learning.train(tmp_path, lambda done: None)
+    head = GainHead(outcome.head, 1)
+    assert sum(p.numel() for p in learning.net.parameters()) < 2e6
+    assert outcome.head.stat().st_size < 5e6
+    for scene, maps, _ in learning.rates(learning.scenes):
+        from_file = head.maps(scene.image, scene.detected, list(scene.asked), 2)
+        assert from_file.rates == pytest.approx(maps.rates, rel=0.02, abs=1e-5)
+
+
+def test_pictures_without_any_object_are_refused():
+    plain = teacher().look(np.full((480, 640, 3), 120, np.uint8))
+    with pytest.raises(InvalidInput, match="found no object in any of 5 training pictures"):
+        ProposalsTrainer(task(), BUDGET, Query(), [plain] * 5, [plain], BRIEF)
+
+
+@pytest.fixture
+def preset(tmp_path, monkeypatch):
+    monkeypatch.setenv("ACTIVEO3_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "squares.yaml"
+    path.write_text(
+        "sensing: {type: detector_proposals}\ntask: {type: 'proposals_pictures:SquareDetector'}\n"
+        "budget: {view_pixels: 16384, crop_pixels: 16384}\n"
+    )
+    return path
+
+
+def write_pictures(directory, count):
+    directory.mkdir()
+    for seed in range(count):
+        cv2.imwrite(str(directory / f"{seed}.png"), picture(seed))
+    return directory
+
+
+def test_the_command_ends_with_a_report_and_the_lines_that_switch_a_preset(preset, tmp_path, capsys):
+    images, out = write_pictures(tmp_path / "pictures", 8), tmp_path / "out"
+    (images / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    command = ["train", "proposals", "--preset", str(preset), "--images", str(images), "--out", str(out)]
+    assert main([*command, "--steps", "2"]) == 0
+    printed = capsys.readouterr()
+    assert "damaged.png" in printed.err
+    lines = printed.out.partition("in a preset file:\n")[2]
+    assert lines == f"sensing:\n  type: gain_maps\n  model: {out / HEAD}\n"
+    report = (out / "report.html").read_text()
+    assert "detector proposals" in report and "<svg" in report and "data:image/jpeg;base64," in report
+    task_line = "task: {type: 'proposals_pictures:SquareDetector'}\n"
+    (tmp_path / "new.yaml").write_text(lines + task_line)
+    assert main(["perceive", str(images / "0.png"), "--preset", str(tmp_path / "new.yaml")]) == 0
+    assert main([*command, "--steps", "2"]) == 2
+    assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(preset, tmp_path, capsys, monkeypatch):
+    images, out = write_pictures(tmp_path / "pictures", 6), tmp_path / "out"
+    command = ["train", "proposals", "--preset", str(preset), "--images", str(images), "--out", str(out)]
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("activeo3_ros.training.proposals.write_atomically", full)
+        assert main([*command, "--steps", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "No space left on device; free some space, give the command again" in error.splitlines()[-1]
+    assert not (out / HEAD).exists()
+    assert main([*command, "--steps", "1"]) == 0
+    assert GainHead(out / HEAD, 1).description.detector == "proposals_pictures:SquareDetector"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "nothing to learn from: give --bag, --videos or --images"),
+        (["--topic", "/camera"], "--topic chooses a topic of a --bag"),
+        (["--images", "ONE"], "1 picture is too few to learn from some and judge by others; give at least 5"),
+        (["--videos", "missing.mp4"], "missing.mp4"),
+        (["--bag", "missing.mcap"], "missing.mcap"),
+        (["--annotations", "truth.json"], "--annotations needs the one directory of its pictures as --images"),
+    ],
+)
+def test_bad_input_is_told_in_one_line(preset, tmp_path, capsys, options, message):
+    one = write_pictures(tmp_path / "one", 1)
+    given = [str(one) if each == "ONE" else each for each in options]
+    assert main(["train", "proposals", "--preset", str(preset), "--out", str(tmp_path / "out"), *given]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
