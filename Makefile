@@ -2,6 +2,7 @@
 #               EXTRAS=mllm adds a group)
 # make demo     the whole way once, on real pictures; its results are in out/demo
 # make test     ruff, mypy and the tests, against what setup built
+# make smoke    the node's basics on another distribution (DISTRO=jazzy), in a second clone of what is committed: out/smoke
 # make lint     ruff and mypy alone
 # make bench    the scripts of benchmarks/ that need no GPU and end within minutes (BENCHMARKS=node_soak chooses others)
 # make docs     the pages, into out/docs; a warning is an error
@@ -15,7 +16,7 @@ EXTRAS ?=
 BENCHMARKS ?= active_vs_slices core_overhead node_overhead
 
 .DEFAULT_GOAL := help
-.PHONY: help setup prefetch demo test lint bench docs clean
+.PHONY: help setup prefetch demo test smoke lint bench docs clean
 # One shell for a recipe: it sources the two files that a user sources.
 .ONESHELL:
 SHELL := /bin/sh
@@ -48,6 +49,23 @@ test: lint prefetch
 	@$(ACTIVATE)
 	pytest -n auto --dist loadfile --cov --cov-report=html
 	echo "coverage: $$(coverage report --format=total) % of the lines, without child processes; by file: out/coverage/index.html"
+
+SMOKE_TESTS := interfaces installation launch node_lifecycle remapping
+FIND_PYTHON := import setup_environment as setup, sys; sys.exit(not setup.find_python(sys.argv[1]))
+
+smoke: DISTRO := $(or $(DISTRO),jazzy)
+smoke:
+	@if ! PYTHONPATH=scripts $(PYTHON) -c "$(FIND_PYTHON)" $(DISTRO); then
+		echo "make smoke: left out: no Python of this machine has wheels of ROS 2 $(DISTRO)"
+		exit 0
+	fi
+	rm -rf out/smoke
+	git clone --quiet . out/smoke
+	$(PYTHON) out/smoke/scripts/setup_environment.py --distribution $(DISTRO)
+	cd out/smoke
+	unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH  # of a shell's own ROS
+	$(ACTIVATE)
+	pytest -q -n auto --dist loadfile $(SMOKE_TESTS:%=test/ros/test_%.py)
 
 bench: prefetch
 	@$(ACTIVATE)

@@ -33,6 +33,7 @@ import yaml
 
 from .assets.cache import sha256_of
 from .assets.resources import config_directory
+from .assets.resources import preset_names as preset_names
 from .core import ActivePerception, Budget, InvalidInput, Query, Segmenter, SensingPolicy, TaskModel
 from .core.checks import raised
 from .core.errors import ComponentError, PerceptionError
@@ -332,11 +333,6 @@ class PresetFile:
     examine_view: bool = True
     budget: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, Any] = field(default_factory=dict)
-
-
-def preset_names() -> list[str]:
-    """The presets that ship with the package."""
-    return sorted(path.stem for path in config_directory().glob("*.yaml"))
 
 
 def load_preset(name_or_path: str, may_name_classes: bool = True) -> Preset:

@@ -16,7 +16,6 @@ messages are ours. `core` checks its own few fields and does without (see `core.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
@@ -31,6 +30,8 @@ from typing import Annotated, Any, Literal, ParamSpec
 import numpy as np
 
 from .core.errors import InvalidInput
+from .core.hints import KINDS
+from .core.hints import did_you_mean as did_you_mean
 from .core.optional import MissingPackageError
 
 try:
@@ -47,15 +48,6 @@ REQUIRED = inspect.Parameter.empty
 UNKNOWN = "{owner} has no setting {name!r}; it has {known}"
 FROM_FILES = (bool, int, float, str, list, tuple, Mapping, type(None))
 """Types of values in configuration files."""
-KINDS: dict[Any, str] = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "a text",
-    dict: "a mapping of names to values",
-    Mapping: "a mapping of names to values",
-}
-"""The name of each type in messages."""
 
 
 def within(low: float, high: float | None = None, unit: str = "") -> msgspec.Meta:
@@ -202,12 +194,6 @@ def named(owner: str) -> Iterator[None]:
         yield
     except InvalidInput as error:
         raise InvalidInput(f"{owner}: {error}" if owner else str(error)) from error
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown name: the known one that is most like it; "" where none is."""
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def _has_fields(build: Callable[..., Any]) -> bool:

@@ -27,6 +27,11 @@ def config_directory() -> Path:
     return _find("config", packaged_as="config")
 
 
+def preset_names() -> list[str]:
+    """The presets that ship with the package. Raises MissingFiles as `config_directory` does."""
+    return sorted(path.stem for path in config_directory().glob("*.yaml"))
+
+
 def message_directory() -> Path:
     """The directory of the message definitions, `*.msg`.
 

@@ -25,6 +25,9 @@ from ..core import PerceptionError
 from ..core.optional import installed_version, require_package
 from ..node.transports import TRANSPORTS, carries_images, left_segments, profile_for_images
 from ..vlm.backends.remote_engine import API_KEY_VARIABLE
+from .checks import SOURCE_ROS
+from .checks import Check as Check
+from .doctor_robot import robot_checks
 from .main import SUCCESS
 
 PYTHONS = ((3, 10), (3, 14))
@@ -32,34 +35,12 @@ PYTHONS = ((3, 10), (3, 14))
 LEAST_DISK_GB = 1.0
 MAX_LEFT_MB = 100.0
 """Shared memory that killed processes left behind, from which on it is worth telling."""
-SOURCE_ROS = ". install/setup.sh (after make setup), or . /opt/ros/DISTRO/setup.sh and that of your workspace"
 PIP_GPU = "pip install '.[gpu]'"
 MAKE_TINY = "make setup EXTRAS=mllm"
 """Brings PyTorch for a CPU into a source tree, the only place that has activeo3-tiny's weights."""
 PIP_REMOTE = "pip install '.[remote]'"
 SERVER_S = 3.0
 """Seconds that a model server has for the list of its models."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that a machine has or lacks.
-
-    Attributes:
-        name: Of the thing.
-        ok: Whether the machine has it.
-        found: Its version or place, or the reason why it is missing.
-        needed_for: What uses it.
-        fix: The command that brings it, "" if it is there or no command does.
-        optional: Whether most people do without it.
-    """
-
-    name: str
-    ok: bool
-    found: str
-    needed_for: str
-    fix: str = ""
-    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,11 +64,14 @@ NEEDED_BY_TYPE: dict[str, tuple[str, ...]] = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the command."""
     parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--robot", action="store_true", help="also check an installation beside a distribution's ROS 2")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check everything and print it; something missing is no failure of this command."""
     groups = {title: check() for title, check in GROUPS.items()}
+    if args.robot:
+        groups["robot"] = robot_checks()
     checks = {check.name: check for group in groups.values() for check in group}
     preset_checks = [check_preset(name, checks) for name in presets.preset_names()]
     if args.json:
@@ -202,9 +186,8 @@ def _ros() -> list[Check]:
         _middleware(),
         _shared_memory(),
         _package("lifecycle_msgs", "the node", SOURCE_ROS),
-        _package(
-            "cv_bridge", "nothing here; other nodes use it", "apt install ros-$ROS_DISTRO-cv-bridge", optional=True
-        ),
+        _package("cv_bridge", "examples", "apt install ros-$ROS_DISTRO-cv-bridge", optional=True),
+        _package("bond", "Nav2's lifecycle manager", "apt install ros-$ROS_DISTRO-bond", optional=True),
         _package("vision_msgs", "the topic detections_2d", "apt install ros-$ROS_DISTRO-vision-msgs", optional=True),
     ]
 

@@ -1,4 +1,8 @@
-"""Arguments of the launch files and how they reach the node. Needs no `launch`: tests read the same table."""
+"""Arguments of the launch files and how they reach the node. Needs no `launch`: tests read the same table.
+
+`ros2 launch` runs in the distribution's Python, where the node's is that of a virtual environment: nothing that is
+imported here may need a package that only the latter has (requirements/robot/).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..assets.resources import preset_names
 from ..core import InvalidInput
-from ..presets import preset_names
 from .parameters import EMPTY, PARAMETERS, Value
 from .transports import settings_for_images
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +28,21 @@ GROUNDING_COLOUR = (255, 120, 40)
 MAX_WIDTH = 1280
 """Pixels: wider pictures are shrunk to this width before they are drawn on."""
 JPEG_QUALITY = 80
+AUTOWARE_LABELS = {
+    "car": "CAR",
+    "truck": "TRUCK",
+    "bus": "BUS",
+    "trailer": "TRAILER",
+    "motorcycle": "MOTORCYCLE",
+    "bicycle": "BICYCLE",
+    "person": "PEDESTRIAN",
+    "pedestrian": "PEDESTRIAN",
+}
+"""Constants of `autoware_perception_msgs/ObjectClassification` by names of classes; all others are UNKNOWN there."""
+UNLABELED = 65535
+"""The class id that `vision_msgs/VisionClass` keeps for what has no class."""
+OUTLINE_PX, FONT_PX = 2.0, 16.0
+"""Thickness of outlines and height of letters in annotations, source pixels."""
 MARKER_LIFETIME_S = 2
 """Seconds without a new result after which RViz removes markers, so that old boxes do not look like new ones."""
 
@@ -66,13 +82,7 @@ def markers(
     clear = Marker(header=result.header, action=Marker.DELETEALL)
     if camera is None:
         return MarkerArray(markers=[clear])
-    boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
-    grounded = {g.detection for g in result.groundings}  # one label an object
-    boxes += [
-        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), _colour(d, DETECTION_COLOUR))
-        for index, d in enumerate(result.detections)
-    ]
-    boxes += [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
+    boxes = _labelled_boxes(result)
     drawn = []
     for index, (namespace, box, text, colour) in enumerate(boxes):
         corners = _corners(box, camera, distance_m)
@@ -107,8 +117,44 @@ def markers(
     return MarkerArray(markers=[clear, *drawn])
 
 
+def _labelled_boxes(result: msg.PerceptionResult) -> list[tuple[str, msg.BoundingBox, str, Colour]]:
+    """Everything in a result that has a box: what it is, the box, its label ("" for none), its colour."""
+    boxes = [("regions", r.box, r.label, REGION_COLOUR) for r in result.regions]
+    grounded = {g.detection for g in result.groundings}  # one label an object
+    boxes += [
+        ("detections", d.box, "" if index in grounded else caption(d.label, d.score), _colour(d, DETECTION_COLOUR))
+        for index, d in enumerate(result.detections)
+    ]
+    return boxes + [("groundings", g.box, g.text or g.phrase, GROUNDING_COLOUR) for g in result.groundings]
+
+
+def image_annotations(result: msg.PerceptionResult) -> Any:
+    """The boxes as `foxglove_msgs/ImageAnnotations`, which Foxglove draws over the image of the same stamp."""
+    from foxglove_msgs.msg import Color, ImageAnnotations, Point2, PointsAnnotation, TextAnnotation
+
+    drawn, stamp = ImageAnnotations(), result.header.stamp
+    for _, box, text, (blue, green, red) in _labelled_boxes(result):
+        colour = Color(r=red / 255, g=green / 255, b=blue / 255, a=1.0)
+        right, bottom = box.x + box.width, box.y + box.height
+        corners = [Point2(x=x, y=y) for x, y in ((box.x, box.y), (right, box.y), (right, bottom), (box.x, bottom))]
+        outline = PointsAnnotation(
+            timestamp=stamp, type=PointsAnnotation.LINE_LOOP, points=corners, outline_color=colour
+        )
+        outline.thickness = OUTLINE_PX
+        drawn.points.append(outline)
+        if text:
+            label = TextAnnotation(timestamp=stamp, position=corners[0], text=text, text_color=colour)
+            label.font_size, label.background_color = FONT_PX, Color(r=0.0, g=0.0, b=0.0, a=0.5)
+            drawn.texts.append(label)
+    return drawn
+
+
 def detections_2d(result: msg.PerceptionResult) -> Any:
-    """The detections as `vision_msgs/Detection2DArray`: centre and size in source pixels."""
+    """The detections as `vision_msgs/Detection2DArray`: centre and size in source pixels.
+
+    `class_id` is the name of the class, as in `class_map` of `label_info`. `score` is never NaN: without a score it is
+    the existence, without that either 0. `pose` says nothing.
+    """
     from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
     array = Detection2DArray(header=result.header)
@@ -118,12 +164,69 @@ def detections_2d(result: msg.PerceptionResult) -> Any:
         detection.bbox.center.position.y = found.box.y + found.box.height / 2
         detection.bbox.size_x, detection.bbox.size_y = found.box.width, found.box.height
         hypothesis = ObjectHypothesisWithPose()
-        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = (
-            found.label,
-            found.score,
-        )
+        hypothesis.hypothesis.class_id, hypothesis.hypothesis.score = found.label, _known_score(found)
         detection.results.append(hypothesis)
         array.detections.append(detection)
+    return array
+
+
+def _known_score(found: msg.Detection) -> float:
+    """A number from 0 to 1, as consumers that filter by a threshold need it: 0 where nobody gave one."""
+    known = next((value for value in (found.score, found.existence) if math.isfinite(value)), 0.0)
+    return min(1.0, max(0.0, float(known)))
+
+
+def vision_info(header: Header, method: str, labels_topic: str, revision: int) -> Any:
+    """How to read `detections_2d`, as `vision_msgs/VisionInfo`.
+
+    Args:
+        header: Of the first image that it holds for.
+        method: The pipeline, for people.
+        labels_topic: Full name of the topic with the names of the classes.
+        revision: Of the query: with it the names may change.
+    """
+    from vision_msgs.msg import VisionInfo
+
+    return VisionInfo(header=header, method=method, database_location=labels_topic, database_version=revision)
+
+
+def label_info(header: Header, names: Sequence[str]) -> Any:
+    """The names of the classes in their order, as `vision_msgs/LabelInfo`.
+
+    Its `threshold` is 0: presets have thresholds by class and size, which are applied already.
+
+    Args:
+        header: Of the first image that they hold for.
+        names: Of the classes; empty where what is found has no fixed names.
+    """
+    from vision_msgs.msg import LabelInfo, VisionClass
+
+    classes = [VisionClass(class_id=number, class_name=name) for number, name in enumerate(names[:UNLABELED])]
+    return LabelInfo(header=header, class_map=classes)
+
+
+def rois(result: msg.PerceptionResult) -> Any:
+    """The detections as `tier4_perception_msgs/DetectedObjectsWithFeature`: whole pixels around each box.
+
+    Kinematics and shape are empty: they say of themselves that they are not available.
+    """
+    from autoware_perception_msgs.msg import ObjectClassification
+    from tier4_perception_msgs.msg import DetectedObjectsWithFeature, DetectedObjectWithFeature
+
+    array = DetectedObjectsWithFeature(header=result.header)
+    for found in result.detections:
+        roi = DetectedObjectWithFeature()
+        left, top = max(0, math.floor(found.box.x)), max(0, math.floor(found.box.y))
+        right = min(result.image_width, math.ceil(found.box.x + found.box.width))
+        bottom = min(result.image_height, math.ceil(found.box.y + found.box.height))
+        if right <= left or bottom <= top:
+            continue  # a RegionOfInterest of no pixels means the whole image
+        region = roi.feature.roi
+        region.x_offset, region.y_offset, region.width, region.height = left, top, right - left, bottom - top
+        label = getattr(ObjectClassification, AUTOWARE_LABELS.get(found.label.lower(), "UNKNOWN"))
+        roi.object.existence_probability = _known_score(found)
+        roi.object.classification = [ObjectClassification(label=label, probability=_known_score(found))]
+        array.feature_objects.append(roi)
     return array
 
 

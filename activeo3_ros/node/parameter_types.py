@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ..core import InvalidInput
-from ..settings import KINDS
+from ..core.hints import KINDS
 
 PLAIN_NUMBER = re.compile(r"[+-]?(0|[1-9]\d{0,14})(\.\d{1,15})?([eE][+-]?\d{1,3})?")
 """A number in quotes that is read alike everywhere: without the leading zero of octal numbers, without `_` or `0x`."""

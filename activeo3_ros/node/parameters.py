@@ -24,10 +24,10 @@ from rclpy.parameter import Parameter as RosParameter
 
 from ..core import Budget, InvalidInput, Query
 from ..core.budget import LIMITS
+from ..core.hints import did_you_mean
 from ..core.position import DEPTH_ERROR
 from ..core.query import MAX_CLASS_LENGTH, MAX_CLASSES, MAX_TEXT_LENGTH
 from ..core.scene import SURVIVAL_S
-from ..settings import did_you_mean
 from .parameter_types import convert
 
 Value = Any

@@ -26,7 +26,7 @@ from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
 
-from activeo3_ros import srv
+from activeo3_ros import __version__, srv
 
 from ..codecs.depth_message import DepthSettings
 from ..codecs.image_message import grey
@@ -42,7 +42,7 @@ from .frame_decoder import FrameDecoder
 from .jobs import Settings
 from .lifecycle import FAILURE, SHUTDOWN_WAIT_S, SUCCESS, ManagedNode, logged
 from .perceive_action import PerceiveActionServer
-from .result_publisher import ResultPublisher
+from .result_publisher import Pipeline, ResultPublisher
 from .scheduler import Scheduler
 
 STOP_S = 1.0
@@ -112,7 +112,9 @@ class PerceptionNode(ManagedNode):
         for name in parameters.non_empty(self._values["depth_cameras"]):
             newest_stamp_ns = functools.partial(self._newest_stamp_ns, name)
             self._cameras[name].subscribe_to_depth(self._depth_settings, newest_stamp_ns)
-        self._publisher = ResultPublisher(self, self._cameras.values(), lambda: float(self._values["marker_distance"]))
+        self._publisher = ResultPublisher(
+            self, self._cameras.values(), lambda: float(self._values["marker_distance"]), self._pipeline
+        )
         self._silent_since: dict[str, float] = {}
         """Since when a published camera brings no image; infinite once that was logged."""
         self._told_of_clocks: set[str] = set()
@@ -415,6 +417,12 @@ class PerceptionNode(ManagedNode):
             hung_threads=scheduler.hung_pools if scheduler is not None else 0,
             last_error=(scheduler.last_error if scheduler is not None else "") or self.last_error,
         )
+
+    def _pipeline(self) -> Pipeline:
+        scheduler = self._scheduler
+        task = scheduler.perception.task if scheduler is not None and scheduler.perception is not None else None
+        names = getattr(getattr(task, "detector", None), "names", ())
+        return Pipeline(f"activeo3_ros {__version__}, preset {self._values['preset']}", tuple(names))
 
     def _facts(self, scheduler: Scheduler | None) -> dict[str, str]:
         perception = scheduler.perception if scheduler is not None else None

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 
+import cv2
+import numpy as np
 import pytest
 from activeo3_ros.msg import PerceptionResult
 from builtin_interfaces.msg import Time
@@ -79,3 +81,36 @@ def test_it_says_when_small_objects_may_be_missing(capsys):
     finally:
         rclpy.shutdown()
     assert capsys.readouterr().out == "ahead: clear (small objects may be missing)\n"
+
+
+def test_every_detected_object_is_cut_out_of_its_image(tmp_path):
+    with NodeProcess(autostart=True, memory=False), Client() as client:
+        command = [sys.executable, str(EXAMPLES / "crop_subscriber.py"), "--ros-args", "-p", f"directory:={tmp_path}"]
+        process = subprocess.Popen(command, cwd="/")
+        try:
+            client.connect()
+            wait_for(lambda: client.node.count_subscribers("/camera/image_raw") == 2, what="the example")
+            sent = picture(100)
+            crops = wait_for(
+                lambda: client.result_of(sent, stamp=stamp()).detections and sorted(tmp_path.glob("*-0-thing.png")), 30
+            )
+        finally:
+            process.terminate()
+            process.wait(10)
+        box = client.results[-1].detections[0].box
+    crop = cv2.imread(str(crops[0]))
+    assert crop.shape[:2] == (int(box.y + box.height) - int(box.y), int(box.x + box.width) - int(box.x))
+    assert np.array_equal(crop, sent[int(box.y) : int(box.y + box.height), int(box.x) : int(box.x + box.width)])
+
+
+@pytest.mark.parametrize("encoding", ["bgr8", "rgb8", "mono8", "mono16", "bayer_rggb8"])
+def test_cv_bridge_and_this_package_agree_on_an_image(encoding, monkeypatch):
+    """Without cv_bridge both are this package; on a robot the first is the distribution's."""
+    from image_fixtures import message, stored_as
+    from loading import load_script
+
+    example = load_script(EXAMPLES / "crop_subscriber.py")
+    sent = message(stored_as(encoding), encoding)
+    with_bridge = example.to_bgr(sent)
+    monkeypatch.setattr(example, "CvBridge", None)
+    assert np.array_equal(with_bridge, example.to_bgr(sent))

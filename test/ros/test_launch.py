@@ -256,6 +256,36 @@ def test_a_replay_brings_the_node_up_and_starts_the_player_when_it_is_active(fak
     assert dict(node.named["launch_arguments"]) == {"use_sim_time": "true", "autostart": "false"}
 
 
+def test_launch_files_import_nothing_that_only_the_virtual_environment_has():
+    """`ros2 launch` is of the distribution's Python, whatever is activated."""
+    lines = (Path(__file__).resolve().parents[2] / "requirements" / "robot" / "noble.txt").read_text().splitlines()
+    names = {line.partition("==")[0].replace("-", "_") for line in lines if line and not line.startswith("#")}
+    modules = names - {"packaging", "six", "typing_extensions"} | {"google"}  # of any Python; protobuf's own name
+    assert {"msgspec", "onnxruntime"} <= modules
+    script = f"""
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {modules!r}:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Missing())
+from activeo3_ros.node import launching
+launching.node_parameters({{argument.name: argument.default for argument in launching.arguments()}})
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, cwd="/", timeout=60)
+
+
+def test_the_service_and_the_container_launch_with_arguments_that_exist():
+    root = LAUNCH.parent
+    known = {argument.name for argument in launching.arguments()}
+    for path in (root / "config" / "systemd" / "activeo3.service", root / "containers" / "Containerfile"):
+        text = re.sub(r"^#.*\n", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        named = re.findall(r"(\w+):=", text)
+        assert "autostart" in named and set(named) <= known
+
+
 # With launch itself
 
 
