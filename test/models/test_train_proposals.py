@@ -10,12 +10,14 @@ import onnx
 import pytest
 from proposals_pictures import SquareDetector, picture
 
+from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.cli.main import main
-from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Query
+from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Query, Status
 from activeo3_ros.core.calibration import DEFAULT
 from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.policies.gain_maps import GainHead, LearnedProposals
+from activeo3_ros.presets import load_preset
 from activeo3_ros.training.proposals import HEAD, REGIONS, ProposalsTrainer, TrainingSettings
 from activeo3_ros.training.proposals_material import split
 from activeo3_ros.training.proposals_teacher import LookCache, Teacher, read_record
@@ -229,3 +231,21 @@ def test_bad_input_is_told_in_one_line(preset, tmp_path, capsys, options, messag
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_head_that_ships_runs_with_the_embedded_detector(tmp_path):
+    path = tmp_path / "learned.yaml"
+    path.write_text("sensing: {type: gain_maps, min_gain: 0.3}\ntask: {type: embedded}\n")
+    perception = load_preset(str(path)).build()
+    assert perception.sensing.head.description.detector == "embedded"
+    result = perception.perceive(Frame(np.full((720, 1280, 3), 120, np.uint8)), Query(classes=("car",)))
+    assert result.status is Status.COMPLETE
+    assert result.regions == ()  # nothing is worth a look
+    assert (config_directory() / "gain_maps" / "embedded.onnx").stat().st_size < 5e6
+
+
+def test_the_head_that_ships_is_refused_for_another_detector(preset, tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("sensing: {type: gain_maps}\ntask: {type: 'proposals_pictures:SquareDetector'}\n")
+    with pytest.raises(InvalidInput, match="was trained for the detector 'embedded', not 'proposals_pictures"):
+        load_preset(str(path)).build()

@@ -43,7 +43,7 @@ def test_a_wheel_holds_the_package_and_nothing_of_research(wheel: Path) -> None:
     assert not [
         name for name in names if "research" in name or "activeo3_tiny" in name or name.endswith(".safetensors")
     ]
-    assert wheel.stat().st_size < 2_000_000
+    assert wheel.stat().st_size < 2_500_000
 
 
 def test_a_plain_installation_runs_the_default_preset_on_pictures_and_videos(wheel: Path) -> None:
