@@ -3,7 +3,7 @@
     python benchmarks/node_served.py [--cameras 1,2,3] [--seconds 10]
 
 A stand-in takes the place of the GPU: a served detector that waits as long as RT-DETR-R18 takes for a batch there
-(`benchmarks/results/detector_rate_nvidia_h200_2026-11-28.json`) and gives as many boxes as a street has. Everything else is
+(`benchmarks/results/detector_rate_nvidia_h200_2026-11-28.json`) and gives as many boxes as a street has. The rest is
 real: raw images from a process of their own for each camera, DDS, the node, results received by this process. All of it
 shares two cores; the time of each process on them says what limits.
 """
