@@ -10,7 +10,16 @@ from pathlib import Path
 from .. import __version__
 from ..core.optional import installed_version
 
-PACKAGES = ("numpy", "opencv-python-headless", "onnxruntime", "faster-coco-eval", "torch", "transformers", "vllm")
+PACKAGES = (
+    "numpy",
+    "opencv-python-headless",
+    "onnxruntime",
+    "faster-coco-eval",
+    "trackeval",
+    "torch",
+    "transformers",
+    "vllm",
+)
 
 
 def describe_environment() -> dict[str, str]:

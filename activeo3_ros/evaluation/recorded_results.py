@@ -47,8 +47,8 @@ class RecordedResults:
         """The result of each frame of a sequence, None where there is none.
 
         Raises:
-            InvalidInput: There are several cameras and the sequence names none of them, or none of its frames has a
-                result.
+            InvalidInput: There are several cameras and the sequence names none of them, frames of it have the same
+                stamp, or none of them has a result.
         """
         camera = sequence.camera or (self.cameras[0] if len(self.cameras) == 1 else "")
         if camera not in self.cameras:
@@ -56,6 +56,12 @@ class RecordedResults:
             raise InvalidInput(
                 f"{self.path}: sequence {sequence.name}: no results {told}; it has results of "
                 f"{', '.join(self.cameras)}; choose one with --topic, such as /{self.cameras[0]}/image_raw"
+            )
+        stamps = Counter(frame.stamp_ns for frame in sequence.frames)
+        if twice := [stamp for stamp, count in stamps.items() if count > 1]:
+            raise InvalidInput(
+                f"{self.path}: sequence {sequence.name}: {stamps[twice[0]]} frames have the stamp {twice[0]}, so that "
+                "their results cannot be told apart"
             )
         found = [self.results.get((camera, frame.stamp_ns)) for frame in sequence.frames]
         if not any(found):

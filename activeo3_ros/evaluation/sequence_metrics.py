@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ..core import Box, Detection, Result, Status
-from ..core.geometry import as_array, iou, share_inside, to_corners
+from ..core.geometry import Boxes, as_array, iou, share_inside, to_corners
 from .detector_oracle import MATCH_IOU
 from .metrics import AREAS, NO_SCORE_RANK
+from .region_quality import COVERED_SHARE
 from .sequence_truth import SequenceTruth, TrackedObject, TrueFrame, TrueSequence
 from .tracking_scores import Counts, FrameMatches, count_sequence, tracking_scores
 
@@ -42,11 +43,13 @@ class FirstDetection:
         waited_s: Seconds from the first frame that has it to the first in which it is found; where it never is, to the
             last that has it.
         is_found: Whether it ever is.
+        unseen_s: Seconds to the first frame of which a region holds at least half of it, counted likewise.
     """
 
     size: str
     waited_s: float
     is_found: bool
+    unseen_s: float = math.nan
 
 
 @dataclass
@@ -111,6 +114,7 @@ class _Judged:
     detections: list[Detection]
     categories: list[int]
     matches: dict[int, int]
+    regions: Boxes
 
 
 def have_track_ids(results: Iterable[Result | None]) -> bool:
@@ -182,6 +186,7 @@ def _judge(truth: SequenceTruth, frame: TrueFrame, result: Result, time_s: float
         [detections[n] for n in kept],
         [categories[n] for n in kept],
         {known: place[found] for known, found in matches.items()},
+        as_array(region.box for region in result.regions),
     )
 
 
@@ -286,6 +291,8 @@ def _first_detections(sequence: TrueSequence, judged: Sequence[_Judged | None]) 
     began: dict[str, tuple[int, str]] = {}
     last: dict[str, int] = {}
     found: dict[str, int] = {}
+    looked: dict[str, int] = {}
+    has_regions = any(seen is not None and len(seen.regions) for seen in judged)
     for frame, seen in zip(sequence.frames, judged, strict=True):
         for known in frame.objects:
             if not known.is_ignored:
@@ -294,8 +301,16 @@ def _first_detections(sequence: TrueSequence, judged: Sequence[_Judged | None]) 
         if seen is not None:
             for row in seen.matches:
                 found.setdefault(seen.objects[row].id, frame.stamp_ns)
+            inside = share_inside(as_array(known.box for known in seen.objects), seen.regions) >= COVERED_SHARE
+            for row in np.flatnonzero(inside.any(axis=1)).tolist():
+                looked.setdefault(seen.objects[row].id, frame.stamp_ns)
     return [
-        FirstDetection(size, (found.get(name, last[name]) - stamp) / 1e9, name in found)
+        FirstDetection(
+            size,
+            (found.get(name, last[name]) - stamp) / 1e9,
+            name in found,
+            (looked.get(name, last[name]) - stamp) / 1e9 if has_regions else math.nan,
+        )
         for name, (stamp, size) in began.items()
     ]
 
@@ -334,6 +349,7 @@ def summarise(sequences: Sequence[SequenceScores]) -> dict[str, float]:
     first = [each for sequence in sequences for each in sequence.first]
     for name, chosen in (("", first), *((f" {size}", [f for f in first if f.size == size]) for size in SIZES)):
         values[f"first detection{name}, s"] = _ratio(sum(each.waited_s for each in chosen), len(chosen))
+        values[f"first look{name}, s"] = _ratio(sum(each.unseen_s for each in chosen), len(chosen))
         values[f"half found{name}, s"] = _median_wait(chosen)
         values[f"never found{name}"] = _ratio(sum(not each.is_found for each in chosen), len(chosen))
     jitter = [change for each in sequences for change in each.jitter]

@@ -40,7 +40,8 @@ PAGE_COLUMNS = (
     )),
     ("When", (
         "first detection, s", "first detection tiny, s", "first detection small, s", "first detection medium, s",
-        "first detection large, s", "half found small, s", "never found", "never found tiny", "never found small",
+        "first detection large, s", "first look, s", "first look small, s", "half found small, s", "never found",
+        "never found tiny", "never found small",
     )),
     ("How steady", ("events a frame", "true events a frame", "jitter", "IDF1", "HOTA", "DetA", "AssA")),
 )  # fmt: skip

@@ -24,11 +24,14 @@ from .sequence_metrics import SequenceScores, have_track_ids, precision_at, scor
 from .sequence_truth import SequenceTruth
 from .settings import RunSettings
 
-FASTER = "first detection"
+FASTER = ("first detection", "first look")
 """Metrics that begin so are compared by their ratio too."""
+MEDIAN = "half found"
+"""Metrics that begin so are infinite where half of the objects are never found."""
 COMPARED = (
     "recall", "recall small", "precision", "false objects a frame", "events a frame", "first detection, s",
-    "first detection tiny, s", "first detection small, s", "never found small", "jitter", "IDF1", "HOTA",
+    "first detection tiny, s", "first detection small, s", "first look small, s", "never found small", "jitter", "IDF1",
+    "HOTA",
 )  # fmt: skip
 PRECISIONS = (
     MetricName("AP"),
@@ -281,7 +284,10 @@ def average_precision(truth: SequenceTruth, results: Results) -> dict[str, Estim
 
 
 def _estimate(value: float, replicates: Sequence[Mapping[str, float]], name: str) -> Estimate:
-    return Estimate(value, *interval(np.array([each[name] for each in replicates], float)))
+    drawn = np.array([each[name] for each in replicates], float)
+    if name.startswith(MEDIAN) and not np.isfinite(drawn).all():  # in some, half of the objects are never found
+        return Estimate(value)
+    return Estimate(value, *interval(drawn))
 
 
 def _compare(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -201,6 +202,14 @@ def test_results_that_no_perception_gives_are_refused(tmp_path: Path, results: d
 def test_a_bag_without_results_is_refused(tmp_path: Path):
     with pytest.raises(InvalidInput, match="has no results: no topic is of type"):
         read_results(write_mcap(tmp_path / "drive.mcap", raw_messages(1)))
+
+
+def test_frames_of_one_stamp_have_no_result_of_their_own(tmp_path: Path):
+    (sequence,) = true_sequence([{"a": A}] * 2).sequences
+    twins = replace(sequence, frames=(sequence.frames[0],) * 2)
+    recorded = read_results(write_results(tmp_path / "results.mcap", {0: result_of()}))
+    with pytest.raises(InvalidInput, match=f"2 frames have the stamp {START_NS}"):
+        recorded.of_sequence(twins)
 
 
 def test_results_of_other_stamps_or_cameras_are_refused(tmp_path: Path):

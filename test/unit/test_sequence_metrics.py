@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sequence_fixtures import failed_result, found, result_of, true_sequence
 
-from activeo3_ros.core import Box
+from activeo3_ros.core import Box, Region
 from activeo3_ros.core.optional import MissingPackageError
 from activeo3_ros.evaluation.sequence_metrics import (
     neighbours,
@@ -61,6 +62,16 @@ def test_an_object_that_is_never_found_waits_to_its_last_frame():
     assert numbers["first detection small, s"] == pytest.approx(0.2)
     assert numbers["never found small"] == 1
     assert math.isnan(numbers["half found small, s"])
+
+
+def test_the_first_look_is_the_first_region_that_holds_half_of_an_object():
+    truth = true_sequence([{"a": A, "b": B}] * 3)
+    regions = [(), (Region(Box(20, 0, 40, 40)),), (Region(Box(200, 200, 40, 40)),)]
+    results = [replace(result_of(), regions=each) for each in regions]
+    numbers = numbers_of(truth, results)
+    assert numbers["first look small, s"] == pytest.approx(0.1), "half of A lies in the region of the second frame"
+    assert numbers["first look medium, s"] == pytest.approx(0.2), "B is never looked at"
+    assert math.isnan(numbers_of(truth, [result_of()] * 3)["first look, s"]), "no frame has regions"
 
 
 def test_half_of_the_objects_are_found_when_the_middle_one_is():
