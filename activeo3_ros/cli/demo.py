@@ -27,7 +27,7 @@ PICTURES = (MOTORWAY_PICTURE, TERRAIN_PICTURE)
 FRAME_SIZE = (1920, 1080)
 """Width and height in pixels."""
 FOLDERS = ("frames", "logs")
-FILES = ("camera.mcap", "results.mcap", "summary.json", "comparison.jpg")
+FILES = ("camera.mcap", "results.mcap", "summary.json", "comparison.jpg", "film.mp4")
 PRESET = "embedded"
 QUERY = Query(classes=("car", "truck", "bus", "motorcycle"))
 
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         results = compare(frames, QUERY, show)
     outcomes = {name: summarize(found) for name, found in results.items()}
     with progress("draw", args.frames) as show:
-        report.write_pictures(out / "frames", frames(), published, show)
+        report.write_pictures(out / "frames", out / "film.mp4", frames(), published, show)
     first = next(frames())
     report.write_comparison(out / "comparison.jpg", first, [found[0] for found in results.values()])
     report.write_summary(out / "summary.json", counts, outcomes, _node_figures(published, stamps, results[PRESET]))

@@ -79,7 +79,7 @@ def draw(image: Picture, result: Result) -> Picture:
         _dashed_rectangle(canvas, corners, REGION_COLOUR, line)
     grounded = {grounding.detection for grounding in result.groundings}
     boxes = [
-        (_corners(d.box, scale), colour_of(d), caption(d.label, d.score))
+        (_corners(d.box, scale), colour_of(d), caption(d.label, d.score) + _number(d))
         for index, d in enumerate(result.detections)
         if index not in grounded
     ]
@@ -151,6 +151,11 @@ def _summary(result: Result) -> str:
 def colour_of(detection: Detection) -> Colour:
     """That of its track, the same in every frame; without one that of its class."""
     return track_colour(detection.track_id) if detection.track_id else _colour(detection.label)
+
+
+def _number(detection: Detection) -> str:
+    """` #12`, the same in every frame, for an object that is followed."""
+    return f" #{detection.track_id.rpartition(':')[2]}" if detection.track_id else ""
 
 
 def track_colour(track_id: str) -> Colour:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..codecs.image_files import write_image
 from ..codecs.picture import draw
+from ..codecs.video import VideoWriter
 from ..core import Frame, Result
 from ..core.geometry import as_array
 from ..evaluation.summary import align_columns
@@ -66,20 +67,24 @@ def table(frames: FrameCounts, outcomes: dict[str, MethodOutcome]) -> str:
 
 
 def write_pictures(
-    directory: Path, frames: Iterable[Frame], results: dict[int, Result], show: Callable[[int], None]
+    directory: Path, film: Path, frames: Iterable[Frame], results: dict[int, Result], show: Callable[[int], None]
 ) -> None:
     """Draw the results into their frames.
 
     Args:
         directory: Directory of the pictures.
+        film: An MP4 of the same pictures.
         frames: Frames with their stamps.
         results: Results by the stamp of their frame in nanoseconds; a frame without one is left out.
         show: Called with the number of frames so far.
     """
-    for number, frame in enumerate(frames):
-        if frame.stamp_ns in results:
-            write_image(directory / f"{number:03d}.jpg", draw(frame.image, results[frame.stamp_ns]))
-        show(number + 1)
+    with VideoWriter(film) as video:
+        for number, frame in enumerate(frames):
+            if frame.stamp_ns in results:
+                drawn = draw(frame.image, results[frame.stamp_ns])
+                write_image(directory / f"{number:03d}.jpg", drawn)
+                video.write(drawn, frame.stamp_ns / 1e9)
+            show(number + 1)
 
 
 def write_comparison(path: Path, frame: Frame, results: Sequence[Result]) -> None:

@@ -90,6 +90,7 @@ def test_there_is_a_picture_of_every_processed_frame_and_a_comparison(demo, summ
     assert len(pictures) == summary["frames"]["processed"]
     assert cv2.imread(str(pictures[0])).shape == (1080, 1920, 3)
     assert cv2.imread(str(out / "comparison.jpg")).shape[1] == 1920
+    assert cv2.VideoCapture(str(out / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == len(pictures)
 
 
 def test_it_ends_with_a_table_and_says_where_to_look(demo):
