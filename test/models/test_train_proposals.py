@@ -249,3 +249,15 @@ def test_the_head_that_ships_is_refused_for_another_detector(preset, tmp_path):
     path.write_text("sensing: {type: gain_maps}\ntask: {type: 'proposals_pictures:SquareDetector'}\n")
     with pytest.raises(InvalidInput, match="was trained for the detector 'embedded', not 'proposals_pictures"):
         load_preset(str(path)).build()
+
+
+def test_it_chooses_for_a_task_model_that_has_another_detector(preset, tmp_path, monkeypatch):
+    monkeypatch.delenv("ACTIVEO3_CACHE")
+    path = tmp_path / "before.yaml"
+    path.write_text(
+        "sensing: {type: gain_maps, detector: {type: embedded}}\ntask: {type: 'proposals_pictures:SquareDetector'}\n"
+    )
+    perception = load_preset(str(path)).build()
+    result = perception.perceive(Frame(picture(0)), Query(classes=("square",)))
+    assert result.status is Status.COMPLETE
+    assert "the regions were chosen for all classes of embedded" in result.status_message
