@@ -164,5 +164,5 @@ def test_an_object_that_is_followed_has_its_number_in_every_frame(monkeypatch):
     monkeypatch.setattr(Labels, "put", lambda self, corners, text, colour: texts.append(text))
     box = Box(20, 20, 30, 20)
     followed = Detection("car", 0.5, box, track_id="front:12")
-    draw(grey(100, 100), Result(100, 100, detections=(followed, Detection("car", 0.4, box))))
+    draw(grey(100, 100), Result(100, 100, Query(), detections=(followed, Detection("car", 0.4, box))))
     assert sorted(texts) == ["car 0.40", "car 0.50 #12"]
