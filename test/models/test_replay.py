@@ -100,6 +100,14 @@ def test_with_a_memory_objects_keep_their_ids_and_two_replays_are_the_same(tmp_p
     assert len(ids[0] & ids[2]) > 5
 
 
+def test_what_memory_cannot_hold_is_counted_and_told(tmp_path, motorway, capsys, monkeypatch):
+    monkeypatch.setattr("activeo3_ros.core.scene.MAX_HYPOTHESES", 2)
+    bag = write_mcap(tmp_path / "road.mcap", [(START_NS, serialize_image(motorway, START_NS, "optical"))])
+    assert replay(bag, tmp_path / "all.mcap", "--preset", "embedded", "--classes", "car,truck", "--memory") == 0
+    told = re.search(r"^memory: (\d+) of the least likely objects were forgotten", capsys.readouterr().out, re.M)
+    assert told is not None and int(told[1]) > 2
+
+
 def test_every_frame_has_a_result_with_its_own_header_whatever_the_order_of_recording(tmp_path: Path):
     shuffled = [raw_messages(6)[i] for i in (3, 0, 5, 1, 4, 2)]
     bag = write_mcap(tmp_path / "a.mcap", [(START_NS + i, cdr) for i, (_, cdr) in enumerate(shuffled)])

@@ -157,3 +157,12 @@ def test_pictures_beside_one_another_are_below_their_titles_and_not_wider_than_a
     assert (pair[strip:, :160] == 0).all() and (pair[strip:, 160:] == 255).all()
     assert (pair[:strip, :160] != pair[0, 159]).any(), "there is a title"
     assert side_by_side([("before", dark), ("after", bright)], max_width=100).shape[1] == 100
+
+
+def test_an_object_that_is_followed_has_its_number_in_every_frame(monkeypatch):
+    texts = []
+    monkeypatch.setattr(Labels, "put", lambda self, corners, text, colour: texts.append(text))
+    box = Box(20, 20, 30, 20)
+    followed = Detection("car", 0.5, box, track_id="front:12")
+    draw(grey(100, 100), Result(100, 100, Query(), detections=(followed, Detection("car", 0.4, box))))
+    assert sorted(texts) == ["car 0.40", "car 0.50 #12"]
