@@ -419,7 +419,7 @@ def test_launch_testing_sees_the_node_start_and_end(tmp_path):
         sys.executable,
         "-m",
         "launch_testing.launch_test",
-        str(Path(__file__).parent / "perception.launch_test.py"),
+        str(Path(__file__).parent / "perception_launch_tests.py"),
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
