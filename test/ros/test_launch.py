@@ -405,6 +405,9 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
     variables["PATH"] = f"{tmp_path}{os.pathsep}{variables['PATH']}"
     with launched(tmp_path, "replay.launch.py", "bag:=a.mcap", "preset:=full_frame", variables=variables) as launch:
         wait_for(lambda: played.exists() and played.read_text(), 60, "the player")
+        wait_for(
+            lambda: "[ros2-2]: process started" in said(tmp_path)
+        )  # an interrupt amid a start is launch's own fault
         os.killpg(launch.pid, signal.SIGINT)
         assert launch.wait(20) == 0
     assert played.read_text(encoding="utf-8") == f"bag play a.mcap --clock --rate 1.0 {profile}\n"
@@ -416,7 +419,7 @@ def test_launch_testing_sees_the_node_start_and_end(tmp_path):
         sys.executable,
         "-m",
         "launch_testing.launch_test",
-        str(Path(__file__).parent / "perception.launch_test.py"),
+        str(Path(__file__).parent / "perception_launch_tests.py"),
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,6 +1,6 @@
 """The launch file under launch_testing, which watches the node's output and exit code. test_launch.py runs it too.
 
-launch_test test/ros/perception.launch_test.py
+launch_test test/ros/perception_launch_tests.py
 """
 
 import unittest
