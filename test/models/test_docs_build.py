@@ -24,7 +24,7 @@ def test_the_pages_build_without_a_warning(tmp_path):
     pytest.importorskip("myst_parser", reason='the group docs is not installed: make setup EXTRAS="docs"')
     # A copy: the build writes the pages of the Python API beside the others.
     shutil.copytree(DOCS, tmp_path / "docs", ignore=shutil.ignore_patterns("api", "changelog.rst", "__pycache__"))
-    for name in ("activeo3_ros", "config", "package.xml", "CHANGELOG.rst", "benchmarks"):
+    for name in ("activeo3_ros", "config", "package.xml", "CHANGELOG.rst", "benchmarks", "containers"):
         (tmp_path / name).symlink_to(ROOT / name)
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", "html"]
     done = subprocess.run(command, cwd=tmp_path, env={**os.environ}, capture_output=True, text=True, timeout=250)

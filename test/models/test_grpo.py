@@ -423,7 +423,9 @@ def test_a_task_model_that_always_fails_ends_the_training(
 ) -> None:
     taught = given_answers(monkeypatch, BrokenTask(lambda view: "the engine broke"))
     # Each step has one picture, and one picture may be bad.
-    with pytest.raises(TrainingError, match=r"3 times in a row: the task model .* the engine broke;"):
+    with pytest.raises(
+        TrainingError, match=r"3 times in a row: the task model .* the engine broke \(grpo_fixtures.py, line \d+\);"
+    ):
         train(load_config(write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", 3, FOURS)))
     assert taught == [[0, 0, 0, 0]] * 2
 
