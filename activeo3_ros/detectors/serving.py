@@ -238,7 +238,7 @@ class DetectorServer:
         self.path = path
         self.views_answered = 0
         self._one_at_a_time = contextlib.nullcontext() if detector.concurrent else threading.Lock()
-        self._counting = threading.Lock()
+        self._counting, self._starting = threading.Lock(), threading.Lock()
         self._clients: dict[Connection, threading.Thread] = {}
         self._listener = _listen(path)
 
@@ -256,8 +256,9 @@ class DetectorServer:
                 return
             connection = Connection(connected)
             thread = threading.Thread(target=self._serve_client, args=(connection,), daemon=True)
-            self._clients[connection] = thread
-            thread.start()
+            with self._starting:  # who closes finds threads that run
+                self._clients[connection] = thread
+                thread.start()
 
     def close(self) -> None:
         """End, and take the socket away."""
@@ -265,7 +266,9 @@ class DetectorServer:
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.path.unlink(missing_ok=True)
-        for connection, thread in list(self._clients.items()):
+        with self._starting:
+            clients = list(self._clients.items())
+        for connection, thread in clients:
             connection.close()
             thread.join(5)
 
