@@ -126,7 +126,8 @@ class Connection:
             self._socket.sendall(data)
             return
         sent = socket.send_fds(self._socket, [data], [descriptor])
-        self._socket.sendall(data[sent:])
+        if sent < len(data):
+            self._socket.sendall(data[sent:])
 
     def receive(self) -> tuple[Message, int | None]:
         """The next message, and the descriptor of the open file that came with it: the caller's to close.
