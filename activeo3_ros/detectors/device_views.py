@@ -76,7 +76,7 @@ class DeviceViews:
             pixels = self._frames.get(frame)
         if pixels is None:
             host = self._torch.from_numpy(frame.image)
-            if self._device.type == "cuda" and not host.is_pinned():
+            if self._device.type == "cuda":
                 host = host.pin_memory()
             # OpenCV's images are blue, green, red.
             pixels = host.to(self._device, non_blocking=True).permute(2, 0, 1).flip(0).to(self._exact)
