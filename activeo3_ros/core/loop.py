@@ -16,7 +16,7 @@ from .budget import Budget, Cost
 from .calibration import DEFAULT, Calibration
 from .checks import blamed, check_findings, check_mask, check_masks, check_proposal, check_size
 from .errors import Cancelled, ComponentError, PerceptionError, UnsupportedQuery
-from .evidence import FrameObject, hypotheses, known_in, observe, reported, strongest
+from .evidence import NO_CONFIRMATIONS, FrameObject, hypotheses, known_in, observe, reported, strongest
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
 from .interfaces import ExpectingPolicy, Segmenter, SensingPolicy, TaskModel
@@ -228,7 +228,8 @@ class ActivePerception:
         weighed = strongest(observations)
         left_out = sum(not seen.weak for seen in observations) - sum(not seen.weak for seen in weighed)
         note = f"{left_out} of the models' findings were left out: more than a frame can weigh" if left_out else ""
-        found = hypotheses(weighed, views, calibration)
+        before = NO_CONFIRMATIONS if scene is None else scene.confirmations
+        found = hypotheses(weighed, views, calibration, before)
         return (reported(found) if scene is None else scene.update(found, views, calibration)), note
 
     @property

@@ -23,6 +23,8 @@ from .evidence import (
     CUT_MARGIN_PX,
     CUT_WEIGHT,
     MIN_WEAK_SCORE,
+    NO_CONFIRMATIONS,
+    Confirmations,
     FrameObject,
     Hypothesis,
     Looks,
@@ -89,6 +91,8 @@ REPEATED_LATER = 0.4
 it for views of one frame: objects move, so less."""
 FADING_S = 1.0
 """A look of so long ago counts 1/e of one of now."""
+CONFIRMATIONS_FADE_S = 10.0
+"""What forgotten objects said of how far the calibration holds counts 1/e after this time: a camera moves on."""
 ZOOM_MEMORY_S = 2.0
 MAX_PAST_ZOOMS = 60
 SURVIVAL_LIMITS = (1e-3, 1.0 - 1e-3)
@@ -127,6 +131,9 @@ class _Remembered:
     texts: deque[ReadText] = field(default_factory=lambda: deque(maxlen=MAX_TEXTS))
     tests: dict[int, tuple[float, float, int]] = field(default_factory=dict)
     faded: float = 0.0
+    confirmations: Confirmations = NO_CONFIRMATIONS
+    """In the mean of the frames that told any: the same object is missed for the same reason."""
+    frames_told: int = 0
 
     def __post_init__(self) -> None:
         self.log_odds = self.prior
@@ -250,6 +257,13 @@ class _Remembered:
             weighed += mean * number / (1 + (number - 1) * REPEATED_LATER) / (1 + repeated * alike)
         self.log_odds = min(max(weighed, self.log_odds + MAX_DENIAL, -MAX_LOG_ODDS), MAX_LOG_ODDS)
 
+    def confirm(self, told: Confirmations) -> None:
+        """Take in how often the views of a frame confirmed what another one reported of it."""
+        if told.expected > 0:
+            self.frames_told += 1
+            share = 1 / self.frames_told
+            self.confirmations = self.confirmations.times(1 - share) + told.times(share)
+
     def survive(self, elapsed_s: float, survival_s: float) -> None:
         """Lose existence by the time alone, until a view finds it again."""
         low, high = SURVIVAL_LIMITS
@@ -345,6 +359,7 @@ class Scene:
             self.sensing.forget()
         self._objects: list[_Remembered] = []
         self._zooms: list[tuple[Box, float, int]] = []
+        self._confirmations_of_forgotten = NO_CONFIRMATIONS
         self._motion = MotionEstimator()
         self._frame: tuple[Query, int, int] | None = None
         self._camera = ""
@@ -380,9 +395,16 @@ class Scene:
         self._elapsed_s = 0.0 if self._is_new else elapsed_s
         self._frame, self._stamp_ns, self._view_zoom = kind, frame.stamp_ns, view.zoom
         self._camera = frame.camera
+        kept = math.exp(-self._elapsed_s / CONFIRMATIONS_FADE_S)
+        self._confirmations_of_forgotten = self._confirmations_of_forgotten.times(kept)
         self._move_objects(motion)
         self._move_zooms(motion)
         return self._expectation(view)
+
+    @property
+    def confirmations(self) -> Confirmations:
+        """What the objects of the frames so far say of how far the calibration holds, each of them once."""
+        return sum((each.confirmations for each in self._objects), self._confirmations_of_forgotten)
 
     def _what_is_wrong(self, frame: Frame, elapsed_s: float) -> str:
         """Why a frame cannot follow the last one, "" if it can or none came before."""
@@ -416,7 +438,14 @@ class Scene:
         boxes, frame = as_array(each.box for each in objects), Box(0.0, 0.0, *map(float, self._frame_size))
         left = areas(clip_to(boxes, frame))
         is_shown = ((left > 0) & (left >= MIN_SHARE_INSIDE * areas(boxes))).tolist()
-        self._objects = [each for each, shown in zip(objects, is_shown, strict=True) if shown]
+        self._keep([each for each, shown in zip(objects, is_shown, strict=True) if shown])
+
+    def _keep(self, kept: list[_Remembered]) -> None:
+        """Forget the other objects, but not what they said of the calibration."""
+        numbers = {each.number for each in kept}
+        gone = (each.confirmations for each in self._objects if each.number not in numbers)
+        self._confirmations_of_forgotten = sum(gone, self._confirmations_of_forgotten)
+        self._objects = kept
 
     def _move_zooms(self, motion: Motion) -> None:
         """Move the windows of past zooms with the camera, and forget old ones."""
@@ -522,16 +551,17 @@ class Scene:
         is_text = np.array([bool(each.texts) for each in self._objects])
         looked = (looks.looked & (looks.found | ~is_text[:, None])).tolist()
         steps = np.round(ZOOM_STEPS * looks.zoom).astype(int).tolist()
-        for each, members, by_view, evidence in zip(
-            self._objects, observed, looked, looks.evidence.tolist(), strict=True
-        ):
+        for each, told in zip(self._objects, looks.confirmations, strict=True):
+            each.confirm(told)
+        by_look = looks.evidence(self.confirmations.found_share).tolist()
+        for each, members, by_view, evidence in zip(self._objects, observed, looked, by_look, strict=True):
             if not members:
                 each.survive(self._elapsed_s, self.survival_s)
             else:
                 each.faded = 0.0
             if any(by_view):
-                told = [(step, value) for step, value, has in zip(steps, evidence, by_view, strict=True) if has]
-                each.weigh(told, self._stamp_ns, calibration.repeated_misses)
+                new = [(step, value) for step, value, has in zip(steps, evidence, by_view, strict=True) if has]
+                each.weigh(new, self._stamp_ns, calibration.repeated_misses)
 
     def _without_duplicates(self, shown: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
         """Forget objects that have come to lie on another one, unless a view of this frame shows both.
@@ -562,7 +592,7 @@ class Scene:
                     self._objects[n].is_hidden = True
                 gone |= {n for n in later if not any(_share_a_view(h, shown[keeper]) for h in shown[n])}
         kept = [n for n in range(len(self._objects)) if n not in gone]
-        self._objects = [self._objects[n] for n in kept]
+        self._keep([self._objects[n] for n in kept])
         return [shown[n] for n in kept]
 
     def _move_on(self) -> list[bool]:
@@ -604,7 +634,7 @@ class Scene:
             note = f"{too_many} of the least likely objects were forgotten: at most {MAX_HYPOTHESES} are remembered"
             self.note = "; ".join(filter(None, (self.note, note)))
         kept = sorted(kept, key=lambda each: (-each.log_odds, each.number))[:MAX_HYPOTHESES]
-        self._objects = sorted(kept, key=lambda each: each.number)
+        self._keep(sorted(kept, key=lambda each: each.number))
 
 
 def _is_worth_remembering(hypothesis: Hypothesis) -> bool:

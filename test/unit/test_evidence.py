@@ -12,6 +12,7 @@ from activeo3_ros.core import Box, Finding, Findings, Frame
 from activeo3_ros.core.calibration import DEFAULT
 from activeo3_ros.core.evidence import (
     MAX_OBSERVATIONS,
+    Confirmations,
     hypotheses,
     observe,
     strongest,
@@ -222,7 +223,32 @@ def test_a_head_that_the_whole_view_shows_no_object_at_is_denied():
     body = seen(WHOLE, 420, 120, 160, 420, "person", 0.8)
     found = weighed([WHOLE, close], head + body)
     assert [h.seen.box.width for h in found if h.is_reported] == [160]
-    assert next(h for h in found if h.seen.view is close).existence < 0.3
+    assert next(h for h in found if h.seen.view is close).existence < 0.45
+
+
+def test_where_no_view_confirms_another_their_misses_count_less():
+    """Cars from above: each view sees one of them by luck, and the other views, which show it large, see nothing."""
+    left, right = crop(0, 0, 400, 0), crop(100, 100, 400, 1)
+    places = [(120 + 60 * n, 120 + 60 * n, 30, 20) for n in range(4)]
+    lucky = [o for n, place in enumerate(places) for o in seen((left, right)[n % 2], *place, score=0.45)]
+    alone = weighed([left, right], lucky[:1])
+    together = weighed([left, right], lucky)
+    assert min(h.existence for h in together) > alone[0].existence
+    confirmed = [o for place in places[1:] for view in (left, right) for o in seen(view, *place, score=0.45)]
+    denied = min(weighed([left, right], lucky[:1] + confirmed), key=lambda h: h.existence)
+    assert denied.existence < min(h.existence for h in together)
+
+
+def test_where_views_confirm_each_other_as_often_as_promised_the_calibration_holds():
+    assert Confirmations(0, 0).found_share == Confirmations(5, 5).found_share == Confirmations(5, 9).found_share == 1
+
+
+@given(st.floats(0, 1000), st.floats(0, 1000), st.floats(0.1, 10))
+def test_a_confirmation_that_is_missing_lowers_what_the_detector_is_believed_to_find(expected, came, more):
+    share = Confirmations(expected, came).found_share
+    assert 0 < share <= 1
+    assert Confirmations(expected + more, came).found_share <= share
+    assert Confirmations(expected, came + more).found_share >= share
 
 
 def test_a_far_car_that_only_the_crop_can_show_is_not_denied():

@@ -151,6 +151,33 @@ def test_what_moves_on_by_its_own_size_is_held_back_until_a_view_reports_it(step
     assert len({o.track.track_id for objects in shown for o in objects}) == 1
 
 
+CLOSE = (350, 250, 200, 200)
+
+
+def test_one_object_that_is_never_confirmed_says_so_once_however_many_frames_show_it():
+    """A stone that the whole view calls a car: frame after frame no reason to doubt the crops more."""
+    scene = Scene()
+    shares = []
+    for number in range(30):
+        look(scene, [CAR], (1 + number) * STEP_NS, crops=[(CLOSE, [])])
+        shares.append(scene.confirmations.found_share)
+    assert shares[0] < 1
+    assert shares[1:] == pytest.approx([shares[0]] * 29, abs=0.02)
+
+
+def test_what_many_objects_say_of_the_calibration_is_remembered_after_them_and_fades():
+    scene = Scene()
+    for number in range(8):
+        car = (360 + 15 * number, 260 + 15 * number, 12, 9, 0.8)
+        look(scene, [car], (1 + 15 * number) * STEP_NS, crops=[(CLOSE, [])])
+    told = scene.confirmations
+    assert told.expected > 3
+    for number in range(200):
+        look(scene, [], (130 + 15 * number) * STEP_NS)
+    assert scene.confirmations.expected < 0.01 * told.expected
+    assert Scene().confirmations.expected == 0
+
+
 def test_text_is_voted_over_looks():
     scene = Scene()
     for number, text in enumerate(["815", "15", "15", "15"]):
