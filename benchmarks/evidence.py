@@ -103,7 +103,7 @@ def main() -> None:
             result = perception.perceive(Frame(image), Query(), Budget(max_regions=regions))
             if not seen:
                 raise SystemExit(result.status_message)
-            observations, views, calibration = seen[0]
+            observations, views, calibration, _ = seen[0]
             strong = [each for each in observations if not each.weak]
             methods["believed"].add(number, reported(hypotheses(strong, views, None)), truths[number - 1])
             methods["weighed"].add(number, reported(hypotheses(observations, views, calibration)), truths[number - 1])

@@ -52,6 +52,8 @@ REPORTED_FROM = 0.8
 """Existence from which an object is reported that at least two frames show."""
 REPORTED_AT_ONCE_FROM = 0.97
 """Existence from which an object is reported that one frame shows."""
+MAX_WAIT_S = 0.5
+"""Where frames are further apart, what a picture alone reports is reported at once: it waits no longer for a second."""
 REPORTED_UNTIL = 0.3
 """An object that is reported stays so until its existence is below this."""
 FORGOTTEN_BELOW = 0.05
@@ -605,7 +607,7 @@ class Scene:
         return moves_on
 
     def _decide(self, each: _Remembered, group: Sequence[Hypothesis], moves_on: bool, is_believed: bool) -> None:
-        """Whether an object is reported. The first frame of a scene is judged as a picture alone.
+        """Whether an object is reported. The first frame of a scene, and a late one, is judged as a picture alone.
 
         What moves on by most of its size from one frame to the next is held back until a view reports it: its place is
         a guess where none does, and a weak box there may be of anything.
@@ -614,7 +616,7 @@ class Scene:
             each.reported = each.existence >= REPORTED_UNTIL
         elif each.is_hidden:
             each.reported = False
-        elif self._is_new or is_believed:
+        elif self._is_new or is_believed or self._elapsed_s > MAX_WAIT_S:
             each.reported = any(hypothesis.is_reported for hypothesis in group)
         else:
             needed = REPORTED_AT_ONCE_FROM if each.times_seen == 1 else REPORTED_FROM

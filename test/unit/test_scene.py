@@ -102,6 +102,16 @@ def test_an_object_stays_where_it_is_while_the_camera_pans():
     assert car.track.velocity == pytest.approx((-120, 0), abs=30)
 
 
+@pytest.mark.parametrize(("period_s", "is_reported"), [(0.1, False), (0.4, False), (1.0, True)])
+def test_a_camera_of_one_frame_a_second_reports_what_is_new_at_once(period_s, is_reported):
+    """A tenth of a second later a second frame confirms it; who gets one frame a second cannot wait for it."""
+    scene = Scene()
+    look(scene, [CAR], STEP_NS)
+    new = (700, 200, 60, 40, 0.45)
+    reported = look(scene, [CAR, new], STEP_NS + int(period_s * 1e9))
+    assert (len(reported) == 2) == is_reported
+
+
 def test_a_weak_box_keeps_an_object_alive_that_a_strong_one_founded():
     scene = Scene()
     run(scene, [[CAR], [CAR]])
