@@ -20,17 +20,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
-from activeo3_ros.core import Budget, Frame, Query, Result, Scene
-from activeo3_ros.core.geometry import as_array, iou, to_corners
+from activeo3_ros.core import Box, Budget, Frame, Query, Result, Scene
+from activeo3_ros.core.geometry import as_array, to_corners
+from activeo3_ros.evaluation.sequence_metrics import neighbours
 from activeo3_ros.presets import load_preset
 
-MIN_IOU = 0.3
 CLASSES = ("person", "bicycle", "car", "motorcycle", "bus", "truck")
 
 
@@ -61,7 +60,7 @@ class _Run:
     """One object in neighbouring frames."""
 
     first: int
-    boxes: list[np.ndarray[Any, Any]]
+    boxes: list[Box]
 
 
 def judge(results: Sequence[Result]) -> Steadiness:
@@ -71,29 +70,18 @@ def judge(results: Sequence[Result]) -> Steadiness:
         results: Of all frames in order.
     """
     runs: list[_Run] = []
-    open_runs: list[_Run] = []
+    before: list[_Run] = []
     events = 0
     for number, result in enumerate(results):
-        boxes = as_array(found.box for found in result.detections)
-        labels = np.array([found.label for found in result.detections])
-        earlier = np.array([run.boxes[-1][1:] for run in open_runs], np.float64).reshape(-1, 4)
-        overlap = iou(earlier, boxes)
-        before = [results[number - 1].detections[int(run.boxes[-1][0])].label for run in open_runs]
-        overlap[np.array(before)[:, None] != labels] = 0.0
-        continued: dict[int, _Run] = {}
-        for _, row, column in sorted((-overlap[r, c], r, c) for r, c in np.argwhere(overlap >= MIN_IOU).tolist()):
-            if column not in continued and not any(run is open_runs[row] for run in continued.values()):
-                continued[column] = open_runs[row]
-        events += (len(open_runs) - len(continued) + len(boxes) - len(continued)) if number else 0
-        now = []
-        for index, box in enumerate(boxes):
-            run = continued.get(index)
-            if run is None:
-                run = _Run(number, [])
-                runs.append(run)
-            run.boxes.append(np.array([index, *box]))
-            now.append(run)
-        open_runs = now
+        found = result.detections
+        pairs = neighbours(results[number - 1].detections, found) if number else []
+        continued = {column: before[row] for row, column in pairs}
+        events += len(before) + len(found) - 2 * len(pairs) if number else 0
+        now = [continued.get(index) or _Run(number, []) for index in range(len(found))]
+        for run, detection in zip(now, found, strict=True):
+            run.boxes.append(detection.box)
+        runs += [run for run in now if run.first == number]
+        before = now
     last = len(results) - 1
     short = [run for run in runs if len(run.boxes) == 1 and 0 < run.first < last]
     times = [result.timings_ms for result in results]
@@ -126,7 +114,7 @@ def _jitter(runs: Sequence[_Run]) -> float:
     changes = []
     for run in runs:
         if len(run.boxes) >= 3:
-            boxes = np.array(run.boxes)[:, 1:]
+            boxes = as_array(run.boxes)
             side = np.sqrt(boxes[1:-1, 2] * boxes[1:-1, 3])
             changes.append(np.abs(np.diff(to_corners(boxes), 2, axis=0)).mean(axis=1) / side)
     return float(np.median(np.concatenate(changes))) if changes else float("nan")
