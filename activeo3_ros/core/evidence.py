@@ -11,8 +11,8 @@ as its score is worth, and a miss against it as much as the detector would have 
 magnification miss the same things and find the same false ones, so each of them counts less.
 
 A calibration holds for pictures like those that it was measured on. Cars from above are not cars for a detector that
-knows them from the side: it sees a few by luck, and the next view of the same car shows it nothing. So a miss counts
-less where views confirm each other less often than the calibration says (`Confirmations`).
+knows them from the side: it sees a few by luck, and a closer look at the same car shows it nothing. So a miss counts
+less where closer looks confirm less of what a view reports than the calibration says (`Confirmations`).
 """
 
 from __future__ import annotations
@@ -50,12 +50,10 @@ SHOWN_SHARE = 0.9
 """A view looks at a place if it shows this share of it."""
 CUT_WEIGHT = 0.5
 """What a box that its view cuts is worth as evidence: something is there, but not that it ends where the box does."""
+CLOSER = 0.25
+"""A view is a closer look than another from this many octaves of magnification on."""
 PROBABILITY_LIMITS = (0.02, 0.98)
 """No single look makes an object surer, or less likely, than this."""
-CALIBRATION_HOLDS = 0.2
-"""Probability, before any look, that a detector finds on these pictures all that its calibration promises; otherwise
-each share of it is as likely as another. Chosen on every second picture of coco128's train half, where hardly a false
-object more is reported, and on a street from above, where a third of the right ones is kept that were denied."""
 PRIOR_SHARE = 0.6
 """A box with this share of the detector's threshold as its score says nothing either way: the share of such boxes that
 are objects is what is believed before any look."""
@@ -244,11 +242,11 @@ def strongest(observations: Sequence[Observation]) -> list[Observation]:
 
 @dataclass(frozen=True)
 class Confirmations:
-    """How often views confirm what another view reports.
+    """How often closer looks confirm what a view reports.
 
     Attributes:
-        expected: Number of confirmations that the calibration promises, of all looks at reported places but the best
-            of each: how likely each of them is to find what is there, if something is.
+        expected: Number of confirmations that the calibration promises: how likely it is that there is an object, times
+            how likely each look that magnifies it more than the best view of it is to find it.
         came: Number of these looks that found something.
     """
 
@@ -266,14 +264,13 @@ class Confirmations:
     def found_share(self) -> float:
         """Share, 0 to 1, of what the calibration promises that the detector can be expected to find.
 
-        The mean of the share given these counts, which are Poisson's, beside its mean before any look.
+        The mean of the share given these counts, which are Poisson's, beside its mean before any look, when each share
+        is as likely as another.
         """
         shares = np.linspace(0.05, 1.0, 20)
-        prior = np.full(len(shares), (1 - CALIBRATION_HOLDS) / (len(shares) - 1))
-        prior[-1] = CALIBRATION_HOLDS
         log_likelihood = self.came * np.log(shares) - self.expected * shares
-        likelihood = prior * np.exp(log_likelihood - log_likelihood.max())
-        return min(1.0, float(likelihood @ shares / likelihood.sum() / (prior @ shares)))
+        likelihood = np.exp(log_likelihood - log_likelihood.max())
+        return min(1.0, float(likelihood @ shares / likelihood.sum() / shares.mean()))
 
 
 NO_CONFIRMATIONS = Confirmations()
@@ -365,8 +362,9 @@ class Looks:
         is_cut = np.zeros(looked.shape, bool)
         is_cut[rows, columns] = [o.is_cut for o in members]
         found = np.nan_to_num(speaks, nan=-1.0) > 0
-        confirmations = _confirmations(members, rows, columns, true, finds, found)
-        return cls(np.log2(scale), looked, found, finds, speaks, is_cut, confirmations)
+        zoom = np.log2(scale)
+        confirmations = _confirmations(members, rows, columns, true, zoom, finds, found)
+        return cls(zoom, looked, found, finds, speaks, is_cut, confirmations)
 
     def evidence(self, found_share: float) -> Array:
         """`(n, v)` log-odds that each look adds, were it the only one.
@@ -437,7 +435,13 @@ def _probability_true(members: Sequence[Observation], calibration: Calibration) 
 
 
 def _confirmations(
-    members: Sequence[Observation], rows: Indices, columns: Indices, true: Array, finds: Array, found: Mask
+    members: Sequence[Observation],
+    rows: Indices,
+    columns: Indices,
+    true: Array,
+    zoom: Array,
+    finds: Array,
+    found: Mask,
 ) -> tuple[Confirmations, ...]:
     """The confirmations of each place that a view reports.
 
@@ -446,6 +450,7 @@ def _confirmations(
         rows: `(m,)`, the place of each.
         columns: `(m,)`, the view of each.
         true: `(m,)` probability that each is of an object.
+        zoom: `(v,)` binary logarithms of the views' magnifications.
         finds: `(n, v)` probability that a view finds an object at a place; 0 where it does not look.
         found: `(n, v)`, whether it speaks for one.
     """
@@ -454,12 +459,9 @@ def _confirmations(
         if not member.weak and (row not in best or true[number] > true[best[row]]):
             best[row] = number
     told = [NO_CONFIRMATIONS] * len(finds)
-    expected, came = finds.sum(axis=1).tolist(), found.sum(axis=1).tolist()
     for row, number in best.items():
-        own = row, columns[number]
-        told[row] = Confirmations(
-            float(true[number]) * (expected[row] - float(finds[own])), came[row] - float(found[own])
-        )
+        is_closer = zoom > zoom[columns[number]] + CLOSER
+        told[row] = Confirmations(float(true[number] * finds[row, is_closer].sum()), float(found[row, is_closer].sum()))
     return tuple(told)
 
 

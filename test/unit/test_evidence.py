@@ -226,17 +226,16 @@ def test_a_head_that_the_whole_view_shows_no_object_at_is_denied():
     assert next(h for h in found if h.seen.view is close).existence < 0.45
 
 
-def test_where_no_view_confirms_another_their_misses_count_less():
-    """Cars from above: each view sees one of them by luck, and the other views, which show it large, see nothing."""
-    left, right = crop(0, 0, 400, 0), crop(100, 100, 400, 1)
-    places = [(120 + 60 * n, 120 + 60 * n, 30, 20) for n in range(4)]
-    lucky = [o for n, place in enumerate(places) for o in seen((left, right)[n % 2], *place, score=0.45)]
-    alone = weighed([left, right], lucky[:1])
-    together = weighed([left, right], lucky)
-    assert min(h.existence for h in together) > alone[0].existence
-    confirmed = [o for place in places[1:] for view in (left, right) for o in seen(view, *place, score=0.45)]
-    denied = min(weighed([left, right], lucky[:1] + confirmed), key=lambda h: h.existence)
-    assert denied.existence < min(h.existence for h in together)
+def test_where_no_closer_look_confirms_anything_their_misses_count_less():
+    """Cars from above: the whole view sees some by luck, and the closer looks at them see nothing."""
+    close = crop(100, 100, 400, 0)
+    places = [(120 + 80 * n, 120 + 80 * n, 60, 45) for n in range(4)]
+    lucky = [o for place in places for o in seen(WHOLE, *place, score=0.5)]
+    [alone] = weighed([WHOLE, close], lucky[:1])
+    unconfirmed = weighed([WHOLE, close], lucky)
+    assert min(h.existence for h in unconfirmed) > alone.existence
+    confirmed = weighed([WHOLE, close], lucky + [o for place in places[1:] for o in seen(close, *place, score=0.5)])
+    assert min(h.existence for h in confirmed) < min(h.existence for h in unconfirmed)
 
 
 def test_where_views_confirm_each_other_as_often_as_promised_the_calibration_holds():
