@@ -3,14 +3,16 @@
     python benchmarks/evidence.py IMAGES LABELS [--regions 0,3,8 --take all|even|odd]
 
 IMAGES is a directory of pictures, LABELS one of text files of the same names with a line `class x y width height` an
-object (YOLO form: shares of the picture, centre of the box, COCO 80 classes). Both rows of a number of regions are of
-the same views of the same frames. "believed" reports what any view reports, "weighed" is what the loop does.
+object (YOLO form: shares of the picture, centre of the box, COCO 80 classes), or a COCO file whose categories have
+names of these classes. Both rows of a number of regions are of the same views of the same frames. "believed" reports
+what any view reports, "weighed" is what the loop does.
 A detection is right if a labelled object of its class overlaps it by an IoU of 0.5 and no better one took it.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,18 +62,32 @@ def read_labels(path: Path, width: int, height: int) -> list[tuple[int, Box]]:
     return objects
 
 
+def read_coco(path: Path) -> dict[str, list[tuple[int, Box]]]:
+    """The labelled objects of each picture of a COCO file, by its file name."""
+    truth = json.loads(path.read_text(encoding="utf-8"))
+    names = {image["id"]: image["file_name"] for image in truth["images"]}
+    kinds = {each["id"]: COCO_CLASSES.index(each["name"]) for each in truth["categories"]}
+    objects: dict[str, list[tuple[int, Box]]] = {name: [] for name in names.values()}
+    for each in truth["annotations"]:
+        objects[names[each["image_id"]]].append((kinds[each["category_id"]], Box(*map(float, each["bbox"]))))
+    return objects
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("labels", type=Path)
     parser.add_argument("--regions", default="0,3,8")
+    parser.add_argument("--classes", help="names to ask for, such as car,truck,bus; all 80 if not given")
     parser.add_argument(
         "--take", choices=("all", "even", "odd"), default="all", help="every second picture by its name"
     )
     args = parser.parse_args()
-    paths = sorted(args.images.glob("*.jpg"))
+    truth_of = read_coco(args.labels) if args.labels.suffix == ".json" else None
+    paths = [args.images / name for name in truth_of] if truth_of else sorted(args.images.glob("*.jpg"))
     paths = {"all": paths, "even": paths[0::2], "odd": paths[1::2]}[args.take]
+    query = Query(classes=tuple(args.classes.split(","))) if args.classes else Query()
     perception = load_preset("embedded").build()
     seen: list[tuple[Any, ...]] = []
     weigh = loop.hypotheses
@@ -82,7 +98,10 @@ def main() -> None:
 
     loop.hypotheses = keep  # type: ignore[assignment]
     pictures = [(path, read_image(path)) for path in paths]
-    truths = [read_labels(args.labels / f"{path.stem}.txt", *image.shape[1::-1]) for path, image in pictures]
+    truths = [
+        truth_of[path.name] if truth_of else read_labels(args.labels / f"{path.stem}.txt", *image.shape[1::-1])
+        for path, image in pictures
+    ]
     images = [
         {"id": n, "width": image.shape[1], "height": image.shape[0], "file_name": path.name}
         for n, (path, image) in enumerate(pictures, 1)
@@ -100,7 +119,7 @@ def main() -> None:
         methods = {name: Method() for name in ROWS}
         for number, (_, image) in enumerate(tqdm(pictures, leave=False), 1):
             seen.clear()
-            result = perception.perceive(Frame(image), Query(), Budget(max_regions=regions))
+            result = perception.perceive(Frame(image), query, Budget(max_regions=regions))
             if not seen:
                 raise SystemExit(result.status_message)
             observations, views, calibration, _ = seen[0]
@@ -112,7 +131,7 @@ def main() -> None:
             values = "".join(f"{scores.value(MetricName('AP', area=area)):<11.4f}" for area in AREAS)
             found = len(method.predictions)
             print(
-                f"{regions:7d} {name:>10s} {values}{method.right:5d} {found:9d} {method.right / found:10.3f}",
+                f"{regions:7d} {name:>10s} {values}{method.right:5d} {found:9d} {method.right / max(found, 1):10.3f}",
                 flush=True,
             )
 
