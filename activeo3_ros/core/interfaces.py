@@ -9,14 +9,14 @@ and may answer them together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Protocol, runtime_checkable
 
 from .budget import Budget
 from .expectation import Expectation
 from .frame import Frame, Image, InputSize, View
 from .query import Query
-from .results import DetectedBoxes, Detection, Findings, Grounding, InstanceMask, Proposal
+from .results import DetectedBoxes, Detection, Findings, Grounding, InstanceMask, Proposal, Region
 
 
 class SensingPolicy(Protocol):
@@ -65,6 +65,33 @@ class ExpectingPolicy(SensingPolicy, Protocol):
 
         Returns:
             As `propose`.
+
+        Raises:
+            UnsupportedQuery: The policy does not understand the query.
+        """
+
+
+@runtime_checkable
+class StreamingPolicy(SensingPolicy, Protocol):
+    """A policy that hands over regions while it still chooses others. Its proposals have no findings of their own."""
+
+    streams: bool
+    """Whether it does so; else it is used as any other policy."""
+
+    def propose_streaming(
+        self, view: View, query: Query, budget: Budget, /
+    ) -> Generator[Region | Proposal, None, None]:
+        """Propose regions one by one.
+
+        Args:
+            view: See `propose`.
+            query: See `propose`.
+            budget: See `propose`.
+
+        Yields:
+            Each region, in view pixels, as soon as its box is known; its label and score may still be missing. At last
+            the proposal as `propose` returns it, whose regions begin with these. What was found in one that is not
+            there in the end is thrown away.
 
         Raises:
             UnsupportedQuery: The policy does not understand the query.
@@ -122,6 +149,26 @@ class TaskModel(Protocol):
 
         Returns:
             The answer; None if the query asks for none or none was found.
+        """
+
+
+@runtime_checkable
+class StreamingTask(TaskModel, Protocol):
+    """A task model that begins with a view while others are still to come."""
+
+    def examine_streaming(self, views: Iterator[View], query: Query, budget: Budget, /) -> list[Findings]:
+        """Find the query's objects in views that come one by one.
+
+        Args:
+            views: Waits for each next view, in this thread, and may raise, which ends the examination.
+            query: See `examine`.
+            budget: See `examine`.
+
+        Returns:
+            As `examine` of all these views.
+
+        Raises:
+            UnsupportedQuery: The model does not understand the query.
         """
 
 

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 
 from .budget import Budget, Cost
@@ -17,9 +17,10 @@ from .calibration import DEFAULT, Calibration
 from .checks import blamed, check_findings, check_mask, check_masks, check_proposal, check_size
 from .errors import Cancelled, ComponentError, PerceptionError, UnsupportedQuery
 from .evidence import NO_CONFIRMATIONS, FrameObject, hypotheses, known_in, observe, reported, strongest
+from .expectation import Expectation
 from .frame import GLOBAL_VIEW, Frame, View
 from .geometry import Box
-from .interfaces import ExpectingPolicy, Segmenter, SensingPolicy, TaskModel
+from .interfaces import ExpectingPolicy, Segmenter, SensingPolicy, StreamingPolicy, StreamingTask, TaskModel
 from .query import Query
 from .results import Detection, Findings, Grounding, InstanceMask, Proposal, Region, Result, Status
 from .scene import Scene
@@ -136,22 +137,16 @@ class ActivePerception:
             with blamed("policy", self.sensing):
                 size = self.sensing.view_size(frame.width, frame.height, budget.view_pixels)
             view = frame.view(frame.window, check_size(size, "policy", self.sensing))
-        proposal = self._propose(frame, view, query, costs, scene)
-        if proposal.used_view:
-            costs.count_view(view, proposal.tokens)
-
-        with costs.stage("crop"):
-            crops = [
-                self._crop(frame, view.box_to_source(region.box), budget.crop_pixels, index)
-                for index, region in enumerate(proposal.regions[: budget.max_regions])
-            ]
-            if proposal.known:
-                crops = [crop.knowing(known_in(crop, proposal.known, view)) for crop in crops]
-            pending = list(crops)
-            if proposal.findings is None and (self.examine_view or not crops):
-                pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
-        examined = [(view, proposal.findings)] if proposal.findings is not None else []
-        examined += self._examine(view, pending, proposal, query, costs, observer, may_stop=bool(examined))
+        expected = None
+        if scene is not None:
+            with costs.stage("expect"):
+                expected = scene.expect(frame, view, query)
+        streaming = None if self._in_background(frame, scene) else self._streaming(budget)
+        if streaming is not None:
+            proposal, planned, examined = self._sense_while_examining(*streaming, frame, view, query, costs, observer)
+        else:
+            proposal = self._propose(frame, view, query, costs, scene, expected)
+            planned, examined = self._examine_proposal(proposal, frame, view, query, costs, observer)
         zoomed = [view for view, _ in examined if view.region != GLOBAL_VIEW]
         regions = _regions(proposal, view, zoomed)
 
@@ -174,13 +169,13 @@ class ActivePerception:
                         masks = _masks(self.segmenter, frame, detections)
         self._closing_latency.update(1, costs.elapsed_ms() - examined_ms)
 
-        skipped = len(crops) - len(zoomed)
+        skipped = planned - len(zoomed)
         result = Result(
             frame.width,
             frame.height,
             query,
             status=Status.COARSE if skipped else Status.COMPLETE,
-            status_message=costs.explain(len(zoomed), len(crops)) if skipped else "",
+            status_message=costs.explain(len(zoomed), planned) if skipped else "",
             regions=regions,
             detections=detections,
             groundings=groundings,
@@ -203,22 +198,131 @@ class ActivePerception:
         notes += [_unsure(seen) for seen in objects if seen.disputed]
         return result.with_notes(notes)
 
-    def _propose(self, frame: Frame, view: View, query: Query, costs: CostTracker, scene: Scene | None) -> Proposal:
+    def _in_background(self, frame: Frame, scene: Scene | None) -> bool:
+        """Whether the policy chooses in a thread of its own, for later frames."""
+        background = scene is not None and scene.sensing is not None and frame.stamp_ns
+        return bool(background and getattr(self.sensing, "concurrent", False))
+
+    def _propose(
+        self,
+        frame: Frame,
+        view: View,
+        query: Query,
+        costs: CostTracker,
+        scene: Scene | None,
+        expected: Expectation | None,
+    ) -> Proposal:
         """The policy's proposal, with what memory expects in the frame where the policy can use that."""
-        expected = None
-        if scene is not None:
-            with costs.stage("expect"):
-                expected = scene.expect(frame, view, query)
         with costs.stage("sense"), blamed("policy", self.sensing):
             if scene is None or expected is None:
                 proposal = self.sensing.propose(view, query, costs.budget)
-            elif scene.sensing is not None and frame.stamp_ns and getattr(self.sensing, "concurrent", False):
+            elif scene.sensing is not None and self._in_background(frame, scene):
                 proposal = scene.sensing.propose(self.sensing, frame, view, query, costs.budget, scene.motion)
             elif isinstance(self.sensing, ExpectingPolicy):
                 proposal = self.sensing.propose_expecting(view, query, costs.budget, expected)
             else:
                 proposal = self.sensing.propose(view, query, costs.budget)
             return check_proposal(proposal, view, self.sensing)
+
+    def _examine_proposal(
+        self, proposal: Proposal, frame: Frame, view: View, query: Query, costs: CostTracker, observer: Observer
+    ) -> tuple[int, list[tuple[View, Findings]]]:
+        """The number of regions of a proposal, and the views that were examined for it, with their findings."""
+        budget = costs.budget
+        if proposal.used_view:
+            costs.count_view(view, proposal.tokens)
+        with costs.stage("crop"):
+            crops = [
+                self._crop(frame, view.box_to_source(region.box), budget.crop_pixels, index)
+                for index, region in enumerate(proposal.regions[: budget.max_regions])
+            ]
+            if proposal.known:
+                crops = [crop.knowing(known_in(crop, proposal.known, view)) for crop in crops]
+            pending = list(crops)
+            if proposal.findings is None and (self.examine_view or not crops):
+                pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
+        examined = [(view, proposal.findings)] if proposal.findings is not None else []
+        examined += self._examine(view, pending, proposal, query, costs, observer, may_stop=bool(examined))
+        return len(crops), examined
+
+    def _streaming(self, budget: Budget) -> tuple[StreamingPolicy, StreamingTask] | None:
+        """Policy and task model where regions are examined while others are still chosen, else None.
+
+        Not under a deadline between whose calls of the task model the loop would decide anew.
+        """
+        sensing, task = self.sensing, self.task
+        if not (isinstance(sensing, StreamingPolicy) and isinstance(task, StreamingTask)) or not sensing.streams:
+            return None
+        return (sensing, task) if not budget.deadline_ms or task.batch_size > budget.max_regions else None
+
+    def _sense_while_examining(
+        self,
+        sensing: StreamingPolicy,
+        task: StreamingTask,
+        frame: Frame,
+        view: View,
+        query: Query,
+        costs: CostTracker,
+        observer: Observer,
+    ) -> tuple[Proposal, int, list[tuple[View, Findings]]]:
+        """Examine each region from when its box is known, and what else the proposal asks for in the end.
+
+        Returns:
+            The proposal, the number of its regions, and the views with their findings: all as if the proposal had been
+            waited for. What was found in a region that it does not have is thrown away, and noted.
+        """
+        budget = costs.budget
+        handed: list[tuple[View, Region | None]] = []
+        ended: list[tuple[Proposal, float]] = []
+
+        def hand(region: Region | None, index: int) -> View:
+            with costs.stage("crop"):
+                window, pixels = frame.window, budget.view_pixels
+                if region is not None:
+                    window, pixels = view.box_to_source(region.box), budget.crop_pixels
+                handed.append((self._crop(frame, window, pixels, index), region))
+            return handed[-1][0]
+
+        def views() -> Iterator[View]:
+            if self.examine_view:
+                yield hand(None, GLOBAL_VIEW)
+            begun: list[Region] = []
+            for each in _as_chosen(sensing, view, query, costs):
+                if isinstance(each, Proposal):
+                    proposal = each
+                elif len(begun) < budget.max_regions:
+                    begun.append(each)
+                    crop = hand(each, len(begun) - 1)
+                    observer("examine", _regions(Proposal(tuple(begun)), view, [crop]))
+                    yield crop
+            if proposal.used_view:
+                costs.count_view(view, proposal.tokens)
+            chosen = proposal.regions[: budget.max_regions]
+            late = [hand(region, index) for index, region in enumerate(chosen) if not _is_at(begun, index, region)]
+            if not chosen and not self.examine_view:
+                late.append(hand(None, GLOBAL_VIEW))
+            if late:
+                observer("examine", _regions(proposal, view, [crop for crop in late if crop.region != GLOBAL_VIEW]))
+            ended.append((proposal, costs.elapsed_ms()))
+            yield from late
+
+        with blamed("task model", task):
+            findings = task.examine_streaming(views(), query, budget)
+        findings = check_findings(findings, len(handed), "task model", task)
+        if not ended:
+            raise ComponentError(f"the task model {type(task).__name__} did not wait for all views")
+        proposal, ended_ms = ended[0]
+        costs.add_stage("examine", costs.elapsed_ms() - ended_ms)
+        chosen = proposal.regions[: budget.max_regions]
+        examined = []
+        for (seen, region), found in zip(handed, findings, strict=True):
+            costs.count_view(seen, found.tokens)
+            if region is None or _is_at(chosen, seen.region, region):
+                examined.append((seen, found))
+        if wasted := len(handed) - len(examined):
+            note = f"regions examined for nothing, since the whole answer does not have them: {wasted}"
+            proposal = replace(proposal, notes=(*proposal.notes, note))
+        return proposal, len(chosen), sorted(examined, key=lambda each: each[0].region)
 
     def _weigh(self, examined: Sequence[tuple[View, Findings]], scene: Scene | None) -> tuple[list[FrameObject], str]:
         """The objects that the views of a frame, and memory, speak for, and a note on what was left out."""
@@ -300,6 +404,27 @@ def _regions(proposal: Proposal, view: View, crops: Sequence[View]) -> tuple[Reg
     return tuple(Region(crop.window, region.label, region.score, crop.zoom / view.zoom) for crop, region in proposed)
 
 
+def _as_chosen(sensing: StreamingPolicy, view: View, query: Query, costs: CostTracker) -> Iterator[Region | Proposal]:
+    """The regions of a policy one by one, and at last its proposal, all checked."""
+    with closing(sensing.propose_streaming(view, query, costs.budget)) as chosen:
+        while True:
+            with costs.stage("sense"), blamed("policy", sensing):
+                each = next(chosen, None)
+            if not isinstance(each, Region):
+                break
+            check_proposal(Proposal((each,)), view, sensing)
+            yield each
+    proposal = check_proposal(each, view, sensing)
+    if proposal.findings is not None or proposal.known:
+        raise ComponentError(f"the policy {type(sensing).__name__} gave findings with regions one by one")
+    yield proposal
+
+
+def _is_at(regions: Sequence[Region], index: int, region: Region) -> bool:
+    """Whether the region at an index has the same box."""
+    return index < len(regions) and regions[index].box == region.box
+
+
 class CostTracker:
     """The running account of one frame: time by stage, views, pixels, tokens."""
 
@@ -318,7 +443,11 @@ class CostTracker:
             yield took
         finally:
             took.append((time.perf_counter() - start) * 1e3)
-            self._stages[name] = self._stages.get(name, 0.0) + took[0]
+            self.add_stage(name, took[0])
+
+    def add_stage(self, name: str, milliseconds: float) -> None:
+        """Add milliseconds to a stage."""
+        self._stages[name] = self._stages.get(name, 0.0) + milliseconds
 
     def count_view(self, view: View, tokens: int) -> None:
         """Add one view that a model was given, and the tokens that it wrote for it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated, Any
 
 from ..core.budget import Budget
@@ -12,11 +15,13 @@ from ..core.geometry import Box
 from ..core.query import Query
 from ..core.results import Proposal, Region
 from ..settings import validated, within
+from ..vlm.answer_places import AnswerBox
 from ..vlm.engine import Engine, Reply, Request
 from ..vlm.engine_registry import shared_engine
 from ..vlm.out_of_memory import generate_within_memory
 from ..vlm.parsing import Answer, parse_answer
 from ..vlm.prompts import Reasoning, is_question, load_prompt, target_of
+from ..vlm.region_reader import RegionReader
 from ..vlm.reply_notes import reply_notes
 
 
@@ -33,6 +38,7 @@ class MllmSensing:
         shorter_side: Annotated[int, within(28, 4096, "pixels")] = 1024,
         prompt: str | Path = "sensing_detection",
         question_prompt: str | Path = "sensing_question",
+        stream_regions: bool = False,
     ) -> None:
         """Load the prompts and start the engine.
 
@@ -42,6 +48,8 @@ class MllmSensing:
             shorter_side: Pixels of the view's shorter side where the budget allows them; the paper has 1024.
             prompt: Name in `config/prompts/` or path, for queries that name targets.
             question_prompt: The same for queries that ask a question.
+            stream_regions: Hand each region over as soon as its box is written: it is examined while the rest of the
+                answer is still written, with the same results. It pays where both roles have one engine `vllm`.
 
         Raises:
             InvalidInput: A setting is out of its range.
@@ -49,6 +57,7 @@ class MllmSensing:
         """
         self.reasoning = reasoning
         self.shorter_side = shorter_side
+        self.streams = stream_regions
         self._prompt, self._question_prompt = load_prompt(str(prompt)), load_prompt(str(question_prompt))
         self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
 
@@ -58,7 +67,30 @@ class MllmSensing:
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
         if budget.max_regions == 0:
             return Proposal(used_view=False)
-        reply = generate_within_memory(self.engine, [self.request(view, query, budget)])[0]
+        return self._proposal(self.request(view, query, budget), view, budget)
+
+    def propose_streaming(self, view: View, query: Query, budget: Budget) -> Generator[Region | Proposal, None, None]:
+        """As `StreamingPolicy.propose_streaming`; closed early, it waits for the answer in progress."""
+        if budget.max_regions == 0:
+            yield Proposal(used_view=False)
+            return
+        size = (view.width, view.height)
+        reader = RegionReader(self.engine.family.extent(size), budget.max_regions)
+        known: SimpleQueue[Region | None] = SimpleQueue()
+
+        def read(text: str) -> None:
+            for box in reader.new_boxes(text):
+                known.put(self._region(box, size, size))
+
+        request = replace(self.request(view, query, budget), on_text=read)
+        with ThreadPoolExecutor(1, "sensing") as pool:
+            proposal = pool.submit(self._proposal, request, view, budget)
+            proposal.add_done_callback(lambda _: known.put(None))
+            yield from iter(known.get, None)
+            yield proposal.result()
+
+    def _proposal(self, request: Request, view: View, budget: Budget) -> Proposal:
+        reply = generate_within_memory(self.engine, [request])[0]
         answer = parse_answer(reply.text, self.engine.family.extent(reply.input_size))
         return Proposal(
             regions=self._regions(answer, reply, view)[: budget.max_regions],
@@ -75,9 +107,13 @@ class MllmSensing:
         return Request(view.image, prompt, budget.max_tokens)
 
     def _regions(self, answer: Answer, reply: Reply, view: View) -> tuple[Region, ...]:
-        family = self.engine.family
-        boxes = family.to_view([box.corners for box in answer.boxes], reply.input_size, (view.width, view.height))
+        size = (view.width, view.height)
         return tuple(
-            Region(Box(*row.tolist()), box.label, reply.probability(box.spans))
-            for box, row in zip(answer.boxes, boxes, strict=True)
+            replace(self._region(box, reply.input_size, size), score=reply.probability(box.spans))
+            for box in answer.boxes
         )
+
+    def _region(self, box: AnswerBox, input_size: tuple[int, int], view_size: tuple[int, int]) -> Region:
+        """The region of a box, without its score."""
+        (row,) = self.engine.family.to_view([box.corners], input_size, view_size)
+        return Region(Box(*row.tolist()), box.label)

@@ -187,7 +187,8 @@ def reward_functions(
         The functions, named by their terms, and their weights.
     """
     weights = scorer.settings.weights
-    used = {"task": bool(weights.task) and scorer.task is not None, "looks": bool(weights.looks)}
+    used = {"task": bool(weights.task) and scorer.task is not None}
+    used |= {name: bool(getattr(weights, name)) for name in ("looks", "negatives")}
     terms = [name for name in TERMS if used.get(name, True)]
     last: dict[str, Any] = {"key": None, "scored": []}
 

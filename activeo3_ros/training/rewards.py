@@ -35,7 +35,9 @@ def _check(name: str, value: float, low: float, high: float) -> None:
 class RewardWeights:
     """The weight of each term in the total, 0 to 100; the paper uses 1 for all. Zero switches a term off.
 
-    `looks` is none of the paper's: each region costs a look, which has to pay for itself by what it adds to the others.
+    Two are none of the paper's. `looks`: each region costs a look, which has to pay for itself by what it adds to the
+    others. `negatives`: a picture without targets needs no region; with a weight, an answer without regions is also
+    taken for well-formed, apart and of a sensible size there, which the paper's terms give to regions alone.
     """
 
     format: float = 1.0
@@ -44,6 +46,7 @@ class RewardWeights:
     coverage: float = 1.0
     task: float = 1.0
     looks: float = 0.0
+    negatives: float = 0.0
 
     def __post_init__(self) -> None:
         for each in fields(self):
@@ -155,6 +158,19 @@ def looks_term(regions: npt.ArrayLike, max_regions: int) -> float:
         The share of them that is left; 0 for more regions than that.
     """
     return max(0.0, 1.0 - len(_boxes(regions)) / max_regions)
+
+
+def negatives_term(regions: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Reward the answer that no region is needed, where none is.
+
+    Args:
+        regions: `(n, 4)`.
+        targets: `(m, 4)`.
+
+    Returns:
+        1 with neither regions nor targets, else 0; so a picture with targets has no part in it.
+    """
+    return float(not len(_boxes(regions)) and not len(_boxes(targets)))
 
 
 def purity_coverage(regions: npt.ArrayLike, mask: Mask, min_purity: float) -> float:

@@ -26,6 +26,7 @@ from .rewards import (
     detection_term,
     format_term,
     looks_term,
+    negatives_term,
     overlap_term,
 )
 from .rollout_batcher import RolloutBatcher
@@ -35,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_SIZE = 65_536
 NO_PIXELS: Mask = np.zeros((0, 0), bool)
-TERMS = ("format", "overlap", "area", "coverage", "task", "looks")
+TERMS = ("format", "overlap", "area", "coverage", "task", "looks", "negatives")
 BAD_CALLS = 3
 """So many calls in a row in which the task model failed on most of its examinations end the training."""
 
@@ -199,6 +200,10 @@ class Scorer:
             "area": area_term(in_view, *size, settings.min_area, settings.max_area),
             "coverage": coverage_term(in_source[: self.budget.max_regions], row.boxes, mask, settings),
         }
+        if settings.weights.negatives:
+            terms["negatives"] = negatives_term(in_view, row.boxes) if tagged else 0.0
+            if terms["negatives"]:  # else any region there would pay more than the right answer
+                terms |= {"format": 1.0, "overlap": 1.0, "area": 1.0}
         if settings.weights.looks:  # an answer that cannot be read has saved nothing
             terms["looks"] = looks_term(in_view, max(1, self.budget.max_regions)) if tagged else 0.0
         detections = examined.detections if examined is not None and not examined.failure else None

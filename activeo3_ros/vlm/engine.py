@@ -6,14 +6,19 @@ write prompts and interpret answers.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from ..core.errors import InvalidInput
 from ..core.frame import Image, check_image
 from .families import Family
+
+logger = logging.getLogger(__name__)
+
+OnText = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,9 @@ class Request:
         image: `(h, w, 3)` uint8 BGR.
         prompt: The words around it.
         max_new_tokens: Limit of the answer, at least 1.
+        on_text: Called with all of the text so far, prefix included, after each step that writes some of it, by any
+            thread, and from the beginning again where the request is asked again. It returns at once. Engines that get
+            answers as a whole do not call it.
 
     Raises:
         InvalidInput: The image is another array or empty, or the limit is below 1.
@@ -55,6 +63,7 @@ class Request:
     image: Image
     prompt: Prompt
     max_new_tokens: int = 512
+    on_text: OnText | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         check_image(self.image, "an engine needs a")
@@ -120,6 +129,21 @@ class Reply:
                 found.append(token.probability)
             position = end
         return sum(found) / len(found) if found else math.nan
+
+
+def tell(request: Request, written: str) -> None:
+    """Call `on_text` of a request. It is a courtesy: what it raises is logged, and harms no answer.
+
+    Args:
+        request: Under way.
+        written: All that was written so far, without the prefix.
+    """
+    if request.on_text is None:
+        return
+    try:
+        request.on_text(request.prompt.prefix + written)
+    except Exception:
+        logger.warning("an answer in progress could not be read", exc_info=True)
 
 
 def aligned(tokens: Sequence[Token], text: str) -> tuple[Token, ...]:

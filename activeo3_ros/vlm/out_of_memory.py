@@ -64,4 +64,5 @@ def _half(request: Request, family: Family) -> Request | None:
     if pixels < MIN_PIXELS:
         return None
     size = family.fit(width, height, pixels)
-    return replace(request, image=np.asarray(cv2.resize(request.image, size, interpolation=cv2.INTER_AREA), np.uint8))
+    image = np.asarray(cv2.resize(request.image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return replace(request, image=image, on_text=None)  # its coordinates are not those that the listener expects

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +78,28 @@ class MllmTask:
             EngineError: No answer at all can be used; that is a failure, not an empty scene.
         """
         replies = generate_within_memory(self.engine, [self.request(view, query, budget) for view in views])
+        return self._findings(views, replies, query)
+
+    def examine_streaming(self, views: Iterator[View], query: Query, budget: Budget) -> list[Findings]:
+        """As `StreamingTask.examine_streaming`: each view is a request of its own, which the engine takes up at once.
+
+        Raises:
+            EngineError: As `examine`.
+        """
+
+        def ask(view: View) -> Reply:
+            return generate_within_memory(self.engine, [self.request(view, query, budget)])[0]
+
+        taken: list[View] = []
+        with ThreadPoolExecutor(self.batch_size, "examine") as pool:
+            asked = []
+            for view in views:
+                taken.append(view)
+                asked.append(pool.submit(ask, view))
+            replies = [each.result() for each in asked]
+        return self._findings(taken, replies, query)
+
+    def _findings(self, views: Sequence[View], replies: Sequence[Reply], query: Query) -> list[Findings]:
         answers = [parse_answer(reply.text, self.engine.family.extent(reply.input_size)) for reply in replies]
         if replies and not any(_usable(answer, query) for answer in answers):
             told = "; ".join((*replies[0].notes, *reply_notes(replies[0], answers[0], usable=True)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 from activeo3_ros.core import Budget, InvalidInput
 from activeo3_ros.training import rewards
+from activeo3_ros.training.config import load_config
 from activeo3_ros.training.rewards import RewardSettings, RewardWeights
 from activeo3_ros.training.rows import Row
 from activeo3_ros.training.scoring import Scorer
@@ -202,6 +204,35 @@ def test_each_look_costs_its_share_where_that_is_wanted() -> None:
     terms = {"coverage": 0.5, "looks": 0.75}
     assert rewards.combine(terms, RewardWeights()).total == 0.5
     assert rewards.combine(terms, RewardWeights(looks=2)).total == 2.0
+
+
+NO_TARGETS = Row("any", 560, 560, ("car",), (), ())
+EMPTY, ONE = "<think>no car</think><answer>[]</answer>", answer((56, 56, 168, 168))
+
+
+@pytest.mark.parametrize(
+    ("why", "weight", "row", "text", "total"),
+    [
+        ("as in the paper any region pays more than the right answer", 0.0, NO_TARGETS, EMPTY, 1),
+        ("as in the paper any region pays more than the right answer", 0.0, NO_TARGETS, ONE, 3),
+        ("the right answer has the form terms, coverage and this one", 0.5, NO_TARGETS, EMPTY, 4.5),
+        ("a region where nothing is", 0.5, NO_TARGETS, ONE, 3),
+        ("no region where there are targets", 0.5, ROW, EMPTY, 0),
+        ("a picture with targets is judged as ever", 0.5, ROW, ONE, 4),
+        ("an answer that cannot be read says nothing of regions", 0.5, NO_TARGETS, "I see no car.", 1),
+    ],
+)
+def test_a_picture_without_targets_needs_no_region(why: str, weight: float, row: Row, text: str, total: float) -> None:
+    settings = RewardSettings(weights=RewardWeights(negatives=weight))
+    [scored] = Scorer(settings, QWEN2_5_VL, Budget(view_pixels=560 * 560)).score([text], [row])
+    assert scored.reward.total == total, why
+    assert ("negatives" in scored.reward.terms) == bool(weight)
+
+
+def test_the_terms_that_the_paper_has_not_are_off_in_its_configuration() -> None:
+    paper = load_config(Path(__file__).parents[2] / "config" / "training" / "paper.yaml")
+    weights = paper.reward.weights
+    assert (weights.looks, weights.negatives) == (0, 0)
 
 
 @pytest.mark.parametrize(

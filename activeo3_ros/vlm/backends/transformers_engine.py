@@ -18,7 +18,7 @@ from ...assets.weights import local_model, model_type
 from ...core.errors import EngineError, OutOfMemory
 from ...core.optional import require_package
 from ...settings import validated, within
-from ..engine import Reply, Request, Token
+from ..engine import Reply, Request, Token, tell
 from ..families import IMAGE_TOKEN, family_named
 from .alignment import align_feed_forward
 from .attention import best_attention, loading_name, put_in_varlen
@@ -255,6 +255,7 @@ class _Follower:
             recent = self._texts[row][max(0, before - 32) :]
             complete = any(stop in recent for stop in request.prompt.stop)
             self._done[row] = complete or token in self._ends or self._lengths[row] >= request.max_new_tokens
+            tell(request, self._texts[row])
         return torch.tensor(self._done, device=ids.device)
 
     def probabilities(self) -> list[list[float]]:

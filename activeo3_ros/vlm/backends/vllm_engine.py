@@ -32,7 +32,7 @@ from ...core.frame import Image
 from ...core.optional import has_package, require_package
 from ...settings import validated, within
 from ..continuous_batching import ContinuousBatching
-from ..engine import Reply, Request, Token, aligned
+from ..engine import Reply, Request, Token, aligned, tell
 from ..families import IMAGE_TOKEN, family_named
 from .preprocessing import image_in_cells, image_patches, pixel_format, prompt_ids
 from .token_bytes import TokenBytes
@@ -58,6 +58,7 @@ one place: two engines that step at once would take each other's without any err
 class _Input:
     """A request as vLLM takes it, and width and height at which the model sees its image."""
 
+    request: Request
     prompt: Any
     sampling: Any
     size: tuple[int, int]
@@ -199,7 +200,7 @@ class VllmEngine:
             else [public_input(request.prompt, image) for request, image in zip(requests, images, strict=True)]
         )
         return [
-            _Input(prompt, self._sampling(request), (image.shape[1], image.shape[0]))
+            _Input(request, prompt, self._sampling(request), (image.shape[1], image.shape[0]))
             for request, image, prompt in zip(requests, images, prompts, strict=True)
         ]
 
@@ -228,6 +229,7 @@ class VllmEngine:
     def _sampling(self, request: Request) -> Any:
         kinds = importlib.import_module("vllm.sampling_params")
         grammar = request.prompt.regex if self._structured else ""
+        kind = kinds.RequestOutputKind.FINAL_ONLY if request.on_text is None else kinds.RequestOutputKind.CUMULATIVE
         return self._vllm.SamplingParams(
             temperature=0,
             max_tokens=request.max_new_tokens,
@@ -236,7 +238,7 @@ class VllmEngine:
             logprobs=0,  # of the chosen token alone
             flat_logprobs=True,
             structured_outputs=kinds.StructuredOutputsParams(regex=grammar) if grammar else None,
-            output_kind=kinds.RequestOutputKind.FINAL_ONLY,
+            output_kind=kind,
         )
 
     def _reply(self, request: Request, output: Any, size: tuple[int, int]) -> Reply:
@@ -266,9 +268,12 @@ class _Steps:
         self._engine = weakref.proxy(engine)  # it goes when its owner lets it go
         self._tokenizing = tokenizing
         self._count = itertools.count()
+        self._listened: dict[str, Request] = {}
 
     def add(self, request: _Input) -> str:
         name = str(next(self._count))
+        if request.request.on_text is not None:
+            self._listened[name] = request.request
         if self._tokenizing is None:
             self._engine.add_request(name, request.prompt, request.sampling)
         else:
@@ -277,9 +282,18 @@ class _Steps:
         return name
 
     def step(self) -> list[tuple[str, Any]]:
-        return [(output.request_id, output) for output in self._engine.step() if output.finished]
+        outputs = self._engine.step()
+        for output in outputs:
+            request = self._listened.get(output.request_id)
+            if request is not None:
+                tell(request, output.outputs[0].text)
+            if output.finished:
+                self._listened.pop(output.request_id, None)
+        return [(output.request_id, output) for output in outputs if output.finished]
 
     def abort(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._listened.pop(name, None)
         self._engine.abort_request(list(names))
 
 
