@@ -154,20 +154,20 @@ class VideoDecoder:
         tag = packet if tag is None else tag
         ended: list[DecodedPacket] = []
         if lost_before:
-            ended += self._break("packets before it were lost")
+            ended += self._break("packets were lost")
         try:
             header = self._read_header(packet)
         except InvalidInput as error:
-            ended += self._break("a packet before it could not be used")
+            ended += self._break("a packet could not be used")
             return [*ended, DecodedPacket(tag, None, str(error), is_rejected=True)]
         assert self._reader is not None
         contradiction = self._contradiction(packet, header)
         if not header.is_key and not self.waits_for and (gap := header.gap or contradiction):
-            ended += self._break(f"pictures before it are missing: {gap}")
+            ended += self._break(f"pictures are missing: {gap}")
         if header.is_key:
             return ended + self._begin(packet, header, tag)
         if self.waits_for:
-            return [*ended, DecodedPacket(tag, None, f"no key frame has come: {self.waits_for}")]
+            return [*ended, DecodedPacket(tag, None, f"waits for a key frame: {self.waits_for}")]
         if header.is_leading and self._skips_leading:
             return [*ended, DecodedPacket(tag, None, "it is predicted from pictures before the first key frame")]
         self._skips_leading = False

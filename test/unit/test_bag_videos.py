@@ -111,9 +111,9 @@ def test_messages_that_are_lost_or_damaged_cost_the_frames_that_need_them(tmp_pa
     kept = tuple(packet for number, packet in enumerate(packets) if number != 10)
     path, expected = write(tmp_path / "a.mcap", kept, VIDEO_TYPE), shown(packets)
     found = read(path)
-    assert [
-        stamp for stamp, image in found.items() if isinstance(image, str) and "pictures before it are missing" in image
-    ] == [packets[number].stamp_ns for number in range(11, 16)]
+    assert [stamp for stamp, image in found.items() if isinstance(image, str) and "pictures are missing" in image] == [
+        packets[number].stamp_ns for number in range(11, 16)
+    ]
     good = {stamp: image for stamp, image in found.items() if not isinstance(image, str)}
     check_equal(good, expected)
     assert len(good) == len(kept) - 5
@@ -127,7 +127,7 @@ def test_a_message_that_is_not_whole_costs_the_frames_that_need_it(tmp_path):
     errors = {(stamp - START_NS) // STEP_NS: image for stamp, image in found.items() if isinstance(image, str)}
     assert sorted(errors) == list(range(10, 16))
     assert "is not a whole foxglove_msgs/msg/CompressedVideo" in errors[10]
-    assert errors[11] == "no key frame has come: packets before it were lost"
+    assert errors[11] == "waits for a key frame: packets were lost"
 
 
 def test_a_codec_that_is_not_known_is_told_for_each_frame(tmp_path):

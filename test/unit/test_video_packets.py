@@ -64,7 +64,6 @@ def test_a_packet_lost_at_any_place_costs_pictures_and_never_changes_one(name, n
         left_out = [each for each in ended if each.picture is None]
         assert len(left_out) < 2 * GROUP
         assert not any(each.is_rejected for each in left_out)
-        assert "predicted from lost pictures" not in packets[place].codec
 
 
 @settings(max_examples=60, deadline=None)
@@ -86,7 +85,7 @@ def test_decoding_begins_at_a_key_frame_and_says_what_it_waits_for(name):
     packets = stream(name)[3:]
     decoder = VideoDecoder(lambda: 1_000_000)
     (first,) = decoder.decode(packets[0])
-    assert first.error == "no key frame has come: the stream begins"
+    assert first.error == "waits for a key frame: the stream begins"
     assert decoder.waits_for == "the stream begins"
     ended = [first, *(each for packet in packets[1:] for each in decoder.decode(packet)), *decoder.finish()]
     assert sum(each.picture is not None for each in ended) >= GROUP
