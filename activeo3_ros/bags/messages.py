@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -17,12 +18,15 @@ import numpy.typing as npt
 from ..codecs.image_files import JPEG_QUALITY, MAX_IMAGE_PIXELS, Picture
 from ..codecs.image_message import compressed_to_bgr, image_to_bgr
 from ..codecs.result_cdr import typestore
+from ..codecs.video_packets import PACKET_TYPE, VIDEO_TYPE, VIDEO_TYPES, VideoPacket
 from ..core import Frame, InvalidInput
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 COMPRESSED_TYPE = "sensor_msgs/msg/CompressedImage"
 IMAGE_TYPES = (IMAGE_TYPE, COMPRESSED_TYPE)
 ENCAPSULATION_BYTES = 4
+TRANSPORTS = ("compressed", "ffmpeg", "foxglove")
+"""The last part of the names of topics that image_transport adds to that of the images."""
 
 
 def serialize_image(image: Picture, stamp_ns: int, frame_id: str) -> bytes:
@@ -58,6 +62,45 @@ def serialize_jpeg(image: Picture, stamp_ns: int, frame_id: str) -> bytes:
     return bytes(store.serialize_cdr(message, COMPRESSED_TYPE))
 
 
+def video_packet(cdr: bytes, message_type: str) -> VideoPacket:
+    """The packet in a serialized message of a video topic; `message_type` is one of `VIDEO_TYPES`.
+
+    Raises:
+        InvalidInput: The bytes are no message of that type.
+    """
+    try:
+        reader = _CdrReader(cdr)
+        stamp_ns = reader.number("i") * 1_000_000_000 + reader.number("I")
+        frame_id = reader.text()
+        if message_type == VIDEO_TYPE:
+            data = reader.octets()
+            return VideoPacket(stamp_ns, frame_id, reader.text(), data.tobytes())
+        reader.number("i"), reader.number("i")
+        codec, number = reader.text(), reader.number("Q")
+        reader.number("B"), reader.number("B")
+        return VideoPacket(stamp_ns, frame_id, codec, reader.octets().tobytes(), number)
+    except (struct.error, ValueError) as error:
+        raise InvalidInput(f"a message of {len(cdr)} bytes is not a whole {message_type}: {error}") from error
+
+
+def serialize_video(packet: VideoPacket, message_type: str, size: tuple[int, int] = (0, 0)) -> bytes:
+    """A message of a video topic in CDR.
+
+    Args:
+        packet: The packet.
+        message_type: One of `VIDEO_TYPES`.
+        size: Width and height of the picture in pixels, for those that carry it.
+    """
+    store, header = typestore(), _header(packet.stamp_ns, packet.frame_id)
+    data = np.frombuffer(packet.data, np.uint8)
+    if message_type == VIDEO_TYPE:
+        message = store.types[VIDEO_TYPE](header.stamp, packet.frame_id, data, packet.codec)
+    else:
+        number = packet.number or 0
+        message = store.types[PACKET_TYPE](header, *size, packet.codec, number, 0, False, data)
+    return bytes(store.serialize_cdr(message, message_type))
+
+
 def _header(stamp_ns: int, frame_id: str) -> Any:
     types = typestore().types
     stamp = types["builtin_interfaces/msg/Time"](*divmod(stamp_ns, 1_000_000_000))
@@ -67,10 +110,15 @@ def _header(stamp_ns: int, frame_id: str) -> Any:
 def image_message(cdr: bytes, message_type: str) -> Any:
     """A deserialized image message; its strings are read as rclpy reads them.
 
+    Of a message of a video topic only the header: its picture depends on the messages before it (`bags.frames`).
+
     Raises:
         InvalidInput: The bytes are no message of that type.
     """
     types = typestore().types
+    if message_type in VIDEO_TYPES:
+        packet = video_packet(cdr, message_type)
+        return SimpleNamespace(header=_header(packet.stamp_ns, packet.frame_id))
     try:
         reader = _CdrReader(cdr)
         stamp = types["builtin_interfaces/msg/Time"](reader.number("i"), reader.number("I"))
@@ -152,7 +200,7 @@ def beside(topic: str, name: str) -> str:
 def _parts(topic: str) -> list[str]:
     """The parts of the name of a topic, without the transport."""
     parts = [part for part in topic.split("/") if part]
-    return parts[:-1] if len(parts) > 1 and parts[-1] == "compressed" else parts
+    return parts[:-1] if len(parts) > 1 and parts[-1] in TRANSPORTS else parts
 
 
 def check_cameras_differ(topics: Sequence[str]) -> None:

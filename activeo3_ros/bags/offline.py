@@ -23,9 +23,10 @@ from ..codecs.result_cdr import (
     tracks_message,
 )
 from ..core import ActivePerception, Budget, InvalidInput, Query, Result, Scene, Status
+from .frames import PICTURE_TYPES, BagFrames
 from .geometry import RecordedGeometry
 from .mcap_file import McapFile
-from .messages import IMAGE_TYPES, camera_of, frame_from_message, image_message, stamp_ns
+from .messages import camera_of, image_message, stamp_ns
 from .reading import Bag, DamagedMessage, Entry, topic_type
 from .storage import CDR, Topic
 from .writing import BagWriter
@@ -101,7 +102,7 @@ def image_topics(bag: Bag) -> list[str]:
 
 
 def _has_images(topic: Topic) -> bool:
-    return topic.type in IMAGE_TYPES and topic.encoding == CDR
+    return topic.type in PICTURE_TYPES and topic.encoding == CDR
 
 
 def _describe(topics: Iterable[Topic]) -> str:
@@ -109,7 +110,7 @@ def _describe(topics: Iterable[Topic]) -> str:
     topics = list(topics)
     described = ", ".join(f"{topic.name} ({topic.describe_type()})" for topic in topics)
     foreign = sorted({topic.encoding for topic in topics} - {CDR})
-    hint = f"; only {' and '.join(IMAGE_TYPES)} in {CDR} are read: convert the bag to ROS 2 first" if foreign else ""
+    hint = f"; only {', '.join(PICTURE_TYPES)} in {CDR} are read: convert the bag to ROS 2 first" if foreign else ""
     return described + hint
 
 
@@ -210,7 +211,7 @@ def replay(
         if with_images:
             writer.add_topic(topic, bag.topics[topic].type)
     scenes = {entry.topic: Scene() for entry in entries} if memory else {}
-    earlier = _results_by_frame(recorded, entries)
+    earlier, frames = _results_by_frame(recorded, entries), BagFrames(bag)
     for number, entry in enumerate(entries):
         if not goes_on(number, outcome):
             break
@@ -228,7 +229,7 @@ def replay(
             outcome.resumed += 1
         else:
             kind, scene = bag.topics[entry.topic].type, scenes.get(entry.topic)
-            found = _perceive(image, kind, entry, perception, query, budget, outcome, scene)
+            found = _perceive(image, kind, entry, frames, perception, query, budget, outcome, scene)
             if found is None:
                 continue
             message, cdr, tracks = found[1], b"", b""
@@ -283,6 +284,7 @@ def _perceive(
     image: bytes,
     message_type: str,
     entry: Entry,
+    frames: BagFrames,
     perception: ActivePerception,
     query: Query,
     budget: Budget,
@@ -299,8 +301,8 @@ def _perceive(
         outcome.reasons.append(str(error))
         return None
     try:
-        frame = frame_from_message(message, message_type, camera)
-    except InvalidInput as error:
+        frame = frames.frame(entry, message)
+    except (InvalidInput, DamagedMessage) as error:
         width, height = getattr(message, "width", 0), getattr(message, "height", 0)
         result = Result(width, height, query, Status.FAILED, str(error))
         outcome.reading_s += time.perf_counter() - start

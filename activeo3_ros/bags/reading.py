@@ -30,16 +30,15 @@ from rosbags.typesys.store import Typestore
 
 from ..codecs.image_files import natural_order
 from ..codecs.result_cdr import typestore
-from ..core import Frame, InvalidInput
+from ..core import InvalidInput
 from .compression import SUFFIX as COMPRESSED_SUFFIX
 from .compression import decompress_file, decompress_message
 from .mcap_file import McapFile
-from .messages import camera_of, frame_from_cdr
 from .metadata import Metadata, read_metadata
 from .sqlite_file import SqliteFile
 from .storage import BagFile, DamagedMessage, Topic, header_stamp_ns
 
-__all__ = ["Bag", "Damage", "DamagedMessage", "Entry", "Topic", "read_frames", "read_messages", "read_serialized"]
+__all__ = ["Bag", "Damage", "DamagedMessage", "Entry", "Topic", "read_messages", "read_serialized"]
 
 logger = logging.getLogger(__name__)
 
@@ -292,16 +291,6 @@ def _store_of(message_type: str, definition: str) -> Typestore:
     except Exception:  # one without the types in it: the library raises whatever comes up
         return typestore()
     return store
-
-
-def read_frames(path: Path, topic: str) -> Iterator[Frame]:
-    """The frames of an image topic in the order of recording; the camera is named as its topic begins.
-
-    Raises:
-        InvalidInput: As for `read_serialized`, and for an image that cannot be decoded.
-    """
-    for _, message_type, cdr in read_serialized(path, topic):
-        yield frame_from_cdr(cdr, message_type, camera_of(topic))
 
 
 def topic_type(bag: Bag, topic: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bags.messages import camera_of, frame_from_cdr
+from ..bags.frames import BagFrames
 from ..bags.offline import choose_topics
 from ..bags.reading import Bag, DamagedMessage, Entry
 from ..codecs.image_files import Picture, find_images, read_image
@@ -213,18 +213,18 @@ def _material(args: argparse.Namespace) -> Iterator[Material]:
             raise InvalidInput(f"{args.bag}: has no picture that can be read in {', '.join(topics)}")
         count = min(len(entries), args.max_pictures)
         evenly = random.permutation(np.linspace(0, len(entries) - 1, count).round().astype(int))
-        name = f"frames of {args.bag.name}, {', '.join(topics)}"
+        name, frames = f"frames of {args.bag.name}, {', '.join(topics)}", BagFrames(bag)
         yield Material(
             name,
             [
-                (f"{args.bag}: frame {i + 1}", partial(_frame, bag, entries[i]), int(i * BLOCKS // len(entries)))
+                (f"{args.bag}: frame {i + 1}", partial(_frame, frames, entries[i]), int(i * BLOCKS // len(entries)))
                 for i in evenly
             ],
         )
 
 
-def _frame(bag: Bag, entry: Entry) -> Picture:
-    return frame_from_cdr(bag.read(entry), bag.topics[entry.topic].type, camera_of(entry.topic)).image
+def _frame(frames: BagFrames, entry: Entry) -> Picture:
+    return frames.frame(entry).image
 
 
 def _look(calibration: DetectorCalibration, material: Material, seconds: float) -> None:

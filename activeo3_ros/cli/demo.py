@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ..assets.packages import MOTORWAY_PICTURE, TERRAIN_PICTURE, require
-from ..bags.reading import read_frames
+from ..bags.frames import read_frames
 from ..codecs.image_files import Picture, read_image
 from ..core import Frame, Query, Result, Status
 from ..demo import report, ros_run

@@ -28,6 +28,7 @@ from ..bags.offline import (
 )
 from ..bags.reading import Bag, Damage, Entry
 from ..codecs.depth_message import DepthSettings
+from ..codecs.video_packets import VIDEO_TYPES
 from ..core import Budget, InvalidInput, Query
 from ..core.loop import failures_told_by_caller
 from ..core.position import DEPTH_ERROR
@@ -118,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
     with Bag(args.bag) as bag:
         selection = Selection(choose_topics(bag, args.topic), args.start, args.duration, args.every)
         check_cameras_differ(selection.topics)
+        _check_copied(bag, selection, args)
         start = time.perf_counter()
         entries, damage = bag.index(selection.topics)
         indexing_s = time.perf_counter() - start
@@ -153,6 +155,15 @@ def run(args: argparse.Namespace) -> int:
     if stop.is_wanted:
         raise KeyboardInterrupt
     return FAILURE if outcome.failed and outcome.failed == outcome.processed else SUCCESS
+
+
+def _check_copied(bag: Bag, selection: Selection, args: argparse.Namespace) -> None:
+    """Raise InvalidInput where copied pictures of a video could not be decoded."""
+    videos = [topic for topic in selection.topics if bag.topics[topic].type in VIDEO_TYPES]
+    if videos and args.with_images and args.every != 1:
+        raise InvalidInput(
+            f"--with-images does not go with --every for {videos[0]}: the pictures of a video depend on each other"
+        )
 
 
 def _geometry(bag: Bag, topics: Sequence[str], args: argparse.Namespace) -> RecordedGeometry:

@@ -78,7 +78,11 @@ ENCODINGS: dict[str, Encoding] = {
     "uyvy": Encoding(1, 2, cv2.COLOR_YUV2BGR_UYVY, even_width=True),
     "yuyv": Encoding(1, 2, cv2.COLOR_YUV2BGR_YUY2, even_width=True),
 }
-"""Every encoding that is understood, by its name in `sensor_msgs/image_encodings`."""
+"""Every encoding of one plane that is understood, by its name in `sensor_msgs/image_encodings`."""
+
+PLANAR_ENCODINGS = {"nv12": cv2.COLOR_YUV2BGR_NV12, "nv21": cv2.COLOR_YUV2BGR_NV21}
+"""YUV 4:2:0 in two planes, with OpenCV's code to BGR: brightness, then two bytes of colour (U V, or V U) for each two
+by two pixels, in rows of the same step. As all YUV here: ITU-R BT.601, narrow range (16 to 235 and 16 to 240)."""
 
 
 def image_to_bgr(message: ImageMessage, max_pixels: int) -> BgrImage:
@@ -95,9 +99,12 @@ def image_to_bgr(message: ImageMessage, max_pixels: int) -> BgrImage:
         InvalidInput: The encoding is not supported, the fields contradict each other, or there are too many pixels.
     """
     encoding = ENCODINGS.get(message.encoding)
-    if encoding is None:
-        raise InvalidInput(f"unsupported encoding {message.encoding[:40]!r}; supported are {', '.join(ENCODINGS)}")
+    if encoding is None and message.encoding not in PLANAR_ENCODINGS:
+        known = ", ".join([*ENCODINGS, *PLANAR_ENCODINGS])
+        raise InvalidInput(f"unsupported encoding {message.encoding[:40]!r}; supported are {known}")
     check_size(message.width, message.height, max_pixels)
+    if encoding is None:
+        return _planes_to_bgr(message)
     check_layout(message, encoding)
     pixels: Any = _pixels(message, encoding)
     is_bayer = message.encoding.startswith("bayer")
@@ -270,6 +277,30 @@ def _pixels(message: ImageMessage, encoding: Encoding) -> npt.NDArray[np.uint8] 
         return rows.reshape(shape)
     stored = rows.view(">u2" if message.is_bigendian else "<u2").reshape(shape)
     return stored.astype(np.uint16, copy=False)
+
+
+def _planes_to_bgr(message: ImageMessage) -> BgrImage:
+    """Convert YUV 4:2:0. Of an odd width or height, the last colour is that of one column or row.
+
+    Raises:
+        InvalidInput: Step, height and the length of the data do not belong together.
+    """
+    width, height, step = message.width, message.height, message.step
+    across, down = (width + 1) // 2, (height + 1) // 2
+    if step < 2 * across:
+        raise InvalidInput(f"step is {step} bytes, a row of {width} {message.encoding} pixels has {2 * across}")
+    if len(message.data) != step * (height + down):
+        raise InvalidInput(
+            f"data has {len(message.data)} bytes, step {step} x ({height} + {down}) rows of {message.encoding} makes "
+            f"{step * (height + down)}"
+        )
+    rows = np.frombuffer(message.data, np.uint8).reshape(height + down, step)
+    brightness = cv2.copyMakeBorder(
+        rows[:height, :width], 0, 2 * down - height, 0, 2 * across - width, cv2.BORDER_REPLICATE
+    )
+    colour = np.ascontiguousarray(rows[height:, : 2 * across]).reshape(down, across, 2)
+    image = cv2.cvtColorTwoPlane(brightness, colour, PLANAR_ENCODINGS[message.encoding])
+    return np.ascontiguousarray(image[:height, :width])
 
 
 def unpadded_rows(message: ImageMessage, encoding: Encoding) -> npt.NDArray[np.uint8]:

@@ -22,6 +22,7 @@ from ..core import Result
 from ..core.camera import CameraModel
 from ..core.position import DepthImage
 from .result_message import MessageLibrary, to_message, track_array
+from .video_packets import DEFINITIONS
 
 RESULT_TYPE = "activeo3_ros/msg/PerceptionResult"
 TRACKS_TYPE = "activeo3_ros/msg/TrackArray"
@@ -38,7 +39,7 @@ FIELDS_SINCE_0_1 = frozenset(
 
 
 def typestore() -> Typestore:
-    """ROS 2's common message types and ours."""
+    """ROS 2's common message types, those of video topics, and ours."""
     return _typestore(frozenset())
 
 
@@ -47,6 +48,8 @@ def _typestore(left_out: frozenset[str]) -> Typestore:
     """The same with fields left out of our types."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types: dict[str, Any] = {}
+    for name, definition in DEFINITIONS.items():
+        types.update(get_types_from_msg(definition, name))
     for path in sorted(message_directory().glob("*.msg")):
         found = get_types_from_msg(path.read_text(encoding="utf-8"), f"activeo3_ros/msg/{path.stem}")
         for name, (constants, fields) in found.items():

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..bags.messages import camera_of, frame_from_cdr
+from ..bags.frames import BagFrames
 from ..bags.reading import Bag, DamagedMessage, Entry
 from ..codecs.image_files import image_size, read_image
 from ..core import Frame, InvalidInput, Query
@@ -228,9 +228,9 @@ def coco_of_bag(
         "query": asked.text or list(asked.classes),
     }
     dataset = Dataset(path.stem, (), truth, labels, facts)
-    samples, seen = [], set[str]()
+    samples, seen, frames = [], set[str](), BagFrames(bag)
     for entry, row in found.items():
-        load = _bag_loader(bag, entry, path, row, dataset.annotations.get(row["id"], []))
+        load = _bag_loader(bag, frames, entry, path, row, dataset.annotations.get(row["id"], []))
         name = f"{entry.topic} {entry.stamp_ns}"
         samples.append(Sample(row["id"], name, asked, load, topic=entry.topic, stamp_ns=entry.stamp_ns))
         if entry.topic not in seen:
@@ -317,11 +317,16 @@ def image_loader(file: Path) -> Callable[[], Frame]:
 
 
 def _bag_loader(
-    bag: Bag, entry: Entry, path: Path, image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]
+    bag: Bag,
+    frames: BagFrames,
+    entry: Entry,
+    path: Path,
+    image: Mapping[str, Any],
+    annotations: Sequence[Mapping[str, Any]],
 ) -> Callable[[], Frame]:
     def load() -> Frame:
         try:
-            frame = frame_from_cdr(bag.read(entry), bag.topics[entry.topic].type, camera_of(entry.topic))
+            frame = frames.frame(entry)
         except (DamagedMessage, InvalidInput) as error:
             raise _UnreadableFrame(f"{bag.path}: {error}") from error
         check_size(path, image, (frame.width, frame.height))

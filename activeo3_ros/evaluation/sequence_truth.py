@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..bags.messages import camera_of, frame_from_cdr
+from ..bags.frames import BagFrames
+from ..bags.messages import camera_of
 from ..bags.reading import Bag, DamagedMessage, Entry
 from ..codecs.image_files import find_images, natural_order, read_image
 from ..codecs.video import open_video
@@ -296,9 +297,10 @@ def _stamp(time_s: float) -> int:
 
 
 def _read_bag(bag: Bag, entries: Sequence[Entry]) -> Iterator[FrameOrError]:
+    frames = BagFrames(bag)
     for entry in entries:
         try:
-            yield frame_from_cdr(bag.read(entry), bag.topics[entry.topic].type, camera_of(entry.topic))
+            yield frames.frame(entry)
         except (DamagedMessage, InvalidInput) as error:
             yield InvalidInput(f"{bag.path}: {error}")
 

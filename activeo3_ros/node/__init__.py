@@ -11,7 +11,10 @@ The way of a frame in eight hops, each in a module of its name and none back int
     core.loop         ActivePerception   frame to result
     result_publisher  ResultPublisher    result to messages on the camera's topics (`codecs.result_message`)
 
+Between the first two, where the topic is a video, `video_feed` decodes every packet in a thread of its camera (`codecs.
+video_packets`), and passes pictures on; `VideoFrameDecoder` then makes frames of them.
+
 `perception_node` declares the `parameters`, connects these parts and publishes `diagnostics`. The steps from
-`scheduler` to `frame_processor`, with `jobs`, `query_loader` and `frame_counters`, import no ROS and are tested without
-it. What needs no ROS and is no scheduling belongs into a lower folder.
+`scheduler` to `frame_processor`, with `jobs`, `query_loader`, `frame_counters` and `video_feed`, import no ROS and are
+tested without it. What needs no ROS and is no scheduling belongs into a lower folder.
 """

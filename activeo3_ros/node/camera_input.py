@@ -16,20 +16,45 @@ from std_msgs.msg import Header
 
 from ..codecs.camera_info import camera_model, is_rectified
 from ..codecs.depth_message import DepthSettings
+from ..codecs.video_packets import PACKAGE, PACKET_TYPE, VIDEO_TYPE
 from ..core.camera import CameraModel
 from ..core.errors import InvalidInput
+from ..core.optional import MissingPackageError, require_package
 from ..core.position import DepthImage
 from . import qos
 from .calibration_history import CalibrationHistory
 from .depth_input import DepthInput
 from .frame_counters import Losses
 
+try:
+    from foxglove_msgs.msg import CompressedVideo
+except ImportError:
+    CompressedVideo = None
+
+try:
+    from ffmpeg_image_transport_msgs.msg import FFMPEGPacket
+except ImportError:
+    FFMPEGPacket = None
+
 MOST_TOPICS = 5
 """Topics with images that are named where a camera's own is not published."""
-SOURCES = {"raw": (Image, "image_raw"), "compressed": (CompressedImage, "image_raw/compressed")}
-"""Message type and topic below the camera's name, by the parameter `transport`."""
-TYPES = {"raw": "sensor_msgs/msg/Image", "compressed": "sensor_msgs/msg/CompressedImage"}
+SOURCES: dict[str, tuple[Any, str]] = {
+    "raw": (Image, "image_raw"),
+    "compressed": (CompressedImage, "image_raw/compressed"),
+    "ffmpeg": (FFMPEGPacket, "image_raw/ffmpeg"),
+    "foxglove": (CompressedVideo, "image_raw/foxglove"),
+}
+"""Message type, None where its package is not installed, and topic below the camera's name, by the parameter
+`transport`."""
+TYPES = {
+    "raw": "sensor_msgs/msg/Image",
+    "compressed": "sensor_msgs/msg/CompressedImage",
+    "ffmpeg": PACKET_TYPE,
+    "foxglove": VIDEO_TYPE,
+}
 """The same types by their full names, as the graph has them."""
+VIDEOS = ("ffmpeg", "foxglove")
+"""The transports whose messages are packets of a video."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +75,7 @@ class Publishers:
 def topic_to_subscribe(node: Node, name: str, transport: str) -> str:
     """The topic of a camera's images, for a subscription, which remaps it.
 
-    A rule for `NAME/image_raw` moves the compressed topic below it too, as in image_transport; one for the compressed
-    topic itself wins.
+    A rule for `NAME/image_raw` moves the topics below it too, as in image_transport; one for such a topic itself wins.
 
     Args:
         node: The node with the remapping rules.
@@ -64,6 +88,21 @@ def topic_to_subscribe(node: Node, name: str, transport: str) -> str:
     if topic == base or has_own_rule or moved == node.resolve_topic_name(base, only_expand=True):
         return topic
     return moved + topic.removeprefix(base)
+
+
+def _message_class(transport: str) -> Any:
+    """The class of a transport's messages. Raises InvalidInput where a package is missing, with what to install."""
+    kind = SOURCES[transport][0]
+    if kind is None:
+        package = TYPES[transport].partition("/")[0]
+        apt = f"ros-$ROS_DISTRO-{package.replace('_', '-')}"
+        raise InvalidInput(f"transport {transport} needs the package {package}; run: apt install {apt}")
+    if transport in VIDEOS:
+        try:
+            require_package("av", f"for transport {transport}", PACKAGE)
+        except MissingPackageError as error:
+            raise InvalidInput(str(error)) from error
+    return kind
 
 
 class CameraInput:
@@ -88,8 +127,11 @@ class CameraInput:
             name: Name of the camera, the prefix of its topics.
             transport: A key of `SOURCES`.
             group: Callback group of all its topics.
+
+        Raises:
+            InvalidInput: A package that the transport needs is not installed.
         """
-        kind = SOURCES[transport][0]
+        kind = _message_class(transport)
         topic = topic_to_subscribe(node, name, transport)
         self._transport = transport
         self.name = name
@@ -103,9 +145,10 @@ class CameraInput:
         self._heard_at = math.nan
         self._told: set[str] = set()
         self._enqueue: Callable[[str, bytes], None] | None = None
+        profile = qos.VIDEO if transport in VIDEOS else qos.IMAGES
         # Serialized: a frame that is replaced before its turn is never decoded.
         self.profile = qos.create_subscription(
-            node, kind, topic, self._on_image, qos.IMAGES, group, raw=True, on_lost=self._on_lost
+            node, kind, topic, self._on_image, profile, group, raw=True, on_lost=self._on_lost
         )
         self._info_topic = node.resolve_topic_name(f"{name}/camera_info")
         qos.create_subscription(node, CameraInfo, self._info_topic, self._on_camera_info, qos.IMAGES, group)

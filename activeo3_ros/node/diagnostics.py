@@ -92,6 +92,7 @@ class CameraReport:
         forgotten: Objects that were forgotten because more were remembered than a scene can hold.
         depth_topic: Full name of its depth topic, "" where the node does not subscribe to depth.
         depth_fault: Why the newest tracks have no positions, "" if they have or were not needed.
+        video_fault: Why the newest packet of its video was not decoded, "" if it was.
     """
 
     camera: str
@@ -112,6 +113,7 @@ class CameraReport:
     forgotten: int = 0
     depth_topic: str = ""
     depth_fault: str = ""
+    video_fault: str = ""
 
     @property
     def age_s(self) -> float:
@@ -168,6 +170,7 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         "objects_forgotten": str(report.forgotten),
         "depth_topic": report.depth_topic,
         "depth_fault": report.depth_fault,
+        "video_fault": report.video_fault,
     }
     return _status(f"{name}: {report.camera}", hardware_id, level, message, values)
 
@@ -179,7 +182,7 @@ def camera_line(report: CameraReport) -> str:
         report: The values; `before` and `seconds` are those since the last line.
     """
     counts = report.counts
-    ended = ("processed", "replaced", "stale", "failed", "rejected", "pending")
+    ended = ("processed", "replaced", "stale", "failed", "rejected", "undecoded", "pending")
     parts = [f"{getattr(counts, name)} {name}" for name in ended if getattr(counts, name)]
     lost = report.lost_before_receipt
     parts += [f"{lost} more lost before receipt"] if lost else []
@@ -259,6 +262,9 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     stale = _steps(report.counts, report.before, "stale")
     if rejected or failed:
         return (WARN if done else ERROR), f"{rejected} frames rejected, {failed} failed; see last_error of the node"
+    if undecoded := _steps(report.counts, report.before, "undecoded"):
+        fault = report.video_fault or "packets before them were lost"
+        return (WARN if done else ERROR), f"{undecoded} packets of the video not decoded: {fault}"
     if stale:
         cause = clock_warning(report) or "do the clocks agree?"
         return (WARN if done else ERROR), f"{stale} frames older than max_frame_age; {cause}"

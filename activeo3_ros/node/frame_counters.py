@@ -48,6 +48,8 @@ class FrameDisposition(Enum):
     """Perception failed, hung or was stopped, or the result could not be published."""
     REJECTED = "rejected"
     """The message was malformed or of an encoding or size that is not supported."""
+    UNDECODED = "undecoded"
+    """A packet of a video without what it is predicted from: not decoded."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Counts:
     stale: int = 0
     failed: int = 0
     rejected: int = 0
+    undecoded: int = 0
 
     @property
     def add_up(self) -> bool:

@@ -7,11 +7,14 @@ from typing import Any
 
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
 from ..codecs.image_message import compressed_to_bgr, image_to_bgr
+from ..codecs.video_packets import picture_to_bgr
 from ..core import Frame, InvalidInput
 from ..core.optional import MissingPackageError
 from .jobs import DecodedFrame, RejectedFrame
+from .video_feed import VideoPicture
 
 
 class FrameDecoder:
@@ -57,4 +60,39 @@ class FrameDecoder:
             image = self._to_bgr(message, self._max_pixels())
         except (InvalidInput, MissingPackageError) as error:
             raise RejectedFrame(str(error), header) from error
+        return DecodedFrame(Frame(image, stamp_ns, header.frame_id, camera), header)
+
+
+class VideoFrameDecoder:
+    """Turns the pictures of videos into frames. Any thread may call it.
+
+    Attributes:
+        stamps_ns: The stamp of each camera's newest picture, nanoseconds; 0 for one without.
+    """
+
+    def __init__(self) -> None:
+        self.stamps_ns: dict[str, int] = {}
+
+    def decode(self, camera: str, data: VideoPicture) -> DecodedFrame:
+        """Convert one picture.
+
+        Args:
+            camera: Name of the camera.
+            data: The picture.
+
+        Returns:
+            The frame, `(height, width, 3)` uint8 BGR with its stamp, and a header of that stamp and coordinate frame.
+
+        Raises:
+            RejectedFrame: It stands for a packet that could not be used.
+        """
+        if data.packet is None:
+            raise RejectedFrame(data.error)
+        stamp_ns = data.packet.stamp_ns
+        header = Header(frame_id=data.packet.frame_id)
+        header.stamp.sec, header.stamp.nanosec = divmod(stamp_ns, 1_000_000_000)
+        self.stamps_ns[camera] = stamp_ns
+        if data.picture is None:
+            raise RejectedFrame(data.error, header)
+        image = picture_to_bgr(data.picture)
         return DecodedFrame(Frame(image, stamp_ns, header.frame_id, camera), header)

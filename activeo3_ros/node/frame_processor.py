@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..core import Cancelled, Frame, Region, Result, Scene, Status
 from ..core.background import BackgroundSensing
@@ -18,9 +18,9 @@ logger = logging.getLogger(__name__)
 
 
 class Decoder(Protocol):
-    """Turns a camera's serialized message into a frame."""
+    """Turns a camera's serialized message, or a picture of its video, into a frame."""
 
-    def decode(self, camera: str, data: bytes) -> DecodedFrame:
+    def decode(self, camera: str, data: Any) -> DecodedFrame:
         """Raises RejectedFrame for a message that is no usable image."""
 
 

@@ -98,11 +98,12 @@ class Job:
     """One message on its way, to be settled exactly once. Times are those of `time.perf_counter`, seconds.
 
     Attributes:
+        data: What the decoder takes: the serialized message, or the picture of a video.
         stage: The step of the loop that it has come to; "" before the first.
     """
 
     camera: str
-    data: bytes
+    data: Any
     arrived: float = field(default_factory=time.perf_counter)
     started: float = 0.0
     query: Query = field(default_factory=Query)

@@ -139,9 +139,9 @@ PARAMETERS: dict[str, Parameter] = {
         Parameter(
             "transport",
             "raw",
-            "Subscribe to NAME/image_raw, or to NAME/image_raw/compressed.",
+            "Subscribe to NAME/image_raw, or to the topic of this name below it: ffmpeg and foxglove are video.",
             When.START,
-            choices=("raw", "compressed"),
+            choices=("raw", "compressed", "ffmpeg", "foxglove"),
         ),
         Parameter("autostart", False, "Configure and activate without waiting for a lifecycle manager.", When.START),
         Parameter("hardware_id", "", "Hardware id in /diagnostics; empty: the host's name.", When.START),

@@ -36,14 +36,15 @@ from ..presets import load_preset
 from ..vlm.backends.remote_engine import RemoteEngine
 from . import diagnostics, parameters, qos
 from .bond import HEARTBEAT_S, Bond
-from .camera_input import SOURCES, CameraInput
+from .camera_input import SOURCES, TYPES, VIDEOS, CameraInput
 from .frame_counters import Counts, FrameCounters
-from .frame_decoder import FrameDecoder
+from .frame_decoder import FrameDecoder, VideoFrameDecoder
 from .jobs import Settings
 from .lifecycle import FAILURE, SHUTDOWN_WAIT_S, SUCCESS, ManagedNode, logged
 from .perceive_action import PerceiveActionServer
 from .result_publisher import Pipeline, ResultPublisher
 from .scheduler import Scheduler
+from .video_feed import VideoFeed
 
 STOP_S = 1.0
 """Seconds that a cleanup or shutdown waits for a model's call; then the call's thread is left behind."""
@@ -108,7 +109,10 @@ class PerceptionNode(ManagedNode):
             name: CameraInput(self, name, transport, MutuallyExclusiveCallbackGroup())
             for name in self._values["cameras"]
         }
-        self._decoder = FrameDecoder(SOURCES[transport][0], lambda: int(self._values["max_image_pixels"]))
+        self._is_video = transport in VIDEOS
+        self._decoder = VideoFrameDecoder() if self._is_video else FrameDecoder(SOURCES[transport][0], self._max_pixels)
+        self._videos: dict[str, VideoFeed] = {}
+        """The decoders of videos, while the node is active."""
         for name in parameters.non_empty(self._values["depth_cameras"]):
             newest_stamp_ns = functools.partial(self._newest_stamp_ns, name)
             self._cameras[name].subscribe_to_depth(self._depth_settings, newest_stamp_ns)
@@ -178,8 +182,9 @@ class PerceptionNode(ManagedNode):
             now_ns=lambda: self.get_clock().now().nanoseconds,
             settings=settings,
         )
-        for camera in self._cameras.values():
-            camera.connect(scheduler.enqueue)
+        if not self._is_video:  # whose packets are not decoded before the node is active
+            for camera in self._cameras.values():
+                camera.connect(scheduler.enqueue)
         while not scheduler.wait_loaded(0.05):
             if self.ending.is_set():
                 # Loading cannot be interrupted, and a shutdown waits for this: the thread frees what it has loaded.
@@ -207,6 +212,7 @@ class PerceptionNode(ManagedNode):
     @logged
     def on_activate(self, state: Any) -> Any:
         self._open_or_close_gate(active=True)
+        self._begin_videos()
         for name, camera in self._cameras.items():
             results = self.resolve_topic_name(f"~/{name}/result")
             self.get_logger().info(
@@ -218,6 +224,7 @@ class PerceptionNode(ManagedNode):
     @logged
     def on_deactivate(self, state: Any) -> Any:
         self._bond.end()
+        self._end_videos()
         self._open_or_close_gate(active=False)
         return super().on_deactivate(state)
 
@@ -239,12 +246,32 @@ class PerceptionNode(ManagedNode):
     def _free(self, wait_s: float = STOP_S) -> None:
         """Stop the scheduler and free the models. wait_s: seconds to wait for a model's call in progress."""
         self._bond.end()
+        self._end_videos()
         for camera in self._cameras.values():
             camera.connect(None)
         scheduler, self._scheduler = self._scheduler, None
         self._loading_since = math.nan
         if scheduler is not None and not scheduler.stop(wait_s, "stopped by a lifecycle transition"):
             self.get_logger().warning("a model's call is still running; its memory is freed when it returns")
+
+    def _begin_videos(self) -> None:
+        """Decode videos from their next key frames on."""
+        if not self._is_video or self._scheduler is None:
+            return
+        kind = TYPES[self._values["transport"]]
+        for name, camera in self._cameras.items():
+            missing = functools.partial(getattr, camera.losses, "missing")
+            self._videos[name] = VideoFeed(name, kind, self._scheduler, self._max_pixels, missing)
+            camera.connect(self._videos[name].put)
+
+    def _end_videos(self) -> None:
+        """Stop decoding, and forget what was decoded: the next activation begins anew."""
+        for name, video in self._videos.items():
+            self._cameras[name].connect(None)
+            video.close()
+        if self._videos and self._scheduler is not None:
+            self._scheduler.forget_frames()
+        self._videos.clear()
 
     def _open_or_close_gate(self, active: bool) -> None:
         if self._scheduler is None:
@@ -271,6 +298,9 @@ class PerceptionNode(ManagedNode):
             self._values["survival_s"],
             self._values["background_sensing"],
         )
+
+    def _max_pixels(self) -> int:
+        return int(self._values["max_image_pixels"])
 
     def _newest_stamp_ns(self, camera: str) -> int:
         return self._decoder.stamps_ns.get(camera, 0)
@@ -458,6 +488,7 @@ class PerceptionNode(ManagedNode):
             forgotten=self._scheduler.forgotten(camera) if self._scheduler is not None else 0,
             depth_topic=source.depth.topic if source.depth is not None else "",
             depth_fault=source.depth.error if source.depth is not None else "",
+            video_fault=self._videos[camera].fault if camera in self._videos else "",
         )
 
 

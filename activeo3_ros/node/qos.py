@@ -27,6 +27,8 @@ from .transports import PROFILES, TRANSPORTS, profile_for_images
 
 IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 """Camera images and camera_info: an old frame is worth less than the next one."""
+VIDEO = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=128, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Packets of video: each is needed by those after it, so none may be overwritten while it waits."""
 RESULTS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 """Every topic that is published for a frame."""
 STATUS = QoSProfile(

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..core import ActivePerception, Query, TaskModel
 from .frame_counters import FrameCounters, FrameDisposition, Latencies
@@ -67,7 +68,7 @@ class Scheduler:
         self._queries = QueryLoader(settings.query)
         self._processor = FrameProcessor(decoder, publisher, counters, self._settings_in_force, now_ns)
         self._queue = LatestFrameQueue(cameras)
-        self._newest: dict[str, bytes] = {}
+        self._newest: dict[str, Any] = {}
         self._request: PerceiveRequest | None = None
         self._request_lock = threading.Lock()
         self._open = False
@@ -138,11 +139,33 @@ class Scheduler:
                 self._processor.drop(job, FrameDisposition.STALE)
 
     def enqueue(self, camera: str, data: bytes) -> None:
-        """Enqueue a message without waiting for inference.
+        """Count a message as received, and enqueue it without waiting for inference.
 
         Args:
             camera: Name of the camera.
             data: The serialized message.
+        """
+        self.enqueue_received(camera, data, time.perf_counter(), self.receive(camera))
+
+    def receive(self, camera: str) -> bool:
+        """Count a frame as received, which is then enqueued or discarded; False where the gate is closed."""
+        with self._gate:
+            if self._open:
+                self._counters.receive(camera)
+            return self._open
+
+    def discard(self, camera: str, disposition: FrameDisposition) -> None:
+        """Count how a received frame ended that is not enqueued."""
+        self._counters.settle(camera, disposition)
+
+    def enqueue_received(self, camera: str, data: Any, arrived: float, is_counted: bool) -> None:
+        """Enqueue a frame without waiting for inference.
+
+        Args:
+            camera: Name of the camera.
+            data: What the decoder takes.
+            arrived: When its message came, by `time.perf_counter`.
+            is_counted: What `receive` said; a frame that is not counted serves perceive requests only.
         """
         self._newest[camera] = data
         with self._request_lock:
@@ -150,13 +173,20 @@ class Scheduler:
             if request and request.camera == camera and not request.data:
                 request.data = data
                 self._queue.put_request(request)
+        if not is_counted:
+            return
+        job = Job(camera, data, arrived)
         with self._gate:
             if not self._open:
+                self._processor.drop(job, FrameDisposition.STALE)
                 return
-            self._counters.receive(camera)
-            replaced = self._queue.put(Job(camera, data))
+            replaced = self._queue.put(job)
             if replaced is not None:
                 self._processor.drop(replaced, FrameDisposition.REPLACED)
+
+    def forget_frames(self) -> None:
+        """Let go of the newest frames: a perceive request then waits for the next one of its camera."""
+        self._newest.clear()
 
     @property
     def latencies(self) -> Latencies:

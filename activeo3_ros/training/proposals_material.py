@@ -14,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ..bags.messages import camera_of, frame_from_cdr
+from ..bags.frames import BagFrames
 from ..bags.offline import choose_topics
 from ..bags.reading import Bag, DamagedMessage
 from ..codecs.image_files import Picture, find_images, natural_order, read_image
@@ -120,9 +120,10 @@ def bag_source(path: Path, topic: str, max_pictures: int) -> Source:
         if damage:
             complain(f"{path}: {damage.describe()}")
         with Bag(path) as bag:
+            frames = BagFrames(bag)
             for number, entry in enumerate(chosen, start=1):
                 try:
-                    frame = frame_from_cdr(bag.read(entry), bag.topics[entry.topic].type, camera_of(entry.topic))
+                    frame = frames.frame(entry)
                 except (InvalidInput, DamagedMessage) as error:
                     complain(f"{path}: picture {number} of {len(chosen)} of {topic}: {error}")
                     continue

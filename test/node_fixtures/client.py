@@ -153,7 +153,7 @@ class Client:
     def counts(self, camera: str) -> dict[str, int]:
         """The frame counts of a camera in the newest diagnostics."""
         values = self.status(camera)[2]
-        names = ("received", "pending", "processed", "replaced", "stale", "failed", "rejected")
+        names = ("received", "pending", "processed", "replaced", "stale", "failed", "rejected", "undecoded")
         return {name: int(values[name]) for name in names}
 
     # Services

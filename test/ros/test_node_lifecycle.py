@@ -363,4 +363,4 @@ def test_parameters_that_are_not_allowed_end_the_process_with_one_line():
     with NodeProcess(transport="telepathy") as node:
         assert node.process.wait(20) == 2
         lines = [line for line in node.text.splitlines() if line.startswith("perception_node:")]
-        assert lines == ["perception_node: transport must be one of raw, compressed, got 'telepathy'"]
+        assert lines == ["perception_node: transport must be one of raw, compressed, ffmpeg, foxglove, got 'telepathy'"]

@@ -84,7 +84,7 @@ def test_every_parameter_says_what_it_is(name):
         ("deadline_ms", -0.5, "deadline_ms must be 0.0 to"),
         ("deadline_ms", math.nan, "deadline_ms must be -1 to 600000 ms, got nan"),
         ("deadline_ms", math.inf, "got inf"),
-        ("transport", "smoke", "transport must be one of raw, compressed, got 'smoke'"),
+        ("transport", "smoke", "transport must be one of raw, compressed, ffmpeg, foxglove, got 'smoke'"),
         ("query", "x" * 1001, "1000 characters, got 1001"),
         ("classes", ["car"] * 201, "200 classes, got 201"),
         ("classes", ["car", "x" * 101], "100 characters, got 101"),

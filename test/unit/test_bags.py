@@ -13,9 +13,10 @@ from mcap_ros2.decoder import DecoderFactory
 from rosbags.rosbag2 import Writer
 
 import activeo3_ros.bags
+from activeo3_ros.bags.frames import read_frames
 from activeo3_ros.bags.messages import IMAGE_TYPE, serialize_image
 from activeo3_ros.bags.offline import choose_topics
-from activeo3_ros.bags.reading import Bag, read_frames, read_messages, read_serialized
+from activeo3_ros.bags.reading import Bag, read_messages, read_serialized
 from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.codecs.result_cdr import FIELDS_SINCE_0_1, RESULT_TYPE, _typestore, result_message, to_cdr, typestore
 from activeo3_ros.codecs.result_message import from_message

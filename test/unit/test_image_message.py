@@ -75,9 +75,56 @@ def test_yuv_of_an_odd_width_and_bayer_of_one_pixel_are_errors():
         image_to_bgr(message(np.zeros((1, 1), np.uint8), "bayer_rggb8"), LIMIT)
 
 
+def planes(height: int, width: int, padding: int, encoding: str, seed: int = 0) -> types.SimpleNamespace:
+    """A message of two planes of noise, its rows padded with 0xAB to one step."""
+    across, down, random = (width + 1) // 2, (height + 1) // 2, np.random.default_rng(seed)
+    rows = np.full((height + down, 2 * across + padding), 0xAB, np.uint8)
+    rows[:height, :width] = random.integers(16, 256, (height, width))  # OpenCV takes less for black
+    rows[height:, : 2 * across] = random.integers(0, 256, (down, 2 * across))
+    return types.SimpleNamespace(
+        height=height, width=width, encoding=encoding, step=rows.shape[1], data=rows.tobytes(), is_bigendian=0
+    )
+
+
+def by_the_standard(source: types.SimpleNamespace) -> np.ndarray:
+    """BGR by the equations of ITU-R BT.601 for the narrow range, in floating point."""
+    rows = np.frombuffer(source.data, np.uint8).reshape(-1, source.step).astype(float)
+    pairs = rows[source.height :, : 2 * ((source.width + 1) // 2)].reshape(-1, (source.width + 1) // 2, 2)
+    pairs = pairs.repeat(2, 0).repeat(2, 1)[: source.height, : source.width]
+    u, v = (pairs - 128).transpose(2, 0, 1)[:: 1 if source.encoding == "nv12" else -1] / 224
+    y = (rows[: source.height, : source.width] - 16) / 219
+    blue, red = y + 2 * (1 - 0.114) * u, y + 2 * (1 - 0.299) * v
+    green = (y - 0.299 * red - 0.114 * blue) / 0.587
+    return (255 * np.stack([blue, green, red], axis=2)).clip(0, 255)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.sampled_from(["nv12", "nv21"]), st.integers(1, 30), st.integers(1, 30), st.integers(0, 5), st.integers(0, 99))
+def test_nv12_and_nv21_of_any_size_are_converted_as_the_standard_says(encoding, height, width, padding, seed):
+    source = planes(height, width, padding, encoding, seed)
+    got = image_to_bgr(source, LIMIT)
+    assert (got.shape, got.dtype, got.flags.c_contiguous) == ((height, width, 3), np.uint8, True)
+    assert np.abs(got - by_the_standard(source)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"step": 6}, "step is 6 bytes, a row of 7 nv12 pixels has 8"),
+        ({"data": bytes(8 * 5)}, r"data has 40 bytes, step 8 x \(5 \+ 3\) rows of nv12 makes 64"),
+        ({"step": 9}, "data has 64 bytes"),
+        ({"height": 2**31}, "exceeds 1000000 pixels"),
+        ({"encoding": "nv24"}, "unsupported encoding 'nv24'; supported are .*nv12, nv21"),
+    ],
+)
+def test_planes_that_do_not_fit_their_message_say_how(change, says):
+    with pytest.raises(InvalidInput, match=says):
+        image_to_bgr(types.SimpleNamespace(**{**vars(planes(5, 7, 0, "nv12")), **change}), LIMIT)
+
+
 @settings(max_examples=500, deadline=None)
 @given(
-    st.sampled_from([*sorted(ENCODINGS), "16UC1", "nv21", "nonsense", ""]),
+    st.sampled_from([*sorted(ENCODINGS), "16UC1", "nv12", "nv21", "nonsense", ""]),
     st.integers(0, 40),
     st.integers(0, 40),
     st.integers(0, 300),

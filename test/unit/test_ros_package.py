@@ -46,7 +46,7 @@ def test_every_ros_package_that_the_node_or_a_launch_file_imports_is_a_dependenc
     assert ros - dependencies("depend", "exec_depend") == OPTIONAL
 
 
-OPTIONAL = {"autoware_perception_msgs", "foxglove_msgs", "tier4_perception_msgs"}
+OPTIONAL = {"autoware_perception_msgs", "ffmpeg_image_transport_msgs", "foxglove_msgs", "tier4_perception_msgs"}
 """Of stacks that few have: a topic of the node is left out without them."""
 ROS_LIBRARIES = {"bond", "cv_bridge", "launch", "launch_ros", "rclpy", "std_srvs"}
 
