@@ -6,6 +6,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,12 +78,18 @@ class MllmTask:
             EngineError: No answer at all can be used; that is a failure, not an empty scene.
         """
         replies = generate_within_memory(self.engine, [self.request(view, query, budget) for view in views])
-        answers = [parse_answer(reply.text, self.engine.family.extent(reply.input_size)) for reply in replies]
+        answers = [self._parse(reply) for reply in replies]
         if replies and not any(_usable(answer, query) for answer in answers):
             told = "; ".join((*replies[0].notes, *reply_notes(replies[0], answers[0], usable=True)))
             first = f"the first is {excerpt(replies[0].text)}{f' ({told})' if told else ''}"
             raise EngineError(f"none of {len(replies)} answers could be used; {first}")
         return [self._read(*each, query) for each in zip(views, replies, answers, strict=True)]
+
+    def _parse(self, reply: Reply) -> Answer:
+        answer = parse_answer(reply.text, self.engine.family.extent(reply.input_size))
+        # "10" of an answer that was cut off may have become "102"; reasoning that was cut off has no answer at all.
+        cut_off = not reply.finished and any(end == len(reply.text) for _, end in answer.words_spans)
+        return replace(answer, words="", words_spans=(), valid_json=False) if cut_off else answer
 
     def request(self, view: View, query: Query, budget: Budget) -> Request:
         """The request for a view."""
