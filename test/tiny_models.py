@@ -49,16 +49,28 @@ def tiny_config(model_type: str) -> Any:
         "bos_token_id": 151643, "eos_token_id": 151645, "pad_token_id": 151643,
         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 3, 3]},
     }  # fmt: skip
-    if model_type == "qwen3_vl":
-        from transformers import Qwen3VLConfig
+    if model_type != "qwen2_5_vl":
+        from transformers import AutoConfig
 
         text |= {"head_dim": 16}
         text["rope_parameters"] |= {"mrope_interleaved": True}
         vision = {
             "depth": 3, "hidden_size": 32, "intermediate_size": 64, "num_heads": 2, "out_hidden_size": 64,
-            "patch_size": 16, "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 144,
+            "patch_size": 16, "num_position_embeddings": 144,
         }  # fmt: skip
-        return Qwen3VLConfig(text_config=text, vision_config=vision, **tokens)
+        if model_type.startswith("qwen3_5"):  # every other layer has linear attention
+            text |= {
+                "layer_types": ["linear_attention", "full_attention"], "linear_num_key_heads": 2,
+                "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+            }  # fmt: skip
+        else:
+            vision["deepstack_visual_indexes"] = [0, 1]
+        if model_type.endswith("_moe"):
+            text |= {
+                "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+                "shared_expert_intermediate_size": 32,
+            }  # fmt: skip
+        return AutoConfig.for_model(model_type, text_config=text, vision_config=vision, **tokens)
     from transformers import Qwen2_5_VLConfig
 
     vision = {
@@ -87,7 +99,7 @@ def build_tiny_model(directory: Path, model_type: str = "qwen2_5_vl", seed: int 
     tokenizer = load_tokenizer()
     tokenizer.chat_template = CHAT_TEMPLATE
     tokenizer.save_pretrained(directory)
-    side = 16 if model_type == "qwen3_vl" else 14
+    side = 14 if model_type == "qwen2_5_vl" else 16
     mean, std = ([0.5] * 3, [0.5] * 3) if side == 16 else (
         [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])  # fmt: skip
     values = {

@@ -34,6 +34,7 @@ class Prompt:
         stop: Texts of which the first one that the model writes ends the answer; it is part of the answer.
         regex: The answer grammar of all that may follow the prefix (see `vlm.answer_grammar`), for engines that can
             hold a model to it; "" for none.
+        thinks: Whether the answer is to begin with thoughts.
     """
 
     after: str
@@ -42,11 +43,29 @@ class Prompt:
     prefix: str = ""
     stop: tuple[str, ...] = ()
     regex: str = ""
+    thinks: bool = False
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier answer of the model in a conversation, and the user's message that followed it.
+
+    Attributes:
+        answer: The text of the answer.
+        before: The message before its picture.
+        image: `(h, w, 3)` uint8 BGR, or None for a message in words alone.
+        after: The message after its picture.
+    """
+
+    answer: str
+    before: str = ""
+    image: Image | None = None
+    after: str = ""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One image and the prompt for it.
+    """One image and the prompt for it, and perhaps the turns of a conversation that has begun with them.
 
     Attributes:
         image: `(h, w, 3)` uint8 BGR.
@@ -55,20 +74,28 @@ class Request:
         on_text: Called with all of the text so far, prefix included, after each step that writes some of it, by any
             thread, and from the beginning again where the request is asked again. It returns at once. Engines that get
             answers as a whole do not call it.
+        turns: Earlier answers to this prompt, in their order. The engine `vllm` takes none.
 
     Raises:
-        InvalidInput: The image is another array or empty, or the limit is below 1.
+        InvalidInput: An image is another array or empty, or the limit is below 1.
     """
 
     image: Image
     prompt: Prompt
     max_new_tokens: int = 512
     on_text: OnText | None = field(default=None, compare=False)
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def images(self) -> list[Image]:
+        """All images of the conversation, in their order."""
+        return [self.image, *(turn.image for turn in self.turns if turn.image is not None)]
 
     def __post_init__(self) -> None:
-        check_image(self.image, "an engine needs a")
-        if 0 in self.image.shape:
-            raise InvalidInput(f"an engine needs at least one pixel, got {self.image.shape[1]} x {self.image.shape[0]}")
+        for image in self.images:
+            check_image(image, "an engine needs a")
+            if 0 in image.shape:
+                raise InvalidInput(f"an engine needs at least one pixel, got {image.shape[1]} x {image.shape[0]}")
         if self.max_new_tokens < 1:
             raise InvalidInput(f"max_new_tokens must be at least 1, got {self.max_new_tokens}")
 
@@ -96,7 +123,7 @@ class Reply:
     Attributes:
         text: The prefix and all that was written.
         tokens: The tokens that were written.
-        input_size: Width and height at which the model saw the image, in pixels.
+        input_size: Width and height at which the model saw the first image, in pixels.
         prompt_tokens: Of the request, its image included.
         finished: False where the limit of tokens cut the answer off.
         notes: For the user, such as a smaller image for want of memory.

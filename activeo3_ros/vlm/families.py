@@ -1,7 +1,8 @@
 """The families of Qwen vision-language models: their image sizes, coordinates and chat template.
 
 Qwen2.5-VL writes coordinates in pixels of the image as the model gets it, after its resizing to whole patches; Qwen3-VL
-writes them in thousandths of the image's sides, whatever its size.
+and Qwen3.5 write them in thousandths of the image's sides, whatever its size. The template of Qwen3.5 begins an answer
+without thoughts with an empty pair of their tags.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +35,13 @@ class Family:
         name: The `model_type` of a model's config.json.
         cell_px: Side of the square of pixels that becomes one token; both sides of an image are multiples of it.
         thousandths: Whether coordinates run from 0 to 1000 instead of over the pixels of the model's input.
+        no_thoughts: What the chat template writes at the beginning of an answer that is to have no thoughts.
     """
 
     name: str
     cell_px: int
     thousandths: bool
+    no_thoughts: str = ""
 
     def fit(self, width: float, height: float, max_pixels: int, shorter_side: int | None = None) -> tuple[int, int]:
         """The size, in whole cells, at which the model should see an image.
@@ -93,7 +97,10 @@ class Family:
 
 QWEN2_5_VL = Family("qwen2_5_vl", cell_px=28, thousandths=False)
 QWEN3_VL = Family("qwen3_vl", cell_px=32, thousandths=True)
-FAMILIES = {family.name: family for family in (QWEN2_5_VL, QWEN3_VL)}
+QWEN3_VL_MOE = Family("qwen3_vl_moe", cell_px=32, thousandths=True)
+QWEN3_5 = Family("qwen3_5", cell_px=32, thousandths=True, no_thoughts="<think>\n\n</think>\n\n")
+QWEN3_5_MOE = Family("qwen3_5_moe", cell_px=32, thousandths=True, no_thoughts=QWEN3_5.no_thoughts)
+FAMILIES = {family.name: family for family in (QWEN2_5_VL, QWEN3_VL, QWEN3_VL_MOE, QWEN3_5, QWEN3_5_MOE)}
 """By the `model_type` of a model's config.json."""
 
 
@@ -104,7 +111,8 @@ def family_named(model_type: str) -> Family:
         InvalidInput: The coordinates of this type of model are not known.
     """
     if model_type not in FAMILIES:
-        raise InvalidInput(f"models of type {model_type!r} are not supported; supported are {', '.join(FAMILIES)}")
+        known = ", ".join(FAMILIES)
+        raise InvalidInput(f"unknown family {model_type!r}: its coordinates are not known; known are {known}")
     return FAMILIES[model_type]
 
 
@@ -134,7 +142,15 @@ def _smart_resize() -> Any:
             return importlib.import_module(f"{models}_qwen2_vl").smart_resize
 
 
-def conversation(system: str, before: str, after: str, prefix: str, image: str = IMAGE_TOKEN) -> str:
+def conversation(
+    system: str,
+    before: str,
+    after: str,
+    prefix: str,
+    image: str = IMAGE_TOKEN,
+    start: str = "",
+    turns: Sequence[tuple[str, str]] = (),
+) -> str:
     """A conversation in ChatML, up to the answer of the model.
 
     Args:
@@ -143,12 +159,22 @@ def conversation(system: str, before: str, after: str, prefix: str, image: str =
         after: The user's message after the picture.
         prefix: The forced beginning of the answer.
         image: The placeholder of the picture, one image token or as many as it needs.
+        start: What the template writes at the beginning of every answer (`Family.no_thoughts`).
+        turns: The model's earlier answers, each with the whole message that followed it.
     """
-    picture = f"<|vision_start|>{image}<|vision_end|>"
-    return (
-        f"<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{before}{picture}{after}<|im_end|>\n"
-        f"<|im_start|>assistant\n{prefix}"
-    )
+    parts = [f"<|im_start|>system\n{system}<|im_end|>\n", _user(f"{before}{picture(image)}{after}")]
+    for answer, message in turns:
+        parts += [f"<|im_start|>assistant\n{start}{answer}<|im_end|>\n", _user(message)]
+    return "".join([*parts, f"<|im_start|>assistant\n{start}{prefix}"])
+
+
+def picture(image: str = IMAGE_TOKEN) -> str:
+    """The placeholder of a picture with the tokens around it."""
+    return f"<|vision_start|>{image}<|vision_end|>"
+
+
+def _user(message: str) -> str:
+    return f"<|im_start|>user\n{message}<|im_end|>\n"
 
 
 CHAT_TEMPLATE = (

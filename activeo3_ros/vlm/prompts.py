@@ -75,6 +75,7 @@ class PromptTemplate:
             prefix=self.prefix.get(reasoning, ""),
             stop=self.stop.get(reasoning, ()),
             regex=self.regex(reasoning, values.get("max_regions")),
+            thinks=bool(thinking) and reasoning != "none",
         )
 
     def regex(self, reasoning: str, at_most: str | None = None) -> str:

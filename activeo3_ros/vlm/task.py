@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -100,12 +101,18 @@ class MllmTask:
         return self._findings(taken, replies, query)
 
     def _findings(self, views: Sequence[View], replies: Sequence[Reply], query: Query) -> list[Findings]:
-        answers = [parse_answer(reply.text, self.engine.family.extent(reply.input_size)) for reply in replies]
+        answers = [self._parse(reply) for reply in replies]
         if replies and not any(_usable(answer, query) for answer in answers):
             told = "; ".join((*replies[0].notes, *reply_notes(replies[0], answers[0], usable=True)))
             first = f"the first is {excerpt(replies[0].text)}{f' ({told})' if told else ''}"
             raise EngineError(f"none of {len(replies)} answers could be used; {first}")
         return [self._read(*each, query) for each in zip(views, replies, answers, strict=True)]
+
+    def _parse(self, reply: Reply) -> Answer:
+        answer = parse_answer(reply.text, self.engine.family.extent(reply.input_size))
+        # "10" of an answer that was cut off may have become "102"; reasoning that was cut off has no answer at all.
+        cut_off = not reply.finished and any(end == len(reply.text) for _, end in answer.words_spans)
+        return replace(answer, words="", words_spans=(), valid_json=False) if cut_off else answer
 
     def request(self, view: View, query: Query, budget: Budget) -> Request:
         """The request for a view."""

@@ -13,9 +13,12 @@ from tiny_models import require_torch
 from activeo3_ros.core import Box, Frame, InvalidInput
 from activeo3_ros.core.geometry import as_array, to_corners
 from activeo3_ros.vlm import families as qwen
-from activeo3_ros.vlm.families import QWEN2_5_VL, QWEN3_VL, Family, family_named
+from activeo3_ros.vlm.engine import Prompt, Turn
+from activeo3_ros.vlm.families import FAMILIES, QWEN2_5_VL, QWEN3_5, QWEN3_VL, Family, family_named
+from activeo3_ros.vlm.prompts import load_prompt
 
-families = pytest.mark.parametrize("family", [QWEN2_5_VL, QWEN3_VL], ids=lambda family: family.name)
+families = pytest.mark.parametrize("family", [QWEN2_5_VL, QWEN3_VL, QWEN3_5], ids=lambda family: family.name)
+"""Those with experts see and write as those without: see the test of that."""
 
 
 def image_processor(family: Family):
@@ -113,9 +116,72 @@ def test_pixels_prepared_on_the_device_are_those_of_the_real_processor(family):
     assert torch.allclose(ours, theirs["pixel_values"], atol=1e-5)
 
 
-def test_a_model_whose_coordinates_are_unknown_is_refused():
-    with pytest.raises(InvalidInput, match="'llava' are not supported; supported are qwen2_5_vl, qwen3_vl"):
-        family_named("llava")
+@pytest.mark.parametrize("name", ["llava", "qwen4_exp", ""])
+def test_a_model_whose_coordinates_are_unknown_is_refused_in_one_line_with_the_known_ones(name):
+    with pytest.raises(InvalidInput) as caught:
+        family_named(name)
+    assert str(caught.value) == (
+        f"unknown family {name!r}: its coordinates are not known; "
+        "known are qwen2_5_vl, qwen3_vl, qwen3_vl_moe, qwen3_5, qwen3_5_moe"
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_a_family_is_one_of_transformers_and_its_cells_are_those_of_its_vision_tower(family):
+    require_torch()
+    from transformers import AutoConfig
+
+    vision = AutoConfig.for_model(family.name).vision_config
+    assert vision.patch_size * vision.spatial_merge_size == family.cell_px
+    plain = FAMILIES[family.name.removesuffix("_moe")]
+    assert (family.cell_px, family.thousandths, family.no_thoughts) == (
+        plain.cell_px,
+        plain.thousandths,
+        plain.no_thoughts,
+    )
+
+
+@pytest.mark.parametrize(("reasoning", "start"), [("none", f"{QWEN3_5.no_thoughts}<answer>\n["), ("short", "<think>")])
+def test_an_answer_of_qwen3_5_begins_as_its_template_has_it_and_with_the_forced_beginning(reasoning, start):
+    """Without thoughts it is trained to begin with empty ones; what is forced stands behind them."""
+    from tiny_models import load_tokenizer
+
+    from activeo3_ros.vlm.backends.preprocessing import prompt_ids
+
+    require_torch()
+    tokenizer = load_tokenizer()
+    prompt = load_prompt("sensing_detection").fill(reasoning, target="car", max_regions=3)
+    image_id = tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    text = tokenizer.decode(prompt_ids(tokenizer, prompt, QWEN3_5, [6], image_id))
+    assert text.endswith(f"<|im_start|>assistant\n{start}")
+    assert text.count("<|image_pad|>") == 6
+    before = tokenizer.decode(prompt_ids(tokenizer, prompt, QWEN3_VL, [6], image_id))
+    assert before == text.replace(QWEN3_5.no_thoughts, "")
+
+
+def test_a_conversation_is_what_the_models_own_template_makes_of_its_messages():
+    """Through the template of the tokenizer: a call, the tool's picture, and a message without one."""
+    from tiny_models import load_tokenizer
+
+    from activeo3_ros.vlm.backends.preprocessing import request_text
+
+    require_torch()
+    picture = np.zeros((28, 28, 3), np.uint8)
+    prompt = Prompt("What is it?", system="You see.", prefix="<think>")
+    turns = (Turn("One.", "<tool_response>\n", picture, "\n</tool_response>"), Turn("Two.", after="No."))
+    tokenizer = load_tokenizer()
+    tokenizer.chat_template = qwen.CHAT_TEMPLATE
+    response = [{"type": "text", "text": "<tool_response>\n"}, {"type": "image"}]
+    messages = [
+        {"role": "system", "content": "You see."},
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is it?"}]},
+        {"role": "assistant", "content": "One."},
+        {"role": "user", "content": [*response, {"type": "text", "text": "\n</tool_response>"}]},
+        {"role": "assistant", "content": "Two."},
+        {"role": "user", "content": "No."},
+    ]
+    expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert request_text(prompt, QWEN2_5_VL, turns) == f"{expected}<think>"
 
 
 @pytest.mark.parametrize("limits", [(3136, 12_845_056), (4 * 28 * 28, 2_000_000)])

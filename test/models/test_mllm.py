@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.presets import load_preset
 from activeo3_ros.vlm.engine import Reply, Request, Token
-from activeo3_ros.vlm.families import QWEN2_5_VL, QWEN3_VL
+from activeo3_ros.vlm.families import FAMILIES, QWEN2_5_VL
 from activeo3_ros.vlm.out_of_memory import generate_within_memory
 from activeo3_ros.vlm.parsing import parse_answer
 from activeo3_ros.vlm.prompts import load_prompt
@@ -78,7 +79,7 @@ def region_answer(*corners, label="far cars"):
     return f"<think>Far away.</think><answer>[{items}]</answer>"
 
 
-@pytest.mark.parametrize("family", [QWEN2_5_VL, QWEN3_VL], ids=lambda family: family.name)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
 def test_boxes_travel_from_the_model_to_the_source_frame_and_back(family):
     frame_box = Box(600.0, 400.0, 300.0, 200.0)
     view = family.fit(1200, 800, BUDGET.view_pixels, 1024)
@@ -258,6 +259,43 @@ def test_a_question_is_answered_from_the_region_that_shows_it():
     assert result.groundings[0].phrase == "What is the number on the police car?"
 
 
+REASONED = {"question_prompt": "task_question_reasoned", "crop_side": 280}
+"""The form in which ZwZ's models were trained to answer."""
+
+
+def ask_whole(engine, question="What colour is the car?"):
+    loop = ActivePerception(MllmSensing(FakeEngine()), MllmTask(engine, **REASONED), Budget(max_regions=0))
+    return loop.perceive(Frame(np.zeros((200, 300, 3), np.uint8)), Query(question))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("A car stands at the left, its door is red. <answer>red</answer>", "red"),
+        ("<think>Its box is [10, 20, 30, 40].</think><answer> B </answer>", "B"),
+        ("The plate says 102.\n<answer>\n102\n</answer>", "102"),
+        ("Not to be seen. <answer>unknown</answer>", None),
+        ("red", "red"),
+    ],
+)
+def test_an_answer_in_the_form_of_zwz_is_what_stands_between_its_tags(text, answer):
+    engine = FakeEngine(text)
+    result = ask_whole(engine)
+    assert result.status is Status.COMPLETE and result.answer == answer
+    prompt = engine.requests[0].prompt
+    assert prompt.stop == ("</answer>",) and "What colour is the car?" in prompt.after and "<answer>" in prompt.system
+
+
+@pytest.mark.parametrize("text", ["The door of the car that stands", "The plate says 102. <answer>10", "<answer>re"])
+def test_an_answer_that_was_cut_off_is_none_whatever_stands_there(text):
+    """Half a number is another number, and reasoning without an end is no answer."""
+    engine = FakeEngine(text)
+    engine.reply = lambda request, said: replace(FakeEngine.reply(engine, request, said), finished=False)
+    result = ask_whole(engine)
+    assert result.status is Status.FAILED and result.answer is None
+    assert f"the answer was cut off after {len(text)} tokens" in result.status_message
+
+
 def test_a_question_without_an_answer_has_none():
     replies = ('{"answer": "unknown"}',)
     result = perceive(FakeEngine(region_answer([0, 0, 90, 90])), FakeEngine(*replies), Query("Which bus is it?"))
@@ -348,7 +386,7 @@ def test_a_wrong_prompt_is_explained(tmp_path, text, message):
         load_prompt(str(path)).fill(target="x")
 
 
-@pytest.mark.parametrize("name", ["active_o3", "active_o3_gdino", "qwen25vl_cot"])
+@pytest.mark.parametrize("name", ["active_o3", "active_o3_gdino", "qwen25vl_cot", "qwen3_vl_4b", "zwz_4b"])
 def test_a_preset_without_its_weights_says_how_to_get_them(name, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed")
     monkeypatch.setenv("ACTIVEO3_CACHE", str(tmp_path))
@@ -356,7 +394,7 @@ def test_a_preset_without_its_weights_says_how_to_get_them(name, tmp_path, monke
         load_preset(name).build()
 
 
-@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl"])
+@pytest.fixture(scope="module", params=["qwen2_5_vl", "qwen3_vl", "qwen3_5"])
 def tiny_engine(request, tmp_path_factory):
     """A real model of each generation with the real tokenizer, tiny and with random weights."""
     from tiny_models import build_tiny_model, require_torch

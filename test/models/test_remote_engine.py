@@ -478,7 +478,7 @@ def test_the_preset_remote_needs_neither_torch_nor_the_server_to_load():
         ({"url": "localhost:8000"}, "must begin with http"),
         ({"url": "http://host:port/v1"}, "must begin with http"),
         ({"timeout_s": 0}, "timeout_s must be 0.1 to 600, got 0"),
-        ({"family": "gpt"}, "'gpt' are not supported"),
+        ({"family": "gpt"}, r"unknown family 'gpt'.*known are qwen2_5_vl, qwen3_vl"),
         ({"structured": "yes"}, "structured must be one of '', 'vllm', 'vllm_guided', 'sglang', got 'yes'"),
     ],
 )

@@ -12,7 +12,7 @@ from tiny_models import build_tiny_model, let_write, require_torch
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.core import InvalidInput
 from activeo3_ros.core.errors import EngineError, OutOfMemory
-from activeo3_ros.vlm.engine import Prompt, Request
+from activeo3_ros.vlm.engine import Prompt, Request, Turn
 from activeo3_ros.vlm.out_of_memory import generate_within_memory
 from activeo3_ros.vlm.prompts import load_prompt
 
@@ -21,6 +21,7 @@ require_torch()
 import torch  # noqa: E402
 
 from activeo3_ros.vlm.backends import attention  # noqa: E402
+from activeo3_ros.vlm.backends.preprocessing import request_text  # noqa: E402
 from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine  # noqa: E402
 
 NEW_TOKENS = 12
@@ -63,7 +64,8 @@ def plain_generate(engine, checkpoint, request):
         ]},
     ]  # fmt: skip
     text = engine.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    text = (text + request.prompt.prefix).replace("<|image_pad|>", "<|image_pad|>" * count)
+    start = "" if request.prompt.thinks else engine.family.no_thoughts
+    text = (text + start + request.prompt.prefix).replace("<|image_pad|>", "<|image_pad|>" * count)
     ids = engine.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
     kinds = (ids == engine.model.config.image_token_id).long()
     with torch.inference_mode():
@@ -85,6 +87,46 @@ def test_a_batch_writes_what_plain_generate_writes_one_by_one(engine, checkpoint
         assert [token.probability for token in reply.tokens] == pytest.approx(probabilities, rel=1e-3)
         assert reply.text.startswith(request.prompt.prefix)
         assert reply.input_size == (request.image.shape[1], request.image.shape[0])
+
+
+@pytest.mark.parametrize("kind", ["qwen3_5", "qwen3_5_moe", "qwen3_vl_moe"])
+def test_a_further_family_writes_in_a_batch_what_plain_generate_writes_one_by_one(kind, tmp_path):
+    """Padding must not reach the state of the linear attention, nor the choice of experts."""
+    checkpoint = build_tiny_model(tmp_path / kind, kind)
+    engine = TransformersEngine(str(checkpoint), device="cpu")
+    requests = random_requests(engine, 5, "full", seed=4) + random_requests(engine, 5, "none", seed=5)
+    for request, reply in zip(requests, engine.generate(requests), strict=True):
+        written, probabilities = plain_generate(engine, checkpoint, request)
+        assert [token.id for token in reply.tokens] == written
+        assert [token.probability for token in reply.tokens] == pytest.approx(probabilities, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["qwen2_5_vl", "qwen3_5"])
+def test_a_conversation_with_several_pictures_is_answered_as_plain_generate_does(kind, tmp_path):
+    """The pictures of all requests go through the tower together, each to its own place in its own conversation."""
+    from transformers import Qwen2VLImageProcessor
+
+    checkpoint = build_tiny_model(tmp_path / kind, kind)
+    engine = TransformersEngine(str(checkpoint), device="cpu")
+    cell = engine.family.cell_px
+    views = [np.random.default_rng(n).integers(0, 255, (2 * cell, 3 * cell, 3), np.uint8) for n in range(3)]
+    prompt = Prompt("What is it?", thinks=True)
+    turns = (Turn("There.", "Look: ", views[1], "."), Turn("Where?", after="No."), Turn("There.", "", views[2]))
+    plain = Request(views[1], prompt, NEW_TOKENS)
+    long = Request(views[0], prompt, NEW_TOKENS, turns)
+    replies = engine.generate([plain, long])
+    processor = Qwen2VLImageProcessor.from_pretrained(checkpoint)
+    values = processor(images=[view[:, :, ::-1].copy() for view in views], return_tensors="pt")
+    text = request_text(prompt, engine.family, turns).replace("<|image_pad|>", "<|image_pad|>" * 6)
+    ids = engine.tokenizer(text, return_tensors="pt", add_special_tokens=False).input_ids
+    kinds = (ids == engine.model.config.image_token_id).long()
+    out = engine.model.generate(
+        input_ids=ids, attention_mask=torch.ones_like(ids), mm_token_type_ids=kinds, **values,
+        max_new_tokens=NEW_TOKENS, do_sample=False,
+    )  # fmt: skip
+    assert [token.id for token in replies[1].tokens] == out[0, ids.shape[1] :].tolist()
+    assert replies[1].prompt_tokens == ids.shape[1] and replies[1].input_size == (3 * cell, 2 * cell)
+    assert replies[0].text == engine.generate([plain])[0].text
 
 
 def test_the_text_is_the_prefix_and_the_tokens(engine):
@@ -266,5 +308,5 @@ def test_a_wrong_setting_is_named(checkpoint, settings, message):
 
 def test_a_model_of_another_kind_is_refused(checkpoint, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llava"}), encoding="utf-8")
-    with pytest.raises(InvalidInput, match="'llava' are not supported"):
+    with pytest.raises(InvalidInput, match=r"unknown family 'llava'.*known are qwen2_5_vl, qwen3_vl"):
         TransformersEngine(str(tmp_path), device="cpu")

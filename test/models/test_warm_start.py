@@ -90,7 +90,7 @@ def inputs_of(model: Any, tokenizer: Any, count: int) -> tuple[torch.Tensor, dic
         frame = row.frame()
         pictures.append(frame.view(frame.window, QWEN2_5_VL.fit(frame.width, frame.height, VIEW_PIXELS)).image)
         prompt = load_prompt("sensing_detection").fill("full", target=target_of(row.query), max_regions=3)
-        prompts.append(prompt_ids(tokenizer, prompt, 144, model.config.image_token_id))
+        prompts.append(prompt_ids(tokenizer, prompt, QWEN2_5_VL, [144], model.config.image_token_id))
     longest = max(map(len, prompts)) + 1
     ids = torch.tensor([[tokenizer.pad_token_id] * (longest - len(each)) + each for each in prompts])
     pixels, grids = patches(pictures, pixel_format(START, model.config.vision_config), torch.device("cpu"))

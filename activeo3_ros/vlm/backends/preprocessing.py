@@ -17,8 +17,8 @@ import numpy as np
 
 from ...core.errors import EngineError
 from ...core.frame import Image
-from ..engine import Prompt
-from ..families import Family, conversation, whole_cell_size
+from ..engine import Prompt, Turn
+from ..families import Family, conversation, picture, whole_cell_size
 
 if TYPE_CHECKING:
     import torch
@@ -126,9 +126,17 @@ def pixel_format(directory: Path, vision: Any) -> PixelFormat:
     )
 
 
-def prompt_ids(tokenizer: Any, prompt: Prompt, cells: int, image_id: int) -> list[int]:
-    """The tokens of a conversation up to the answer, with one image token for each of the `cells` of the image."""
-    text = conversation(prompt.system, prompt.before, prompt.after, prompt.prefix)
-    ids: list[int] = tokenizer(text, add_special_tokens=False).input_ids
-    at = ids.index(image_id)
-    return [*ids[:at], *[image_id] * cells, *ids[at + 1 :]]
+def request_text(prompt: Prompt, family: Family, turns: Sequence[Turn] = ()) -> str:
+    """A conversation up to the answer, one image token for each picture."""
+    said = [(turn.answer, f"{turn.before}{picture() if turn.image is not None else ''}{turn.after}") for turn in turns]
+    start = "" if prompt.thinks else family.no_thoughts
+    return conversation(prompt.system, prompt.before, prompt.after, prompt.prefix, start=start, turns=said)
+
+
+def prompt_ids(
+    tokenizer: Any, prompt: Prompt, family: Family, cells: Sequence[int], image_id: int, turns: Sequence[Turn] = ()
+) -> list[int]:
+    """The tokens of a conversation up to the answer, with one image token for each of the `cells` of each image."""
+    ids: list[int] = tokenizer(request_text(prompt, family, turns), add_special_tokens=False).input_ids
+    counts = iter(cells)
+    return [token for each in ids for token in ([each] * next(counts) if each == image_id else [each])]

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 import cv2
 
 from ...core.errors import EngineError, InvalidInput
+from ...core.frame import Image
 from ...core.optional import require_package
 from ...settings import validated, within
 from ..answer_grammar import escaped
@@ -123,8 +124,8 @@ class RemoteEngine:
         Args:
             url: Of the API, such as "http://localhost:8000/v1".
             model: Its name on that server.
-            family: How that model sees images and writes coordinates, "qwen2_5_vl" or "qwen3_vl"; the server does not
-                tell.
+            family: How that model sees images and writes coordinates: "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe",
+                "qwen3_5" or "qwen3_5_moe"; the server does not tell.
             timeout_s: Seconds for one request with all its attempts.
             connect_timeout_s: Seconds for each connection.
             max_attempts: Of one request at a server that answers wrongly; one that is not there or busy is asked until
@@ -325,10 +326,13 @@ class RemoteEngine:
     def body(self, request: Request) -> bytes:
         """The JSON body of a request, its picture encoded."""
         prompt = request.prompt
-        content: list[dict[str, Any]] = [{"type": "text", "text": prompt.before}] if prompt.before else []
-        content.append({"type": "image_url", "image_url": {"url": self._data_url(request)}})
-        content.append({"type": "text", "text": prompt.after})
-        messages = [{"role": "system", "content": prompt.system}, {"role": "user", "content": content}]
+        messages: list[dict[str, Any]] = [
+            {"role": "system", "content": prompt.system},
+            self._user(prompt.before, request.image, prompt.after),
+        ]
+        for turn in request.turns:
+            messages.append({"role": "assistant", "content": turn.answer})
+            messages.append(self._user(turn.before, turn.image, turn.after))
         values: dict[str, Any] = {
             "model": self.model_name,
             "messages": messages,
@@ -346,19 +350,30 @@ class RemoteEngine:
         if prompt.prefix and self._forced_prefix:
             messages.append({"role": "assistant", "content": prompt.prefix})
             values |= {"add_generation_prompt": False, "continue_final_message": True}
+        if self.family.no_thoughts and not prompt.thinks:
+            values["chat_template_kwargs"] = {"enable_thinking": False}
         if prompt.regex:
             begun = "" if self._forced_prefix else escaped(prompt.prefix)
             values |= STRUCTURED[self.structured](begun + prompt.regex)
         return json.dumps(values).encode()
 
-    def _data_url(self, request: Request) -> str:
+    def _user(self, before: str, image: Image | None, after: str) -> dict[str, Any]:
+        """A message of the user, with one picture or none."""
+        content: list[dict[str, Any]] = [{"type": "text", "text": before}] if before else []
+        if image is not None:
+            content.append({"type": "image_url", "image_url": {"url": self._data_url(image)}})
+        if after or not content:
+            content.append({"type": "text", "text": after})
+        return {"role": "user", "content": content}
+
+    def _data_url(self, image: Image) -> str:
         if self._jpeg_quality:
             kind, options = "jpeg", [int(cv2.IMWRITE_JPEG_QUALITY), self._jpeg_quality]
         else:
             kind, options = "png", [int(cv2.IMWRITE_PNG_COMPRESSION), 1]
-        ok, encoded = cv2.imencode(f".{kind}", request.image, options)
+        ok, encoded = cv2.imencode(f".{kind}", image, options)
         if not ok:
-            raise InvalidInput(f"a view of shape {request.image.shape} cannot be encoded as {kind}")
+            raise InvalidInput(f"a view of shape {image.shape} cannot be encoded as {kind}")
         return f"data:image/{kind};base64,{base64.b64encode(encoded.tobytes()).decode()}"
 
     def reply(self, request: Request, values: Any) -> Reply:

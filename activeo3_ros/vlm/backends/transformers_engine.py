@@ -1,4 +1,4 @@
-"""Runs Qwen2.5-VL and Qwen3-VL with transformers: the reference engine, on CPUs and on any CUDA device.
+"""Runs Qwen2.5-VL, Qwen3-VL and Qwen3.5 with transformers: the reference engine, on CPUs and on any CUDA device.
 
 Everything comes from a local directory: nothing is downloaded, no code from a checkpoint is run, and only safetensors
 files are read.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from ...assets.devices import torch_device
 from ...assets.weights import local_model, model_type
 from ...core.errors import EngineError, OutOfMemory
+from ...core.frame import Image
 from ...core.optional import require_package
 from ...settings import validated, within
 from ..engine import Reply, Request, Token, tell
@@ -178,12 +179,11 @@ class TransformersEngine:
 
     def _generate_batch(self, requests: Sequence[Request]) -> list[Reply]:
         torch = self._torch
-        images = [image_in_cells(request.image, self.family) for request in requests]
-        cell = self.family.cell_px
-        cells = [(image.shape[0] // cell) * (image.shape[1] // cell) for image in images]
+        shown = [[image_in_cells(image, self.family) for image in request.images] for request in requests]
+        images = [image for own in shown for image in own]
         prompts = [
-            prompt_ids(self.tokenizer, request.prompt, count, self._image_id)
-            for request, count in zip(requests, cells, strict=True)
+            prompt_ids(self.tokenizer, request.prompt, self.family, self._cells(own), self._image_id, request.turns)
+            for request, own in zip(requests, shown, strict=True)
         ]
         longest, limit = max(map(len, prompts)), max(request.max_new_tokens for request in requests)
         ids = torch.full((len(prompts), longest), self._pad_id)
@@ -208,9 +208,14 @@ class TransformersEngine:
         written = sequences[:, longest:].tolist()
         probabilities = follower.probabilities()
         return [
-            follower.reply(row, written[row], probabilities[row], (image.shape[1], image.shape[0]), len(prompts[row]))
-            for row, image in enumerate(images)
+            follower.reply(row, written[row], probabilities[row], (own[0].shape[1], own[0].shape[0]), len(prompts[row]))
+            for row, own in enumerate(shown)
         ]
+
+    def _cells(self, images: Sequence[Image]) -> list[int]:
+        """The number of tokens of each image."""
+        cell = self.family.cell_px
+        return [(image.shape[0] // cell) * (image.shape[1] // cell) for image in images]
 
     def _generation_config(self, limit: int) -> Any:
         from transformers import GenerationConfig

@@ -179,6 +179,11 @@ class VllmEngine:
         """As `Engine.generate`."""
         if self._engine is None:
             raise EngineError(f"{self._name}: the engine is closed")
+        if any(request.turns for request in requests):
+            raise EngineError(
+                f"{self._name}: the engine vllm takes one picture a request, a model that calls a zoom tool needs "
+                "several; give its preset an engine of type transformers, or remote with a server of vLLM"
+            )
         try:
             outputs = self._answer(requests)
         except Exception as error:
@@ -197,7 +202,10 @@ class VllmEngine:
         prompts = (
             self._private_prompts(requests, images)
             if self._inputs
-            else [public_input(request.prompt, image) for request, image in zip(requests, images, strict=True)]
+            else [
+                public_input(request.prompt, self.family, image)
+                for request, image in zip(requests, images, strict=True)
+            ]
         )
         return [
             _Input(request, prompt, self._sampling(request), (image.shape[1], image.shape[0]))
@@ -221,7 +229,8 @@ class VllmEngine:
         for request, image, patches in zip(requests, images, pixels, strict=True):
             height, width = image.shape[:2]
             with self._tokenizing:
-                ids = prompt_ids(self._tokenizer, request.prompt, (height // cell) * (width // cell), self._image_id)
+                cells = (height // cell) * (width // cell)
+                ids = prompt_ids(self._tokenizer, request.prompt, self.family, [cells], self._image_id)
             name = f"{self._series}-{next(self._count)}"
             prompts.append(self._inputs.build(ids, self._image_id, patches, height // patch, width // patch, name))
         return prompts

@@ -20,7 +20,8 @@ import numpy as np
 
 from ...core.frame import Image
 from ..engine import Prompt
-from ..families import Family, conversation
+from ..families import Family
+from .preprocessing import request_text
 from .vllm_versions import private
 
 if TYPE_CHECKING:
@@ -86,11 +87,11 @@ def public_settings(max_length: int, family: Family) -> dict[str, Any]:
     return {"mm_processor_kwargs": {"size": {"shortest_edge": cell, "longest_edge": max_length * cell}}}
 
 
-def public_input(prompt: Prompt, image: Image) -> dict[str, Any]:
+def public_input(prompt: Prompt, family: Family, image: Image) -> dict[str, Any]:
     """One request with one image, `(h, w, 3)` uint8 BGR, as vLLM's documentation has it."""
     pictures = importlib.import_module("PIL.Image")
     return {
-        "prompt": conversation(prompt.system, prompt.before, prompt.after, prompt.prefix),
+        "prompt": request_text(prompt, family),
         "multi_modal_data": {"image": pictures.fromarray(np.ascontiguousarray(image[:, :, ::-1]))},
     }
 
