@@ -55,8 +55,8 @@ def divided(
     training: list[LookedPicture] = []
     left_out = 0
     for learned, _ in parts:
-        like_held_out = looks_like([each.picture for each in learned], photographs).any(axis=1).tolist()
-        other = [each for each, like in zip(learned, like_held_out, strict=True) if each.is_frame or not like]
+        same = looks_like([each.picture for each in learned], photographs)
+        other = [each for each, row in zip(learned, same, strict=True) if each.is_frame or not row.any()]
         kept = other if len(other) >= FEWEST_LEFT * len(learned) else learned
         left_out += len(learned) - len(kept)
         training += kept

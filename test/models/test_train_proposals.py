@@ -294,7 +294,7 @@ def test_bad_input_is_told_in_one_line(preset, tmp_path, capsys, options, messag
 
 @pytest.mark.parametrize("text", ["0.9:0.1", "0.5", "0:2", "a:b", "nan:1"])
 def test_a_part_that_is_none_is_refused(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="such as 0:0.75"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"such as 0:0\.75"):
         part(text)
 
 
