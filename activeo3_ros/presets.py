@@ -122,6 +122,9 @@ class Component:
         """Type, settings, and the digest of each file that they name in place of its path: what results depend on."""
         paths = [name for name, setting in self._declared().items() if setting.is_path]
         named_files = {name: Path(self.settings[name]).expanduser() for name in paths if _is_text(self.settings, name)}
+        for name, inside in getattr(self.class_, "packaged_files", {}).items():
+            if not self.settings.get(name):  # then it is the file that the package brings, which changes with it
+                named_files[name] = config_directory() / inside
         digests = {name: sha256_of(file) for name, file in named_files.items() if file.is_file()}
         settings = {**self.settings, **digests}
         if self.kind == "sensing" and self.detector is not None:

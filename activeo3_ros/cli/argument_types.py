@@ -44,6 +44,18 @@ def whole_numbers(low: int, high: int) -> Callable[[str], tuple[int, ...]]:
     return lambda text: tuple(parse(part) for part in text.split(","))
 
 
+def part(text: str) -> tuple[float, float]:
+    """The type of LOW:HIGH, shares of a whole."""
+    low, _, high = text.partition(":")
+    try:
+        shares = float(low), float(high)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be two shares such as 0:0.75, got {text!r}") from None
+    if not 0 <= shares[0] < shares[1] <= 1:
+        raise argparse.ArgumentTypeError(f"must rise within 0 to 1, such as 0:0.75, got {text!r}")
+    return shares
+
+
 def class_names(text: str) -> tuple[str, ...]:
     """The type of names separated by commas."""
     found = tuple(name.strip() for name in text.split(",") if name.strip())

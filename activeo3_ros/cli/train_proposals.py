@@ -6,24 +6,30 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 from ..assets.cache import cache_directory
+from ..codecs.image_files import Picture
 from ..core import InvalidInput
 from ..core.optional import require_package
-from ..presets import Preset, load_preset
+from ..presets import Component, Preset, load_preset
+from ..settings import settings_of
 from ..training.proposals_material import (
+    ALL,
+    Labels,
     Source,
     bag_sources,
     folder_source,
     labelled_source,
-    split,
     video_source,
 )
+from ..training.proposals_split import divided
 from ..training.proposals_teacher import VERSION, LookCache, LookedPicture, Teacher
-from .argument_types import whole_number
+from ..training.threads import each_ahead
+from .argument_types import part, whole_number
 from .main import SUCCESS
 from .options import check_not_overwritten
 from .progress import progress
@@ -31,13 +37,15 @@ from .progress import progress
 DEFAULT_OUT = Path("gain_maps")
 MOST_SCENES, SCENES_PER_PICTURE = 96, 8
 """Scenes that a head is judged on: of few held-out pictures more would tell no more."""
+INPUTS = {"both": (True, True), "view": (True, False), "boxes": (False, True)}
+"""Whether the head sees the view, and whether it sees the boxes, by the value of the option."""
 CACHE_BYTES = 2 * 10**9
 """Of the looks at pictures that are kept, together."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of the subcommand."""
-    source = parser.add_argument_group("pictures, of one or several kinds")
+    source = parser.add_argument_group("pictures, of one or several kinds, with labels and without")
     source.add_argument(
         "--bag", type=Path, action="append", default=[], metavar="BAG", help="a recording of the camera"
     )
@@ -47,9 +55,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--annotations",
         type=Path,
-        metavar="FILE",
-        help="COCO file of the one directory of --images: labels to learn by",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("FILE", "DIR"),
+        help="pictures with labels: a COCO file, or the .yaml of a YOLO data set, and the directory of its pictures",
     )
+    source.add_argument(
+        "--part",
+        type=part,
+        default=ALL,
+        metavar="LOW:HIGH",
+        help="part of each source to use, in the order of time or name; what is left can judge the head later, such as "
+        "0:0.75 (default: 0:1, all of it)",
+    )
+    source.add_argument("--ignore-labels", action="store_true", help="take labelled pictures as if they had no labels")
     parser.add_argument(
         "--preset",
         default="embedded",
@@ -79,6 +99,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--afresh", action="store_true", help="start anew instead of going on from the checkpoint in --out"
     )
     parser.add_argument("--force", action="store_true", help="overwrite the head and the report in --out")
+    parser.add_argument(
+        "--jobs",
+        type=whole_number(1, 256),
+        default=1,
+        metavar="N",
+        help="pictures and scenes that are worked on at once; the head does not depend on it (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--inputs",
+        choices=tuple(INPUTS),
+        default="both",
+        help="what the head sees: the view, the detector's boxes, or both (default: %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,11 +127,11 @@ def run(args: argparse.Namespace) -> int:
             f"preset {preset.name!r}: its {preset.task.label} has no detector to learn from; name a preset whose task "
             "is a detector, such as embedded"
         )
-    task: Any = preset.task.build()
+    task: Any = _one_thread_each(preset.task, args.jobs).build()
     sources = _sources(args, task)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
-        training, held_out = _looked(task, preset, sources)
+        training, held_out = _looked(args, task, preset, sources)
         return _train(args, preset, task, sources, training, held_out)
     except OSError as error:
         if error.filename is not None:
@@ -109,41 +142,56 @@ def run(args: argparse.Namespace) -> int:
         ) from error
 
 
+def _one_thread_each(task: Component, jobs: int) -> Component:
+    """A task whose detector takes one thread a picture where several are worked on."""
+    takes = "threads" in settings_of(task.detector_class) if task.detector_class is not None else False
+    return replace(task, settings={**task.settings, "threads": 1}) if jobs > 1 and takes else task
+
+
 def _sources(args: argparse.Namespace, task: Any) -> list[Source]:
     """What the user gives. Raises InvalidInput where that is nothing, or does not fit together."""
-    sources = [each for bag in args.bag for each in bag_sources(bag, args.topic, args.max_pictures)]
-    sources += [video_source(video, args.max_pictures) for video in args.videos]
     if args.topic and not args.bag:
         raise InvalidInput("--topic chooses a topic of a --bag; there is none")
-    if args.annotations is not None:
-        if len(args.images) != 1 or sources:
-            raise InvalidInput("--annotations needs the one directory of its pictures as --images, and nothing else")
-        if task.open_vocabulary:
-            raise InvalidInput("--annotations needs a detector with classes of its own; leave it out")
-        return [labelled_source(args.annotations, Path(args.images[0]), task.detector.names, args.max_pictures)]
+    if args.annotations and task.open_vocabulary:
+        raise InvalidInput("--annotations needs a detector with classes of its own; give the pictures as --images")
+    sources = [each for bag in args.bag for each in bag_sources(bag, args.topic, args.part)]
+    sources += [video_source(video, args.part) for video in args.videos]
+    sources += [
+        labelled_source(annotations, images, task.detector.names, args.part) for annotations, images in args.annotations
+    ]
     if args.images:
-        sources.append(folder_source(args.images, args.max_pictures))
+        sources.append(folder_source(args.images, args.part))
     if not sources:
-        raise InvalidInput("nothing to learn from: give --bag, --videos or --images")
+        raise InvalidInput("nothing to learn from: give --bag, --videos, --images or --annotations")
     return sources
 
 
-def _looked(task: Any, preset: Preset, sources: Sequence[Source]) -> tuple[list[LookedPicture], list[LookedPicture]]:
+def _looked(
+    args: argparse.Namespace, task: Any, preset: Preset, sources: Sequence[Source]
+) -> tuple[list[LookedPicture], list[LookedPicture]]:
     """What the teacher finds in pictures to learn from, and in those that are held out."""
     teacher = Teacher(task.detector, task.label, task.threshold, task.calibration)
     facts = [preset.task.facts, VERSION, task.calibration.measured, task.threshold]
     cache = LookCache(cache_directory() / "looks", [str(fact) for fact in facts], CACHE_BYTES)
-    training: list[LookedPicture] = []
-    held_out: list[LookedPicture] = []
+    jobs = args.jobs if task.detector.concurrent else 1
+    groups = []
     for source in sources:
+        count = min(args.max_pictures, source.available)
+        known = tuple(index for index, name in enumerate(task.detector.names) if name in source.classes)
+
+        def look(each: tuple[str, Picture, Labels | None]) -> LookedPicture:
+            return cache.look(teacher, each[1], None if args.ignore_labels else each[2])
+
         looked = []
-        with progress(f"look at {source.name}", source.count, lines=10, unit="picture") as show:
-            for _, picture, labels in source.pictures(_complain):
-                looked.append(cache.look(teacher, picture, labels))
+        with progress(f"look at {source.name}", count, lines=10, unit="picture") as show:
+            for record in each_ahead(look, source.pictures(_complain, args.max_pictures), jobs):
+                known = () if args.ignore_labels or len(known) == len(task.detector.names) else known
+                looked.append(replace(record, classes=known, is_frame=source.is_recording))
                 show(len(looked))
-        learned, judged = split(looked)
-        training += learned
-        held_out += judged
+        groups.append(looked)
+    training, held_out, left_out = divided(groups)
+    if left_out:
+        _complain(f"{left_out} pictures are not learned from: they look like one that is held out")
     if not training or not held_out:
         raise InvalidInput("too few pictures could be read to learn from some and judge by others")
     return training, held_out
@@ -160,17 +208,15 @@ def _train(
     from ..training.proposals import ProposalsTrainer, TrainingSettings
     from ..training.proposals_report import gain_table, preset_lines, write_report
 
-    material = [f"{source.name}: {source.count}" for source in sources]
+    material = [f"{source.name}: {min(args.max_pictures, source.available)}" for source in sources]
     material.append(f"{len(training)} pictures to learn from, {len(held_out)} held out, the last of each source")
-    labelled = [index for index, name in enumerate(task.detector.names) if name in sources[0].classes]
-    # Frames of a camera are judged as they are; mosaics add variety, and make small things of what photographs show.
-    mosaics = (0.25, 0.0) if all(source.is_recording for source in sources) else (0.5, 0.5)
+    sees_view, sees_boxes = INPUTS[args.inputs]
     settings = TrainingSettings(
         args.seed,
         args.steps,
-        mosaics=mosaics[0],
-        judged_mosaics=mosaics[1],
         validation_scenes=min(MOST_SCENES, SCENES_PER_PICTURE * len(held_out)),
+        view=sees_view,
+        boxes=sees_boxes,
     )
     started = time.monotonic()
     trainer = ProposalsTrainer(
@@ -180,8 +226,8 @@ def _train(
         training,
         held_out,
         settings,
-        labelled,
         {"material": material, "date": date.today().isoformat()},
+        args.jobs,
     )
     with progress("train", args.steps, lines=20, unit="step") as show:
         outcome = trainer.train(args.out, show, resume=not args.afresh)

@@ -10,7 +10,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import cv2
 import numpy as np
@@ -214,12 +214,18 @@ class GainHead:
 
 
 class LearnedProposals(DetectorProposals):
-    """Proposes the windows in which a learned head expects most new objects."""
+    """Proposes the windows in which a learned head expects most new objects.
+
+    Attributes:
+        packaged_files: Below the package's `config/`, the file of each setting that names none.
+    """
+
+    packaged_files: ClassVar[dict[str, str]] = {"model": "gain_maps/embedded.onnx"}
 
     @validated
     def __init__(
         self,
-        model: str = "",
+        model: str | Path = "",
         min_gain: Annotated[float, within(0, 10, "objects")] = 0.1,
         max_magnification: Annotated[float, within(1, 16)] = 4.0,
         threads: Threads = None,
@@ -241,7 +247,7 @@ class LearnedProposals(DetectorProposals):
         Raises:
             InvalidInput: The head was trained for another detector, or the file is no head.
         """
-        path = Path(model).expanduser() if model else config_directory() / "gain_maps" / "embedded.onnx"
+        path = Path(model).expanduser() if model else config_directory() / self.packaged_files["model"]
         self.head = GainHead(path, threads)
         about = self.head.description
         super().__init__(about.hint_threshold, max_magnification, task=task, reports=reports)

@@ -6,6 +6,7 @@ run gives the same weights each time on one machine's CPU, also where it was kil
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from ..policies.map_windows import GainMaps, best_map_windows, window_sizes
 from .proposals_net import CELL_PX, PAD_PX, GainNet, export
 from .proposals_scenes import Composer, Scene
 from .proposals_teacher import LookedPicture
+from .threads import each_ahead
 
 ZOOMS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Magnifications against the view for which a head gives a map."""
@@ -66,8 +68,10 @@ class TrainingSettings:
         batch: Scenes in each.
         learning_rate: The highest one.
         weight_decay: Of AdamW.
-        mosaics: Share of the scenes for training that are mosaics of several pictures.
-        judged_mosaics: Share of the scenes that a head is judged on.
+        mosaics: Share of mosaics among the scenes for training that are made of photographs.
+        frame_mosaics: Of those that are made of frames of a camera, which is judged by its frames as they are: mosaics
+            add variety, and make small things of what is large.
+        judged_mosaics: Share of mosaics among the scenes of photographs that a head is judged on.
         validation_scenes: Scenes of held-out pictures on which a head is judged.
         validate_every: Steps between two judgements, and two checkpoints.
         view: Whether the head sees the view.
@@ -80,6 +84,7 @@ class TrainingSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 1e-2
     mosaics: float = 0.5
+    frame_mosaics: float = 0.25
     judged_mosaics: float = 0.5
     validation_scenes: int = 96
     validate_every: int = 100
@@ -162,8 +167,8 @@ class ProposalsTrainer:
         training: Sequence[LookedPicture],
         held_out: Sequence[LookedPicture],
         settings: TrainingSettings,
-        classes: Sequence[int] = (),
         about: Mapping[str, Any] = MappingProxyType({}),
+        jobs: int = 1,
     ) -> None:
         """Prepare network, pictures and the scenes on which it is judged.
 
@@ -174,8 +179,8 @@ class ProposalsTrainer:
             training: Pictures that scenes for training are made of.
             held_out: Pictures that it is judged on.
             settings: How.
-            classes: Ids of the classes whose objects are known; none for all.
             about: What the file of the head says of its making.
+            jobs: Scenes that are composed at once; weights do not depend on it.
 
         Raises:
             InvalidInput: There is nothing to learn from, or nothing to judge by.
@@ -207,11 +212,13 @@ class ProposalsTrainer:
         self.optimizer = torch.optim.AdamW(
             self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self._composer = Composer(task, training, budget, query, settings.mosaics, HINT_THRESHOLD, classes)
-        judging = Composer(task, held_out, budget, query, settings.judged_mosaics, HINT_THRESHOLD, classes)
-        self.scenes = [
-            judging.scene((settings.seed, VALIDATION, number)) for number in range(settings.validation_scenes)
-        ]
+        self._jobs = jobs if task.detector.concurrent else 1
+        self._composer = Composer(
+            task, training, budget, query, settings.mosaics, settings.frame_mosaics, HINT_THRESHOLD
+        )
+        judging = Composer(task, held_out, budget, query, settings.judged_mosaics, 0.0, HINT_THRESHOLD)
+        seeds = [(settings.seed, VALIDATION, number) for number in range(settings.validation_scenes)]
+        self.scenes = list(each_ahead(judging.scene, seeds, self._jobs))
         self._budget = budget
 
     def train(self, out: Path, show: Callable[[float], None], resume: bool = True) -> Outcome:
@@ -230,8 +237,9 @@ class ProposalsTrainer:
         try:
             if not state.history:
                 self._judge(state)
+            batches = self._batches(state.step)
             for step in range(state.step, self.settings.steps):
-                state.losses.append(self._step(step))
+                state.losses.append(self._step(step, next(batches)))
                 state.step = step + 1
                 if state.step % self.settings.validate_every == 0 or state.step == self.settings.steps:
                     self._judge(state)
@@ -241,12 +249,17 @@ class ProposalsTrainer:
             torch.use_deterministic_algorithms(False)
         return self._finish(out, state)
 
-    def _step(self, step: int) -> float:
+    def _batches(self, first: int) -> Iterator[list[Scene]]:
+        """The scenes of each step from one on."""
         settings = self.settings
-        scenes = [
-            self._composer.scene((settings.seed, TRAINING, step * settings.batch + number))
-            for number in range(settings.batch)
-        ]
+        numbers = range(first * settings.batch, settings.steps * settings.batch)
+        seeds = ((settings.seed, TRAINING, number) for number in numbers)
+        scenes = each_ahead(self._composer.scene, seeds, self._jobs)
+        while batch := list(itertools.islice(scenes, settings.batch)):
+            yield batch
+
+    def _step(self, step: int, scenes: Sequence[Scene]) -> float:
+        settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * learning_rate_share(step, settings.steps)
         self.net.train()
@@ -376,13 +389,13 @@ class ProposalsTrainer:
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint depends on."""
-        pictures = [[float(each.weight.sum()), *each.size] for each in self._composer.pictures]
+        pictures = [[float(each.weight.sum()), each.share, *each.size] for each in self._composer.pictures]
         detector = replace(self.description, about={}).to_text()
         return {
             "settings": asdict(self.settings),
             "detector": detector,
             "pictures": pictures,
-            "classes": self._composer.known_classes,
+            "classes": sorted({each.classes for each in self._composer.pictures}),
         }
 
     def _save(self, path: Path, state: _State) -> None:

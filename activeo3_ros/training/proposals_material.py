@@ -1,8 +1,4 @@
-"""Pictures to train gain maps with: from folders, videos, bags or COCO annotations, in the order of time or name.
-
-The last part of each source is held out, with a gap before it, so that no picture is judged whose neighbour was
-learned from.
-"""
+"""Pictures to train gain maps with: from folders, videos, bags or annotations, in the order of time or name."""
 
 from __future__ import annotations
 
@@ -23,16 +19,15 @@ from ..core.errors import InvalidInput
 from ..core.geometry import Boxes
 from ..evaluation.datasets import Dataset, coco_of_images
 from ..evaluation.ground_truth import label_key
+from . import yolo_labels
 
-HELD_OUT = 0.2
-"""Share of a source's pictures, the last ones, that a head is judged on."""
-GAP = 0.05
-"""Share of the pictures between those and the ones that it learns from; neither sees them."""
 FEWEST = 5
 """Pictures of a source."""
+ALL: tuple[float, float] = (0.0, 1.0)
 
 Labels = tuple[Boxes, npt.NDArray[np.intp]]
 T = TypeVar("T")
+Complain = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -41,22 +36,26 @@ class Source:
 
     Attributes:
         name: What they are, for people.
-        count: How many there are, about.
-        pictures: Reads them: name, picture and labels of each, labels None where there are none. Those that cannot be
-            read are told to the function that it is given, and left out.
+        available: How many there are, about.
+        pictures: Reads at most so many of them, evenly chosen: name, picture and labels of each, labels None where
+            there are none. Those that cannot be read are told to the function that it is given, and left out.
         classes: Names of the classes that are labelled; none where all objects may be found.
         is_recording: Whether they are frames of a camera, which sees no mosaics.
     """
 
     name: str
-    count: int
-    pictures: Callable[[Callable[[str], None]], Iterator[tuple[str, Picture, Labels | None]]]
+    available: int
+    pictures: Callable[[Complain, int], Iterator[tuple[str, Picture, Labels | None]]]
     classes: tuple[str, ...] = ()
     is_recording: bool = False
 
 
-def folder_source(paths: Sequence[str], max_pictures: int) -> Source:
-    """Pictures in directories, evenly chosen in the order of their names.
+def folder_source(paths: Sequence[str], part: tuple[float, float] = ALL) -> Source:
+    """Pictures in directories, in the order of their names.
+
+    Args:
+        paths: Pictures, or directories of them.
+        part: Where the pictures to use begin and end, as shares of all.
 
     Raises:
         InvalidInput: There are too few.
@@ -64,12 +63,12 @@ def folder_source(paths: Sequence[str], max_pictures: int) -> Source:
     found, errors = find_images(paths)
     if errors:
         raise InvalidInput(errors[0])
-    files = evenly(sorted(found, key=lambda path: (str(path.parent), natural_order(path))), max_pictures)
+    files = part_of(sorted(found, key=lambda path: (str(path.parent), natural_order(path))), part)
     name = f"pictures of {', '.join(paths)}"
     _check_enough(name, len(files))
 
-    def read(complain: Callable[[str], None]) -> Iterator[tuple[str, Picture, None]]:
-        for file in files:
+    def read(complain: Complain, most: int) -> Iterator[tuple[str, Picture, None]]:
+        for file in evenly(files, most):
             try:
                 picture = read_image(file)
             except InvalidInput as error:
@@ -80,8 +79,8 @@ def folder_source(paths: Sequence[str], max_pictures: int) -> Source:
     return Source(name, len(files), read)
 
 
-def video_source(path: Path, max_pictures: int) -> Source:
-    """Frames of a video, evenly chosen.
+def video_source(path: Path, part: tuple[float, float] = ALL) -> Source:
+    """Frames of a video.
 
     Raises:
         InvalidInput: It cannot be read, does not say how long it is, or has too few.
@@ -90,35 +89,39 @@ def video_source(path: Path, max_pictures: int) -> Source:
         total = video.count()
     if total is None:
         raise InvalidInput(f"{path}: does not say how long it is; write it anew, with its duration, or give --images")
-    every = max(1, -(-total // max_pictures))
-    count = -(-total // every)
-    _check_enough(str(path), count)
+    low, high = (round(share * total) for share in part)
+    _check_enough(str(path), high - low)
 
-    def read(complain: Callable[[str], None]) -> Iterator[tuple[str, Picture, None]]:
+    def read(complain: Complain, most: int) -> Iterator[tuple[str, Picture, None]]:
+        every = max(1, -(-(high - low) // most))
         with open_video(path) as video:
-            for frame in video.frames(every=every):
-                yield f"{path.name} {frame.time_s:.2f} s", frame.image, None
+            for number, frame in enumerate(video.frames()):
+                if number >= high:
+                    break
+                if number >= low and (number - low) % every == 0:
+                    yield f"{path.name} {frame.time_s:.2f} s", frame.image, None
             for problem in video.problems:
                 complain(f"{path}: {problem}")
 
-    return Source(path.name, count, read, is_recording=True)
+    return Source(path.name, high - low, read, is_recording=True)
 
 
-def bag_source(path: Path, topic: str, max_pictures: int) -> Source:
-    """Frames of a topic of a bag, evenly chosen.
+def bag_source(path: Path, topic: str, part: tuple[float, float] = ALL) -> Source:
+    """Frames of a topic of a bag.
 
     Raises:
         InvalidInput: It cannot be read, or has too few.
     """
     with Bag(path) as bag:
         entries, damage = bag.index([topic])
-    chosen = evenly(entries, max_pictures)
+    used = part_of(entries, part)
     name = f"frames of {path.name}, {topic}"
-    _check_enough(name, len(chosen))
+    _check_enough(name, len(used))
 
-    def read(complain: Callable[[str], None]) -> Iterator[tuple[str, Picture, None]]:
+    def read(complain: Complain, most: int) -> Iterator[tuple[str, Picture, None]]:
         if damage:
             complain(f"{path}: {damage.describe()}")
+        chosen = evenly(used, most)
         with Bag(path) as bag:
             frames = BagFrames(bag)
             for number, entry in enumerate(chosen, start=1):
@@ -129,10 +132,10 @@ def bag_source(path: Path, topic: str, max_pictures: int) -> Source:
                     continue
                 yield f"{path.name} {number}", frame.image, None
 
-    return Source(name, len(chosen), read, is_recording=True)
+    return Source(name, len(used), read, is_recording=True)
 
 
-def bag_sources(path: Path, topics: Sequence[str], max_pictures: int) -> list[Source]:
+def bag_sources(path: Path, topics: Sequence[str], part: tuple[float, float] = ALL) -> list[Source]:
     """The wanted topics of a bag, a source each, or the only one with pictures.
 
     Raises:
@@ -140,37 +143,31 @@ def bag_sources(path: Path, topics: Sequence[str], max_pictures: int) -> list[So
     """
     with Bag(path) as bag:
         chosen = choose_topics(bag, topics)
-    return [bag_source(path, topic, max(1, max_pictures // len(chosen))) for topic in chosen]
+    return [bag_source(path, topic, part) for topic in chosen]
 
 
-def labelled_source(annotations: Path, images: Path, names: Sequence[str], max_pictures: int) -> Source:
-    """Pictures with COCO annotations, in the order of the file.
+def labelled_source(annotations: Path, images: Path, names: Sequence[str], part: tuple[float, float] = ALL) -> Source:
+    """Pictures with annotations: COCO, in the order of the file, or YOLO, in the order of their names.
 
     Args:
-        annotations: The file.
+        annotations: The COCO file, or the .yaml of a YOLO data set.
         images: Directory of the pictures.
         names: The detector's classes; annotations of others do not count.
-        max_pictures: At most, chosen evenly.
+        part: Where the pictures to use begin and end, as shares of all.
 
     Raises:
         InvalidInput: The annotations are wrong, none of their classes is one of the detector's, or there are too few
             pictures.
     """
+    if annotations.suffix.lower() in yolo_labels.SUFFIXES:
+        return _yolo_source(annotations, images, names, part)
     dataset = coco_of_images(annotations, images, None)
-    by_key = {label_key(name): index for index, name in enumerate(names)}
-    known = {
-        row["id"]: by_key[label_key(row["name"])]
-        for row in dataset.truth["categories"]
-        if label_key(row["name"]) in by_key
-    }
-    if not known:
-        theirs = ", ".join(str(row["name"]) for row in dataset.truth["categories"][:5])
-        raise InvalidInput(f"{annotations}: labels {theirs}, none of which the detector finds; leave out --annotations")
-    samples = evenly(dataset.samples, max_pictures)
+    known = _known(annotations, {row["id"]: str(row["name"]) for row in dataset.truth["categories"]}, names)
+    samples = part_of(dataset.samples, part)
     _check_enough(str(annotations), len(samples))
 
-    def read(complain: Callable[[str], None]) -> Iterator[tuple[str, Picture, Labels]]:
-        for sample in samples:
+    def read(complain: Complain, most: int) -> Iterator[tuple[str, Picture, Labels]]:
+        for sample in evenly(samples, most):
             try:
                 picture = sample.load().image
             except InvalidInput as error:
@@ -182,6 +179,38 @@ def labelled_source(annotations: Path, images: Path, names: Sequence[str], max_p
     return Source(f"pictures of {annotations.name}, labelled", len(samples), read, classes)
 
 
+def _yolo_source(path: Path, images: Path, names: Sequence[str], part: tuple[float, float]) -> Source:
+    """As `labelled_source`."""
+    theirs = yolo_labels.read_names(path)
+    known = _known(path, theirs, names)
+    files = part_of(yolo_labels.pictures_with_labels(images), part)
+    _check_enough(str(images), len(files))
+
+    def read(complain: Complain, most: int) -> Iterator[tuple[str, Picture, Labels]]:
+        for file, labels in evenly(files, most):
+            try:
+                picture = read_image(file)
+                boxes, numbers = yolo_labels.read_labels(labels, theirs, (picture.shape[1], picture.shape[0]))
+            except InvalidInput as error:
+                complain(str(error))
+                continue
+            kept = np.isin(numbers, list(known)) & (boxes[:, 2:] > 0).all(axis=1)
+            yield file.name, picture, (boxes[kept], np.array([known[n] for n in numbers[kept].tolist()], np.intp))
+
+    classes = tuple(names[index] for index in sorted(set(known.values())))
+    return Source(f"pictures of {images.name} by {path.name}, labelled", len(files), read, classes)
+
+
+def _known(annotations: Path, theirs: dict[int, str], names: Sequence[str]) -> dict[int, int]:
+    """The detector's class of each category that it has. Raises InvalidInput where that is none."""
+    by_key = {label_key(name): index for index, name in enumerate(names)}
+    known = {number: by_key[label_key(name)] for number, name in theirs.items() if label_key(name) in by_key}
+    if not known:
+        first = ", ".join(list(theirs.values())[:5])
+        raise InvalidInput(f"{annotations}: labels {first}, none of which the detector finds; leave out --annotations")
+    return known
+
+
 def _labels(dataset: Dataset, sample_id: int, known: dict[int, int]) -> Labels:
     rows = [row for row in dataset.objects(sample_id) if row["category_id"] in known and not row["iscrowd"]]
     boxes = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
@@ -190,18 +219,16 @@ def _labels(dataset: Dataset, sample_id: int, known: dict[int, int]) -> Labels:
     return boxes[kept], class_ids[kept]
 
 
+def part_of(things: Sequence[T], part: tuple[float, float]) -> list[T]:
+    """Those from one share of all to another."""
+    return list(things[round(part[0] * len(things)) : round(part[1] * len(things))])
+
+
 def evenly(things: Sequence[T], count: int) -> list[T]:
     """At most so many of some things, at equal distances, in their order."""
     if len(things) <= count:
         return list(things)
     return [things[index] for index in np.linspace(0, len(things) - 1, count).round().astype(int).tolist()]
-
-
-def split(things: Sequence[T]) -> tuple[list[T], list[T]]:
-    """What is learned from, and the last part, which is held out; those between them belong to neither."""
-    held_out = max(1, round(HELD_OUT * len(things)))
-    gap = round(GAP * len(things))
-    return list(things[: max(0, len(things) - held_out - gap)]), list(things[len(things) - held_out :])
 
 
 def _check_enough(name: str, count: int) -> None:

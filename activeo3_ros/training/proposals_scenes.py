@@ -148,8 +148,8 @@ class Composer:
         budget: Budget,
         query: Query,
         mosaics: float,
+        frame_mosaics: float,
         hint_threshold: float,
-        classes: Sequence[int] = (),
     ) -> None:
         """Choose the pictures.
 
@@ -158,30 +158,29 @@ class Composer:
             pictures: What scenes are made of.
             budget: Its pixels of a view are those of a scene.
             query: The preset's; its classes are asked for often.
-            mosaics: Share of the scenes that are mosaics.
+            mosaics: Share of mosaics among the scenes of photographs.
+            frame_mosaics: Of those of frames of a camera.
             hint_threshold: Score from which the detector's boxes count.
-            classes: Ids of the classes whose objects are known; none for all. Others are not asked for.
         """
-        self.task, self.pictures, self.budget, self.mosaics = task, pictures, budget, mosaics
+        self.task, self.pictures, self.budget = task, pictures, budget
+        self.mosaics, self.frame_mosaics = mosaics, frame_mosaics
         self.hint_threshold = hint_threshold
         self.classes = len(task.detector.names)
         target = task.resolve(query)
-        self.known_classes = list(classes) or list(range(self.classes))
-        preset = task.class_ids(target.classes, target)
-        self.preset_classes = [index for index in preset if index in self.known_classes] or self.known_classes
-        # Where nothing is, there is little to learn, and something: one picture in five is drawn from all alike.
-        worth = np.array([each.weight.sum() for each in pictures])
-        share = np.where(worth > 0, 1.0, 0.25)
-        self._chances = share / share.sum()
+        self._preset = task.class_ids(target.classes, target)
+        # Where nothing is, there is little to learn, and something.
+        self._worth = np.array([each.share * (1.0 if each.weight.sum() > 0 else 0.25) for each in pictures])
 
     def scene(self, seed: Sequence[int]) -> Scene:
         """Compose one; the same seed gives the same scene."""
         random = np.random.default_rng(list(seed))
-        is_mosaic = random.uniform() < self.mosaics and len(self.pictures) > 1
-        canvas = self._mosaic(random) if is_mosaic else self._part(random)
+        first = self._draw(random, self._worth)
+        mosaics = self.frame_mosaics if first.is_frame else self.mosaics
+        is_mosaic = random.uniform() < mosaics and len(self.pictures) > 1
+        canvas = self._mosaic(first, random) if is_mosaic else self._part(first, random)
         [detected] = checked_images(self.task.detector, self.task.label, [canvas.image], self.hint_threshold)
         boxes, class_ids, weight, found = canvas.objects()
-        asked = self._asked(class_ids, random)
+        asked = self._asked(class_ids, list(first.classes) or list(range(self.classes)), random)
         strong = detected.scores >= self.task.threshold
         same = iou(boxes, detected.boxes[strong]) >= FOUND_IOU
         same &= class_ids[:, None] == detected.class_ids[strong][None]
@@ -197,22 +196,22 @@ class Composer:
             tuple(asked),
         )
 
-    def _draw(self, random: np.random.Generator) -> LookedPicture:
-        return self.pictures[int(random.choice(len(self.pictures), p=self._chances))]
+    def _draw(self, random: np.random.Generator, worth: Array) -> LookedPicture:
+        return self.pictures[int(random.choice(len(self.pictures), p=worth / worth.sum()))]
 
-    def _asked(self, present: npt.NDArray[np.intp], random: np.random.Generator) -> list[int]:
+    def _asked(self, present: npt.NDArray[np.intp], known: list[int], random: np.random.Generator) -> list[int]:
+        """What a scene is asked for: classes whose objects are known in it."""
         chance = random.uniform()
-        there = np.intersect1d(present, self.known_classes)
+        there = np.intersect1d(present, known)
         if chance < ALL_CLASSES:
-            return self.known_classes
+            return known
         if chance < ALL_CLASSES + PRESET_CLASSES or not len(there):
-            return self.preset_classes
+            return [index for index in self._preset if index in known] or known
         count = int(random.integers(1, min(MOST_ASKED, len(there)) + 1))
         return sorted(random.choice(there, count, replace=False).tolist())
 
-    def _part(self, random: np.random.Generator) -> _Canvas:
+    def _part(self, looked: LookedPicture, random: np.random.Generator) -> _Canvas:
         """A part of one picture, as a frame of its own."""
-        looked = self._draw(random)
         width, height = looked.size
         share = 1.0 if random.uniform() < WHOLE_PICTURES else random.uniform(*CROP_SHARE)
         wide, high = max(1.0, width * share), max(1.0, height * share)
@@ -223,8 +222,9 @@ class Composer:
         canvas.paste(looked, part, (0.0, 0.0), size[0] / wide, random)
         return canvas
 
-    def _mosaic(self, random: np.random.Generator) -> _Canvas:
-        """Pictures beside each other, each in a cell of its own."""
+    def _mosaic(self, first: LookedPicture, random: np.random.Generator) -> _Canvas:
+        """Pictures beside each other, each in a cell of its own; of all of them the same classes are known."""
+        same = np.array([(each.classes, each.is_frame) == (first.classes, first.is_frame) for each in self.pictures])
         frame_size = FRAME_SIZES[int(random.integers(len(FRAME_SIZES)))]
         size = self.task.view_size(*frame_size, self.budget.view_pixels)
         across = int(random.choice(TILES_ACROSS))
@@ -232,7 +232,7 @@ class Composer:
         canvas = _Canvas(size, frame_size, int(random.choice(BACKGROUNDS)))
         cell = size[0] / across, size[1] / down
         for index in range(across * down):
-            looked = self._draw(random)
+            looked = self._draw(random, self._worth * same)
             share = random.uniform(*TILE_SHARE)
             scale = share * min(side / length for side, length in zip(cell, looked.size, strict=True))
             spare = [max(0.0, side - length * scale) for side, length in zip(cell, looked.size, strict=True)]

@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import os
+import threading
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,6 +66,9 @@ class LookedPicture:
         class_ids: `(n,)` their classes.
         weight: `(n,)` probability that each is there.
         found: `(n, s)` share of the looks at each magnification that found it.
+        classes: Ids of the classes whose objects are known; none for all.
+        is_frame: Whether it is a frame of a camera, which sees no mosaics.
+        share: How often scenes are made of it, against others: less where many look the same.
     """
 
     picture: Image
@@ -74,6 +78,9 @@ class LookedPicture:
     class_ids: npt.NDArray[np.intp]
     weight: Array
     found: Array
+    classes: tuple[int, ...] = ()
+    is_frame: bool = False
+    share: float = 1.0
 
     def found_at(self, scale: float) -> Array:
         """`(n,)` share of looks at a magnification, in detector pixels for a pixel of the original, that find each."""
@@ -226,6 +233,7 @@ class LookCache:
             max_bytes: The oldest records are removed until all together have no more.
         """
         self.directory, self._facts, self._max_bytes = directory, json.dumps([VERSION, *facts]), max_bytes
+        self._pruning = threading.Lock()
         directory.mkdir(parents=True, exist_ok=True)
 
     def look(
@@ -242,7 +250,8 @@ class LookCache:
             return kept
         record = teacher.look(picture, labels)
         write_record(path, record)
-        self._prune(keep=path)
+        with self._pruning:
+            self._prune(keep=path)
         # As it will be read again: what was killed and resumed sees the same pixels.
         again = read_record(path)
         assert again is not None

@@ -135,6 +135,20 @@ def test_results_depend_on_what_is_in_the_files_that_a_preset_names_and_not_on_w
     assert facts[0] != facts[4] and facts[1] != facts[5]
 
 
+def test_results_depend_on_what_is_in_the_head_of_gain_maps_whether_the_preset_names_it_or_not(tmp_path, monkeypatch):
+    named, packaged = written(tmp_path / "named", sensing="{type: gain_maps, model: head.onnx}"), tmp_path / "config"
+    ours = written(tmp_path / "ours", sensing="{type: gain_maps}")
+    (packaged / "gain_maps").mkdir(parents=True)
+    monkeypatch.setattr("activeo3_ros.presets.config_directory", lambda: packaged)
+    facts = []
+    for content in (b"a head", b"another head"):
+        (tmp_path / "named" / "head.onnx").write_bytes(content)
+        (packaged / "gain_maps" / "embedded.onnx").write_bytes(content)
+        facts.append([load_preset(path).sensing.facts for path in (named, ours)])
+    assert facts[0][0] == facts[0][1]
+    assert facts[0][0] != facts[1][0] and facts[0][1] != facts[1][1]
+
+
 def uncommented(lines: str) -> str:
     return re.sub(r"^  # ", "  ", lines, flags=re.MULTILINE)
 

@@ -1,7 +1,9 @@
 """Training where to look: the teacher, composed scenes, the head, and the command."""
 
+import argparse
 import errno
 import hashlib
+import json
 from dataclasses import replace
 
 import cv2
@@ -9,8 +11,10 @@ import numpy as np
 import onnx
 import pytest
 from proposals_pictures import SquareDetector, picture
+from video_fixtures import steady_times, write_video
 
 from activeo3_ros.assets.resources import config_directory
+from activeo3_ros.cli.argument_types import part
 from activeo3_ros.cli.main import main
 from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Query, Status
 from activeo3_ros.core.calibration import DEFAULT
@@ -19,7 +23,8 @@ from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.policies.gain_maps import GainHead, LearnedProposals
 from activeo3_ros.presets import load_preset
 from activeo3_ros.training.proposals import HEAD, REGIONS, ProposalsTrainer, TrainingSettings
-from activeo3_ros.training.proposals_material import split
+from activeo3_ros.training.proposals_scenes import FRAME_SIZES, Composer
+from activeo3_ros.training.proposals_split import split
 from activeo3_ros.training.proposals_teacher import LookCache, Teacher, read_record
 
 pytest.importorskip("matplotlib")
@@ -170,10 +175,10 @@ def preset(tmp_path, monkeypatch):
     return path
 
 
-def write_pictures(directory, count):
+def write_pictures(directory, count, first=0):
     directory.mkdir()
-    for seed in range(count):
-        cv2.imwrite(str(directory / f"{seed}.png"), picture(seed))
+    for number in range(count):
+        cv2.imwrite(str(directory / f"{number}.png"), picture(first + number))
     return directory
 
 
@@ -193,6 +198,60 @@ def test_the_command_ends_with_a_report_and_the_lines_that_switch_a_preset(prese
     assert main(["perceive", str(images / "0.png"), "--preset", str(tmp_path / "new.yaml")]) == 0
     assert main([*command, "--steps", "2"]) == 2
     assert "would be overwritten" in capsys.readouterr().err
+
+
+def labelled(directory, count, first):
+    """Pictures with COCO labels of some of their red squares."""
+    write_pictures(directory, count, first)
+    annotations = []
+    for number in range(count):
+        [found] = SquareDetector().detect([picture(first + number)], 0.3)
+        for box in found.boxes[:3].tolist():
+            annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": 1, "bbox": box})
+    images = [{"id": n, "file_name": f"{n}.png", "width": 640, "height": 480} for n in range(count)]
+    truth = directory.with_suffix(".json")
+    content = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "square"}]}
+    truth.write_text(json.dumps(content))
+    return [str(truth), str(directory)]
+
+
+def gains_in(printed):
+    """What windows from the teacher's own maps find."""
+    [row] = [line for line in printed.splitlines()[:4] if line.startswith("windows from the teacher")]
+    return [float(cell) for cell in row.split()[-3:]]
+
+
+def test_labelled_and_unlabelled_material_is_learned_from_at_once_and_by_as_many_threads_as_one_likes(
+    preset, tmp_path, capsys
+):
+    folder = write_pictures(tmp_path / "more", 5, 20)
+    sources = ["--annotations", *labelled(tmp_path / "one", 5, 0), "--annotations", *labelled(tmp_path / "two", 5, 10)]
+    sources += ["--images", str(folder), "--videos", str(write_video(tmp_path / "v.mp4", steady_times(20)))]
+    command = ["train", "proposals", "--preset", str(preset), *sources, "--max-pictures", "5", "--steps", "2"]
+    for jobs in ("1", "3"):
+        assert main([*command, "--out", str(tmp_path / jobs), "--jobs", jobs]) == 0
+    assert weights(tmp_path / "1" / HEAD) == weights(tmp_path / "3" / HEAD)
+    material = GainHead(tmp_path / "1" / HEAD, 1).description.about["material"]
+    assert [line.partition(":")[0] for line in material[:4]] == [
+        "v.mp4",
+        "pictures of one.json, labelled",
+        "pictures of two.json, labelled",
+        f"pictures of {folder}",
+    ]
+    with_labels, without = capsys.readouterr().out, [*command, "--out", str(tmp_path / "none"), "--ignore-labels"]
+    assert main(without) == 0
+    # Two of five squares have no label: less can be found.
+    assert gains_in(capsys.readouterr().out)[1] > gains_in(with_labels)[1]
+
+
+def test_a_scene_is_asked_only_for_classes_whose_objects_are_known_in_it(looked):
+    known = [replace(each, classes=(0,)) for each in looked[:5]] + [replace(each, is_frame=True) for each in looked[5:]]
+    composer = Composer(task(), known, BUDGET, Query(), 1.0, 0.0, 0.03)
+    scenes = [composer.scene((0, number)) for number in range(12)]
+    assert {0, 1} in [set(scene.asked) for scene in scenes]
+    for scene in scenes:
+        is_mosaic = scene.frame_size != (640, 480) and scene.frame_size in FRAME_SIZES
+        assert set(scene.asked) <= {0} or not is_mosaic  # only pictures without their own classes are frames here
 
 
 def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(preset, tmp_path, capsys, monkeypatch):
@@ -215,12 +274,12 @@ def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(preset, tmp_pa
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "nothing to learn from: give --bag, --videos or --images"),
+        ([], "nothing to learn from: give --bag, --videos, --images or --annotations"),
         (["--topic", "/camera"], "--topic chooses a topic of a --bag"),
         (["--images", "ONE"], "1 picture is too few to learn from some and judge by others; give at least 5"),
         (["--videos", "missing.mp4"], "missing.mp4"),
         (["--bag", "missing.mcap"], "missing.mcap"),
-        (["--annotations", "truth.json"], "--annotations needs the one directory of its pictures as --images"),
+        (["--annotations", "truth.json", "pictures"], "truth.json"),
     ],
 )
 def test_bad_input_is_told_in_one_line(preset, tmp_path, capsys, options, message):
@@ -231,6 +290,12 @@ def test_bad_input_is_told_in_one_line(preset, tmp_path, capsys, options, messag
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["0.9:0.1", "0.5", "0:2", "a:b", "nan:1"])
+def test_a_part_that_is_none_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"such as 0:0\.75"):
+        part(text)
 
 
 def test_the_head_that_ships_runs_with_the_embedded_detector(tmp_path):
