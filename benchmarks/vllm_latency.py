@@ -71,8 +71,8 @@ def as_json(boxes: Any) -> str:
 class Script:
     """Lets a running engine write given answers: what it samples is replaced, and drafts are accepted accordingly."""
 
-    def __init__(self, engine: Any) -> None:
-        """engine: any that holds vLLM's `LLM` in `_llm` and its tokenizer in `_tokenizer`."""
+    def __init__(self, engine: Any, regions: Any = REGIONS) -> None:
+        """engine: any that holds vLLM's `LLM` in `_llm` and its tokenizer in `_tokenizer`. regions: what it chooses."""
         self.on, self.steps = False, 0
         self.runner: Any = engine._llm.collective_rpc(lambda worker: getattr(worker, "worker", worker).model_runner)[0]
         tokenizer = engine._tokenizer
@@ -80,14 +80,20 @@ class Script:
         # What follows the forced beginning, which has opened the list.
         self.answers = {
             kind: tokenizer(as_json(boxes)[1:], add_special_tokens=False).input_ids
-            for kind, boxes in (("sensing", REGIONS), ("task", OBJECTS))
+            for kind, boxes in (("sensing", regions), ("task", OBJECTS))
         }
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.drafts: dict[str, list[int]] = {}
         self._sample, self.runner._sample = self.runner._sample, self.sample
-        drafter = getattr(self.runner, "drafter", None)
-        if drafter is not None:
-            self._propose, drafter.propose = drafter.propose, self.propose
+        self.drafter = getattr(self.runner, "drafter", None)
+        if self.drafter is not None:
+            self._propose, self.drafter.propose = self.drafter.propose, self.propose
+
+    def undo(self) -> None:
+        """Let the engine write what it samples again."""
+        self.runner._sample = self._sample
+        if self.drafter is not None:
+            self.drafter.propose = self._propose
 
     def propose(self, *args: Any, **named: Any) -> list[list[int]]:
         drafted: list[list[int]] = self._propose(*args, **named)
