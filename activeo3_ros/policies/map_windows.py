@@ -102,7 +102,7 @@ def best_map_windows(
     Returns:
         Regions in view pixels, best first, `score` the objects that each adds; none where nothing is worth a look.
     """
-    placements = [_Placements.of(maps, view_size, size) for size in sizes]
+    placements = [Placements.of(maps, view_size, size) for size in sizes]
     regions: list[Region] = []
     while placements and len(regions) < max_regions:
         gain, box, each = max((each.best(maps) for each in placements), key=lambda best: best[0])
@@ -122,7 +122,7 @@ def shown_share(maps: GainMaps, view_size: tuple[int, int], box: Box, zoom: floa
 
 
 @dataclass(frozen=True, eq=False)
-class _Placements:
+class Placements:
     """Where the windows of one size may lie.
 
     Attributes:
@@ -140,7 +140,7 @@ class _Placements:
     down: Array
 
     @classmethod
-    def of(cls, maps: GainMaps, view_size: tuple[int, int], size: WindowSize) -> _Placements:
+    def of(cls, maps: GainMaps, view_size: tuple[int, int], size: WindowSize) -> Placements:
         """All places, `STEP_CELLS` apart."""
         starts, shares = [], []
         rows, columns = maps.rates.shape[1:]
@@ -151,12 +151,15 @@ class _Placements:
             shares.append(_shares(start, side, length, size.zoom, cells, maps.cell_px))
         return cls(size, *starts, *shares)
 
-    def best(self, maps: GainMaps) -> tuple[float, Box, _Placements]:
+    def best(self, maps: GainMaps) -> tuple[float, Box, Placements]:
         """Gain and place of the best window, and this."""
         gains = self.down @ maps.at(self.size.zoom) @ self.across.T
         row, column = np.unravel_index(int(gains.argmax()), gains.shape)
-        box = Box(float(self.left[column]), float(self.top[row]), self.size.width, self.size.height)
-        return float(gains[row, column]), box, self
+        return float(gains[row, column]), self.box(int(row), int(column)), self
+
+    def box(self, row: int, column: int) -> Box:
+        """One of the windows."""
+        return Box(float(self.left[column]), float(self.top[row]), self.size.width, self.size.height)
 
     def shown(self, box: Box) -> Array:
         """`(h, w)` share of each cell that one of the windows shows."""
@@ -168,9 +171,8 @@ def _shares(low: Array, side: float, length: float, zoom: float, cells: int, cel
     """`(n, cells)` share of each cell, along one axis, whose objects windows from `(n,)` places on show whole."""
     low, high = _trusted(low, low + side, length, zoom)
     edges = np.arange(cells + 1) * cell_px
-    return np.clip(
-        (np.minimum(edges[None, 1:], high[:, None]) - np.maximum(edges[None, :-1], low[:, None])) / cell_px, 0, 1
-    )
+    low_edges, high_edges = np.maximum(edges[None, :-1], low[:, None]), np.minimum(edges[None, 1:], high[:, None])
+    return np.asarray(np.clip((high_edges - low_edges) / cell_px, 0, 1))
 
 
 def _trusted(low: Array, high: Array, length: float, zoom: float) -> tuple[Array, Array]:
