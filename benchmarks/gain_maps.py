@@ -2,13 +2,20 @@
 
     python benchmarks/gain_maps.py HEAD.onnx… [--photos IMAGES LABELS [--mosaics 12 --take SHARE]]
                                    [--pictures IMAGES TRUTH.json [--classes car,truck,bus]]
+                                   [--jobs N] [--results FILE.json] [--frame-time]
 
 --photos makes mosaics of 12 labelled photographs each (2560 x 1440; LABELS holds a text file for each, YOLO form, COCO
 80 classes) and asks for all classes; `--take 0.75:1` uses the last quarter of them by name. --pictures takes pictures
 as they are, with COCO truth. All methods have the detector of the preset `embedded`, its merging of views, and a view
 and K crops of at most 512 x 512 pixels. "found" is the share of labelled objects that a detection of their class
-overlaps with an IoU of 0.5. The intervals are those of the difference to detector proposals, from 2000 paired draws of
-scenes. "best windows" knows the labels and tries every window of a pyramid: the ceiling of any policy.
+overlaps with an IoU of 0.5. AP is COCO's, IoU 0.5 to 0.95, small below 32 x 32 pixels, large from 96 x 96 on. The
+intervals are those of the difference to detector proposals, from 2000 paired draws of scenes. "best windows" knows the
+labels and tries every window of a pyramid: the ceiling of any policy. Heads in directories NAME-seed0, NAME-seed1, …
+also get a row of their mean.
+
+What each method gives in each scene is kept in --work, so that a run goes on where it was stopped and another head or
+another set of scenes costs only what is new; a change of the package begins anew. --results writes the figures.
+--frame-time compares the time of frames instead: detector proposals and each head in turn, in one process.
 """
 
 from __future__ import annotations
@@ -16,15 +23,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import multiprocessing
+import platform
+import time
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from evidence import read_labels
 from tqdm import tqdm
 
+import activeo3_ros
+from activeo3_ros.assets.cache import cache_directory, sha256_of
 from activeo3_ros.codecs.image_files import read_image
 from activeo3_ros.core import ActivePerception, Box, Budget, Frame, Query, SensingPolicy, Status
 from activeo3_ros.core.budget import MAX_REGIONS
@@ -33,6 +49,8 @@ from activeo3_ros.core.results import DetectedBoxes
 from activeo3_ros.detectors.centernet import COCO_CLASSES, CenterNet
 from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.evaluation.detector_oracle import DetectorOracle, TrueObject, matched
+from activeo3_ros.evaluation.item_files import write_atomically
+from activeo3_ros.evaluation.metrics import DetectionScores, MetricName
 from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.policies.fixed import CentreCrop, Grid, Random
 from activeo3_ros.policies.gain_maps import LearnedProposals
@@ -43,6 +61,12 @@ TILES, ACROSS, TILE = 12, 4, (640, 480)
 DRAWS = 2000
 BASELINE = "detector proposals"
 SAHI = "sahi, with all its slices"
+BEST = "best windows"
+SEED = "-seed"
+SIZES = ("all", "small", "medium", "large")
+FRAMES, FRAME_SIZE = 40, (1920, 1080)
+SOURCES = ("core", "policies", "detectors")
+"""Folders of the package on which results depend."""
 
 
 class RememberingDetector:
@@ -79,6 +103,12 @@ class LabelledScene:
     truth: tuple[TrueObject, ...]
     query: Query
 
+    @property
+    def key(self) -> str:
+        """Of what is seen, asked and true."""
+        truth = [[each.category, *each.box.as_tuple()] for each in self.truth]
+        return hashlib.sha256(self.image.tobytes() + json.dumps([truth, self.query.classes]).encode()).hexdigest()
+
 
 def mosaics(images: Path, labels: Path, count: int, take: tuple[float, float], seed: int) -> Iterator[LabelledScene]:
     """Frames of `TILES` labelled photographs beside each other."""
@@ -113,20 +143,148 @@ def pictures(images: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[La
         yield LabelledScene(read_image(images / picture["file_name"]), objects, Query(classes=classes))
 
 
-@dataclass
-class Method:
-    """One policy, and what it gave in each scene."""
+Answer = dict[str, Any]
+"""What one method gave in one scene with one number of regions: `views`, and `detections` as score, class, box."""
 
-    name: str
-    policy: SensingPolicy
-    found: dict[int, list[int]]
-    reported: dict[int, list[int]]
-    views: dict[int, list[int]]
 
-    @classmethod
-    def of(cls, name: str, policy: SensingPolicy) -> Method:
-        """With nothing yet."""
-        return cls(name, policy, *({count: [] for count in (0, *REGIONS)} for _ in range(3)))
+class Runner:
+    """Runs methods on scenes with one detector, and keeps what they gave."""
+
+    def __init__(self, work: Path, min_gain: float, threads: int) -> None:
+        self.work, self.min_gain, self.threads = work, min_gain, threads
+        self.detector = RememberingDetector(threads)
+        self.task = DetectorTask(self.detector, label="embedded")
+        self.oracle = DetectorOracle(self.task, category_of)
+        self._policies: dict[str, SensingPolicy] = {
+            BASELINE: DetectorProposals(task=self.task),
+            "grid": Grid(),
+            "random": Random(),
+            "centre_crop": CentreCrop(),
+            SAHI: SahiSlices(),
+            "adaptive_slices": AdaptiveSlices(),
+            BEST: self.oracle,
+        }
+        self._sources = source_digest()
+
+    def run(self, scene: LabelledScene, method: str) -> dict[int, Answer]:
+        """What a method gives in a scene, by the number of regions; `method` is a name of the table, or a head."""
+        facts = sha256_of(Path(method)) if method.endswith(".onnx") else method
+        path = self.work / f"{_digest(scene.key, facts, str(self.min_gain), self._sources)}.json"
+        if path.is_file():
+            return {int(count): answer for count, answer in json.loads(path.read_text()).items()}
+        if method not in self._policies:
+            self._policies[method] = LearnedProposals(method, self.min_gain, threads=self.threads, task=self.task)
+        self.oracle.frame, self.oracle.objects = Frame(scene.image), scene.truth
+        perception = ActivePerception(self._policies[method], self.task)
+        answers = {}
+        for count in (0, *REGIONS):
+            regions = MAX_REGIONS if method == SAHI and count else count
+            result = perception.perceive(Frame(scene.image), scene.query, Budget(max_regions=regions))
+            if result.status is Status.FAILED:
+                raise SystemExit(f"{method}: {result.status_message}")
+            rows = [[d.score, COCO_CLASSES.index(d.label), *d.box.as_tuple()] for d in result.detections]
+            answers[count] = {"views": result.cost.views, "detections": rows}
+        write_atomically(path, json.dumps(answers))
+        return answers
+
+    def run_all(self, scene: LabelledScene, methods: Sequence[str]) -> dict[str, dict[int, Answer]]:
+        """As `run`, of several methods, which share the looks at equal crops."""
+        self.detector.forget()
+        return {method: self.run(scene, method) for method in methods}
+
+
+def source_digest() -> str:
+    """Of the code on which results depend."""
+    root = Path(activeo3_ros.__file__).resolve().parent
+    files = sorted(path for folder in SOURCES for path in (root / folder).rglob("*.py"))
+    return _digest(*(path.read_text(encoding="utf-8") for path in files))
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+
+
+_runner: Runner | None = None
+"""Of this process."""
+
+
+def _start(*arguments: Any) -> None:
+    global _runner
+    _runner = Runner(*arguments)
+
+
+def _run(scene: LabelledScene, methods: Sequence[str]) -> dict[str, dict[int, Answer]]:
+    assert _runner is not None
+    return _runner.run_all(scene, methods)
+
+
+def answers_of(
+    scenes: Sequence[LabelledScene], methods: Sequence[str], args: argparse.Namespace
+) -> list[dict[str, dict[int, Answer]]]:
+    """What the methods give in each scene, with `--jobs` processes."""
+    args.work.mkdir(parents=True, exist_ok=True)
+    arguments = args.work, args.min_gain, args.threads
+    if args.jobs == 1:
+        runner = Runner(*arguments)
+        return [runner.run_all(scene, methods) for scene in tqdm(scenes, leave=False)]
+    context = multiprocessing.get_context("spawn")  # threads of onnxruntime do not survive a fork
+    with (
+        ProcessPoolExecutor(args.jobs, context, _start, arguments) as pool,
+        tqdm(total=len(scenes), leave=False) as bar,
+    ):
+        waiting: deque[Future[dict[str, dict[int, Answer]]]] = deque()
+        for scene in scenes:
+            waiting.append(pool.submit(_run, scene, methods))
+            waiting[-1].add_done_callback(lambda _: bar.update())
+        return [each.result() for each in waiting]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Of one method and one number of regions.
+
+    Attributes:
+        found: Objects found in each scene.
+        reported: Detections in each scene.
+        views: A scene, on average.
+        precision: Share of the detections that are right.
+        ap: By the size of the objects; -1 where there is none of a size.
+    """
+
+    found: tuple[int, ...]
+    reported: tuple[int, ...]
+    views: float
+    precision: float
+    ap: dict[str, float]
+
+
+def figures(scenes: Sequence[LabelledScene], answers: Sequence[Answer]) -> Figures:
+    """Judge what one method gave with one number of regions."""
+    found, predictions = [], []
+    for number, (scene, answer) in enumerate(zip(scenes, answers, strict=True), start=1):
+        seen = [(row[0], row[1], Box(*row[2:])) for row in answer["detections"]]
+        found.append(len(matched(scene.truth, seen)))
+        for score, category, box in seen:
+            row = {"image_id": number, "category_id": category + 1, "bbox": list(box.as_tuple()), "score": score}
+            predictions.append(row)
+    reported = tuple(len(answer["detections"]) for answer in answers)
+    scores = DetectionScores(coco_truth(scenes), predictions) if predictions else None
+    ap = {size: scores.value(MetricName("AP", area=size)) if scores else 0.0 for size in SIZES}
+    views = float(np.mean([answer["views"] for answer in answers]))
+    return Figures(tuple(found), reported, views, sum(found) / max(1, sum(reported)), ap)
+
+
+def coco_truth(scenes: Sequence[LabelledScene]) -> dict[str, Any]:
+    """The labels of scenes as COCO has them."""
+    images, annotations = [], []
+    for number, scene in enumerate(scenes, start=1):
+        height, width = scene.image.shape[:2]
+        images.append({"id": number, "width": width, "height": height, "file_name": str(number)})
+        for each in scene.truth:
+            row = {"image_id": number, "category_id": each.category + 1, "bbox": list(each.box.as_tuple())}
+            annotations.append({**row, "id": len(annotations) + 1, "area": each.box.area, "iscrowd": 0})
+    categories = [{"id": number, "name": name} for number, name in enumerate(COCO_CLASSES, start=1)]
+    return {"images": images, "annotations": annotations, "categories": categories}
 
 
 def main() -> None:
@@ -140,50 +298,64 @@ def main() -> None:
     parser.add_argument("--classes", default="car,truck,bus")
     parser.add_argument("--min-gain", type=float, default=0.001, help="of the heads; the policy's default is 0.1")
     parser.add_argument("--no-best", action="store_true", help="leave out the best windows, which take longest")
+    parser.add_argument("--heads-only", action="store_true", help="compare with detector proposals alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--work", type=Path, default=cache_directory() / "gain_maps_benchmark", metavar="DIR")
+    parser.add_argument("--results", type=Path, metavar="FILE")
+    parser.add_argument("--frame-time", action="store_true")
     args = parser.parse_args()
+    if args.frame_time:
+        frame_time(args.heads, args.threads)
     low, high = (float(share) for share in args.take.split(":"))
+    results = {}
     if args.photos:
         scenes = list(mosaics(*args.photos, args.mosaics, (low, high), args.seed))
-        compare("mosaics of photographs", scenes, args)
+        results["mosaics of photographs"] = compare("mosaics of photographs", scenes, args)
     if args.pictures:
-        compare("pictures", list(pictures(*args.pictures, tuple(args.classes.split(",")))), args)
+        scenes = list(pictures(*args.pictures, tuple(args.classes.split(","))))
+        results["pictures"] = compare("pictures", scenes, args)
+    if args.results and results:
+        asked = {
+            name: str(value) for name, value in vars(args).items() if name in ("mosaics", "take", "seed", "min_gain")
+        }
+        heads = {_name(str(head)): sha256_of(head) for head in args.heads}
+        content = {"date": date.today().isoformat(), "settings": asked, "heads": heads, "results": results}
+        write_atomically(args.results, json.dumps(content, indent=1) + "\n")
 
 
-def compare(title: str, scenes: Sequence[LabelledScene], args: argparse.Namespace) -> None:
-    """Run all methods on scenes and print their table."""
-    detector = RememberingDetector(args.threads)
-    task = DetectorTask(detector, label="embedded")
-    methods = [
-        Method.of(BASELINE, DetectorProposals(task=task)),
-        Method.of("grid", Grid()),
-        Method.of("random", Random()),
-        Method.of("centre_crop", CentreCrop()),
-        Method.of(SAHI, SahiSlices()),
-        Method.of("adaptive_slices", AdaptiveSlices()),
-    ]
-    for head in args.heads:
-        policy = LearnedProposals(str(head), args.min_gain, threads=args.threads, task=task)
-        methods.append(Method.of(f"gain maps, {head.parent.name}/{head.stem}", policy))
-    oracle = DetectorOracle(task, category_of)
-    if not args.no_best:
-        methods.append(Method.of("best windows", oracle))
-    for scene in tqdm(scenes, leave=False):
-        detector.forget()
-        oracle.frame, oracle.objects = Frame(scene.image), scene.truth
-        for method in methods:
-            perception = ActivePerception(method.policy, task)
-            for count in (0, *REGIONS):
-                regions = MAX_REGIONS if method.name == SAHI and count else count
-                result = perception.perceive(Frame(scene.image), scene.query, Budget(max_regions=regions))
-                if result.status is Status.FAILED:
-                    raise SystemExit(f"{method.name}: {result.status_message}")
-                seen = [(d.score, COCO_CLASSES.index(d.label), d.box) for d in result.detections]
-                method.found[count].append(len(matched(scene.truth, seen)))
-                method.reported[count].append(len(seen))
-                method.views[count].append(result.cost.views)
-    print_table(title, methods, [len(scene.truth) for scene in scenes], args.seed)
+def compare(title: str, scenes: Sequence[LabelledScene], args: argparse.Namespace) -> dict[str, Any]:
+    """Run all methods on scenes, print their table, and give its figures."""
+    others = () if args.heads_only else ("grid", "random", "centre_crop", SAHI, "adaptive_slices")
+    best = () if args.no_best or args.heads_only else (BEST,)
+    methods = [BASELINE, *others, *map(str, args.heads), *best]
+    answers = answers_of(scenes, methods, args)
+    table = {
+        _name(method): {count: figures(scenes, [each[method][count] for each in answers]) for count in (0, *REGIONS)}
+        for method in methods
+    }
+    objects = [len(scene.truth) for scene in scenes]
+    print_table(title, table, objects, args.seed)
+    return {
+        "scenes": len(scenes),
+        "objects": sum(objects),
+        "methods": {
+            name: {
+                str(count): {
+                    "found": sum(row.found) / sum(objects), "precision": row.precision, "ap": row.ap, "views": row.views
+                }
+                for count, row in rows.items()
+            }
+            for name, rows in table.items()
+        },
+    }  # fmt: skip
+
+
+def _name(method: str) -> str:
+    """Of a method in the table."""
+    path = Path(method)
+    return f"gain maps, {path.parent.name}/{path.stem}" if path.suffix == ".onnx" else method
 
 
 def category_of(label: str) -> int | None:
@@ -191,28 +363,84 @@ def category_of(label: str) -> int | None:
     return COCO_CLASSES.index(label)
 
 
-def print_table(title: str, methods: Sequence[Method], objects: Sequence[int], seed: int) -> None:
-    """Found and precision of each method for each number of regions, and intervals of the difference."""
-    print(f"\n{title}: {len(objects)} scenes, {sum(objects)} objects; found / precision at K regions")
-    print(f"{'':<34}" + "".join(f"{f'K = {count}':>15}" for count in (0, *REGIONS)))
-    for method in methods:
-        cells = [
-            f"{sum(method.found[k]) / sum(objects):.3f} / {sum(method.found[k]) / max(1, sum(method.reported[k])):.3f}"
-            for k in (0, *REGIONS)
-        ]
-        print(f"{method.name:<34}" + "".join(f"{cell:>15}" for cell in cells))
+def print_table(title: str, table: dict[str, dict[int, Figures]], objects: Sequence[int], seed: int) -> None:
+    """Found, precision and AP of each method for each number of regions, and intervals of the difference."""
+    counts = (0, *REGIONS)
+    header = f"{'':<40}" + "".join(f"{f'K = {count}':>16}" for count in counts)
+    print(f"\n{title}: {len(objects)} scenes, {sum(objects)} objects; found / precision at K regions\n{header}")
+    for name, rows in table.items():
+        cells = [f"{sum(rows[k].found) / sum(objects):.3f} / {rows[k].precision:.3f}" for k in counts]
+        print(f"{name:<40}" + "".join(f"{cell:>16}" for cell in cells))
+    print("AP, and of small, medium and large objects, in hundredths")
+    for name, rows in table.items():
+        cells = [" ".join(f"{100 * rows[k].ap[size]:.1f}" for size in SIZES) for k in counts]
+        print(f"{name:<40}" + "".join(f"{cell:>22}" for cell in cells))
     draws = np.random.default_rng(seed).integers(0, len(objects), (DRAWS, len(objects)))
     total = np.array(objects)[draws].sum(axis=1)
-    print(f"difference to {BASELINE}, 95 % interval")
-    for method in methods[1:]:
-        cells = []
-        for count in REGIONS:
-            more = np.array(method.found[count]) - np.array(methods[0].found[count])
-            low, high = np.percentile(more[draws].sum(axis=1) / total, [2.5, 97.5])
-            cells.append(f"{low:+.3f} {high:+.3f}")
-        print(f"{method.name:<34}" + " " * 15 + "".join(f"{cell:>15}" for cell in cells))
-    views = {method.name: float(np.mean(method.views[REGIONS[-1]])) for method in methods}
+    found = {name: np.array([rows[count].found for count in REGIONS], float) for name, rows in table.items()}
+    groups: dict[str, list[str]] = {}
+    for name in table:
+        if SEED in name:
+            groups.setdefault(f"{name.partition(SEED)[0]}, mean of seeds", []).append(name)
+    means = {group: np.mean([found[name] for name in names], axis=0) for group, names in groups.items() if names[1:]}
+    for group, values in means.items():
+        shares = [[found[name][k].sum() / sum(objects) for name in groups[group]] for k in range(len(REGIONS))]
+        cells = [f"{values[k].sum() / sum(objects):.3f} ±{np.std(shares[k], ddof=1):.3f}" for k in range(len(REGIONS))]
+        print(f"{group:<40}" + " " * 16 + "".join(f"{cell:>16}" for cell in cells))
+    print(f"difference of the share found to {BASELINE}, 95 % interval")
+    for name, values in {**found, **means}.items():
+        if name == BASELINE:
+            continue
+        limits = [
+            np.percentile((v - b)[draws].sum(axis=1) / total, [2.5, 97.5])
+            for v, b in zip(values, found[BASELINE], strict=True)
+        ]
+        print(f"{name:<40}" + " " * 16 + "".join(f"{f'{low:+.3f} {high:+.3f}':>16}" for low, high in limits))
+    if BEST in found:
+        print(f"share of the way from {BASELINE} to {BEST}")
+        way = (found[BEST] - found[BASELINE]).sum(axis=1)
+        for name, values in {**found, **means}.items():
+            shares = (values - found[BASELINE]).sum(axis=1) / np.where(way > 0, way, np.nan)
+            if name not in (BASELINE, BEST, SAHI):
+                print(f"{name:<40}" + " " * 16 + "".join(f"{f'{share:.2f}':>16}" for share in shares))
+    views = {name: rows[REGIONS[-1]].views for name, rows in table.items()}
     print("views a scene at the most regions: " + ", ".join(f"{name} {count:.1f}" for name, count in views.items()))
+
+
+def frame_time(heads: Sequence[Path], threads: int) -> None:
+    """Print what a frame of three regions costs with detector proposals and with each head, in turn."""
+    task = DetectorTask(CenterNet(threads=threads), label="embedded")
+    policies: dict[str, SensingPolicy] = {BASELINE: DetectorProposals(task=task)}
+    for head in heads:
+        policies[_name(str(head))] = LearnedProposals(str(head), 0.001, threads=threads, task=task)
+    loops = {name: ActivePerception(policy, task) for name, policy in policies.items()}
+    random = np.random.default_rng(0)
+    coarse = random.integers(0, 255, (27, 48, 3), dtype=np.uint8)
+    frame = np.asarray(cv2.resize(coarse, FRAME_SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
+    times: dict[str, dict[str, list[float]]] = {name: {"choice": [], "frame": []} for name in loops}
+    view = Frame(frame).view(Frame(frame).window, task.view_size(*FRAME_SIZE, Budget().view_pixels))
+    query = Query(classes=COCO_CLASSES)
+    [detected] = task.detect([view], 0.03, task.resolve(query))
+    for number in range(FRAMES + 3):
+        for name, loop in loops.items():
+            started = time.perf_counter()
+            policies[name].regions_from(view, detected, task.resolve(query), Budget(max_regions=3))  # type: ignore[attr-defined]
+            chosen = time.perf_counter()
+            loop.perceive(Frame(frame), query, Budget(max_regions=3))
+            if number >= 3:  # the first ones warm up
+                times[name]["choice"].append(1e3 * (chosen - started))
+                times[name]["frame"].append(1e3 * (time.perf_counter() - chosen))
+    print(
+        f"ms of the choice of 3 regions in a view, and of a frame; {threads} threads, {platform.machine()}, "
+        f"{FRAMES} frames"
+    )
+    for name, each in times.items():
+        choice, whole = (np.array(each[kind]) for kind in ("choice", "frame"))
+        more = choice - np.array(times[BASELINE]["choice"])
+        print(
+            f"{name:<40} choice {np.median(choice):6.1f} ({np.median(more):+.1f}), frame {np.median(whole):6.1f}, "
+            f"{np.median(whole / np.array(times[BASELINE]['frame'])):.2f} of {BASELINE}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Three 1080p cameras at 10 Hz into the node for a while, and whether it would survive a day.
 
-    python benchmarks/node_soak.py --seconds 600
+    python benchmarks/node_soak.py --seconds 600 [--gain-maps [HEAD.onnx]]
 
+With --gain-maps the head, or the one that the package brings, chooses the regions of the preset `embedded`.
 Prints a line every 10 s and a table at the end; exits 1 where a promise is broken: no crash, counts that add up, memory
 of the second half growing by less than 1 %, no result older than `max_frame_age` plus one inference, and every camera
 within 20 % of its fair share. Publishers and the node are processes of their own.
@@ -22,7 +23,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import yaml
 
+from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.node.transports import own_domain, settings_for_images
 
 CAMERAS = ("front", "left", "right")
@@ -60,6 +63,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--preset", default="embedded")
+    parser.add_argument("--gain-maps", nargs="?", const="", metavar="HEAD", help="instead of --preset")
     parser.add_argument("--node", nargs="+", help="command that starts the node; default the installed perception_node")
     parser.add_argument("--camera", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -67,7 +71,20 @@ def main() -> int:
         return play(options.camera)
     os.environ["ROS_DOMAIN_ID"] = str(own_domain())
     os.environ.update(settings_for_images(os.environ))
-    return soak(options.seconds, options.preset, options.node or [installed_node()])
+    node = options.node or [installed_node()]
+    if options.gain_maps is None:
+        return soak(options.seconds, options.preset, node)
+    with tempfile.TemporaryDirectory() as folder:
+        return soak(options.seconds, str(preset_with_head(Path(folder), options.gain_maps)), node)
+
+
+def preset_with_head(folder: Path, head: str) -> Path:
+    """The preset `embedded` with another choice of regions; "" for the head of the package."""
+    values = yaml.safe_load((config_directory() / "embedded.yaml").read_text(encoding="utf-8"))
+    values["sensing"] = {"type": "gain_maps", **({"model": str(Path(head).absolute())} if head else {})}
+    path = folder / "gain_maps.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
 
 
 def installed_node() -> str:

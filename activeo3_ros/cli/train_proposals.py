@@ -93,6 +93,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--steps", type=whole_number(1, 1_000_000), default=1200, metavar="N", help="batches (default: %(default)s)"
     )
     parser.add_argument(
+        "--stage2",
+        type=whole_number(0, 1_000_000),
+        default=0,
+        metavar="N",
+        help="batches of a second stage, which rewards sampled sets of windows; its head is kept only where it finds "
+        "more in the held-out pictures (default: %(default)s)",
+    )
+    parser.add_argument(
         "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
     )
     parser.add_argument(
@@ -206,7 +214,7 @@ def _train(
     held_out: Sequence[LookedPicture],
 ) -> int:
     from ..training.proposals import ProposalsTrainer, TrainingSettings
-    from ..training.proposals_report import gain_table, preset_lines, write_report
+    from ..training.proposals_report import gain_table, preset_lines, second_stage, write_report
 
     material = [f"{source.name}: {min(args.max_pictures, source.available)}" for source in sources]
     material.append(f"{len(training)} pictures to learn from, {len(held_out)} held out, the last of each source")
@@ -217,6 +225,7 @@ def _train(
         validation_scenes=min(MOST_SCENES, SCENES_PER_PICTURE * len(held_out)),
         view=sees_view,
         boxes=sees_boxes,
+        stage2_steps=args.stage2,
     )
     started = time.monotonic()
     trainer = ProposalsTrainer(
@@ -229,12 +238,14 @@ def _train(
         {"material": material, "date": date.today().isoformat()},
         args.jobs,
     )
-    with progress("train", args.steps, lines=20, unit="step") as show:
+    with progress("train", settings.all_steps, lines=20, unit="step") as show:
         outcome = trainer.train(args.out, show, resume=not args.afresh)
     material.append(f"{time.monotonic() - started:.0f} s of training, seed {args.seed}")
     report = write_report(trainer, outcome, material, args.out)
     for row in gain_table(outcome):
         print(f"{row[0]:<38}" + "".join(f"{cell:>12}" for cell in row[1:]))
+    if outcome.stages:
+        print(second_stage(outcome))
     print(f"\nhead: {outcome.head}\nreport: {report}\nto use it, in a preset file:\n{preset_lines(outcome.head)}")
     return SUCCESS
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,10 @@ def item_path(out: Path, method: Method, sample: Sample) -> Path:
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a file that no reader ever sees half-written."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(unfinished, path)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(unfinished, path)
+    except BaseException:  # such as a disk that is full
+        unfinished.unlink(missing_ok=True)
+        raise

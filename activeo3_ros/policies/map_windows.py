@@ -1,8 +1,9 @@
 """Which windows to zoom into, from maps of how many objects a zoom would newly find: greedily, each by what it adds.
 
 A map says for each cell of the view how many objects with their centre there a crop of one magnification would find
-that are not known yet. The gain of a window is the sum of the map of its magnification over it, so that all windows of
-one size are compared at once by an integral image.
+that are not known yet. The gain of a window is the sum of the map of its magnification over it: a product of the map
+with the share of each column and of each row that the window shows, so that all windows of one size are compared by two
+products of matrices.
 """
 
 from __future__ import annotations
@@ -101,50 +102,77 @@ def best_map_windows(
     Returns:
         Regions in view pixels, best first, `score` the objects that each adds; none where nothing is worth a look.
     """
+    placements = [Placements.of(maps, view_size, size) for size in sizes]
     regions: list[Region] = []
-    while len(regions) < max_regions:
-        gains = [_best_of_size(maps, view_size, size) for size in sizes]
-        gain, box, size = max(gains, key=lambda each: each[0], default=(0.0, None, None))
-        if box is None or size is None or gain < min_gain or gain <= 0:
+    while placements and len(regions) < max_regions:
+        gain, box, each = max((each.best(maps) for each in placements), key=lambda best: best[0])
+        if gain < min_gain or gain <= 0:
             break
         regions.append(Region(box, LABEL, gain))
-        maps = maps.without(maps.at(size.zoom) * shown_share(maps, view_size, box, size.zoom))
+        maps = maps.without(maps.at(each.size.zoom) * each.shown(box))
     return tuple(regions)
 
 
 def shown_share(maps: GainMaps, view_size: tuple[int, int], box: Box, zoom: float) -> Array:
     """`(h, w)` share of each cell whose objects a window shows whole."""
-    shares = []
-    spans = (
-        (box.x, box.right, view_size[0], maps.rates.shape[2]),
-        (box.y, box.bottom, view_size[1], maps.rates.shape[1]),
-    )
-    for low, high, length, cells in spans:
-        low, high = (float(each[0]) for each in _trusted(np.array([low]), np.array([high]), length, zoom))
-        edges = np.arange(cells + 1) * maps.cell_px
-        shares.append(np.clip((np.minimum(edges[1:], high) - np.maximum(edges[:-1], low)) / maps.cell_px, 0, 1))
-    return np.asarray(np.outer(shares[1], shares[0]))
+    rows, columns = maps.rates.shape[1:]
+    across = _shares(np.array([box.x]), box.width, view_size[0], zoom, columns, maps.cell_px)
+    down = _shares(np.array([box.y]), box.height, view_size[1], zoom, rows, maps.cell_px)
+    return np.asarray(np.outer(down[0], across[0]))
 
 
-def _best_of_size(
-    maps: GainMaps, view_size: tuple[int, int], size: WindowSize
-) -> tuple[float, Box | None, WindowSize | None]:
-    """Gain and place of the best window of one size."""
-    rates = maps.at(size.zoom)
-    integral = np.zeros((rates.shape[0] + 1, rates.shape[1] + 1))
-    integral[1:, 1:] = rates.cumsum(0).cumsum(1)
-    starts, spans = [], []
-    for side, length in zip((size.width, size.height), view_size, strict=True):
-        last = length - side
-        start = np.linspace(0, last, math.ceil(last / (STEP_CELLS * maps.cell_px)) + 1) if last > 0 else np.zeros(1)
-        starts.append(start)
-        spans.append(_trusted(start, start + side, length, size.zoom))
-    (left, right), (top, bottom) = spans
-    columns = _along(integral.T, right / maps.cell_px) - _along(integral.T, left / maps.cell_px)
-    gains = _along(columns.T, bottom / maps.cell_px) - _along(columns.T, top / maps.cell_px)
-    row, column = np.unravel_index(int(gains.argmax()), gains.shape)
-    box = Box(float(starts[0][column]), float(starts[1][row]), size.width, size.height)
-    return float(gains[row, column]), box, size
+@dataclass(frozen=True, eq=False)
+class Placements:
+    """Where the windows of one size may lie.
+
+    Attributes:
+        size: Of the windows.
+        left: `(n,)` their left borders, view pixels.
+        top: `(m,)` their upper borders.
+        across: `(n, w)` share of each column of cells that they show.
+        down: `(m, h)` share of each row.
+    """
+
+    size: WindowSize
+    left: Array
+    top: Array
+    across: Array
+    down: Array
+
+    @classmethod
+    def of(cls, maps: GainMaps, view_size: tuple[int, int], size: WindowSize) -> Placements:
+        """All places, `STEP_CELLS` apart."""
+        starts, shares = [], []
+        rows, columns = maps.rates.shape[1:]
+        for side, length, cells in zip((size.width, size.height), view_size, (columns, rows), strict=True):
+            last = length - side
+            start = np.linspace(0, last, math.ceil(last / (STEP_CELLS * maps.cell_px)) + 1) if last > 0 else np.zeros(1)
+            starts.append(start)
+            shares.append(_shares(start, side, length, size.zoom, cells, maps.cell_px))
+        return cls(size, *starts, *shares)
+
+    def best(self, maps: GainMaps) -> tuple[float, Box, Placements]:
+        """Gain and place of the best window, and this."""
+        gains = self.down @ maps.at(self.size.zoom) @ self.across.T
+        row, column = np.unravel_index(int(gains.argmax()), gains.shape)
+        return float(gains[row, column]), self.box(int(row), int(column)), self
+
+    def box(self, row: int, column: int) -> Box:
+        """One of the windows."""
+        return Box(float(self.left[column]), float(self.top[row]), self.size.width, self.size.height)
+
+    def shown(self, box: Box) -> Array:
+        """`(h, w)` share of each cell that one of the windows shows."""
+        column, row = int(np.searchsorted(self.left, box.x)), int(np.searchsorted(self.top, box.y))
+        return np.asarray(np.outer(self.down[row], self.across[column]))
+
+
+def _shares(low: Array, side: float, length: float, zoom: float, cells: int, cell_px: float) -> Array:
+    """`(n, cells)` share of each cell, along one axis, whose objects windows from `(n,)` places on show whole."""
+    low, high = _trusted(low, low + side, length, zoom)
+    edges = np.arange(cells + 1) * cell_px
+    low_edges, high_edges = np.maximum(edges[None, :-1], low[:, None]), np.minimum(edges[None, 1:], high[:, None])
+    return np.asarray(np.clip((high_edges - low_edges) / cell_px, 0, 1))
 
 
 def _trusted(low: Array, high: Array, length: float, zoom: float) -> tuple[Array, Array]:
@@ -152,10 +180,3 @@ def _trusted(low: Array, high: Array, length: float, zoom: float) -> tuple[Array
     margin = MARGIN_PX / zoom
     ends = np.where(high < length - 1e-6, high - margin, length + margin)
     return np.where(low > 1e-6, low + margin, low), np.maximum(low, ends)
-
-
-def _along(table: Array, places: Array) -> Array:
-    """`(n, m)` rows of an `(r, m)` table at `(n,)` fractional places, interpolated."""
-    low = np.clip(np.floor(places).astype(np.intp), 0, len(table) - 2)
-    share = np.clip(places - low, 0, 1)[:, None]
-    return np.asarray((1 - share) * table[low] + share * table[low + 1])

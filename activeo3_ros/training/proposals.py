@@ -34,13 +34,14 @@ from ..policies.gain_maps import HeadDescription, detector_classes, head_view, p
 from ..policies.map_windows import GainMaps, best_map_windows, window_sizes
 from .proposals_net import CELL_PX, PAD_PX, GainNet, export
 from .proposals_scenes import Composer, Scene
+from .proposals_sets import sampled_sets, set_loss
 from .proposals_teacher import LookedPicture
 from .threads import each_ahead
 
 ZOOMS = (1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 """Magnifications against the view for which a head gives a map."""
 HINT_THRESHOLD = 0.03
-TRAINING, VALIDATION = 0, 1
+TRAINING, VALIDATION, SETS = 0, 1, 2
 """Of the seeds of scenes."""
 REGIONS = (1, 3, 8)
 """Numbers of windows at which a head is judged; the mean of them chooses the best one."""
@@ -52,8 +53,9 @@ WARM_UP = 0.05
 MAX_NORM = 5.0
 """Of the gradient."""
 CHECKPOINT = "checkpoint.safetensors"
-NET, BEST = "net.", "best."
-"""How the names of tensors begin in it: the head in progress, and the best so far; the rest are of the optimizer."""
+NET, BEST, START = "net.", "best.", "start."
+"""How the names of tensors begin in it: the head in progress, the best so far, and that with which the second stage
+began; the rest are of the optimizer."""
 HEAD = "head.onnx"
 RELIABILITY_LIMITS = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 
@@ -76,6 +78,8 @@ class TrainingSettings:
         validate_every: Steps between two judgements, and two checkpoints.
         view: Whether the head sees the view.
         boxes: Whether the head sees the detector's boxes.
+        stage2_steps: Batches of the second stage (`proposals_sets`), which goes on from the best head; 0 for none.
+        stage2_rate: Its rate of learning.
     """
 
     seed: int = 0
@@ -90,6 +94,13 @@ class TrainingSettings:
     validate_every: int = 100
     view: bool = True
     boxes: bool = True
+    stage2_steps: int = 0
+    stage2_rate: float = 1e-4
+
+    @property
+    def all_steps(self) -> int:
+        """Batches of both stages."""
+        return self.steps + self.stage2_steps
 
 
 @dataclass(frozen=True)
@@ -135,6 +146,7 @@ class Outcome:
         ceiling: Gain of windows from the teacher's own counts.
         reliability: Windows by expected gain, after the scores were scaled.
         score_factor: By which they were.
+        stages: The best judgement of the first stage and that of the second; none where there was no second.
     """
 
     head: Path
@@ -144,6 +156,7 @@ class Outcome:
     ceiling: tuple[float, ...]
     reliability: tuple[Reliability, ...]
     score_factor: float
+    stages: tuple[Judgement, ...]
 
 
 @dataclass
@@ -154,6 +167,8 @@ class _State:
     losses: list[float] = field(default_factory=list)
     history: list[Judgement] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
+    start: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Weights that the second stage began with."""
 
 
 class ProposalsTrainer:
@@ -208,10 +223,8 @@ class ProposalsTrainer:
         )
         torch.set_num_threads(1)  # so that sums have one order, on any machine; the net is small
         torch.manual_seed(settings.seed)
-        self.net = GainNet(len(ZOOMS), settings.view, settings.boxes)
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
-        )
+        self.net, self._start_net = (GainNet(len(ZOOMS), settings.view, settings.boxes) for _ in range(2))
+        self.optimizer = self._new_optimizer()
         self._jobs = jobs if task.detector.concurrent else 1
         self._composer = Composer(
             task, training, budget, query, settings.mosaics, settings.frame_mosaics, HINT_THRESHOLD
@@ -220,6 +233,10 @@ class ProposalsTrainer:
         seeds = [(settings.seed, VALIDATION, number) for number in range(settings.validation_scenes)]
         self.scenes = list(each_ahead(judging.scene, seeds, self._jobs))
         self._budget = budget
+
+    def _new_optimizer(self) -> torch.optim.AdamW:
+        settings = self.settings
+        return torch.optim.AdamW(self.net.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
 
     def train(self, out: Path, show: Callable[[float], None], resume: bool = True) -> Outcome:
         """Train, judge, keep the best.
@@ -238,10 +255,14 @@ class ProposalsTrainer:
             if not state.history:
                 self._judge(state)
             batches = self._batches(state.step)
-            for step in range(state.step, self.settings.steps):
-                state.losses.append(self._step(step, next(batches)))
+            for step in range(state.step, self.settings.all_steps):
+                if step == self.settings.steps:
+                    self._begin_stage2(state)
+                take = self._step if step < self.settings.steps else self._set_step
+                state.losses.append(take(step, next(batches)))
                 state.step = step + 1
-                if state.step % self.settings.validate_every == 0 or state.step == self.settings.steps:
+                ends = self.settings.steps, self.settings.all_steps
+                if state.step % self.settings.validate_every == 0 or state.step in ends:
                     self._judge(state)
                     self._save(out / CHECKPOINT, state)
                 show(state.step)
@@ -252,7 +273,7 @@ class ProposalsTrainer:
     def _batches(self, first: int) -> Iterator[list[Scene]]:
         """The scenes of each step from one on."""
         settings = self.settings
-        numbers = range(first * settings.batch, settings.steps * settings.batch)
+        numbers = range(first * settings.batch, settings.all_steps * settings.batch)
         seeds = ((settings.seed, TRAINING, number) for number in numbers)
         scenes = each_ahead(self._composer.scene, seeds, self._jobs)
         while batch := list(itertools.islice(scenes, settings.batch)):
@@ -264,12 +285,44 @@ class ProposalsTrainer:
             group["lr"] = settings.learning_rate * learning_rate_share(step, settings.steps)
         self.net.train()
         view, maps, target, counts = self._batch(scenes)
-        loss = poisson_loss(self.net(view, maps), target, counts)
+        return self._descend(poisson_loss(self.net(view, maps), target, counts))
+
+    def _descend(self, loss: torch.Tensor) -> float:
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.net.parameters(), MAX_NORM)
         self.optimizer.step()
         return float(loss.item())
+
+    def _begin_stage2(self, state: _State) -> None:
+        """Go on from the best head of the first stage, with an optimizer of its own."""
+        state.start = {name: value.clone() for name, value in state.best["weights"].items()}
+        self.net.load_state_dict(state.start)
+        self._start_net.load_state_dict(state.start)
+        self.optimizer = self._new_optimizer()
+
+    def _set_step(self, step: int, scenes: Sequence[Scene]) -> float:
+        """Draw sets of windows in scenes, and make the better ones of each group more likely."""
+        settings = self.settings
+        share = learning_rate_share(step - settings.steps, settings.stage2_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.stage2_rate * share
+        self.net.eval()  # the statistics of the normalisation stay those of the first stage
+        self._start_net.eval()
+        losses = []
+        for number, scene in enumerate(scenes):
+            view, maps, *_ = self._batch([scene])
+            rows, columns = scene.target(self.description).shape[1:]
+            with torch.no_grad():
+                start = self._start_net(view, maps)[0, :, :rows, :columns].exp()
+            rates = self.net(view, maps)[0, :, :rows, :columns].exp()
+            random = np.random.default_rng([settings.seed, SETS, step, number])
+            count = int(random.choice(REGIONS))
+            sets, log_probability, divergence = sampled_sets(
+                rates, start, scene, ZOOMS, CELL_PX, self.crop_size, count, random
+            )
+            losses.append(set_loss(log_probability, divergence, [each.reward.total for each in sets]))
+        return self._descend(torch.stack(losses).mean())
 
     def _batch(self, scenes: Sequence[Scene]) -> tuple[torch.Tensor, ...]:
         """View, maps, target and which cells count, all padded to the largest scene."""
@@ -365,7 +418,14 @@ class ProposalsTrainer:
             tuple(np.mean(ceiling, axis=0).tolist()),
             reliability(np.array(expected) * factor, np.array(found)),
             factor,
+            self._stages(state) if self.settings.stage2_steps else (),
         )
+
+    def _stages(self, state: _State) -> tuple[Judgement, ...]:
+        """The best judgement of each stage."""
+        steps = self.settings.steps
+        parts = ([each for each in state.history if (each.step > steps) == later] for later in (False, True))
+        return tuple(max(part, key=lambda each: each.score) for part in parts)
 
     def _windows_with_rules(self, learned: Sequence[tuple[Scene, GainMaps]], share: float) -> list[tuple[Region, ...]]:
         """The windows of scenes where the rules have a share of the maps."""
@@ -409,6 +469,7 @@ class ProposalsTrainer:
         }
         tensors = {f"{NET}{name}": value for name, value in self.net.state_dict().items()}
         tensors |= {f"{BEST}{name}": value for name, value in state.best["weights"].items()}
+        tensors |= {f"{START}{name}": value for name, value in state.start.items()}
         for number, values in optimizer["state"].items():
             tensors |= {f"{number}.{name}": value for name, value in values.items()}
         # No pickle: nothing in the file can be code.
@@ -432,10 +493,13 @@ class ProposalsTrainer:
             parts.setdefault(part, {})[rest] = value
         self.net.load_state_dict(parts.pop(NET[:-1]))
         best = {"weights": parts.pop(BEST[:-1]), "judgement": _judgement(content["best"])}
+        start = parts.pop(START[:-1], {})
+        if start:
+            self._start_net.load_state_dict(start)
         moments = {int(number): values for number, values in parts.items()}
         self.optimizer.load_state_dict({"state": moments, "param_groups": content["groups"]})
         history = [_judgement(each) for each in content["history"]]
-        return _State(content["step"], [], history, best)
+        return _State(content["step"], [], history, best, start)
 
 
 def _judgement(values: dict[str, Any]) -> Judgement:

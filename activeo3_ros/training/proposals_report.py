@@ -41,6 +41,17 @@ def gain_table(outcome: Outcome) -> list[tuple[str, ...]]:
     return [*rows, *((name, *(f"{value:.2f}" for value in gains)) for name, gains in named)]
 
 
+def second_stage(outcome: Outcome) -> str:
+    """Whether the second stage was kept, and why; "" where there was none."""
+    if not outcome.stages:
+        return ""
+    first, second = outcome.stages
+    found = (
+        f"{second.score:.3f} objects in a scene, mean of {', '.join(map(str, REGIONS))} regions, to {first.score:.3f}"
+    )
+    return f"second stage: {'kept' if second.score > first.score else 'not kept'}, it finds {found} before it"
+
+
 def write_report(trainer: ProposalsTrainer, outcome: Outcome, material: Sequence[str], out: Path) -> Path:
     """Write the page; it needs no other file.
 
@@ -70,6 +81,7 @@ def write_report(trainer: ProposalsTrainer, outcome: Outcome, material: Sequence
         f"<p>Best after {outcome.best.step} of {history[-1].step} steps, judged on {len(trainer.scenes)} scenes of "
         "held-out pictures. What a window finds there is what the teacher's looks tell, not a new look.</p>",
         _table(gain_table(outcome)),
+        f"<p>{html.escape(second_stage(outcome))}</p>",
         "<h2>Learning curve</h2>",
         curve(lines, "steps", "objects newly found in a scene"),
         "<h2>Are the scores of regions the objects that are found?</h2>",

@@ -4,12 +4,15 @@ import argparse
 import errno
 import hashlib
 import json
+import operator
 from dataclasses import replace
 
 import cv2
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
+import torch
 from proposals_pictures import SquareDetector, picture
 from video_fixtures import steady_times, write_video
 
@@ -22,7 +25,7 @@ from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.policies.gain_maps import GainHead, LearnedProposals
 from activeo3_ros.presets import load_preset
-from activeo3_ros.training.proposals import HEAD, REGIONS, ProposalsTrainer, TrainingSettings
+from activeo3_ros.training.proposals import CHECKPOINT, HEAD, REGIONS, ProposalsTrainer, TrainingSettings
 from activeo3_ros.training.proposals_scenes import FRAME_SIZES, Composer
 from activeo3_ros.training.proposals_split import split
 from activeo3_ros.training.proposals_teacher import LookCache, Teacher, read_record
@@ -30,6 +33,7 @@ from activeo3_ros.training.proposals_teacher import LookCache, Teacher, read_rec
 pytest.importorskip("matplotlib")
 THREE = REGIONS.index(3)
 BUDGET = Budget(max_regions=3, view_pixels=128 * 128, crop_pixels=128 * 128)
+SCORE = operator.attrgetter("score")
 BRIEF = TrainingSettings(steps=6, batch=2, validation_scenes=4, validate_every=3)
 
 
@@ -145,6 +149,35 @@ def test_one_seed_twice_and_killed_and_resumed_give_the_same_weights(looked, tmp
     other = TrainingSettings(**{**vars(BRIEF), "seed": 1})
     with pytest.raises(InvalidInput, match="is of other settings, pictures or another detector"):
         trainer(looked, other).train(killed, lambda done: None)
+
+
+def test_the_second_stage_goes_on_from_the_first_and_is_the_same_where_it_was_killed_and_resumed(looked, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def kill_at(step):
+        def kill(done):
+            if done == step:
+                raise Killed
+
+        return kill
+
+    both = replace(BRIEF, stage2_steps=6)
+    for name, kills in (("whole", ()), ("killed", (7, 10))):  # at its first batch, and after a checkpoint of its own
+        (tmp_path / name).mkdir()
+        for step in kills:
+            with pytest.raises(Killed):
+                trainer(looked, both).train(tmp_path / name, kill_at(step))
+        outcome = trainer(looked, both).train(tmp_path / name, lambda done: None)
+    assert [each.step for each in outcome.history] == [0, 3, 6, 9, 12]
+    assert outcome.stages == (max(outcome.history[:3], key=SCORE), max(outcome.history[3:], key=SCORE))
+    assert outcome.best.step == max(outcome.stages, key=SCORE).step
+    whole, killed = (safetensors.torch.load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "killed"))
+    assert whole.keys() == killed.keys()
+    assert all(torch.equal(value, killed[name]) for name, value in whole.items())
+    assert any(
+        not torch.equal(value, whole[f"net.{name[6:]}"]) for name, value in whole.items() if name[:6] == "start."
+    )
 
 
 def test_the_file_gives_what_the_network_gives(looked, tmp_path):
