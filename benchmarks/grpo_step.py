@@ -21,6 +21,7 @@ import argparse
 import copy
 import json
 import logging
+import os
 import sys
 import tempfile
 import time
@@ -57,6 +58,7 @@ VARIANTS = (("lora", "varlen"), ("full", "varlen"), ("lora", "sdpa"))
 """The trained weights, and the attention of the vision tower."""
 ADAMW_GIB = 110
 """Memory of a card from which on all weights are trained with AdamW instead of Adafactor."""
+PROCESSES, LOCAL_RANK = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("LOCAL_RANK", "0"))
 PAPER_SECONDS = 24.1
 """Of a step, on 8 GPUs."""
 
@@ -131,13 +133,34 @@ def optimizer_for(trained: str, device: torch.device) -> str:
     return "adafactor" if trained == "full" and small else "adamw_torch_fused"
 
 
-def measure(trained: str, attention: str, tokenizer_directory: Path, tiny: bool, steps: int) -> dict[str, Any]:
-    """Stage times of the last step that sampled answers, in seconds."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def measure(
+    trained: str,
+    attention: str,
+    tokenizer_directory: Path,
+    tiny: bool,
+    steps: int,
+    optimizer: str = "",
+    own_task_model: bool = False,
+) -> dict[str, Any]:
+    """Stage times of the last step that sampled answers, in seconds; of several processes, those of this one.
+
+    Args:
+        trained: "lora" or "full".
+        attention: Of the vision tower, "varlen" or "sdpa".
+        tokenizer_directory: With Qwen's tokenizer.
+        tiny: A small model, on a CPU.
+        steps: Two for each sampling of answers.
+        optimizer: "" for the one whose states fit.
+        own_task_model: Whether the task model is a copy of the weights: those that are trained may be spread over
+            processes.
+    """
+    device = torch.device("cuda", LOCAL_RANK) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
     torch.manual_seed(0)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()  # the peak is this variant's
-    optimizer = optimizer_for(trained, device)
+    optimizer = optimizer or optimizer_for(trained, device)
     with torch.device(device):
         model = transformers.AutoModelForImageTextToText.from_config(
             configuration(tiny), dtype=torch.float32 if tiny else torch.bfloat16, attn_implementation="sdpa"
@@ -154,10 +177,11 @@ def measure(trained: str, attention: str, tokenizer_directory: Path, tiny: bool,
             lora={"r": 64, "lora_alpha": 128, "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj"]}
             if trained == "lora" else None,
             grpo={
-                "max_steps": steps, "num_generations": 8, "per_device_train_batch_size": 8, "num_iterations": 2,
+                "max_steps": steps, "num_generations": 8, "per_device_train_batch_size": 8 // PROCESSES,
+                "num_iterations": 2,
                 "max_completion_length": answer_tokens, "beta": 0.04, "loss_type": "grpo", "learning_rate": 1e-6,
-                "bf16": not tiny, "gradient_checkpointing": True, "report_to": [], "save_strategy": "no",
-                "use_cpu": device.type == "cpu", "optim": optimizer,
+                "bf16": not tiny and not own_task_model, "gradient_checkpointing": True, "report_to": [],
+                "save_strategy": "no", "use_cpu": device.type == "cpu", "optim": optimizer,
             },
         )  # fmt: skip
         rows = [row for row in SceneRows(30, 20_000_000) if row.width > row.height]
@@ -175,6 +199,7 @@ def measure(trained: str, attention: str, tokenizer_directory: Path, tiny: bool,
             [sensing_answer(random_regions(rng, *scorer.view_size(row)), ["car"] * 3) for row in rows], rows
         )
         stages, passes = Stages(), [0]
+        separate = copy.deepcopy(model) if own_task_model else None
         copied, before = (
             copy.deepcopy(model) if trained == "full" else None,
             trl.trainer.grpo_trainer.create_model_from_path,
@@ -186,6 +211,8 @@ def measure(trained: str, attention: str, tokenizer_directory: Path, tiny: bool,
             trl.trainer.grpo_trainer.create_model_from_path = before
         inner = trainer.accelerator.unwrap_model(trainer.model)
         task.model = inner.get_base_model() if trained == "lora" else inner
+        if own_task_model:
+            task.model = separate
 
         def log_probabilities() -> str:
             if torch.is_grad_enabled():

@@ -266,7 +266,7 @@ def main() -> int:
             if bench.cuda:
                 align_feed_forward(model.model.visual)
             engine = TransformersEngine.from_parts(model, bench.tokenizer, PixelFormat())
-            engine._ends = [152_063]  # random weights would end an answer at random; this token stands for nothing
+            engine._ends = [1_000_000]  # no token: random weights would end an answer at random
         else:
             bench.save(model)
             del model

@@ -15,20 +15,25 @@ from accelerate.utils import DistributedType
 
 from activeo3_ros.cli.main import main
 
-start = AcceleratorState.__init__
+
+def let_cpus_shard() -> None:
+    """Change accelerate, in this process."""
+    start = AcceleratorState.__init__
+
+    def start_sharding(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
+        start(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+        if fsdp_plugin is not None:
+            self.distributed_type = DistributedType.FSDP
+            self.fsdp_plugin = fsdp_plugin
+            PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+    AcceleratorState.__init__ = start_sharding  # type: ignore[method-assign]
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
+        import deepspeed
+
+        deepspeed.init_distributed(dist_backend="gloo")
 
 
-def start_sharding(self: Any, *args: Any, fsdp_plugin: Any = None, **kwargs: Any) -> None:
-    start(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
-    if fsdp_plugin is not None:
-        self.distributed_type = DistributedType.FSDP
-        self.fsdp_plugin = fsdp_plugin
-        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
-
-
-AcceleratorState.__init__ = start_sharding  # type: ignore[method-assign]
-if os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true":
-    import deepspeed
-
-    deepspeed.init_distributed(dist_backend="gloo")
-sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__":
+    let_cpus_shard()
+    sys.exit(main(sys.argv[1:]))
