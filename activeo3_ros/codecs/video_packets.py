@@ -47,8 +47,8 @@ ORDER_UNITS = {"h264": 2, "hevc": 1, "av1": 1}
 """How much the order of display usually rises from one picture to the next: H.264 counts fields."""
 LOST_STEPS = 1.5
 """Usual steps in time, beyond those that the order of display explains, that lose no group of pictures."""
-NUMBERED_STEPS = 10.0
-"""Numbers in a stream count modulo 16 at least: a loss of so many pictures and more may not show in them."""
+EQUAL_GROUPS = 2
+"""Groups of one length in succession after which the next ones are taken to have it too."""
 
 
 @dataclass(frozen=True)
@@ -182,9 +182,10 @@ class VideoDecoder:
         assert self._reader is not None
         self._order = header.order if header.order is not None else self._order + ORDER_UNITS[self._codec]
         place = self._order, ORDER_UNITS[self._codec], header.is_key
-        found = self._stamps.contradiction(packet.stamp_ns, *place, not self._reader.tells_gaps)
+        found = self._stamps.contradiction(packet.stamp_ns, *place, self._reader.modulus)
         if packet.number is not None:
-            found = self._numbers.contradiction(packet.number, *place, self._numbers.counts) or found
+            modulus = 0 if self._numbers.counts else self._reader.modulus
+            found = self._numbers.contradiction(packet.number, *place, modulus) or found
         return found
 
     def _read_header(self, packet: VideoPacket) -> PacketHeader:
@@ -278,8 +279,10 @@ class _StreamClock:
         self._placed: deque[tuple[int, int]] = deque(maxlen=NEWEST_TIMES)
         self._rates: deque[float] = deque(maxlen=NEWEST_TIMES)
         self._key: int | None = None
+        self._length = 0
+        self._groups: deque[int] = deque(maxlen=EQUAL_GROUPS)
 
-    def contradiction(self, time: int, order: int, unit: int, is_key: bool, is_only_sign: bool) -> str:
+    def contradiction(self, time: int, order: int, unit: int, is_key: bool, modulus: int) -> str:
         """Note a packet, and say why pictures must be missing before it, "" where nothing speaks for that.
 
         Args:
@@ -287,10 +290,13 @@ class _StreamClock:
             order: The place of its picture in the order of display.
             unit: How much the order usually rises from one picture to the next.
             is_key: Whether decoding can begin with it.
-            is_only_sign: Whether nothing else would show a loss.
+            modulus: The loss of fewer pictures shows in their numbers, but for that of a whole group; 0: none does.
         """
         placed = sorted(self._placed)
+        self._length += 1
         if is_key:
+            self._groups.append(self._length)
+            self._length = 0
             self._placed.clear()
             self._key = time
         self._placed.append((order, time))
@@ -308,8 +314,11 @@ class _StreamClock:
         if not usual:
             return ""
         excess = passed / usual - steps
-        since_key = max(before[-1][1] - self._key, 0) / usual
-        most = 0.5 if is_only_sign else max(LOST_STEPS, min(since_key + 0.5, NUMBERED_STEPS))
+        # What is lost with a group ends at the place where the packet before was in its own, or later.
+        group = max(before[-1][1] - self._key, 0) / usual + 1
+        if len(self._groups) == EQUAL_GROUPS and len(set(self._groups)) == 1:
+            group = max(group, self._groups[0])
+        most = max(LOST_STEPS, min(group, modulus - 1) - 0.5) if modulus else 0.5
         return f"{passed / usual:.0f} times the usual time has passed" if excess > most else ""
 
     def _usual(self, rate: float) -> float:

@@ -80,6 +80,22 @@ def test_no_loss_that_is_told_changes_a_picture_of_any_stream(name, lost):
     check_whole_or_left_out(packets, decode(packets, lost, is_told=True, usual_step_ns=0), lost)
 
 
+@pytest.mark.parametrize("usual_step_ns", [STEP_NS, 0])
+@pytest.mark.parametrize("name", STREAMS)
+def test_uneven_times_of_a_whole_stream_cost_nothing(name, usual_step_ns):
+    """A camera whose clock shakes, and that now and then misses pictures before they are encoded."""
+    random, late = np.random.default_rng(0), np.zeros(COUNT, int)
+    late[14:], late[21:] = 4 * STEP_NS, 8 * STEP_NS
+    shaken = [
+        replace(packet, stamp_ns=packet.stamp_ns + int(late[number] + random.integers(-STEP_NS, STEP_NS) * 0.4))
+        for packet in stream(name)
+        for number in [(packet.stamp_ns - START_NS) // STEP_NS]
+    ]
+    ended = decode(shaken, usual_step_ns=usual_step_ns)
+    assert [each.error for each in ended if each.error] == []
+    assert len(ended) == COUNT
+
+
 @pytest.mark.parametrize("name", STREAMS)
 def test_decoding_begins_at_a_key_frame_and_says_what_it_waits_for(name):
     packets = stream(name)[3:]
