@@ -8,14 +8,20 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from node_fixtures.fakes import FakePreset
 from packet_fixtures import START_NS, STEP_NS, shown, stream
 from waiting import wait_for
 
 from activeo3_ros.bags.messages import serialize_video
 from activeo3_ros.codecs import video_packets
 from activeo3_ros.codecs.video_packets import PACKET_TYPE, VIDEO_TYPE, picture_to_bgr
+from activeo3_ros.core import Frame
 from activeo3_ros.node import video_feed
-from activeo3_ros.node.frame_counters import FrameDisposition
+from activeo3_ros.node.frame_counters import FrameCounters, FrameDisposition
+from activeo3_ros.node.jobs import DecodedFrame, FrameOutcome, RejectedFrame, Settings
+from activeo3_ros.node.scheduler import Scheduler
 from activeo3_ros.node.video_feed import VideoFeed, VideoPicture
 
 MESSAGES = [serialize_video(packet, VIDEO_TYPE) for packet in stream("h264")]
@@ -171,3 +177,62 @@ def test_a_decoder_that_breaks_costs_its_packet_and_the_thread_lives(sink, missi
     assert sink.pictures[3].error == "RuntimeError: no memory for a picture"
     assert sink.discarded == {FrameDisposition.UNDECODED: 4}
     assert len(sink.pictures) == 6
+
+
+class PictureDecoder:
+    """Makes frames of pictures, and rejects packets."""
+
+    def decode(self, camera: str, data: VideoPicture) -> DecodedFrame:
+        if data.picture is None:
+            raise RejectedFrame(data.error)
+        return DecodedFrame(Frame(picture_to_bgr(data.picture), data.packet.stamp_ns, camera=camera), None)
+
+
+class Stamps:
+    """Keeps the stamps of what is published."""
+
+    def __init__(self) -> None:
+        self.published: list[int] = []
+
+    def publish(self, outcome: FrameOutcome) -> None:
+        self.published.append(outcome.frame.stamp_ns)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.sampled_from(["h264", "h264 with B-frames"]),
+    st.sets(st.integers(0, 23), max_size=4),
+    st.sets(st.integers(0, 23), max_size=2),
+    st.sets(st.integers(0, 23), max_size=2),
+)
+def test_every_packet_that_came_is_accounted_for_whatever_is_lost_and_whenever_the_gate_closes(
+    name, lost, garbage, toggles
+):
+    counters, published = FrameCounters(["front"]), Stamps()
+    scheduler = Scheduler(
+        counters,
+        ["front"],
+        load=FakePreset().build,
+        decoder=PictureDecoder(),
+        publisher=published,
+        now_ns=lambda: 0,
+        settings=Settings(),
+    )
+    assert scheduler.wait_loaded(10)
+    scheduler.open_gate()
+    feed, sent, is_open = VideoFeed("front", VIDEO_TYPE, scheduler, lambda: 1_000_000, lambda: None), 0, True
+    for number, packet in enumerate(stream(name)):
+        if number in toggles:
+            is_open = not is_open
+            (scheduler.open_gate if is_open else scheduler.close_gate)()
+        if number not in lost:
+            feed.put("front", b"garbage" if number in garbage else serialize_video(packet, VIDEO_TYPE))
+            sent += is_open
+    wait_for(lambda: not feed._waiting)
+    feed.close()
+    wait_for(lambda: not counters.counts("front").pending)
+    scheduler.stop(1.0, "the test is over")
+    counts = counters.counts("front")
+    assert counts.add_up and counts.received == sent
+    assert published.published == sorted(published.published)
+    assert counts.processed == len(published.published)
