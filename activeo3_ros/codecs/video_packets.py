@@ -32,8 +32,13 @@ DEFINITIONS = {
 """The fields of these types, which bags need where their packages are not installed."""
 PACKAGE = "av>=17"
 CODECS = {"h264": "h264", "avc": "h264", "h265": "hevc", "hevc": "hevc", "av1": "av1"}
-"""Codecs by the names that messages use; names of FFmpeg's encoders contain one of them."""
-ENCODERS = {"libx264": "h264", "libx264rgb": "h264", "libx265": "hevc", "libsvtav1": "av1", "librav1e": "av1"}
+"""Codecs by the names that messages use; names of most of FFmpeg's encoders begin with one, as `h264_nvenc`."""
+ENCODERS = {
+    **dict.fromkeys(("libx264", "libx264rgb", "libopenh264"), "h264"),
+    "libx265": "hevc",
+    **dict.fromkeys(("libsvtav1", "librav1e", "libaom-av1"), "av1"),
+}
+"""FFmpeg's encoders whose names do not begin with the codec's."""
 DECODERS = {"h264": ("h264",), "hevc": ("hevc",), "av1": ("libdav1d", "libaom-av1")}
 """FFmpeg's decoders of each codec that run on a CPU, the better first."""
 BYTES_A_PIXEL = 4
@@ -170,7 +175,6 @@ class VideoDecoder:
             return [*ended, DecodedPacket(tag, None, f"waits for a key frame: {self.waits_for}")]
         if header.is_leading and self._skips_leading:
             return [*ended, DecodedPacket(tag, None, "it is predicted from pictures before the first key frame")]
-        self._skips_leading = False
         return ended + self._feed(packet.data, tag)
 
     def finish(self) -> list[DecodedPacket]:
@@ -217,6 +221,8 @@ class VideoDecoder:
             except InvalidInput as error:
                 return [*ended, DecodedPacket(tag, None, str(error), is_rejected=True)]
             self._opened_for, self.waits_for, self._skips_leading = wanted, "", True
+        else:
+            self._skips_leading = False
         return ended + self._feed(header.parameter_sets + packet.data, tag)
 
     def _feed(self, data: bytes, tag: Any) -> list[DecodedPacket]:
@@ -232,8 +238,9 @@ class VideoDecoder:
             reason = f"a video packet of {len(data)} bytes is damaged: {str(error.strerror).lower()}"
             return [*self._drop("a packet before it is damaged"), DecodedPacket(tag, None, reason, is_rejected=True)]
         ended = self._take(pictures)
-        if len(self._pending) > MOST_DELAYED:
-            ended += self._drop("the decoder gave no picture")
+        while len(self._pending) > MOST_DELAYED:  # of fields, and of pictures that are not to be shown
+            oldest = self._pending.pop(min(self._pending))
+            ended.append(DecodedPacket(oldest, None, "the decoder gave no picture for it"))
         return ended
 
     def _take(self, pictures: list[Any]) -> list[DecodedPacket]:
@@ -305,7 +312,7 @@ class _StreamClock:
         if is_key or self._key is None or not placed:
             return ""
         if any(other > time for _, other in before) or any(other < time for _, other in after):
-            return "its stamp contradicts the order of the pictures"
+            return "its stamp or number contradicts the order of the pictures"
         if not before:
             return ""
         passed, steps = time - before[-1][1], (order - before[-1][0]) / unit

@@ -140,6 +140,15 @@ def _without_parameters(packet: VideoPacket) -> bytes:
     return b"".join(b"\0\0\1" + part for part, kind in zip(parts, kinds, strict=True) if kind not in sets)
 
 
+def test_stamps_that_contradict_the_order_of_the_pictures_are_not_taken_for_theirs():
+    """As of a driver that stamps packets when they leave its encoder, in the order of decoding."""
+    packets = [replace(each, stamp_ns=START_NS + n * STEP_NS) for n, each in enumerate(stream("h264 with B-frames"))]
+    ended = decode(packets)
+    assert next(each.error for each in ended if each.error) == (
+        "waits for a key frame: pictures are missing: its stamp or number contradicts the order of the pictures"
+    )
+
+
 def test_another_size_or_codec_begins_anew_and_loses_nothing():
     parts = [
         stream("h264 with B-frames"),
@@ -192,6 +201,8 @@ def test_a_packet_that_is_none_is_rejected_in_one_line_and_the_stream_goes_on(pa
     [
         ("h264;yuv420p;bgr8;bgr8", "h264"),
         ("libx264", "h264"),
+        ("libopenh264;yuv420p", "h264"),
+        ("libaom-av1", "av1"),
         ("h264_nvenc", "h264"),
         ("HEVC", "hevc"),
         ("hevc_vaapi;nv12;bgr8;rgb8", "hevc"),
