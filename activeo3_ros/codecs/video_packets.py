@@ -52,6 +52,8 @@ ORDER_UNITS = {"h264": 2, "hevc": 1, "av1": 1}
 """How much the order of display usually rises from one picture to the next: H.264 counts fields."""
 LOST_STEPS = 1.5
 """Usual steps in time, beyond those that the order of display explains, that lose no group of pictures."""
+COUNTED = 10
+"""Presentation numbers that differ by no more count pictures, as ffmpeg_image_transport's do; else they are times."""
 EQUAL_GROUPS = 2
 """Groups of one length in succession after which the next ones are taken to have it too."""
 
@@ -137,7 +139,7 @@ class VideoDecoder:
         self._codec = ""
         self._pending: dict[int, Any] = {}
         self._next = self._order = 0
-        self._stamps, self._numbers = _StreamClock(usual_step_ns), _StreamClock()
+        self._stamps, self._numbers = _StreamClock(usual_step_ns), _StreamClock(most_first=COUNTED)
         self._skips_leading = False
         self.waits_for = "the stream begins"
 
@@ -281,8 +283,14 @@ class _StreamClock:
     It compares the time from picture to picture with the steps in the order of display.
     """
 
-    def __init__(self, usual_step: int = 0) -> None:
-        self._known_step = usual_step
+    def __init__(self, usual_step: int = 0, most_first: int = 0) -> None:
+        """Begin a stream.
+
+        Args:
+            usual_step: From a picture to the next, 0 where it is to be measured.
+            most_first: A first step of at most this much is taken for one from number to number, and 1 for usual.
+        """
+        self._known_step, self._most_first = usual_step, most_first
         self._placed: deque[tuple[int, int]] = deque(maxlen=NEWEST_TIMES)
         self._rates: deque[float] = deque(maxlen=NEWEST_TIMES)
         self._key: int | None = None
@@ -331,7 +339,9 @@ class _StreamClock:
     def _usual(self, rate: float) -> float:
         if self._known_step:
             return self._known_step
-        return statistics.median_low(self._rates or [rate])
+        if self._rates:
+            return statistics.median_low(self._rates)
+        return 1.0 if 0 < rate <= self._most_first else rate
 
     @property
     def counts(self) -> bool:

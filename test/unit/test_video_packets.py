@@ -73,6 +73,12 @@ def test_no_loss_changes_a_picture_of_a_stream_without_b_frames(name, numbered, 
     check_whole_or_left_out(packets, decode(packets, lost), lost)
 
 
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_group_that_is_lost_right_after_the_first_key_frame_shows_in_the_numbers(name):
+    packets, lost = stream(name, numbered=True), range(1, 1 + GROUP)
+    check_whole_or_left_out(packets, decode(packets, lost, usual_step_ns=0), lost)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(STREAMS)), st.sets(st.integers(0, COUNT - 1)))
 def test_no_loss_that_is_told_changes_a_picture_of_any_stream(name, lost):
