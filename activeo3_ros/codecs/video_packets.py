@@ -112,9 +112,11 @@ def codec_of(name: str) -> str:
 def picture_to_bgr(picture: Any) -> BgrImage:
     """A decoded picture as `(h, w, 3)` uint8 BGR, by the matrix and the range that the stream names.
 
-    Without a name they are ITU-R BT.601 and the narrow range (16 to 235), FFmpeg's own default.
+    Without a name they are ITU-R BT.601 and the narrow range (16 to 235), FFmpeg's own default. Any thread may call it.
     """
-    return np.asarray(picture.to_ndarray(format="bgr24"), np.uint8)
+    av = require_package("av", "to decode video topics", PACKAGE)
+    # A converter for each call: that of the picture itself must not serve two threads at once.
+    return np.asarray(av.video.reformatter.VideoReformatter().reformat(picture, format="bgr24").to_ndarray(), np.uint8)
 
 
 class VideoDecoder:

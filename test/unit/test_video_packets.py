@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -144,6 +146,31 @@ def _without_parameters(packet: VideoPacket) -> bytes:
     sets = (7, 8) if codec_of(packet.codec) == "h264" else (32, 33, 34)
     kinds = [part[0] & 31 if codec_of(packet.codec) == "h264" else part[0] >> 1 & 63 for part in parts]
     return b"".join(b"\0\0\1" + part for part, kind in zip(parts, kinds, strict=True) if kind not in sets)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "is_wide", "red_weight", "blue_weight"),
+    [(None, False, 0.299, 0.114), ("bt470bg", True, 0.299, 0.114), ("bt709", False, 0.2126, 0.0722)],
+    ids=["no name", "BT.601, wide range", "BT.709"],
+)
+def test_colours_follow_the_matrix_and_the_range_that_the_stream_names(matrix, is_wide, red_weight, blue_weight):
+    context = av.codec.CodecContext.create("libx264", "w")
+    context.width, context.height, context.pix_fmt, context.time_base = 64, 64, "yuv420p", Fraction(1, 20)
+    named = f":colormatrix={matrix}:fullrange={'on' if is_wide else 'off'}" if matrix else ""
+    context.options = {"x264-params": f"bframes=0{named}", "crf": "1"}
+    frame, values = av.VideoFrame(64, 64, "yuv420p"), (120, 90, 200)
+    for plane, value in zip(frame.planes, values, strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    frame.pts = 0
+    data = b"".join(map(bytes, [*context.encode(frame), *context.encode(None)]))
+    (ended,) = decode([VideoPacket(1, "", "h264", data)])
+    y, u, v = (values[0] / 255, *(np.array(values[1:]) - 128) / 255) if is_wide else (
+        (values[0] - 16) / 219, *(np.array(values[1:]) - 128) / 224
+    )  # fmt: skip
+    blue, red = y + 2 * (1 - blue_weight) * u, y + 2 * (1 - red_weight) * v
+    green = (y - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
+    expected = 255 * np.array([blue, green, red]).clip(0, 1)
+    assert np.abs(picture_to_bgr(ended.picture)[32, 32] - expected).max() <= 3
 
 
 def test_stamps_that_contradict_the_order_of_the_pictures_are_not_taken_for_theirs():
