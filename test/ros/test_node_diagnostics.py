@@ -97,6 +97,12 @@ def test_the_level_of_the_node(change, level, says):
         (failing(3, rejected=2), WARN, "2 frames rejected, 0 failed"),
         (failing(rejected=2), ERROR, "2 frames rejected, 0 failed"),
         (failing(failed=2), ERROR, "0 frames rejected, 2 failed"),
+        (
+            {**failing(3, undecoded=2), "video_fault": "waits for a key frame: packets were lost"},
+            WARN,
+            "2 packets of the video not decoded: waits for a key frame: packets were lost",
+        ),
+        (failing(undecoded=2), ERROR, "2 packets of the video not decoded"),
         (failing(3, stale=2), WARN, "2 frames older than max_frame_age; do the clocks agree?"),
         (
             {**failing(stale=2), "stamp_s": NOW_S - 95_843_951.1},
