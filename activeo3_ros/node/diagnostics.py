@@ -80,6 +80,7 @@ class CameraReport:
         counts: Its frames since the node started.
         before: The counts at the last report, `seconds` ago.
         seconds: Time since the last report.
+        quality_of_service: Reliability and durability that the subscription asks for.
         lost_before_receipt: Messages that were sent and never received, None where that is unknown.
         lost_in_transport: Those of them that the middleware reported.
         publishers: The nodes that publish its images.
@@ -100,6 +101,7 @@ class CameraReport:
     counts: Counts
     before: Counts
     seconds: float
+    quality_of_service: str
     lost_before_receipt: int | None
     lost_in_transport: int
     publishers: Publishers
@@ -157,6 +159,7 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         **_counts(report.counts),
         "received_hz": _rate(received, report.seconds),
         "processed_hz": _rate(report.counts.processed - report.before.processed, report.seconds),
+        "quality_of_service": report.quality_of_service,
         "lost_before_receipt": "unknown" if report.lost_before_receipt is None else str(report.lost_before_receipt),
         "lost_in_transport": str(report.lost_in_transport),
         "publishers": ", ".join(report.publishers.heard),

@@ -193,7 +193,7 @@ class PerceptionNode(ManagedNode):
 
     def _warn_of_transports(self) -> None:
         middleware = rclpy.get_rmw_implementation_identifier()
-        raw = [camera.profile for camera in self._cameras.values()] if self._values["transport"] == "raw" else []
+        raw = [camera.images.profile for camera in self._cameras.values()] if self._values["transport"] == "raw" else []
         warnings = [qos.warning_of_transports(profile, os.environ, middleware) for profile in raw]
         for warning in sorted(set(filter(None, warnings))):
             self.get_logger().warning(warning)
@@ -210,7 +210,7 @@ class PerceptionNode(ManagedNode):
         for name, camera in self._cameras.items():
             results = self.resolve_topic_name(f"~/{name}/result")
             self.get_logger().info(
-                f"listening to {camera.topic} ({qos.describe(camera.profile)}); results on {results}"
+                f"listening to {camera.topic} ({qos.describe(camera.images.profile)}); results on {results}"
             )
         self._bond.begin()
         return super().on_activate(state)
@@ -446,8 +446,9 @@ class PerceptionNode(ManagedNode):
             counts=counts,
             before=before,
             seconds=seconds,
-            lost_before_receipt=source.losses.missing,
-            lost_in_transport=source.losses.in_transport,
+            quality_of_service=qos.describe(source.images.profile),
+            lost_before_receipt=source.images.losses.missing,
+            lost_in_transport=source.images.losses.in_transport,
             publishers=source.publishers(),
             silent_s=source.silent_s(),
             stamp_s=stamp_ns / 1e9 if stamp_ns else math.nan,

@@ -35,6 +35,7 @@ CAMERA = CameraReport(
     counts=NODE.counts,
     before=NODE.before,
     seconds=2.0,
+    quality_of_service="reliable, volatile",
     lost_before_receipt=0,
     lost_in_transport=0,
     publishers=Publishers(heard=("/driver",)),
