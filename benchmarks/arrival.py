@@ -5,7 +5,7 @@
 The camera is an ordinary driver: a process of its own with no setting of its transports, that publishes 1080p `bgr8`
 frames of 6.2 MB with rclpy's default quality of service (reliable, keep last 10), or with that of sensor data (best
 effort, keep last 5). The reader is the node's own subscription, in the node's executor, without models. Each line of
-the table is one rate x driver x reliability of the reader:
+the table is one rate x driver x transports and reliability of the reader:
 
 - arrived: frames that came, of those sent from the first that came to the last;
 - the two counts of losses: by the numbers of the messages, and by the middleware's reports;
@@ -13,11 +13,13 @@ the table is one rate x driver x reliability of the reader:
 - CPU: seconds of processor time for each second, of the driver and of the reader, its share of the middleware included.
 
 `auto` is the node's default; `best_effort` and `reliable` are set by the parameter `qos_overrides…reliability`.
+`own` are the transports that the node chooses where the environment names none, `default` are Fast DDS's.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import signal
@@ -28,10 +30,18 @@ import time
 from array import array
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from activeo3_ros.node.transports import PROFILES, TRANSPORTS, own_domain, settings_for_images
+from activeo3_ros.node.transports import (
+    PROFILES,
+    TRANSPORTS,
+    largest_receive_buffer,
+    own_domain,
+    settings_for_images,
+    settings_for_node,
+)
 
 WIDTH, HEIGHT = 1920, 1080
 TOPIC = "/camera/image_raw"
@@ -40,7 +50,21 @@ FIRST_S = 20.0
 READERS = ("best_effort", "reliable", "auto")
 DRIVERS = ("reliable", "best_effort")
 SETTINGS = ("none", "shared_memory")
+TRANSPORTS_OF_READER = ("own", "default")
 CHOSEN_BY = (TRANSPORTS, *PROFILES, "ROS_AUTOMATIC_DISCOVERY_RANGE")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line: the camera, the setting of its transports, and the reader. depth: of its history, None as the node."""
+
+    rate_hz: float
+    driver: str
+    setting: str
+    transports: str
+    reader: str
+    depth: int | None
+    seconds: float
 
 
 @dataclass
@@ -66,6 +90,7 @@ def main() -> int:
     parser.add_argument("--drivers", nargs="+", choices=DRIVERS, default=["reliable"])
     parser.add_argument("--readers", nargs="+", choices=READERS, default=list(READERS))
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=["none"], help="of the driver's transports")
+    parser.add_argument("--transports", nargs="+", choices=TRANSPORTS_OF_READER, default=["own"], help="of the reader")
     parser.add_argument("--depth", type=int, help="of the reader's history, default the node's")
     parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--be", choices=("driver", "reader"), help=argparse.SUPPRESS)
@@ -75,36 +100,35 @@ def main() -> int:
     if options.be == "reader":
         return read(options.readers[0], options.depth, options.seconds)
 
-    names = ("rate, Hz", "driver", "setting", "reader", "arrived", "lost", "in transport", "age p50, ms", "p95")
-    print(f"| {' | '.join(names)} | CPU driver | reader |")
-    print("|---" * (len(names) + 2) + "|", flush=True)
-    record = []
-    for rate in options.rates:
-        for driver in options.drivers:
-            for setting in options.settings:
-                for reader in options.readers:
-                    figures = measure(rate, driver, setting, reader, options.depth, options.seconds)
-                    print(row(figures), flush=True)
-                    record.append(figures)
-    if options.json:
-        options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    names = ("rate, Hz", "driver", "its setting", "transports", "reader", "arrived", "lost", "in transport")
+    print(f"| {' | '.join(names)} | age p50, ms | p95 | CPU driver | reader |")
+    print("|---" * (len(names) + 4) + "|", flush=True)
+    record: dict[str, Any] = {"receive_buffer_bytes": largest_receive_buffer(), "cases": []}
+    cases = itertools.product(options.rates, options.drivers, options.settings, options.transports, options.readers)
+    for rate, driver, setting, transports, reader in cases:
+        figures = measure(Case(rate, driver, setting, transports, reader, options.depth, options.seconds))
+        print(row(figures), flush=True)
+        record["cases"].append(figures)
+        if options.json:
+            options.json.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
-def measure(
-    rate: float, driver: str, setting: str, reader: str, depth: int | None, seconds: float
-) -> dict[str, object]:
-    """One case: the figures of a line."""
+def measure(case: Case) -> dict[str, Any]:
+    """The figures of a line."""
     environment = {name: value for name, value in os.environ.items() if name not in CHOSEN_BY}
     environment["ROS_DOMAIN_ID"] = str(own_domain())
-    drivers = {**environment, **(settings_for_images({}) if setting == "shared_memory" else {})}
-    command = [sys.executable, __file__, "--rates", str(rate), "--drivers", driver, "--be"]
-    sending = subprocess.Popen([*command, "driver"], env=drivers, stdout=subprocess.PIPE, text=True)
-    command = [sys.executable, __file__, "--readers", reader, "--seconds", str(seconds), "--be", "reader"]
-    command += ["--depth", str(depth)] if depth is not None else []
-    reading = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    drivers = {**environment, **(settings_for_images(environment) if case.setting == "shared_memory" else {})}
+    readers = dict(environment)
+    if case.transports == "own":
+        readers |= settings_for_node(environment, largest_receive_buffer())
+    command = [sys.executable, __file__, "--rates", str(case.rate_hz), "--drivers", case.driver, "--be", "driver"]
+    sending = subprocess.Popen(command, env=drivers, stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, __file__, "--readers", case.reader, "--seconds", str(case.seconds), "--be", "reader"]
+    command += ["--depth", str(case.depth)] if case.depth is not None else []
+    reading = subprocess.Popen(command, env=readers, stdout=subprocess.PIPE, text=True)
     try:
-        said, _ = reading.communicate(timeout=FIRST_S + seconds + 60)
+        said, _ = reading.communicate(timeout=FIRST_S + case.seconds + 60)
     finally:
         for process in (sending, reading):
             process.terminate()  # not killed: Fast DDS takes away its segments in /dev/shm only where it may end
@@ -112,12 +136,7 @@ def measure(
     arrived = Arrived(**json.loads(said.splitlines()[-1]))
     p50, p95 = np.percentile(arrived.ages_ms or [float("nan")], [50, 95])
     return {
-        "rate_hz": rate,
-        "driver": driver,
-        "setting": setting,
-        "reader": reader,
-        "depth": depth,
-        "seconds": seconds,
+        **asdict(case),
         "sent": arrived.sent,
         "arrived": len(arrived.numbers),
         "arrived_twice": len(arrived.numbers) - len(set(arrived.numbers)),
@@ -130,11 +149,15 @@ def measure(
     }
 
 
-def row(figures: dict[str, object]) -> str:
+def row(figures: dict[str, Any]) -> str:
     """One line of the table."""
     arrived = f"{figures['arrived']} of {figures['sent']}"
     names = ("lost", "lost_in_transport", "age_ms_p50", "age_ms_p95", "cpu_driver", "cpu_reader")
-    first = (f"{figures['rate_hz']:g}", figures["driver"], figures["setting"], figures["reader"], arrived)
+    first = (
+        f"{figures['rate_hz']:g}",
+        *(figures[name] for name in ("driver", "setting", "transports", "reader")),
+        arrived,
+    )
     return f"| {' | '.join(str(value) for value in (*first, *(figures[name] for name in names)))} |"
 
 
@@ -181,7 +204,7 @@ def read(reliability: str, depth: int | None, seconds: float) -> int:
     from activeo3_ros.node.camera_input import CameraInput
     from activeo3_ros.node.perception_node import EXECUTOR_THREADS
 
-    overrides = {} if reliability == "auto" else {"reliability": reliability}
+    overrides: dict[str, Any] = {} if reliability == "auto" else {"reliability": reliability}
     overrides |= {} if depth is None else {"depth": depth}
     rclpy.init()
     node = rclpy.create_node(

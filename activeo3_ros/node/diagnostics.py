@@ -30,6 +30,10 @@ SILENT_S = 3.0
 """Seconds without an image after which a camera is reported."""
 
 
+LEAST_LOST, LEAST_SHARE_LOST = 5, 0.02
+"""Lost images, and share of those that were sent, from which on the log tells of them."""
+
+
 class NodeClock(Enum):
     """The clock of the node. The value: what to do where stamps are of another one."""
 
@@ -93,6 +97,8 @@ class CameraReport:
         forgotten: Objects that were forgotten because more were remembered than a scene can hold.
         depth_topic: Full name of its depth topic, "" where the node does not subscribe to depth.
         depth_fault: Why the newest tracks have no positions, "" if they have or were not needed.
+        lost_meanwhile: Those of `lost_before_receipt` since the last report.
+        loss_remedy: What to set against such losses.
     """
 
     camera: str
@@ -114,6 +120,8 @@ class CameraReport:
     forgotten: int = 0
     depth_topic: str = ""
     depth_fault: str = ""
+    lost_meanwhile: int = 0
+    loss_remedy: str = ""
 
     @property
     def age_s(self) -> float:
@@ -268,6 +276,8 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     from_start = counts_from_start(report.stamp_s, report.now_s)  # as long as this driver runs: told once, by the log
     if not from_start and (warning := clock_warning(report)):
         return WARN, warning
+    if report.lost_meanwhile:
+        return WARN, f"{report.lost_meanwhile} frames lost before receipt; {report.loss_remedy}"
     if report.calibration_error:
         return WARN, f"no markers or bearings: {report.calibration_error}"
     if report.depth_fault:
@@ -296,6 +306,20 @@ def clock_warning(report: CameraReport) -> str:
         return ""
     apart = f"{_duration(abs(report.age_s))} {'ahead of' if report.age_s < 0 else 'behind'} this node's clock"
     return f"stamps are {apart}; {report.clock.value}"
+
+
+def loss_warning(report: CameraReport) -> str:
+    """Say how many images of a camera were lost on their way and what to set; "" for a few."""
+    lost = report.lost_before_receipt or 0
+    sent = report.counts.received + lost
+    if lost < LEAST_LOST or lost < LEAST_SHARE_LOST * sent:
+        return ""
+    return (
+        f"{lost} of {sent} frames of {report.topic} were lost before this node received them; the middleware reports "
+        f"{report.lost_in_transport} of them, the others were overwritten in the publisher's or this node's queue. "
+        f"They are read as {report.quality_of_service}. Try in this order: {report.loss_remedy} "
+        "(docs/how-to/transports.md)"
+    )
 
 
 def _duration(seconds: float) -> str:

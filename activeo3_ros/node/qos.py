@@ -25,7 +25,7 @@ from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
 from rclpy.subscription import Subscription
 
 from ..core import InvalidInput
-from .transports import PROFILES, TRANSPORTS, profile_for_images
+from .transports import LEAST_RECEIVE_BUFFER, PROFILES, RECEIVE_BUFFER_TO_SET, TRANSPORTS, profile_for_images
 
 IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
 """Camera and depth images, by `ImageSubscription`. In a history of one, Fast DDS overwrites a frame that waits when the
@@ -256,6 +256,37 @@ def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], m
         f"ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches {TRANSPORTS}=LARGE_DATA off: raw images of megabytes will "
         f"be lost at best effort. {instead}"
     )
+
+
+def remedies_for_losses(
+    topic: str,
+    profile: QoSProfile,
+    chosen_by_publishers: bool,
+    environment: Mapping[str, str],
+    middleware: str,
+    receive_buffer: int,
+) -> list[str]:
+    """What to set where images are lost before they are received, the most likely remedy first.
+
+    Args:
+        topic: Full name of the topic.
+        profile: Quality of service of the subscription.
+        chosen_by_publishers: Whether the reliability is that of the publishers, and not a parameter's.
+        environment: Environment variables of this process.
+        middleware: Identifier of the RMW implementation.
+        receive_buffer: The most that this machine gives a socket, bytes.
+    """
+    remedies = []
+    if profile.reliability == ReliabilityPolicy.BEST_EFFORT:
+        parameter = f"qos_overrides.{topic}.subscription.reliability"
+        remedies.append("let its publishers offer reliable" if chosen_by_publishers else f"do not set {parameter}")
+    if "fastrtps" in middleware:
+        if 0 < receive_buffer < LEAST_RECEIVE_BUFFER:
+            remedies.append(f"sysctl -w net.core.rmem_max={RECEIVE_BUFFER_TO_SET} (now {receive_buffer})")
+        else:
+            variable, file = profile_for_images(environment)
+            remedies.append(f"start the publisher with {variable}={file}")
+    return [*remedies, "publish it compressed, for transport:=compressed"]
 
 
 def _later(warn: Callable[[], None]) -> Callable[[Any], None]:

@@ -341,6 +341,23 @@ def test_transports_that_will_not_do_are_warned_of(environment, profile, middlew
     assert bool(warning) == bool(says)
 
 
+@pytest.mark.parametrize(
+    ("reliability", "chosen_by_publishers", "middleware", "receive_buffer", "first"),
+    [
+        (BEST_EFFORT, False, "rmw_fastrtps_cpp", 2**30, "do not set qos_overrides./a.subscription.reliability"),
+        (BEST_EFFORT, True, "rmw_fastrtps_cpp", 2**30, "let its publishers offer reliable"),
+        (RELIABLE_POLICY, True, "rmw_fastrtps_cpp", 212_992, "sysctl -w net.core.rmem_max=33554432 (now 212992)"),
+        (RELIABLE_POLICY, True, "rmw_fastrtps_cpp", 2**30, "start the publisher with FASTDDS_DEFAULT_PROFILES_FILE="),
+        (RELIABLE_POLICY, True, "rmw_cyclonedds_cpp", 212_992, "publish it compressed"),
+    ],
+)
+def test_what_to_set_where_images_are_lost(reliability, chosen_by_publishers, middleware, receive_buffer, first):
+    profile = QoSProfile(depth=5, reliability=reliability)
+    remedies = qos.remedies_for_losses("/a", profile, chosen_by_publishers, {}, middleware, receive_buffer)
+    assert remedies[0].startswith(first)
+    assert remedies[-1].startswith("publish it compressed")
+
+
 def test_transports_that_the_discovery_range_switches_off_are_warned_of():
     environment = {
         **os.environ,
