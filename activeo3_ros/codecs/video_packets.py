@@ -321,7 +321,7 @@ class _StreamClock:
         after = [each for each in placed if each[0] > order]
         if is_key or self._key is None or not placed:
             return ""
-        if any(other > time for _, other in before) or any(other < time for _, other in after):
+        if any(other < time for _, other in after):  # the other way round it is only a clock that was set back
             return "its stamp or number contradicts the order of the pictures"
         if not before:
             return ""

@@ -105,6 +105,15 @@ def test_uneven_times_of_a_whole_stream_cost_nothing(name, usual_step_ns):
 
 
 @pytest.mark.parametrize("name", STREAMS)
+def test_a_clock_that_is_set_back_costs_nothing(name):
+    packets, place = stream(name), 13
+    while max(each.stamp_ns for each in packets[:place]) > min(each.stamp_ns for each in packets[place:]):
+        place += 1  # between two pictures, of which none is shown before one that was sent earlier
+    set_back = [replace(each, stamp_ns=each.stamp_ns - 10**10 * (n >= place)) for n, each in enumerate(packets)]
+    assert [each.error for each in decode(set_back) if each.error] == []
+
+
+@pytest.mark.parametrize("name", STREAMS)
 def test_decoding_begins_at_a_key_frame_and_says_what_it_waits_for(name):
     packets = stream(name)[3:]
     decoder = VideoDecoder(lambda: 1_000_000)
