@@ -1,11 +1,16 @@
 """Three 1080p cameras at 10 Hz into the node for a while, and whether it would survive a day.
 
-    python benchmarks/node_soak.py --seconds 600 [--gain-maps [HEAD.onnx]]
+    python benchmarks/node_soak.py --seconds 600
+    python benchmarks/node_soak.py --seconds 600 --ordinary-drivers
 
 With --gain-maps the head, or the one that the package brings, chooses the regions of the preset `embedded`.
 Prints a line every 10 s and a table at the end; exits 1 where a promise is broken: no crash, counts that add up, memory
 of the second half growing by less than 1 %, no result older than `max_frame_age` plus one inference, and every camera
 within 20 % of its fair share. Publishers and the node are processes of their own.
+
+`--ordinary-drivers`: the cameras publish with rclpy's default quality of service (reliable, keep last 10), and no
+process has a setting of its transports. Every frame that they sent must then be processed, replaced, stale, failed,
+rejected or lost by the node's counts, and the share of lost ones is printed.
 """
 
 from __future__ import annotations
@@ -16,8 +21,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +32,7 @@ import cv2
 import numpy as np
 import yaml
 
-from activeo3_ros.assets.resources import config_directory
-from activeo3_ros.node.transports import own_domain, settings_for_images
+from activeo3_ros.node.transports import PROFILES, TRANSPORTS, own_domain, settings_for_images
 
 CAMERAS = ("front", "left", "right")
 RATE_HZ = 10.0
@@ -44,6 +50,11 @@ RETURN_FREED_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "1048576", "MALLOC_ARENA_MAX": 
 """glibc hands a freed frame back at once: resident memory then is what the node holds. Costs some speed."""
 WARM_UP_S = 5.0
 """The first seconds, while caches fill, are not judged."""
+ENDING_S = 5.0
+"""Seconds from the last frame that is sent to the last counts."""
+OPENING_S = 3.0
+"""Seconds from advertising its topic to the first frame: a driver opens its camera then. The node cannot know of a
+frame that is sent before it and the driver have found each other."""
 
 
 @dataclass
@@ -55,6 +66,8 @@ class Observed:
     inferences_ms: list[float] = field(default_factory=list)
     memory_mb: list[float] = field(default_factory=list)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    lost: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, int] = field(default_factory=dict)
     failed: int = 0
 
 
@@ -65,26 +78,18 @@ def main() -> int:
     parser.add_argument("--preset", default="embedded")
     parser.add_argument("--gain-maps", nargs="?", const="", metavar="HEAD", help="instead of --preset")
     parser.add_argument("--node", nargs="+", help="command that starts the node; default the installed perception_node")
+    parser.add_argument("--ordinary-drivers", action="store_true", help="account for every frame of such drivers")
     parser.add_argument("--camera", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.camera:
-        return play(options.camera)
+        return play(options.camera, options.ordinary_drivers)
     os.environ["ROS_DOMAIN_ID"] = str(own_domain())
-    os.environ.update(settings_for_images(os.environ))
-    node = options.node or [installed_node()]
-    if options.gain_maps is None:
-        return soak(options.seconds, options.preset, node)
-    with tempfile.TemporaryDirectory() as folder:
-        return soak(options.seconds, str(preset_with_head(Path(folder), options.gain_maps)), node)
-
-
-def preset_with_head(folder: Path, head: str) -> Path:
-    """The preset `embedded` with another choice of regions; "" for the head of the package."""
-    values = yaml.safe_load((config_directory() / "embedded.yaml").read_text(encoding="utf-8"))
-    values["sensing"] = {"type": "gain_maps", **({"model": str(Path(head).absolute())} if head else {})}
-    path = folder / "gain_maps.yaml"
-    path.write_text(yaml.safe_dump(values), encoding="utf-8")
-    return path
+    if options.ordinary_drivers:
+        for name in (TRANSPORTS, *PROFILES):
+            os.environ.pop(name, None)
+    else:
+        os.environ.update(settings_for_images(os.environ))
+    return soak(options.seconds, options.preset, options.node or [installed_node()], options.ordinary_drivers)
 
 
 def installed_node() -> str:
@@ -94,31 +99,37 @@ def installed_node() -> str:
     return str(Path(get_package_prefix("activeo3_ros")) / "lib" / "activeo3_ros" / "perception_node")
 
 
-def play(camera: str) -> int:
-    """Publish 1080p frames with the time of now until the process is ended."""
+def play(camera: str, ordinary: bool) -> int:
+    """Publish 1080p frames with the time of now until SIGINT, print their number, and end with SIGTERM."""
     import rclpy
-    from rclpy.qos import qos_profile_sensor_data
+    from rclpy.qos import QoSProfile, qos_profile_sensor_data
     from sensor_msgs.msg import Image
 
     rclpy.init()
     node = rclpy.create_node(f"camera_{camera}")
-    publisher = node.create_publisher(Image, f"{camera}/image_raw", qos_profile_sensor_data)
+    profile = QoSProfile(depth=10) if ordinary else qos_profile_sensor_data
+    publisher = node.create_publisher(Image, f"{camera}/image_raw", profile)
     rng = np.random.default_rng(CAMERAS.index(camera))
     coarse = rng.integers(0, 255, (27, 48, 3), dtype=np.uint8)
     picture = cv2.resize(coarse, (1920, 1080), interpolation=cv2.INTER_CUBIC)
     message = Image(height=1080, width=1920, encoding="bgr8", step=3 * 1920, data=array("B", picture.tobytes()))
     message.header.frame_id = camera
-    ended: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))  # rclpy's would end a publish half way
-    while not ended:
+    stop, end = threading.Event(), threading.Event()
+    signal.signal(signal.SIGINT, lambda *_: stop.set())  # rclpy's would end a publish half way
+    signal.signal(signal.SIGTERM, lambda *_: (stop.set(), end.set()))
+    sent = 0
+    stop.wait(OPENING_S if ordinary else 0.0)
+    while not stop.wait(1 / RATE_HZ):
         message.header.stamp = node.get_clock().now().to_msg()
         publisher.publish(message)
-        time.sleep(1 / RATE_HZ)
+        sent += 1
+    print(sent, flush=True)
+    end.wait()
     rclpy.shutdown()
     return 0
 
 
-def soak(seconds: float, preset: str, node: list[str]) -> int:
+def soak(seconds: float, preset: str, node: list[str], ordinary: bool = False) -> int:
     """Start everything, watch, and judge."""
     arguments = ["--ros-args", "-p", f"preset:={preset}", "-p", f"cameras:=[{', '.join(CAMERAS)}]"]
     arguments += ["-p", "autostart:=true", "-p", "memory:=true", "-p", f"max_frame_age:={MAX_FRAME_AGE_S}"]
@@ -126,9 +137,9 @@ def soak(seconds: float, preset: str, node: list[str]) -> int:
     variables = dict(os.environ) if seconds >= LONG_S else {**os.environ, **RETURN_FREED_MEMORY}
     with tempfile.TemporaryFile() as log:
         processes = [subprocess.Popen([*node, *arguments], stdout=log, stderr=subprocess.STDOUT, env=variables)]
-        processes += [subprocess.Popen([sys.executable, __file__, "--camera", camera]) for camera in CAMERAS]
+        driver = [sys.executable, __file__, *(["--ordinary-drivers"] if ordinary else []), "--camera"]
         try:
-            observed = watch(seconds, processes)
+            observed = watch(seconds, processes, driver)
         finally:
             for process in processes:
                 process.send_signal(signal.SIGTERM)  # not killed: Fast DDS would leave its segments in /dev/shm
@@ -138,11 +149,17 @@ def soak(seconds: float, preset: str, node: list[str]) -> int:
             print(log.read().decode(errors="replace")[-4000:], file=sys.stderr)
             print(f"the node ended early or with exit code {code}", file=sys.stderr)
             return 1
-    return judge(observed, seconds)
+    return judge(observed, seconds, ordinary)
 
 
-def watch(seconds: float, processes: list[subprocess.Popen[bytes]]) -> Observed | None:
-    """Collect from when every camera had a result; None if that took 5 minutes or the node ended."""
+def watch(seconds: float, processes: list[subprocess.Popen[bytes]], driver: list[str]) -> Observed | None:
+    """Collect from when every camera had a result; None if that took 5 minutes or the node ended.
+
+    Args:
+        seconds: How long.
+        processes: The node; the drivers are started when it is active, and added.
+        driver: Command of a driver, without the name of its camera.
+    """
     import rclpy
     from activeo3_ros.msg import PerceptionResult
     from diagnostic_msgs.msg import DiagnosticArray
@@ -177,6 +194,10 @@ def watch(seconds: float, processes: list[subprocess.Popen[bytes]]) -> Observed 
             if camera in CAMERAS:
                 names = ("received", "pending", "processed", "replaced", "stale", "failed", "rejected")
                 observed.counts[camera] = {name: int(values[name]) for name in names}
+                lost = values["lost_before_receipt"]
+                observed.lost[camera] = int(lost) if lost.isdigit() else 0
+            elif values.get("state") == "active" and len(processes) == 1:
+                processes.extend(subprocess.Popen([*driver, camera], stdout=subprocess.PIPE) for camera in CAMERAS)
 
     for camera in CAMERAS:
         node.create_subscription(PerceptionResult, f"/activeo3/{camera}/result", on_result, 10)
@@ -193,13 +214,20 @@ def watch(seconds: float, processes: list[subprocess.Popen[bytes]]) -> Observed 
                 f"{shown - start:4.0f} s  results {sum(observed.results.values()):6d}  memory {memory:.0f} MiB",
                 flush=True,
             )
+    for process, camera in zip(processes[1:], CAMERAS, strict=False):
+        process.send_signal(signal.SIGINT)
+        assert process.stdout is not None
+        observed.sent[camera] = int(process.stdout.readline())
+    end = time.monotonic() + ENDING_S
+    while time.monotonic() < end:  # frames on their way arrive, and those that wait are processed
+        rclpy.spin_once(node, timeout_sec=0.1)
     if not began:
         print(f"cameras that never had a result: {sorted(set(CAMERAS) - heard)}", file=sys.stderr)
     return observed if began else None
 
 
-def judge(observed: Observed, seconds: float) -> int:
-    """Print the figures and the promises; 1 if one is broken."""
+def judge(observed: Observed, seconds: float, ordinary: bool = False) -> int:
+    """Print the figures and the promises; 1 if one is broken. ordinary: account for every frame that was sent."""
     half = observed.memory_mb[len(observed.memory_mb) // 2 :]
     # Means of the ends: several frames of 6 MB are on their way at any time, so that a median moves in steps of 1.3 %.
     ends = max(1, len(half) // 3)
@@ -214,6 +242,8 @@ def judge(observed: Observed, seconds: float) -> int:
     limit_ms = MAX_FRAME_AGE_S * 1e3 + inferences.max()
     for camera, counts in observed.counts.items():
         print(camera, ", ".join(f"{name} {value}" for name, value in counts.items()))
+    if ordinary:
+        print_account(observed)
     for name, values in (("age of a result", ages), ("inference", inferences)):
         p50, p95, most = np.percentile(values, [50, 95, 100])
         print(f"{name}, ms: p50 {p50:.0f}, p95 {p95:.0f}, max {most:.0f}")
@@ -229,9 +259,32 @@ def judge(observed: Observed, seconds: float) -> int:
             np.abs(served - fair).max() <= MAX_UNFAIRNESS * fair + 1
         ),
     }
+    if ordinary:
+        promises["every frame that was sent is accounted for"] = all(
+            observed.sent[camera] == counts["received"] + observed.lost[camera]
+            for camera, counts in observed.counts.items()
+        )
     for promise, kept in promises.items():
         print("kept  " if kept else "BROKEN", promise)
     return 0 if all(promises.values()) else 1
+
+
+def print_account(observed: Observed) -> None:
+    """One line for each camera and one for all: how many frames were sent, what became of them, the share lost."""
+    total: Counter[str] = Counter()
+    for camera, counts in observed.counts.items():
+        ends = {name: value for name, value in counts.items() if name != "received"}
+        line = Counter({"sent": observed.sent[camera], **ends, "lost": observed.lost[camera]})
+        line["unaccounted"] = line["sent"] - sum(ends.values()) - line["lost"]
+        total.update(line)
+        print(f"account of {camera}: {account(line)}")
+    print(f"account of all: {account(total)}")
+
+
+def account(line: Counter[str]) -> str:
+    """The parts of an account, and the share of the frames that was lost."""
+    parts = ", ".join(f"{name} {value}" for name, value in line.items())
+    return f"{parts}; {line['lost'] / max(1, line['sent']):.2%} lost"
 
 
 if __name__ == "__main__":

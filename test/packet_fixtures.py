@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from activeo3_ros.codecs.video_packets import PACKET_TYPE, VideoPacket
+from activeo3_ros.codecs.video_packets import VideoPacket
 from activeo3_ros.core.frame import Image
 
 os.environ.setdefault("SVT_LOG", "-1")  # else the encoder of AV1 tells its settings
@@ -74,6 +74,11 @@ def stream(
 
 def shown(packets: Sequence[VideoPacket]) -> dict[int, Image]:
     """What a plain decoder shows of an undisturbed stream, `(h, w, 3)` uint8 BGR by the stamp of the packet."""
+    return _shown(tuple(packets))
+
+
+@lru_cache(maxsize=16)
+def _shown(packets: tuple[VideoPacket, ...]) -> dict[int, Image]:
     name = {"h264": "h264", "h265": "hevc", "hevc": "hevc", "av1": "libdav1d"}[packets[0].codec]
     decoder = av.codec.CodecContext.create(name, "r")
     found = {}
@@ -85,8 +90,3 @@ def shown(packets: Sequence[VideoPacket]) -> dict[int, Image]:
         for frame in decoder.decode(given):
             found[frame.pts] = frame.to_ndarray(format="bgr24")
     return found
-
-
-def kind_has_numbers(kind: str) -> bool:
-    """Whether messages of a type carry presentation numbers."""
-    return kind == PACKET_TYPE

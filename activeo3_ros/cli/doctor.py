@@ -189,6 +189,13 @@ def _ros() -> list[Check]:
         _package("cv_bridge", "examples", "apt install ros-$ROS_DISTRO-cv-bridge", optional=True),
         _package("bond", "Nav2's lifecycle manager", "apt install ros-$ROS_DISTRO-bond", optional=True),
         _package("vision_msgs", "the topic detections_2d", "apt install ros-$ROS_DISTRO-vision-msgs", optional=True),
+        _package(
+            "ffmpeg_image_transport_msgs",
+            "transport ffmpeg",
+            "apt install ros-$ROS_DISTRO-ffmpeg-image-transport-msgs",
+            optional=True,
+        ),
+        _package("foxglove_msgs", "transport foxglove", "apt install ros-$ROS_DISTRO-foxglove-msgs", optional=True),
     ]
 
 
@@ -230,7 +237,7 @@ def _cpu_packages() -> list[Check]:
         _package("onnx", "activeo3 prefetch", "pip install onnx"),
         _package("rapidocr", "reading text", "pip install 'rapidocr==3.10.*'"),
         _package("rosbags", "bags", "pip install rosbags"),
-        _package("av", "videos", f"pip install '{VIDEO_PACKAGE}'", optional=True),
+        _package("av", "videos, video topics", f"pip install '{VIDEO_PACKAGE}'", optional=True),
         _package("mcap", "bags", "pip install mcap"),
         _package("httpx", "presets with a model behind HTTP", PIP_REMOTE, optional=True),
     ]

@@ -61,8 +61,8 @@ class HeaderReader(Protocol):
     """Reads the packets of one stream in the order of their decoding."""
 
     @property
-    def tells_gaps(self) -> bool:
-        """Whether a lost reference shows, in these headers or in the decoder."""
+    def modulus(self) -> int:
+        """The numbers of pictures begin anew after so many: the loss of fewer shows. 0 where there are no numbers."""
 
     def read(self, data: bytes) -> PacketHeader:
         """Raises InvalidInput for data that are no packet of this codec."""
@@ -156,9 +156,8 @@ class _Order:
 class _H264Headers:
     """H.264: IDR pictures are key frames; `frame_num` rises by one from each reference picture to the next picture."""
 
-    tells_gaps = True
-
     def __init__(self) -> None:
+        self.modulus = 16  # the least
         self._sequences: dict[int, _H264Sequence] = {}
         self._sequence_of: dict[int, int] = {}
         self._sets: dict[tuple[int, int], bytes] = {}
@@ -213,8 +212,8 @@ class _H264Headers:
             self._placed = self._order.unwrapped(bits.take(sequence.order_bits), sequence.order_bits, is_idr)
         is_second_field = is_field and number == self._field
         self._field = number if is_field and not is_second_field else -1
-        modulus = 1 << sequence.frame_num_bits
-        expected = (self._reference + 1) % modulus
+        self.modulus = 1 << sequence.frame_num_bits
+        expected = (self._reference + 1) % self.modulus
         gap = "" if is_idr or is_second_field or number == expected else f"picture {number} came, not {expected}"
         if is_reference or is_idr:
             self._reference = number
@@ -274,9 +273,8 @@ def _skip_scaling_list(bits: _Bits, count: int) -> None:
 class _HevcHeaders:
     """H.265: pictures of random access are key frames; the decoder itself knows which references are missing."""
 
-    tells_gaps = True
-
     def __init__(self) -> None:
+        self.modulus = 16
         self._size, self._order_bits, self._has_planes = (0, 0), 0, False
         self._order = _Order()
         self._picture_sets: dict[int, tuple[bool, int]] = {}
@@ -349,6 +347,7 @@ class _HevcHeaders:
         self._order_bits = bits.golomb() + 4
         if self._order_bits > 16:
             raise InvalidInput("a sequence parameter set of H.265 is damaged")
+        self.modulus = 1 << self._order_bits
         self._size = width - unit_x * (left + right), height - unit_y * (top + bottom)
 
 
@@ -376,9 +375,9 @@ class _Av1Headers:
         self._shown: int | None = None
 
     @property
-    def tells_gaps(self) -> bool:
-        """Whether the stream has order hints."""
-        return self._sequence is None or self._sequence.hint_bits > 0
+    def modulus(self) -> int:
+        """0 for a stream without order hints."""
+        return 0 if self._sequence is None or not self._sequence.hint_bits else 1 << self._sequence.hint_bits
 
     def read(self, data: bytes) -> PacketHeader:
         is_key, gap, has_sequence, has_frame = False, "", False, False

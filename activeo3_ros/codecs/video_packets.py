@@ -32,8 +32,13 @@ DEFINITIONS = {
 """The fields of these types, which bags need where their packages are not installed."""
 PACKAGE = "av>=17"
 CODECS = {"h264": "h264", "avc": "h264", "h265": "hevc", "hevc": "hevc", "av1": "av1"}
-"""Codecs by the names that messages use; names of FFmpeg's encoders contain one of them."""
-ENCODERS = {"libx264": "h264", "libx264rgb": "h264", "libx265": "hevc", "libsvtav1": "av1", "librav1e": "av1"}
+"""Codecs by the names that messages use; names of most of FFmpeg's encoders begin with one, as `h264_nvenc`."""
+ENCODERS = {
+    **dict.fromkeys(("libx264", "libx264rgb", "libopenh264"), "h264"),
+    "libx265": "hevc",
+    **dict.fromkeys(("libsvtav1", "librav1e", "libaom-av1"), "av1"),
+}
+"""FFmpeg's encoders whose names do not begin with the codec's."""
 DECODERS = {"h264": ("h264",), "hevc": ("hevc",), "av1": ("libdav1d", "libaom-av1")}
 """FFmpeg's decoders of each codec that run on a CPU, the better first."""
 BYTES_A_PIXEL = 4
@@ -47,8 +52,10 @@ ORDER_UNITS = {"h264": 2, "hevc": 1, "av1": 1}
 """How much the order of display usually rises from one picture to the next: H.264 counts fields."""
 LOST_STEPS = 1.5
 """Usual steps in time, beyond those that the order of display explains, that lose no group of pictures."""
-NUMBERED_STEPS = 10.0
-"""Numbers in a stream count modulo 16 at least: a loss of so many pictures and more may not show in them."""
+COUNTED = 10
+"""Presentation numbers that differ by no more count pictures, as ffmpeg_image_transport's do; else they are times."""
+EQUAL_GROUPS = 2
+"""Groups of one length in succession after which the next ones are taken to have it too."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +112,11 @@ def codec_of(name: str) -> str:
 def picture_to_bgr(picture: Any) -> BgrImage:
     """A decoded picture as `(h, w, 3)` uint8 BGR, by the matrix and the range that the stream names.
 
-    Without a name they are ITU-R BT.601 and the narrow range (16 to 235), FFmpeg's own default.
+    Without a name they are ITU-R BT.601 and the narrow range (16 to 235), FFmpeg's own default. Any thread may call it.
     """
-    return np.asarray(picture.to_ndarray(format="bgr24"), np.uint8)
+    av = require_package("av", "to decode video topics", PACKAGE)
+    # A converter for each call: that of the picture itself must not serve two threads at once.
+    return np.asarray(av.video.reformatter.VideoReformatter().reformat(picture, format="bgr24").to_ndarray(), np.uint8)
 
 
 class VideoDecoder:
@@ -132,7 +141,7 @@ class VideoDecoder:
         self._codec = ""
         self._pending: dict[int, Any] = {}
         self._next = self._order = 0
-        self._stamps, self._numbers = _StreamClock(usual_step_ns), _StreamClock()
+        self._stamps, self._numbers = _StreamClock(usual_step_ns), _StreamClock(most_first=COUNTED)
         self._skips_leading = False
         self.waits_for = "the stream begins"
 
@@ -170,7 +179,6 @@ class VideoDecoder:
             return [*ended, DecodedPacket(tag, None, f"waits for a key frame: {self.waits_for}")]
         if header.is_leading and self._skips_leading:
             return [*ended, DecodedPacket(tag, None, "it is predicted from pictures before the first key frame")]
-        self._skips_leading = False
         return ended + self._feed(packet.data, tag)
 
     def finish(self) -> list[DecodedPacket]:
@@ -182,9 +190,10 @@ class VideoDecoder:
         assert self._reader is not None
         self._order = header.order if header.order is not None else self._order + ORDER_UNITS[self._codec]
         place = self._order, ORDER_UNITS[self._codec], header.is_key
-        found = self._stamps.contradiction(packet.stamp_ns, *place, not self._reader.tells_gaps)
+        found = self._stamps.contradiction(packet.stamp_ns, *place, self._reader.modulus)
         if packet.number is not None:
-            found = self._numbers.contradiction(packet.number, *place, self._numbers.counts) or found
+            modulus = 0 if self._numbers.counts else self._reader.modulus
+            found = self._numbers.contradiction(packet.number, *place, modulus) or found
         return found
 
     def _read_header(self, packet: VideoPacket) -> PacketHeader:
@@ -216,6 +225,8 @@ class VideoDecoder:
             except InvalidInput as error:
                 return [*ended, DecodedPacket(tag, None, str(error), is_rejected=True)]
             self._opened_for, self.waits_for, self._skips_leading = wanted, "", True
+        else:
+            self._skips_leading = False
         return ended + self._feed(header.parameter_sets + packet.data, tag)
 
     def _feed(self, data: bytes, tag: Any) -> list[DecodedPacket]:
@@ -231,8 +242,9 @@ class VideoDecoder:
             reason = f"a video packet of {len(data)} bytes is damaged: {str(error.strerror).lower()}"
             return [*self._drop("a packet before it is damaged"), DecodedPacket(tag, None, reason, is_rejected=True)]
         ended = self._take(pictures)
-        if len(self._pending) > MOST_DELAYED:
-            ended += self._drop("the decoder gave no picture")
+        while len(self._pending) > MOST_DELAYED:  # of fields, and of pictures that are not to be shown
+            oldest = self._pending.pop(min(self._pending))
+            ended.append(DecodedPacket(oldest, None, "the decoder gave no picture for it"))
         return ended
 
     def _take(self, pictures: list[Any]) -> list[DecodedPacket]:
@@ -273,13 +285,21 @@ class _StreamClock:
     It compares the time from picture to picture with the steps in the order of display.
     """
 
-    def __init__(self, usual_step: int = 0) -> None:
-        self._known_step = usual_step
+    def __init__(self, usual_step: int = 0, most_first: int = 0) -> None:
+        """Begin a stream.
+
+        Args:
+            usual_step: From a picture to the next, 0 where it is to be measured.
+            most_first: A first step of at most this much is taken for one from number to number, and 1 for usual.
+        """
+        self._known_step, self._most_first = usual_step, most_first
         self._placed: deque[tuple[int, int]] = deque(maxlen=NEWEST_TIMES)
         self._rates: deque[float] = deque(maxlen=NEWEST_TIMES)
         self._key: int | None = None
+        self._length = 0
+        self._groups: deque[int] = deque(maxlen=EQUAL_GROUPS)
 
-    def contradiction(self, time: int, order: int, unit: int, is_key: bool, is_only_sign: bool) -> str:
+    def contradiction(self, time: int, order: int, unit: int, is_key: bool, modulus: int) -> str:
         """Note a packet, and say why pictures must be missing before it, "" where nothing speaks for that.
 
         Args:
@@ -287,10 +307,13 @@ class _StreamClock:
             order: The place of its picture in the order of display.
             unit: How much the order usually rises from one picture to the next.
             is_key: Whether decoding can begin with it.
-            is_only_sign: Whether nothing else would show a loss.
+            modulus: The loss of fewer pictures shows in their numbers, but for that of a whole group; 0: none does.
         """
         placed = sorted(self._placed)
+        self._length += 1
         if is_key:
+            self._groups.append(self._length)
+            self._length = 0
             self._placed.clear()
             self._key = time
         self._placed.append((order, time))
@@ -298,8 +321,8 @@ class _StreamClock:
         after = [each for each in placed if each[0] > order]
         if is_key or self._key is None or not placed:
             return ""
-        if any(other > time for _, other in before) or any(other < time for _, other in after):
-            return "its stamp contradicts the order of the pictures"
+        if any(other < time for _, other in after):  # the other way round it is only a clock that was set back
+            return "its stamp or number contradicts the order of the pictures"
         if not before:
             return ""
         passed, steps = time - before[-1][1], (order - before[-1][0]) / unit
@@ -308,14 +331,19 @@ class _StreamClock:
         if not usual:
             return ""
         excess = passed / usual - steps
-        since_key = max(before[-1][1] - self._key, 0) / usual
-        most = 0.5 if is_only_sign else max(LOST_STEPS, min(since_key + 0.5, NUMBERED_STEPS))
+        # What is lost with a group ends at the place where the packet before was in its own, or later.
+        group = max(before[-1][1] - self._key, 0) / usual + 1
+        if len(self._groups) == EQUAL_GROUPS and len(set(self._groups)) == 1:
+            group = max(group, self._groups[0])
+        most = max(LOST_STEPS, min(group, modulus - 1) - 0.5) if modulus else 0.5
         return f"{passed / usual:.0f} times the usual time has passed" if excess > most else ""
 
     def _usual(self, rate: float) -> float:
         if self._known_step:
             return self._known_step
-        return statistics.median_low(self._rates or [rate])
+        if self._rates:
+            return statistics.median_low(self._rates)
+        return 1.0 if 0 < rate <= self._most_first else rate
 
     @property
     def counts(self) -> bool:

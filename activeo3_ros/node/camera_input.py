@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
@@ -24,7 +24,7 @@ from ..core.position import DepthImage
 from . import qos
 from .calibration_history import CalibrationHistory
 from .depth_input import DepthInput
-from .frame_counters import Losses
+from .image_subscription import ImageSubscription
 
 try:
     from foxglove_msgs.msg import CompressedVideo
@@ -112,11 +112,10 @@ class CameraInput:
         name: Name of the camera.
         group: Callback group of all its topics.
         topic: Resolved name of the image topic.
-        profile: Quality of service of the image subscription, overrides included.
         calibrations: Its camera_info, as they came.
         depth: Its depth images; None where the node does not ask for them.
         calibration_error: Why the newest camera_info does not fit the newest image it was needed for, "" if it does.
-        losses: Images that were sent and never received, including those that the middleware does not report.
+        images: The subscription to its images.
     """
 
     def __init__(self, node: Node, name: str, transport: str, group: CallbackGroup) -> None:
@@ -140,18 +139,15 @@ class CameraInput:
         self.calibrations = CalibrationHistory()
         self.depth: DepthInput | None = None
         self.calibration_error = ""
-        self.losses = Losses()
         self._node = node
         self._heard_at = math.nan
         self._told: set[str] = set()
         self._enqueue: Callable[[str, bytes], None] | None = None
-        profile = qos.VIDEO if transport in VIDEOS else qos.IMAGES
-        # Serialized: a frame that is replaced before its turn is never decoded.
-        self.profile = qos.create_subscription(
-            node, kind, topic, self._on_image, profile, group, raw=True, on_lost=self._on_lost
+        self.images = ImageSubscription(
+            node, kind, topic, self._on_image, group, qos.VIDEO if transport in VIDEOS else qos.IMAGES
         )
         self._info_topic = node.resolve_topic_name(f"{name}/camera_info")
-        qos.create_subscription(node, CameraInfo, self._info_topic, self._on_camera_info, qos.IMAGES, group)
+        qos.create_subscription(node, CameraInfo, self._info_topic, self._on_camera_info, qos.CAMERA_INFO, group)
 
     def connect(self, enqueue: Callable[[str, bytes], None] | None) -> None:
         """Choose where images go.
@@ -182,8 +178,8 @@ class CameraInput:
                 return reason
             topic = self._node.resolve_topic_name(f"{self.name}/{SOURCES[other][1]}")
             return f"{reason}: set transport:={other} and remap {topic}:={self.topic}"
-        if reason := qos.incompatibility(publisher, self.topic, self.profile):
-            offers, asks = qos.describe(publisher.qos_profile), qos.describe(self.profile)
+        if reason := qos.incompatibility(publisher, self.topic, self.images.profile):
+            offers, asks = qos.describe(publisher.qos_profile), qos.describe(self.images.profile)
             return f"publishes it as {offers}, and this node asks for {asks}: {reason}"
         return ""
 
@@ -242,10 +238,7 @@ class CameraInput:
             return None, None
         return model, self.depth.image_for(header, width, height)
 
-    def _on_image(self, data: bytes, info: Mapping[str, Any]) -> None:
-        # Older releases do not name the sender: there, all count as one.
-        sender = bytes(info["publisher_gid"]["data"]) if "publisher_gid" in info else None
-        self.losses.note(sender, info.get("publication_sequence_number"))
+    def _on_image(self, data: bytes) -> None:
         self._heard_at = time.monotonic()
         enqueue = self._enqueue
         if enqueue is not None:
@@ -257,6 +250,3 @@ class CameraInput:
                 f"{self.name}: camera_info has changed; it holds for images from its stamp on. Further changes are "
                 "counted in /diagnostics"
             )
-
-    def _on_lost(self, event: Any) -> None:
-        self.losses.report(event.total_count)

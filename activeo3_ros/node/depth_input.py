@@ -16,6 +16,7 @@ from ..core.errors import InvalidInput, without_numbers
 from ..core.position import DepthImage
 from . import qos
 from .depth_buffer import DepthBuffer
+from .image_subscription import ImageSubscription
 
 IMAGE_TYPE = "sensor_msgs/msg/Image"
 
@@ -45,7 +46,6 @@ class DepthInput:
             settings: Read at each image.
             wanted_ns: Gives the stamp of the camera's frame in progress, nanoseconds.
         """
-        self.topic = node.resolve_topic_name(f"{camera}/depth")
         self.error = ""
         self._node = node
         self._camera = camera
@@ -54,7 +54,8 @@ class DepthInput:
         self._buffer = DepthBuffer()
         self._told: set[str] = set()
         # Serialized: most depth images are never needed.
-        self._profile = qos.create_subscription(node, Image, self.topic, self._on_depth, qos.IMAGES, group, raw=True)
+        self._images = ImageSubscription(node, Image, f"{camera}/depth", self._on_depth, group)
+        self.topic = self._images.topic
 
     def image_for(self, header: Header, width: int, height: int) -> DepthImage | None:
         """The depth of an image; None, with the reason in `error` and each kind of reason logged once, without one.
@@ -99,7 +100,7 @@ class DepthInput:
         for publisher in self._node.get_publishers_info_by_topic(self.topic):
             if publisher.topic_type != IMAGE_TYPE:
                 told += f"; {qos.full_name(publisher)} publishes it as {publisher.topic_type}, and {IMAGE_TYPE} is read"
-            elif reason := qos.incompatibility(publisher, self.topic, self._profile):
+            elif reason := qos.incompatibility(publisher, self.topic, self._images.profile):
                 told += f"; {qos.full_name(publisher)}: {reason}"
         return told
 

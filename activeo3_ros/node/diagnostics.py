@@ -30,6 +30,10 @@ SILENT_S = 3.0
 """Seconds without an image after which a camera is reported."""
 
 
+LEAST_LOST, LEAST_SHARE_LOST = 5, 0.02
+"""Lost images, and share of those that were sent, from which on the log tells of them."""
+
+
 class NodeClock(Enum):
     """The clock of the node. The value: what to do where stamps are of another one."""
 
@@ -80,6 +84,7 @@ class CameraReport:
         counts: Its frames since the node started.
         before: The counts at the last report, `seconds` ago.
         seconds: Time since the last report.
+        quality_of_service: Reliability and durability that the subscription asks for.
         lost_before_receipt: Messages that were sent and never received, None where that is unknown.
         lost_in_transport: Those of them that the middleware reported.
         publishers: The nodes that publish its images.
@@ -93,6 +98,8 @@ class CameraReport:
         depth_topic: Full name of its depth topic, "" where the node does not subscribe to depth.
         depth_fault: Why the newest tracks have no positions, "" if they have or were not needed.
         video_fault: Why the newest packet of its video was not decoded, "" if it was.
+        lost_meanwhile: Those of `lost_before_receipt` since the last report.
+        loss_remedy: What to set against such losses.
     """
 
     camera: str
@@ -101,6 +108,7 @@ class CameraReport:
     counts: Counts
     before: Counts
     seconds: float
+    quality_of_service: str
     lost_before_receipt: int | None
     lost_in_transport: int
     publishers: Publishers
@@ -114,6 +122,8 @@ class CameraReport:
     depth_topic: str = ""
     depth_fault: str = ""
     video_fault: str = ""
+    lost_meanwhile: int = 0
+    loss_remedy: str = ""
 
     @property
     def age_s(self) -> float:
@@ -159,6 +169,7 @@ def camera_status(name: str, hardware_id: str, report: CameraReport) -> Diagnost
         **_counts(report.counts),
         "received_hz": _rate(received, report.seconds),
         "processed_hz": _rate(report.counts.processed - report.before.processed, report.seconds),
+        "quality_of_service": report.quality_of_service,
         "lost_before_receipt": "unknown" if report.lost_before_receipt is None else str(report.lost_before_receipt),
         "lost_in_transport": str(report.lost_in_transport),
         "publishers": ", ".join(report.publishers.heard),
@@ -271,6 +282,8 @@ def _camera_level(report: CameraReport) -> tuple[bytes, str]:
     from_start = counts_from_start(report.stamp_s, report.now_s)  # as long as this driver runs: told once, by the log
     if not from_start and (warning := clock_warning(report)):
         return WARN, warning
+    if report.lost_meanwhile:
+        return WARN, f"{report.lost_meanwhile} frames lost before receipt; {report.loss_remedy}"
     if report.calibration_error:
         return WARN, f"no markers or bearings: {report.calibration_error}"
     if report.depth_fault:
@@ -299,6 +312,20 @@ def clock_warning(report: CameraReport) -> str:
         return ""
     apart = f"{_duration(abs(report.age_s))} {'ahead of' if report.age_s < 0 else 'behind'} this node's clock"
     return f"stamps are {apart}; {report.clock.value}"
+
+
+def loss_warning(report: CameraReport) -> str:
+    """Say how many images of a camera were lost on their way and what to set; "" for a few."""
+    lost = report.lost_before_receipt or 0
+    sent = report.counts.received + lost
+    if lost < LEAST_LOST or lost < LEAST_SHARE_LOST * sent:
+        return ""
+    return (
+        f"{lost} of {sent} frames of {report.topic} were lost before this node received them; the middleware reports "
+        f"{report.lost_in_transport} of them, the others were overwritten in the publisher's or this node's queue. "
+        f"They are read as {report.quality_of_service}. Try in this order: {report.loss_remedy} "
+        "(docs/how-to/transports.md)"
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -130,9 +130,9 @@ class Losses:
         """Those of them that the middleware reported."""
         return self._reported - self._reported_before
 
-    def report(self, total: int) -> None:
-        """Note how many messages the middleware has reported as lost so far."""
-        self._reported = total
+    def report(self, lost: int) -> None:
+        """Note that the middleware reports so many more messages as lost."""
+        self._reported += lost
 
     def note(self, sender: Hashable, number: int | None) -> None:
         """Note a received message.

@@ -44,6 +44,7 @@ from .lifecycle import FAILURE, SHUTDOWN_WAIT_S, SUCCESS, ManagedNode, logged
 from .perceive_action import PerceiveActionServer
 from .result_publisher import Pipeline, ResultPublisher
 from .scheduler import Scheduler
+from .transports import largest_receive_buffer, settings_for_node
 from .video_feed import VideoFeed
 
 STOP_S = 1.0
@@ -123,6 +124,8 @@ class PerceptionNode(ManagedNode):
         """Since when a published camera brings no image; infinite once that was logged."""
         self._told_of_clocks: set[str] = set()
         """Cameras whose stamps are of another clock, once that was logged."""
+        self._told_of_losses: set[str] = set()
+        self._reported_losses: dict[str, int] = {}
 
         self.add_on_set_parameters_callback(self._check_parameters)
         self.add_post_set_parameters_callback(self._apply_parameters)
@@ -198,7 +201,7 @@ class PerceptionNode(ManagedNode):
 
     def _warn_of_transports(self) -> None:
         middleware = rclpy.get_rmw_implementation_identifier()
-        raw = [camera.profile for camera in self._cameras.values()] if self._values["transport"] == "raw" else []
+        raw = [camera.images.profile for camera in self._cameras.values()] if self._values["transport"] == "raw" else []
         warnings = [qos.warning_of_transports(profile, os.environ, middleware) for profile in raw]
         for warning in sorted(set(filter(None, warnings))):
             self.get_logger().warning(warning)
@@ -216,7 +219,7 @@ class PerceptionNode(ManagedNode):
         for name, camera in self._cameras.items():
             results = self.resolve_topic_name(f"~/{name}/result")
             self.get_logger().info(
-                f"listening to {camera.topic} ({qos.describe(camera.profile)}); results on {results}"
+                f"listening to {camera.topic} ({qos.describe(camera.images.profile)}); results on {results}"
             )
         self._bond.begin()
         return super().on_activate(state)
@@ -260,7 +263,7 @@ class PerceptionNode(ManagedNode):
             return
         kind = TYPES[self._values["transport"]]
         for name, camera in self._cameras.items():
-            missing = functools.partial(getattr, camera.losses, "missing")
+            missing = functools.partial(getattr, camera.images.losses, "missing")
             self._videos[name] = VideoFeed(name, kind, self._scheduler, self._max_pixels, missing)
             camera.connect(self._videos[name].put)
 
@@ -376,6 +379,7 @@ class PerceptionNode(ManagedNode):
         before, self._reported = self._reported, counts
         name = self.get_fully_qualified_name().lstrip("/")
         cameras = [self._camera_report(camera, counts[camera], before[camera], seconds) for camera in self._cameras]
+        self._reported_losses = {report.camera: report.lost_before_receipt or 0 for report in cameras}
         array = DiagnosticArray(
             status=[
                 diagnostics.node_status(name, self._hardware_id, self._node_report(counts, before, seconds)),
@@ -387,6 +391,7 @@ class PerceptionNode(ManagedNode):
         for report in cameras:
             self._warn_of_silence(report, now)
             self._warn_of_clocks(report)
+            self._warn_of_losses(report)
 
     def _log_counts(self, seconds: float) -> None:
         """Log how many images of each camera came since the node started, and the state of the camera."""
@@ -423,6 +428,25 @@ class PerceptionNode(ManagedNode):
         elif report.working and report.camera not in self._told_of_clocks:
             self._told_of_clocks.add(report.camera)
             self.get_logger().warning(f"{report.topic}: {warning}")
+
+    def _warn_of_losses(self, report: diagnostics.CameraReport) -> None:
+        """Log, once, that images of a camera are lost on their way, and what to set."""
+        if report.working and report.camera not in self._told_of_losses and (told := diagnostics.loss_warning(report)):
+            self._told_of_losses.add(report.camera)
+            self.get_logger().warning(told)
+
+    def _loss_remedy(self, source: CameraInput) -> str:
+        images, middleware = source.images, rclpy.get_rmw_implementation_identifier()
+        return "; ".join(
+            qos.remedies_for_losses(
+                images.topic,
+                images.profile,
+                images.chosen_by_publishers,
+                os.environ,
+                middleware,
+                largest_receive_buffer(),
+            )
+        )
 
     def _kind_of_clock(self, now_ns: int) -> diagnostics.NodeClock:
         if not self.get_parameter("use_sim_time").value:
@@ -469,6 +493,7 @@ class PerceptionNode(ManagedNode):
     def _camera_report(self, camera: str, counts: Counts, before: Counts, seconds: float) -> diagnostics.CameraReport:
         source, stamp_ns = self._cameras[camera], self._decoder.stamps_ns.get(camera, 0)
         now_ns = self.get_clock().now().nanoseconds
+        lost = source.images.losses.missing
         return diagnostics.CameraReport(
             camera=camera,
             topic=source.topic,
@@ -476,8 +501,9 @@ class PerceptionNode(ManagedNode):
             counts=counts,
             before=before,
             seconds=seconds,
-            lost_before_receipt=source.losses.missing,
-            lost_in_transport=source.losses.in_transport,
+            quality_of_service=qos.describe(source.images.profile),
+            lost_before_receipt=lost,
+            lost_in_transport=source.images.losses.in_transport,
             publishers=source.publishers(),
             silent_s=source.silent_s(),
             stamp_s=stamp_ns / 1e9 if stamp_ns else math.nan,
@@ -489,6 +515,8 @@ class PerceptionNode(ManagedNode):
             depth_topic=source.depth.topic if source.depth is not None else "",
             depth_fault=source.depth.error if source.depth is not None else "",
             video_fault=self._videos[camera].fault if camera in self._videos else "",
+            lost_meanwhile=(lost or 0) - self._reported_losses.get(camera, 0),
+            loss_remedy=self._loss_remedy(source) if lost else "",
         )
 
 
@@ -545,6 +573,7 @@ def main(args: list[str] | None = None, load: Callable[[str, bool], LoadablePres
     Returns:
         Exit code 2, after one line on stderr, for parameters that are not allowed.
     """
+    os.environ.update(settings_for_node(os.environ, largest_receive_buffer()))
     # Our own handlers: rclpy's would end the context before the last results are published.
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import CallbackGroup
-from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import (
@@ -21,13 +22,17 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions, QoSPolicyKind
+from rclpy.subscription import Subscription
 
 from ..core import InvalidInput
-from .transports import PROFILES, TRANSPORTS, profile_for_images
+from .transports import LEAST_RECEIVE_BUFFER, PROFILES, RECEIVE_BUFFER_TO_SET, TRANSPORTS, profile_for_images
 
-IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-"""Camera images and camera_info: an old frame is worth less than the next one."""
-VIDEO = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=128, reliability=ReliabilityPolicy.BEST_EFFORT)
+IMAGES = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.BEST_AVAILABLE)
+"""Camera and depth images, by `ImageSubscription`. In a history of one, Fast DDS overwrites a frame that waits when the
+first piece of the next arrives (docs/results/transports.md). The node takes all and counts the older as replaced."""
+CAMERA_INFO = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+"""Small, and repeated with every image."""
+VIDEO = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=128, reliability=ReliabilityPolicy.BEST_AVAILABLE)
 """Packets of video: each is needed by those after it, so none may be overwritten while it waits."""
 RESULTS = QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=5, reliability=ReliabilityPolicy.RELIABLE)
 """Every topic that is published for a frame."""
@@ -80,8 +85,11 @@ def create_subscription(
     group: CallbackGroup,
     *,
     raw: bool = False,
+    policies: Sequence[QoSPolicyKind] = OVERRIDABLE,
     on_lost: Callable[[Any], None] | None = None,
-) -> QoSProfile:
+    on_matched: Callable[[Any], None] | None = None,
+    on_incompatible: Callable[[Any], None] | None = None,
+) -> Subscription[Any]:
     """Create a subscription with an overridable profile that warns of incompatible publishers.
 
     Args:
@@ -92,28 +100,63 @@ def create_subscription(
         profile: The quality of service without overrides.
         group: Callback group of the subscription.
         raw: Whether the callback gets serialized messages.
-        on_lost: Called when the middleware reports lost messages.
+        policies: The policies that parameters override.
+        on_lost: Called when the middleware reports lost messages, where it does.
+        on_matched: Called when a publisher comes or goes, where the middleware tells it.
+        on_incompatible: Called for an incompatible publisher, instead of the warning.
 
     Returns:
-        The quality of service with the overrides.
+        The subscription; its `qos_profile` has the overrides.
 
     Raises:
         InvalidInput: An override is not allowed.
     """
     profile, full = copy.copy(profile), node.resolve_topic_name(topic)
-    events = SubscriptionEventCallbacks(incompatible_qos=_warn_of_publishers(node, full, profile), message_lost=on_lost)
-    with _named_overrides(full):
-        node.create_subscription(
+    on_incompatible = on_incompatible or warn_of_publishers(node, full, lambda: profile)
+
+    def create(events: SubscriptionEventCallbacks) -> Subscription[Any]:
+        return node.create_subscription(
             kind,
             topic,
             callback,
             profile,
             callback_group=group,
             event_callbacks=events,
-            qos_overriding_options=QoSOverridingOptions(OVERRIDABLE),
+            qos_overriding_options=QoSOverridingOptions(policies),
             raw=raw,
         )
-    return profile
+
+    with _named_overrides(full):
+        try:
+            return create(
+                SubscriptionEventCallbacks(incompatible_qos=on_incompatible, message_lost=on_lost, matched=on_matched)
+            )
+        except UnsupportedEventTypeError:  # not every middleware reports losses and matches
+            return create(SubscriptionEventCallbacks(incompatible_qos=on_incompatible))
+
+
+def reliability_parameter(node: Node, topic: str) -> ReliabilityPolicy:
+    """Declare `qos_overrides.<topic>.subscription.reliability`, by default `best_available`; its value.
+
+    rclpy would declare it too, but not read `best_available` as what it means for publishers that come and go.
+
+    Args:
+        node: The node that subscribes.
+        topic: Full name of the topic.
+
+    Raises:
+        InvalidInput: The value is not allowed.
+    """
+    name = f"qos_overrides.{topic}.subscription.reliability"
+    if not node.has_parameter(name):
+        allowed = "best_available, reliable, best_effort or system_default"
+        node.declare_parameter(name, "best_available", ParameterDescriptor(description=allowed, read_only=True))
+    value = str(node.get_parameter(name).value)
+    with _named_overrides(topic):
+        try:
+            return ReliabilityPolicy[value.upper()]
+        except KeyError:
+            raise RuntimeError(f"Unexpected QoS override for policy `reliability`: `{value}`") from None
 
 
 @contextmanager
@@ -133,10 +176,17 @@ def describe(profile: QoSProfile) -> str:
     return f"{profile.reliability.name.lower()}, {profile.durability.name.lower()}"
 
 
-def _warn_of_publishers(node: Node, topic: str, profile: QoSProfile) -> Callable[[Any], None]:
-    """The event callback of a subscription with an incompatible publisher."""
+def warn_of_publishers(node: Node, topic: str, profile_now: Callable[[], QoSProfile]) -> Callable[[Any], None]:
+    """The event callback of a subscription with an incompatible publisher.
+
+    Args:
+        node: The node that subscribes.
+        topic: Full name of the topic.
+        profile_now: Gives the quality of service of the subscription at the time of the warning.
+    """
 
     def warn() -> None:
+        profile = profile_now()
         for publisher in node.get_publishers_info_by_topic(topic):
             if reason := incompatibility(publisher, topic, profile):
                 node.get_logger().warning(
@@ -202,12 +252,43 @@ def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], m
     if environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() != "LOCALHOST":
         says = "processes that start at the same moment may never find each other"
         return f"with {TRANSPORTS}={transports}, {says}. {instead}"
-    if profile.reliability != ReliabilityPolicy.BEST_EFFORT:
+    if profile.reliability == ReliabilityPolicy.RELIABLE:
         return ""
     return (
         f"ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches {TRANSPORTS}=LARGE_DATA off: raw images of megabytes will "
         f"be lost at best effort. {instead}"
     )
+
+
+def remedies_for_losses(
+    topic: str,
+    profile: QoSProfile,
+    chosen_by_publishers: bool,
+    environment: Mapping[str, str],
+    middleware: str,
+    receive_buffer: int,
+) -> list[str]:
+    """What to set where images are lost before they are received, the most likely remedy first.
+
+    Args:
+        topic: Full name of the topic.
+        profile: Quality of service of the subscription.
+        chosen_by_publishers: Whether the reliability is that of the publishers, and not a parameter's.
+        environment: Environment variables of this process.
+        middleware: Identifier of the RMW implementation.
+        receive_buffer: The most that this machine gives a socket, bytes.
+    """
+    remedies = []
+    if profile.reliability == ReliabilityPolicy.BEST_EFFORT:
+        parameter = f"qos_overrides.{topic}.subscription.reliability"
+        remedies.append("let its publishers offer reliable" if chosen_by_publishers else f"do not set {parameter}")
+    if "fastrtps" in middleware:
+        if 0 < receive_buffer < LEAST_RECEIVE_BUFFER:
+            remedies.append(f"sysctl -w net.core.rmem_max={RECEIVE_BUFFER_TO_SET} (now {receive_buffer})")
+        else:
+            variable, file = profile_for_images(environment)
+            remedies.append(f"start the publisher with {variable}={file}")
+    return [*remedies, "publish it compressed, for transport:=compressed"]
 
 
 def _later(warn: Callable[[], None]) -> Callable[[Any], None]:

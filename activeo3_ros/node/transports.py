@@ -17,6 +17,13 @@ TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE")
 """Files that may set the transports; the second is the name before Fast DDS 3, as in Jazzy."""
 BEFORE_FAST_DDS_3 = ("foxy", "galactic", "humble", "iron", "jazzy")
+RECEIVE_BUFFER = Path("/proc/sys/net/core/rmem_max")
+"""The most that Linux gives a socket, bytes."""
+LEAST_RECEIVE_BUFFER = 4 * 2**20
+"""Bytes of a receive buffer from which on UDP brings more raw frames than the sender's shared memory of 512 KB."""
+RECEIVE_BUFFER_TO_SET = 32 * 2**20
+"""As much as config/fastdds/large_receive_buffer.xml asks for, bytes."""
+RMW = "RMW_IMPLEMENTATION"
 OWN_DOMAINS = range(41, 102)
 """ROS domains from which the demo and the benchmarks take one: users choose lower ones, and higher ones use ports that
 Linux gives to other programs."""
@@ -49,8 +56,37 @@ def profile_for_images(environment: Mapping[str, str]) -> tuple[str, str]:
     Args:
         environment: Environment variables; `ROS_DISTRO` decides the name of the variable.
     """
-    variable = PROFILES[environment.get("ROS_DISTRO", "") in BEFORE_FAST_DDS_3]
-    return variable, str(config_directory() / "fastdds" / "shared_memory.xml")
+    return _variable(environment), str(config_directory() / "fastdds" / "shared_memory.xml")
+
+
+def _variable(environment: Mapping[str, str]) -> str:
+    """Name of the variable that names a profile file."""
+    return PROFILES[environment.get("ROS_DISTRO", "") in BEFORE_FAST_DDS_3]
+
+
+def settings_for_node(environment: Mapping[str, str], receive_buffer: int) -> dict[str, str]:
+    """The variables with which the node hears drivers that have no setting; none where something is chosen already.
+
+    Between processes of one machine Fast DDS prefers shared memory, which is the sender's and small by default. Without
+    it on this side the sender uses UDP, for which this side's buffer counts.
+
+    Args:
+        environment: Environment variables.
+        receive_buffer: The most that this machine gives a socket, bytes.
+    """
+    if is_chosen(environment) or "fastrtps" not in environment.get(RMW, "fastrtps"):
+        return {}
+    if receive_buffer < LEAST_RECEIVE_BUFFER:
+        return {}
+    return {_variable(environment): str(config_directory() / "fastdds" / "large_receive_buffer.xml")}
+
+
+def largest_receive_buffer(path: Path = RECEIVE_BUFFER) -> int:
+    """The most that this machine gives a socket for what it has received, bytes; 0 where that is unknown."""
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 0
 
 
 def settings_for_images(environment: Mapping[str, str]) -> dict[str, str]:

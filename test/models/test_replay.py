@@ -24,15 +24,17 @@ from bag_fixtures import (
 )
 from mcap.reader import make_reader
 from mcap_ros2.decoder import DecoderFactory
+from packet_fixtures import stream
 from rosbags.highlevel import AnyReader
 
 from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.packages import CENTERNET, MOTORWAY_PICTURE, require
-from activeo3_ros.bags.messages import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image
+from activeo3_ros.bags.messages import COMPRESSED_TYPE, IMAGE_TYPE, serialize_image, serialize_video
 from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.cli import main as cli
 from activeo3_ros.codecs.image_files import read_image
 from activeo3_ros.codecs.result_cdr import RESULT_TYPE
+from activeo3_ros.codecs.video_packets import PACKET_TYPE, VIDEO_TYPE
 
 pytestmark = pytest.mark.usefixtures("models")
 
@@ -129,6 +131,46 @@ def test_compressed_pictures_of_humble_are_replayed(tmp_path: Path, suffix: str)
     assert [(name, m.camera, m.status) for name, m in results(tmp_path / "r.mcap")] == [
         ("/activeo3/front/result", "front", 0)
     ] * 3
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".mcap", PACKET_TYPE), (".db3", VIDEO_TYPE)])
+def test_a_video_is_replayed_frame_by_frame_with_the_stamp_of_each(tmp_path: Path, suffix: str, kind: str):
+    topic, packets = "/front/image_raw/ffmpeg", stream("h264 with B-frames", numbered=kind == PACKET_TYPE)
+    messages = [(START_NS + n * STEP_NS, serialize_video(packet, kind)) for n, packet in enumerate(packets)]
+    write = write_mcap if suffix == ".mcap" else write_humble_db3
+    bag = write(tmp_path / f"a{suffix}", messages, topic=topic, kind=kind)
+    assert replay(bag, tmp_path / "r.mcap", "--with-images") == 0
+    found = [m for name, m in results(tmp_path / "r.mcap") if name == "/activeo3/front/result"]
+    assert [stamp(m) for m in found] == [packet.stamp_ns for packet in packets], "each at the time of its packet"
+    assert {(m.camera, m.image_width, m.image_height, m.status, m.header.frame_id) for m in found} == {
+        ("front", 128, 96, 0, "optical")
+    }
+    assert replay(tmp_path / "r.mcap", tmp_path / "again.mcap") == 0, "the copied packets are a video again"
+    again = [(stamp(m), m.status) for _, m in results(tmp_path / "again.mcap")]
+    assert again == [(stamp(m), 0) for m in found]
+
+
+def test_a_frame_of_a_video_that_lacks_another_has_a_result_that_failed(tmp_path: Path, capsys):
+    packets = stream("h264")
+    messages = [(packet.stamp_ns, serialize_video(packet, VIDEO_TYPE)) for packet in packets[:10] + packets[11:]]
+    bag = write_mcap(tmp_path / "a.mcap", messages, topic="/front/image_raw/foxglove", kind=VIDEO_TYPE)
+    assert replay(bag, tmp_path / "r.mcap") == 0
+    failed = [m for _, m in results(tmp_path / "r.mcap") if m.status != 0]
+    assert [stamp(m) for m in failed] == [packet.stamp_ns for packet in packets[11:16]]
+    says = "waits for a key frame: pictures are missing: picture 3 came, not 2"
+    assert {(m.status_message, len(m.detections)) for m in failed} == {(says, 0)}
+    assert f"5 frames failed: {says}" in capsys.readouterr().err
+    assert replay(bag, tmp_path / "r.mcap", "--with-images", "--every", "2", "--force") == 2
+    assert "--with-images does not go with --every for /front/image_raw/foxglove" in capsys.readouterr().err
+
+
+def test_without_pyav_a_video_topic_says_what_to_install(tmp_path: Path, capsys, monkeypatch):
+    messages = [(packet.stamp_ns, serialize_video(packet, VIDEO_TYPE)) for packet in stream("h264")]
+    bag = write_mcap(tmp_path / "a.mcap", messages, topic="/front/image_raw/foxglove", kind=VIDEO_TYPE)
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert replay(bag, tmp_path / "r.mcap") == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("activeo3: av is needed to decode video topics") and "pip install 'av>=17'" in line
 
 
 def test_several_cameras_go_to_topics_of_their_own_beside_their_pictures(tmp_path: Path):

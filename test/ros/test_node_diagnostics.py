@@ -9,7 +9,14 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticStatus
 
 from activeo3_ros.node.camera_input import Publishers
-from activeo3_ros.node.diagnostics import CameraReport, NodeClock, NodeReport, camera_status, node_status
+from activeo3_ros.node.diagnostics import (
+    CameraReport,
+    NodeClock,
+    NodeReport,
+    camera_status,
+    loss_warning,
+    node_status,
+)
 from activeo3_ros.node.frame_counters import Counts, Distribution
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
@@ -35,6 +42,7 @@ CAMERA = CameraReport(
     counts=NODE.counts,
     before=NODE.before,
     seconds=2.0,
+    quality_of_service="reliable, volatile",
     lost_before_receipt=0,
     lost_in_transport=0,
     publishers=Publishers(heard=("/driver",)),
@@ -97,6 +105,12 @@ def test_the_level_of_the_node(change, level, says):
         (failing(3, rejected=2), WARN, "2 frames rejected, 0 failed"),
         (failing(rejected=2), ERROR, "2 frames rejected, 0 failed"),
         (failing(failed=2), ERROR, "0 frames rejected, 2 failed"),
+        (
+            {**failing(3, undecoded=2), "video_fault": "waits for a key frame: packets were lost"},
+            WARN,
+            "2 packets of the video not decoded: waits for a key frame: packets were lost",
+        ),
+        (failing(undecoded=2), ERROR, "2 packets of the video not decoded"),
         (failing(3, stale=2), WARN, "2 frames older than max_frame_age; do the clocks agree?"),
         (
             {**failing(stale=2), "stamp_s": NOW_S - 95_843_951.1},
@@ -132,6 +146,12 @@ def test_the_level_of_the_node(change, level, says):
             ERROR,
             "83.3 min ago: their age is unknown, and max_frame_age would refuse all",
         ),
+        (
+            {"lost_meanwhile": 3, "lost_before_receipt": 9, "loss_remedy": "publish it compressed"},
+            WARN,
+            "3 frames lost before receipt; publish it compressed",
+        ),
+        ({"lost_before_receipt": 9}, OK, "5.0 frames a second"),  # long ago
         ({"working": False, "silent_s": math.nan}, STALE, "not looked at"),
     ],
 )
@@ -151,6 +171,14 @@ def test_the_values_tell_counts_rates_and_distributions():
     values = {pair.key: pair.value for pair in camera_status("activeo3", "robot", CAMERA).values}
     assert (values["received_hz"], values["stamp_age_s"], values["publishers"]) == ("7.5", "0.050", "/driver")
     assert (values["lost_before_receipt"], values["lost_in_transport"]) == ("0", "0")
+
+
+@pytest.mark.parametrize(("lost", "says"), [(None, ""), (4, ""), (9, "9 of 109 frames of")])
+def test_the_log_tells_of_losses_that_are_not_few(lost, says):
+    counts = dataclasses.replace(CAMERA.counts, received=100)
+    warning = loss_warning(dataclasses.replace(CAMERA, counts=counts, lost_before_receipt=lost, loss_remedy="try this"))
+    assert bool(warning) == bool(says) and says in warning
+    assert not says or "Try in this order: try this" in warning
 
 
 def test_a_calibration_that_contradicts_the_image_is_a_warning_with_its_reason():

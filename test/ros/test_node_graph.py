@@ -87,10 +87,14 @@ def test_what_is_published_is_reliable(client, topic, reliability, durability):
     assert (info.qos_profile.reliability, info.qos_profile.durability) == (reliability, durability)
 
 
-def test_images_are_asked_for_as_best_effort(client):
-    for topic in ("/camera/image_raw", "/camera/camera_info"):
-        (info,) = client.node.get_subscriptions_info_by_topic(topic)
-        assert info.qos_profile.reliability == BEST_EFFORT
+def test_images_are_asked_for_as_their_publishers_offer_them_and_camera_info_as_best_effort(client):
+    """test_node_arrival.py has publishers that come and go."""
+
+    def asked_for(topic: str) -> list[ReliabilityPolicy]:
+        return [info.qos_profile.reliability for info in client.node.get_subscriptions_info_by_topic(topic)]
+
+    wait_for(lambda: asked_for("/camera/image_raw") == [RELIABLE_POLICY])
+    assert asked_for("/camera/camera_info") == [BEST_EFFORT]
 
 
 def test_a_camera_that_publishes_as_sensors_do_is_heard(client):
@@ -335,6 +339,23 @@ def test_transports_that_will_not_do_are_warned_of(environment, profile, middlew
     warning = qos.warning_of_transports(profile, environment, middleware)
     assert says in warning
     assert bool(warning) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("reliability", "chosen_by_publishers", "middleware", "receive_buffer", "first"),
+    [
+        (BEST_EFFORT, False, "rmw_fastrtps_cpp", 2**30, "do not set qos_overrides./a.subscription.reliability"),
+        (BEST_EFFORT, True, "rmw_fastrtps_cpp", 2**30, "let its publishers offer reliable"),
+        (RELIABLE_POLICY, True, "rmw_fastrtps_cpp", 212_992, "sysctl -w net.core.rmem_max=33554432 (now 212992)"),
+        (RELIABLE_POLICY, True, "rmw_fastrtps_cpp", 2**30, "start the publisher with FASTDDS_DEFAULT_PROFILES_FILE="),
+        (RELIABLE_POLICY, True, "rmw_cyclonedds_cpp", 212_992, "publish it compressed"),
+    ],
+)
+def test_what_to_set_where_images_are_lost(reliability, chosen_by_publishers, middleware, receive_buffer, first):
+    profile = QoSProfile(depth=5, reliability=reliability)
+    remedies = qos.remedies_for_losses("/a", profile, chosen_by_publishers, {}, middleware, receive_buffer)
+    assert remedies[0].startswith(first)
+    assert remedies[-1].startswith("publish it compressed")
 
 
 def test_transports_that_the_discovery_range_switches_off_are_warned_of():

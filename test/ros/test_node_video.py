@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from node_fixtures.client import Client
@@ -17,7 +19,8 @@ from node_fixtures.processes import NodeProcess
 from packet_fixtures import FRAME_ID, START_NS, STEP_NS, stream
 from waiting import wait_for
 
-from activeo3_ros.bags.messages import serialize_video
+from activeo3_ros.bags.messages import serialize_video, video_packet
+from activeo3_ros.bags.reading import Bag
 from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.codecs.video_packets import PACKET_TYPE, VIDEO_TYPE, VideoPacket
 from activeo3_ros.core import InvalidInput
@@ -71,6 +74,14 @@ def play(bag: Path, environment: dict[str, str], *options: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def perceived(client: Client) -> tuple[Any, Any]:
+    """Status and result of a goal of the action."""
+    handle = client.perceive(camera="camera")
+    assert handle.accepted
+    answer = client.outcome(handle)
+    return answer.status, answer.result.result
+
+
 def settled(client: Client, camera: str, received: int) -> dict[str, int]:
     """The counts of a camera once so many messages have ended."""
     wait_for(
@@ -91,9 +102,8 @@ def test_each_picture_of_a_played_video_has_the_stamp_of_its_packet(environment,
     packets = stream(codec, numbered=transport == "ffmpeg")
     bag = write_bag(tmp_path / "a.mcap", {"camera": packets}, transport)
     with robot(environment, transport) as (node, client):
+        (info,) = client.node.get_subscriptions_info_by_topic(f"/camera/image_raw/{transport}")
         play(bag, environment)
-        topic = f"/camera/image_raw/{transport}"
-        (info,) = client.node.get_subscriptions_info_by_topic(topic)
         assert str(info.topic_type_hash) == HASHES[transport]
         held_back = 3 if "B-frames" in codec else 0  # until the next packet
         counts = settled(client, "camera", len(packets) - held_back)
@@ -103,6 +113,9 @@ def test_each_picture_of_a_played_video_has_the_stamp_of_its_packet(environment,
         assert stamps(client) == sorted(stamps(client))
         assert set(stamps(client)) <= {packet.stamp_ns for packet in packets}
         assert {(result.image_width, result.image_height, result.status) for result in client.results} == {(128, 96, 0)}
+
+        _, result = perceived(client)
+        assert (result.header.frame_id, result.image_width, result.status) == (FRAME_ID, 128, 0)
 
         assert client.change_state("deactivate")
         counts = settled(client, "camera", len(packets))
@@ -114,6 +127,22 @@ def test_each_picture_of_a_played_video_has_the_stamp_of_its_packet(environment,
         assert counts["undecoded"] >= 3, "a new activation begins at a key frame"
         assert "waits for a key frame: the stream begins" in node.text
         assert all(result.status == 0 for result in client.results[before:])
+
+
+@pytest.mark.timeout(400)
+def test_packets_are_recorded_as_they_were_played_and_with_the_definition(environment, tmp_path):
+    packets, topic, out = stream("av1", numbered=True), "/camera/image_raw/ffmpeg", tmp_path / "recorded.mcap"
+    bag = write_bag(tmp_path / "a.mcap", {"camera": packets}, "ffmpeg")
+    command = [sys.executable, "-P", "-m", "activeo3_ros.node.recorder", "--out", str(out), f"{topic}={PACKET_TYPE}"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as recorder:
+        play(bag, environment)  # as soon as there is a subscriber
+        recorder.send_signal(signal.SIGINT)
+    with Bag(out) as recorded:
+        assert "uint64 pts" in recorded.topics[topic].definition
+        entries, _ = recorded.index([topic], by_header=False)
+        found = [video_packet(recorded.read(entry), PACKET_TYPE) for entry in entries]
+    assert found
+    assert found == list(packets[-len(found) :])
 
 
 @pytest.mark.timeout(400)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from node_fixtures.inside import node_inside
+from sensor_msgs.msg import CompressedImage
 
 from activeo3_ros.node.camera_input import SOURCES
 
@@ -31,6 +32,14 @@ def listens_to(transport: str, *rules: str) -> tuple[str, ...]:
 )
 def test_the_base_topic_moves_the_compressed_one_unless_that_has_a_rule(transport, rules, topic):
     assert listens_to(transport, *rules)[0] == topic
+
+
+@pytest.mark.parametrize("transport", ["ffmpeg", "foxglove"])
+def test_the_base_topic_moves_a_video_too(monkeypatch, transport):
+    # In place of a type whose package is not installed.
+    monkeypatch.setitem(SOURCES, transport, (SOURCES[transport][0] or CompressedImage, SOURCES[transport][1]))
+    assert listens_to(transport)[0] == f"/front/image_raw/{transport}"
+    assert listens_to(transport, "front/image_raw:=/usb/image")[0] == f"/usb/image/{transport}"
 
 
 @pytest.mark.parametrize("transport", ["raw", "compressed"])

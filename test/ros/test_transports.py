@@ -15,12 +15,15 @@ from loading import BENCHMARKS, load_script
 from activeo3_ros.node.transports import (
     BEFORE_FAST_DDS_3,
     OWN_DOMAINS,
+    RECEIVE_BUFFER_TO_SET,
     carries_images,
     is_chosen,
+    largest_receive_buffer,
     left_segments,
     own_domain,
     profile_for_images,
     settings_for_images,
+    settings_for_node,
 )
 
 STARTUP = BENCHMARKS / "transport_startup.py"
@@ -77,6 +80,37 @@ def test_what_counts_as_chosen(environment, chosen, carries):
     assert (is_chosen(environment), carries_images(environment)) == (chosen, carries)
     assert bool(settings_for_images(environment)) != chosen
     assert carries_images({**environment, **settings_for_images(environment)}) == (carries or not chosen)
+
+
+@pytest.mark.parametrize(
+    ("environment", "receive_buffer", "variable"),
+    [
+        ({"ROS_DISTRO": "kilted"}, 4 * 2**20, "FASTDDS_DEFAULT_PROFILES_FILE"),
+        ({"ROS_DISTRO": "jazzy"}, 2**30, "FASTRTPS_DEFAULT_PROFILES_FILE"),
+        ({"RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}, 2**30, "FASTDDS_DEFAULT_PROFILES_FILE"),
+        ({}, 212_992, ""),  # Linux's default: pieces would be lost there
+        ({}, 0, ""),  # unknown
+        ({"RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}, 2**30, ""),
+        ({"FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA"}, 2**30, ""),
+        ({"FASTDDS_DEFAULT_PROFILES_FILE": "own.xml"}, 2**30, ""),
+    ],
+)
+def test_the_node_takes_a_large_receive_buffer_where_it_can_and_nothing_else_is_chosen(
+    environment, receive_buffer, variable
+):
+    settings = settings_for_node(environment, receive_buffer)
+    assert list(settings) == ([variable] if variable else [])
+    for profile in settings.values():
+        name = "{http://www.eprosima.com}"
+        (transport,) = ElementTree.parse(profile).iter(f"{name}transport_descriptor")
+        assert transport.findtext(f"{name}type") == "UDPv4"
+        assert int(transport.findtext(f"{name}receiveBufferSize")) == RECEIVE_BUFFER_TO_SET
+
+
+def test_a_receive_buffer_that_is_not_told_is_unknown(tmp_path):
+    (tmp_path / "rmem_max").write_text("212992\n", encoding="ascii")
+    assert largest_receive_buffer(tmp_path / "rmem_max") == 212_992
+    assert largest_receive_buffer(tmp_path / "absent") == 0
 
 
 def test_shared_memory_of_a_killed_process_is_told_from_that_of_a_living_one(tmp_path):

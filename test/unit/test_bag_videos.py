@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.codecs.result_cdr import typestore
 from activeo3_ros.codecs.video_packets import DEFINITIONS, PACKET_TYPE, VIDEO_TYPE, VIDEO_TYPES, VideoPacket
 from activeo3_ros.core import InvalidInput
+from activeo3_ros.evaluation.datasets import coco_of_bag
+from activeo3_ros.evaluation.sequence_truth import mot_of_bag
 
 INTERFACES = Path(__file__).resolve().parents[1] / "interfaces"
 TOPIC = "/front/image_raw/ffmpeg"
@@ -166,3 +169,27 @@ def test_the_definitions_are_those_of_the_packages(kind):
 def test_a_camera_is_named_without_its_transport(transport):
     assert camera_of(f"/front/left/image_raw/{transport}") == "front/left"
     assert camera_of(f"/{transport}") == transport
+
+
+def test_the_truth_of_a_bag_is_judged_on_the_frames_of_its_video(tmp_path):
+    packets = stream("h264 with B-frames")
+    wanted = [20, 3, 11]
+    images = [{"id": n, "stamp": START_NS + n * STEP_NS, "width": 128, "height": 96} for n in wanted]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 9, 9]} for n in wanted]
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps({"images": images, "categories": [{"id": 1, "name": "car"}], "annotations": boxes}))
+    with Bag(write(tmp_path / "a.mcap", packets, PACKET_TYPE)) as bag:
+        dataset, missing = coco_of_bag(truth, bag, [TOPIC], None)
+        frames = {sample.stamp_ns: sample.load().image for sample in dataset.samples}
+    assert (len(frames), missing) == (3, 0)
+    check_equal(frames, shown(packets))
+
+
+def test_the_frames_of_a_sequence_are_those_of_its_video_by_their_numbers(tmp_path):
+    packets = stream("h265 with B-frames")
+    (tmp_path / "gt.txt").write_text("1,1,5,5,10,10,1,3,1\n20,1,5,5,10,10,1,3,1\n")
+    with Bag(write(tmp_path / "bag", packets, VIDEO_TYPE)) as bag:
+        (sequence,) = mot_of_bag(tmp_path / "gt.txt", bag, TOPIC).sequences
+        frames = list(sequence.read())
+    check_equal({frame.stamp_ns: frame.image for frame in frames}, shown(packets))
+    assert [frame.stamp_ns for frame in frames] == [START_NS + n * STEP_NS for n in range(len(packets))]

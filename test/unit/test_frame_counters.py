@@ -46,7 +46,7 @@ def test_a_loss_that_the_middleware_reports_shows_in_both_counts_at_once_and_is_
     losses.report(7)  # before the first image
     losses.note("front", 10)
     assert (losses.missing, losses.in_transport) == (0, 0)
-    losses.report(9)  # 11 and 12, of which the numbers know nothing yet
+    losses.report(2)  # 11 and 12, of which the numbers know nothing yet
     assert (losses.missing, losses.in_transport) == (2, 2)
     losses.note("front", 13)
     assert (losses.missing, losses.in_transport) == (2, 2)
@@ -56,11 +56,10 @@ def test_a_loss_that_the_middleware_reports_shows_in_both_counts_at_once_and_is_
 
 @given(st.lists(st.one_of(st.integers(0, 5), st.tuples(st.sampled_from("ab"), st.integers(1, 5))), max_size=50))
 def test_the_part_is_never_larger_than_the_whole(steps):
-    losses, numbers, reported = Losses(), {"a": 0, "b": 0}, 0
+    losses, numbers = Losses(), {"a": 0, "b": 0}
     for step in steps:
         if isinstance(step, int):
-            reported += step
-            losses.report(reported)
+            losses.report(step)
         else:
             sender, gone = step
             numbers[sender] += gone

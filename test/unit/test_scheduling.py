@@ -533,6 +533,19 @@ def test_a_request_waits_for_a_first_frame_and_can_be_given_up():
         assert second.outcome.result.status == Status.COMPLETE
 
 
+def test_a_request_does_not_get_a_frame_from_before_the_frames_were_forgotten():
+    with FakeRobot() as robot:
+        robot.send(111)
+        robot.settled()
+        robot.scheduler.forget_frames()
+        request = PerceiveRequest("a", b"")
+        robot.scheduler.perceive(request)
+        assert not request.done.wait(0.1)
+        robot.send(112)
+        assert request.done.wait(5)
+        assert request.outcome.frame.image[0, 0, 0] == 112
+
+
 def test_a_cancelled_request_ends_at_its_next_step():
     with FakeRobot(FakePreset(step_s=0.1)) as robot:
         examining = threading.Event()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -73,11 +75,42 @@ def test_no_loss_changes_a_picture_of_a_stream_without_b_frames(name, numbered, 
     check_whole_or_left_out(packets, decode(packets, lost), lost)
 
 
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_group_that_is_lost_right_after_the_first_key_frame_shows_in_the_numbers(name):
+    packets, lost = stream(name, numbered=True), range(1, 1 + GROUP)
+    check_whole_or_left_out(packets, decode(packets, lost, usual_step_ns=0), lost)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.sampled_from(sorted(STREAMS)), st.sets(st.integers(0, COUNT - 1)))
 def test_no_loss_that_is_told_changes_a_picture_of_any_stream(name, lost):
     packets = stream(name)
     check_whole_or_left_out(packets, decode(packets, lost, is_told=True, usual_step_ns=0), lost)
+
+
+@pytest.mark.parametrize("usual_step_ns", [STEP_NS, 0])
+@pytest.mark.parametrize("name", STREAMS)
+def test_uneven_times_of_a_whole_stream_cost_nothing(name, usual_step_ns):
+    """A camera whose clock shakes, and that now and then misses pictures before they are encoded."""
+    random, late = np.random.default_rng(0), np.zeros(COUNT, int)
+    late[14:], late[21:] = 4 * STEP_NS, 8 * STEP_NS
+    shaken = [
+        replace(packet, stamp_ns=packet.stamp_ns + int(late[number] + random.integers(-STEP_NS, STEP_NS) * 0.4))
+        for packet in stream(name)
+        for number in [(packet.stamp_ns - START_NS) // STEP_NS]
+    ]
+    ended = decode(shaken, usual_step_ns=usual_step_ns)
+    assert [each.error for each in ended if each.error] == []
+    assert len(ended) == COUNT
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_a_clock_that_is_set_back_costs_nothing(name):
+    packets, place = stream(name), 13
+    while max(each.stamp_ns for each in packets[:place]) > min(each.stamp_ns for each in packets[place:]):
+        place += 1  # between two pictures, of which none is shown before one that was sent earlier
+    set_back = [replace(each, stamp_ns=each.stamp_ns - 10**10 * (n >= place)) for n, each in enumerate(packets)]
+    assert [each.error for each in decode(set_back) if each.error] == []
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -122,6 +155,40 @@ def _without_parameters(packet: VideoPacket) -> bytes:
     sets = (7, 8) if codec_of(packet.codec) == "h264" else (32, 33, 34)
     kinds = [part[0] & 31 if codec_of(packet.codec) == "h264" else part[0] >> 1 & 63 for part in parts]
     return b"".join(b"\0\0\1" + part for part, kind in zip(parts, kinds, strict=True) if kind not in sets)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "is_wide", "red_weight", "blue_weight"),
+    [(None, False, 0.299, 0.114), ("bt470bg", True, 0.299, 0.114), ("bt709", False, 0.2126, 0.0722)],
+    ids=["no name", "BT.601, wide range", "BT.709"],
+)
+def test_colours_follow_the_matrix_and_the_range_that_the_stream_names(matrix, is_wide, red_weight, blue_weight):
+    context = av.codec.CodecContext.create("libx264", "w")
+    context.width, context.height, context.pix_fmt, context.time_base = 64, 64, "yuv420p", Fraction(1, 20)
+    named = f":colormatrix={matrix}:fullrange={'on' if is_wide else 'off'}" if matrix else ""
+    context.options = {"x264-params": f"bframes=0{named}", "crf": "1"}
+    frame, values = av.VideoFrame(64, 64, "yuv420p"), (120, 90, 200)
+    for plane, value in zip(frame.planes, values, strict=True):
+        plane.update(bytes([value]) * plane.buffer_size)
+    frame.pts = 0
+    data = b"".join(map(bytes, [*context.encode(frame), *context.encode(None)]))
+    (ended,) = decode([VideoPacket(1, "", "h264", data)])
+    y, u, v = (values[0] / 255, *(np.array(values[1:]) - 128) / 255) if is_wide else (
+        (values[0] - 16) / 219, *(np.array(values[1:]) - 128) / 224
+    )  # fmt: skip
+    blue, red = y + 2 * (1 - blue_weight) * u, y + 2 * (1 - red_weight) * v
+    green = (y - red_weight * red - blue_weight * blue) / (1 - red_weight - blue_weight)
+    expected = 255 * np.array([blue, green, red]).clip(0, 1)
+    assert np.abs(picture_to_bgr(ended.picture)[32, 32] - expected).max() <= 3
+
+
+def test_stamps_that_contradict_the_order_of_the_pictures_are_not_taken_for_theirs():
+    """As of a driver that stamps packets when they leave its encoder, in the order of decoding."""
+    packets = [replace(each, stamp_ns=START_NS + n * STEP_NS) for n, each in enumerate(stream("h264 with B-frames"))]
+    ended = decode(packets)
+    assert next(each.error for each in ended if each.error) == (
+        "waits for a key frame: pictures are missing: its stamp or number contradicts the order of the pictures"
+    )
 
 
 def test_another_size_or_codec_begins_anew_and_loses_nothing():
@@ -176,6 +243,8 @@ def test_a_packet_that_is_none_is_rejected_in_one_line_and_the_stream_goes_on(pa
     [
         ("h264;yuv420p;bgr8;bgr8", "h264"),
         ("libx264", "h264"),
+        ("libopenh264;yuv420p", "h264"),
+        ("libaom-av1", "av1"),
         ("h264_nvenc", "h264"),
         ("HEVC", "hevc"),
         ("hevc_vaapi;nv12;bgr8;rgb8", "hevc"),
