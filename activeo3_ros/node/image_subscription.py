@@ -76,6 +76,8 @@ class ImageSubscription:
         self._twice_until = 0.0
         """Until when a message may come a second time: a busy executor brings one of a former subscription late."""
         self._since = 0.0
+        self._publishers = self._changes = 0
+        """Where senders have no names: the number of publishers at the newest message, and how often it has changed."""
         self._first: dict[Hashable, float] = {}
         """When the newest subscription got its first message of each sender."""
         wanted = qos.reliability_parameter(node, self.topic)
@@ -184,7 +186,6 @@ class ImageSubscription:
         qos.warn_of_publishers(self._node, self.topic, lambda: self.profile)(event)
 
     def _on_message(self, data: bytes, info: Mapping[str, Any], subscription: Subscription[Any] | None) -> None:
-        # Older releases do not name the sender: there, all count as one.
         sender = bytes(info["publisher_gid"]["data"]) if "publisher_gid" in info else None
         number = info.get("publication_sequence_number")
         place = (int(info.get("source_timestamp") or 0), int(number or 0))
@@ -199,8 +200,20 @@ class ImageSubscription:
             self._newest[sender] = place
             if len(self._newest) > Losses.MAX_SENDERS:
                 del self._newest[next(iter(self._newest))]
-            self.losses.note(sender, number)
+            if sender is None:
+                self._note_unnamed(number)
+            else:
+                self.losses.note(sender, number)
         self._callback(data)
+
+    def _note_unnamed(self, number: int | None) -> None:
+        """Note a message of a release that does not name the sender: numbers say something of a single one only."""
+        subscriptions = [self._current] if self._former is None else [self._current, self._former]
+        publishers = max(subscription.get_publisher_count() for subscription in subscriptions)
+        if publishers != self._publishers:
+            self._publishers = publishers
+            self._changes += 1
+        self.losses.note(self._changes, number if publishers <= 1 else None)
 
 
 def _full_type(kind: Any) -> str:

@@ -63,3 +63,22 @@ def test_the_judgement_of_a_minute_finds_each_broken_promise(change, broken, cap
     assert soak.judge(soak.Observed(**{**fine, **change}), 60.0) == int(bool(broken))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BROKEN")]
     assert len(lines) == int(bool(broken)) and all(broken in line for line in lines)
+
+
+@pytest.mark.parametrize(("sent", "broken"), [(12, ""), (13, "every frame that was sent is accounted for")])
+def test_the_account_of_ordinary_drivers_is_exact(sent, broken, capsys):
+    soak = load_script(SOAK)
+    observed = soak.Observed(
+        dict.fromkeys(soak.CAMERAS, 50),
+        ages_ms=[300.0],
+        inferences_ms=[200.0],
+        memory_mb=STEADY_MB,
+        counts={"front": {"received": 9, "processed": 6, "replaced": 2, "pending": 1}},
+        lost={"front": 3},
+        sent={"front": sent},
+    )
+    assert soak.judge(observed, 60.0, ordinary=True) == int(bool(broken))
+    said = capsys.readouterr().out
+    assert f"account of all: sent {sent}, processed 6, replaced 2, pending 1, lost 3, unaccounted {sent - 12}" in said
+    assert f"{3 / sent:.2%} lost" in said
+    assert [line for line in said.splitlines() if line.startswith("BROKEN")] == ([f"BROKEN {broken}"] if broken else [])
