@@ -133,11 +133,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at the pictures, train, write head and report, and say how to use it."""
-    from ..training.proposals import HEAD
+    from ..training.proposals import CHECKPOINT, HEAD
     from ..training.proposals_report import REPORT
 
     require_package("matplotlib", "to draw the curves of the report")  # before minutes of work
-    check_not_overwritten([args.out / HEAD, args.out / REPORT], args.force)
+    # The report comes last: a head without it is of a run that was stopped, which goes on.
+    goes_on = (args.out / CHECKPOINT).is_file() and not (args.out / REPORT).exists() and not args.afresh
+    check_not_overwritten([args.out / HEAD, args.out / REPORT], args.force or goes_on)
     preset = load_preset(args.preset)
     if preset.task.detector is None:
         raise InvalidInput(

@@ -291,22 +291,36 @@ def test_a_scene_is_asked_only_for_classes_whose_objects_are_known_in_it(looked)
         assert set(scene.asked) <= {0} or not is_mosaic  # only pictures without their own classes are frames here
 
 
-def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(preset, tmp_path, capsys, monkeypatch):
+def test_a_disk_that_is_full_at_any_time_is_told_in_one_line_and_the_same_command_goes_on(
+    preset, tmp_path, capsys, monkeypatch
+):
     images, out = write_pictures(tmp_path / "pictures", 6), tmp_path / "out"
     command = ["train", "proposals", "--preset", str(preset), "--images", str(images), "--out", str(out)]
-    command += ["--max-pictures", "8"]
+    command += ["--max-pictures", "6", "--steps", "1"]
 
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("activeo3_ros.training.proposals.write_atomically", full)
-        assert main([*command, "--steps", "1"]) == 2
-    error = capsys.readouterr().err
-    assert "No space left on device; free some space, give the command again" in error.splitlines()[-1]
-    assert not (out / HEAD).exists()
-    assert main([*command, "--steps", "1"]) == 0
+    for written in ("teacher", "", "net", "report"):  # a look, the checkpoint, the head, the report
+        with monkeypatch.context() as patch:
+            patch.setattr(f"activeo3_ros.training.proposals{written and '_'}{written}.write_atomically", full)
+            assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "No space left on device; free some space, give the command again" in error.splitlines()[-1]
+        assert not (out / "report.html").exists()
+    assert main(command) == 0
     assert GainHead(out / HEAD, 1).description.detector == "proposals_pictures:SquareDetector"
+    assert main(command) == 2  # now it is whole
+    assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_damaged_is_told_and_left_alone(looked, tmp_path):
+    trainer(looked, BRIEF).train(tmp_path, lambda done: None)
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(content[:1000])
+    with pytest.raises(InvalidInput, match="is no checkpoint of this training; remove it or give another --out"):
+        trainer(looked, BRIEF).train(tmp_path, lambda done: None)
+    assert (tmp_path / CHECKPOINT).read_bytes() == content[:1000]
 
 
 def test_sigterm_ends_it_in_one_line_and_the_same_command_gives_the_head_that_it_would_have_given(
