@@ -15,16 +15,16 @@ also get a row of their mean.
 
 What each method gives in each scene is kept in --work, so that a run goes on where it was stopped and another head or
 another set of scenes costs only what is new; a change of the package begins anew. --results writes the figures.
---frame-time compares the time of frames instead: detector proposals and each head in turn, in one process.
+--frame-time compares the time of 1080p frames of noise: detector proposals and each head in turn, in one process.
 """
 
 from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import multiprocessing
-import platform
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -417,29 +417,35 @@ def frame_time(heads: Sequence[Path], threads: int) -> None:
     random = np.random.default_rng(0)
     coarse = random.integers(0, 255, (27, 48, 3), dtype=np.uint8)
     frame = np.asarray(cv2.resize(coarse, FRAME_SIZE, interpolation=cv2.INTER_CUBIC), np.uint8)
-    times: dict[str, dict[str, list[float]]] = {name: {"choice": [], "frame": []} for name in loops}
+    kinds = ("choice", "choice_cpu", "frame", "frame_cpu")
+    times: dict[str, dict[str, list[float]]] = {name: {kind: [] for kind in kinds} for name in loops}
     view = Frame(frame).view(Frame(frame).window, task.view_size(*FRAME_SIZE, Budget().view_pixels))
     query = Query(classes=COCO_CLASSES)
     [detected] = task.detect([view], 0.03, task.resolve(query))
     for number in range(FRAMES + 3):
         for name, loop in loops.items():
-            started = time.perf_counter()
+            marks = [(time.perf_counter(), time.process_time())]
             policies[name].regions_from(view, detected, task.resolve(query), Budget(max_regions=3))  # type: ignore[attr-defined]
-            chosen = time.perf_counter()
+            marks.append((time.perf_counter(), time.process_time()))
             loop.perceive(Frame(frame), query, Budget(max_regions=3))
+            marks.append((time.perf_counter(), time.process_time()))
+            taken = [
+                1e3 * (end - begun)
+                for one, two in itertools.pairwise(marks)
+                for begun, end in zip(one, two, strict=True)
+            ]
             if number >= 3:  # the first ones warm up
-                times[name]["choice"].append(1e3 * (chosen - started))
-                times[name]["frame"].append(1e3 * (time.perf_counter() - chosen))
-    print(
-        f"ms of the choice of 3 regions in a view, and of a frame; {threads} threads, {platform.machine()}, "
-        f"{FRAMES} frames"
-    )
+                for kind, value in zip(kinds, taken, strict=True):
+                    times[name][kind].append(value)
+    print(f"a choice of 3 regions in a view, and a frame: ms, and ms of all cores; {threads} threads, {FRAMES} frames")
     for name, each in times.items():
-        choice, whole = (np.array(each[kind]) for kind in ("choice", "frame"))
-        more = choice - np.array(times[BASELINE]["choice"])
+        median = {kind: float(np.median(values)) for kind, values in each.items()}
+        more = {kind: float(np.median(np.subtract(each[kind], times[BASELINE][kind]))) for kind in kinds}
         print(
-            f"{name:<40} choice {np.median(choice):6.1f} ({np.median(more):+.1f}), frame {np.median(whole):6.1f}, "
-            f"{np.median(whole / np.array(times[BASELINE]['frame'])):.2f} of {BASELINE}"
+            f"{name:<40} choice {median['choice']:.1f}, {median['choice_cpu']:.1f} (more: {more['choice']:+.1f}, "
+            f"{more['choice_cpu']:+.1f}); frame {median['frame']:.1f}, {median['frame_cpu']:.1f} (more: "
+            f"{more['frame']:+.1f}, {more['frame_cpu']:+.1f}), "
+            f"{np.median(np.divide(each['frame_cpu'], times[BASELINE]['frame_cpu'])):.3f} of the work"
         )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..assets.cache import cache_directory
 from ..codecs.image_files import Picture
@@ -29,14 +29,18 @@ from ..training.proposals_material import (
 from ..training.proposals_split import divided
 from ..training.proposals_teacher import VERSION, LookCache, LookedPicture, Teacher
 from ..training.threads import each_ahead
-from .argument_types import part, whole_number
-from .main import SUCCESS
+from .argument_types import number, part, whole_number
+from .main import INTERRUPTED, SUCCESS
 from .options import check_not_overwritten
 from .progress import progress
+
+if TYPE_CHECKING:
+    from ..training.proposals import TrainingSettings
 
 DEFAULT_OUT = Path("gain_maps")
 MOST_SCENES, SCENES_PER_PICTURE = 96, 8
 """Scenes that a head is judged on: of few held-out pictures more would tell no more."""
+MINUTES = 25.0
 INPUTS = {"both": (True, True), "view": (True, False), "boxes": (False, True)}
 """Whether the head sees the view, and whether it sees the boxes, by the value of the option."""
 CACHE_BYTES = 2 * 10**9
@@ -83,15 +87,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for head, report, checkpoint (default: %(default)s)",
     )
     parser.add_argument(
-        "--max-pictures",
-        type=whole_number(5, 100_000),
-        default=150,
-        metavar="N",
-        help="pictures of each source that are looked at, chosen evenly (default: %(default)s)",
+        "--minutes",
+        type=number(0.1, 10_000),
+        default=MINUTES,
+        metavar="M",
+        help="choose --max-pictures and --steps, where they are not given, so that the head is ready in about so many "
+        "minutes (default: %(default)s)",
     )
     parser.add_argument(
-        "--steps", type=whole_number(1, 1_000_000), default=1200, metavar="N", help="batches (default: %(default)s)"
+        "--max-pictures",
+        type=whole_number(5, 100_000),
+        metavar="N",
+        help="pictures of each source that are looked at, chosen evenly (default: by --minutes)",
     )
+    parser.add_argument("--steps", type=whole_number(1, 1_000_000), metavar="N", help="batches (default: by --minutes)")
     parser.add_argument(
         "--stage2",
         type=whole_number(0, 1_000_000),
@@ -124,11 +133,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look at the pictures, train, write head and report, and say how to use it."""
-    from ..training.proposals import HEAD
+    from ..training.proposals import CHECKPOINT, HEAD
     from ..training.proposals_report import REPORT
 
     require_package("matplotlib", "to draw the curves of the report")  # before minutes of work
-    check_not_overwritten([args.out / HEAD, args.out / REPORT], args.force)
+    # The report comes last: a head without it is of a run that was stopped, which goes on.
+    goes_on = (args.out / CHECKPOINT).is_file() and not (args.out / REPORT).exists() and not args.afresh
+    check_not_overwritten([args.out / HEAD, args.out / REPORT], args.force or goes_on)
     preset = load_preset(args.preset)
     if preset.task.detector is None:
         raise InvalidInput(
@@ -139,8 +150,12 @@ def run(args: argparse.Namespace) -> int:
     sources = _sources(args, task)
     args.out.mkdir(parents=True, exist_ok=True)
     try:
+        _plan(args, preset, task, sources)
         training, held_out = _looked(args, task, preset, sources)
         return _train(args, preset, task, sources, training, held_out)
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command goes on from the last looks and the last checkpoint")
+        return INTERRUPTED
     except OSError as error:
         if error.filename is not None:
             raise
@@ -174,11 +189,54 @@ def _sources(args: argparse.Namespace, task: Any) -> list[Source]:
     return sources
 
 
+def _plan(args: argparse.Namespace, preset: Preset, task: Any, sources: Sequence[Source]) -> None:
+    """Choose how many pictures and batches there are, where the user does not, and say how long it takes."""
+    from ..training.proposals_plan import keep_plan, kept_plan, planned, timed_costs
+
+    if args.max_pictures is not None and args.steps is not None:
+        return
+    asked = [args.minutes, args.max_pictures, args.steps, args.stage2, *(s.name for s in sources), *args.part]
+    plan = None if args.afresh else kept_plan(args.out, asked)
+    if plan is None:
+        settings, teacher = _settings(args, MOST_SCENES), _teacher(task)
+        looked, look_s = [], []
+        for source in sources:
+            _, picture, labels = next(source.pictures(_complain, 1), (None, None, None))
+            if picture is None:
+                raise InvalidInput(f"{source.name}: no picture could be read")
+            started = time.monotonic()
+            looked.append(teacher.look(picture, labels))
+            look_s.append(time.monotonic() - started)
+        costs = timed_costs(task, looked, look_s, preset.budget, preset.query, settings)
+        available = [source.available for source in sources]
+        plan = planned(args.minutes, costs, available, settings, args.max_pictures, args.steps)
+        keep_plan(args.out, asked, plan)
+    args.max_pictures, args.steps = plan.max_pictures, plan.steps
+    again = f"--max-pictures {plan.max_pictures} --steps {plan.steps}"
+    minutes = max(1, round(plan.seconds / 60))
+    too_long = " at least" if plan.seconds > 60 * args.minutes else ""
+    print(f"about {minutes} min{too_long}; for the same head again, give {again}", file=sys.stderr)
+
+
+def _teacher(task: Any) -> Teacher:
+    return Teacher(task.detector, task.label, task.threshold, task.calibration)
+
+
+def _settings(args: argparse.Namespace, scenes: int) -> TrainingSettings:
+    """How the head is trained; a plan has not chosen the steps yet."""
+    from ..training.proposals import TrainingSettings
+
+    view, boxes = INPUTS[args.inputs]
+    return TrainingSettings(
+        args.seed, args.steps or 0, validation_scenes=scenes, view=view, boxes=boxes, stage2_steps=args.stage2
+    )
+
+
 def _looked(
     args: argparse.Namespace, task: Any, preset: Preset, sources: Sequence[Source]
 ) -> tuple[list[LookedPicture], list[LookedPicture]]:
     """What the teacher finds in pictures to learn from, and in those that are held out."""
-    teacher = Teacher(task.detector, task.label, task.threshold, task.calibration)
+    teacher = _teacher(task)
     facts = [preset.task.facts, VERSION, task.calibration.measured, task.threshold]
     cache = LookCache(cache_directory() / "looks", [str(fact) for fact in facts], CACHE_BYTES)
     jobs = args.jobs if task.detector.concurrent else 1
@@ -213,20 +271,12 @@ def _train(
     training: Sequence[LookedPicture],
     held_out: Sequence[LookedPicture],
 ) -> int:
-    from ..training.proposals import ProposalsTrainer, TrainingSettings
+    from ..training.proposals import ProposalsTrainer
     from ..training.proposals_report import gain_table, preset_lines, second_stage, write_report
 
     material = [f"{source.name}: {min(args.max_pictures, source.available)}" for source in sources]
     material.append(f"{len(training)} pictures to learn from, {len(held_out)} held out, the last of each source")
-    sees_view, sees_boxes = INPUTS[args.inputs]
-    settings = TrainingSettings(
-        args.seed,
-        args.steps,
-        validation_scenes=min(MOST_SCENES, SCENES_PER_PICTURE * len(held_out)),
-        view=sees_view,
-        boxes=sees_boxes,
-        stage2_steps=args.stage2,
-    )
+    settings = _settings(args, min(MOST_SCENES, SCENES_PER_PICTURE * len(held_out)))
     started = time.monotonic()
     trainer = ProposalsTrainer(
         task,

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from ..codecs.image_files import Picture
 from ..core.results import Region
+from ..evaluation.item_files import write_atomically
 from ..evaluation.plots import Point, curve
 from .proposals import REGIONS, Outcome, ProposalsTrainer
 from .proposals_scenes import Scene
@@ -93,7 +94,7 @@ def write_report(trainer: ProposalsTrainer, outcome: Outcome, material: Sequence
         f"<pre>{html.escape(preset_lines(outcome.head))}</pre>",
     ]
     path = out / REPORT
-    path.write_text("\n".join(parts), encoding="utf-8")
+    write_atomically(path, "\n".join(parts))
     return path
 
 

@@ -2,9 +2,13 @@
 
 import argparse
 import errno
+import functools
 import hashlib
 import json
 import operator
+import os
+import re
+import signal
 from dataclasses import replace
 
 import cv2
@@ -219,6 +223,7 @@ def test_the_command_ends_with_a_report_and_the_lines_that_switch_a_preset(prese
     images, out = write_pictures(tmp_path / "pictures", 8), tmp_path / "out"
     (images / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     command = ["train", "proposals", "--preset", str(preset), "--images", str(images), "--out", str(out)]
+    command += ["--max-pictures", "8"]
     assert main([*command, "--steps", "2"]) == 0
     printed = capsys.readouterr()
     assert "damaged.png" in printed.err
@@ -258,17 +263,16 @@ def test_labelled_and_unlabelled_material_is_learned_from_at_once_and_by_as_many
     preset, tmp_path, capsys
 ):
     folder = write_pictures(tmp_path / "more", 5, 20)
-    sources = ["--annotations", *labelled(tmp_path / "one", 5, 0), "--annotations", *labelled(tmp_path / "two", 5, 10)]
+    sources = ["--annotations", *labelled(tmp_path / "labelled", 5, 0)]
     sources += ["--images", str(folder), "--videos", str(write_video(tmp_path / "v.mp4", steady_times(20)))]
     command = ["train", "proposals", "--preset", str(preset), *sources, "--max-pictures", "5", "--steps", "2"]
     for jobs in ("1", "3"):
         assert main([*command, "--out", str(tmp_path / jobs), "--jobs", jobs]) == 0
     assert weights(tmp_path / "1" / HEAD) == weights(tmp_path / "3" / HEAD)
     material = GainHead(tmp_path / "1" / HEAD, 1).description.about["material"]
-    assert [line.partition(":")[0] for line in material[:4]] == [
+    assert [line.partition(":")[0] for line in material[:3]] == [
         "v.mp4",
-        "pictures of one.json, labelled",
-        "pictures of two.json, labelled",
+        "pictures of labelled.json, labelled",
         f"pictures of {folder}",
     ]
     with_labels, without = capsys.readouterr().out, [*command, "--out", str(tmp_path / "none"), "--ignore-labels"]
@@ -287,21 +291,91 @@ def test_a_scene_is_asked_only_for_classes_whose_objects_are_known_in_it(looked)
         assert set(scene.asked) <= {0} or not is_mosaic  # only pictures without their own classes are frames here
 
 
-def test_a_full_disk_is_told_in_one_line_and_the_next_run_goes_on(preset, tmp_path, capsys, monkeypatch):
+def test_a_disk_that_is_full_at_any_time_is_told_in_one_line_and_the_same_command_goes_on(
+    preset, tmp_path, capsys, monkeypatch
+):
     images, out = write_pictures(tmp_path / "pictures", 6), tmp_path / "out"
     command = ["train", "proposals", "--preset", str(preset), "--images", str(images), "--out", str(out)]
+    command += ["--max-pictures", "6", "--steps", "1"]
 
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with monkeypatch.context() as patch:
-        patch.setattr("activeo3_ros.training.proposals.write_atomically", full)
-        assert main([*command, "--steps", "1"]) == 2
-    error = capsys.readouterr().err
-    assert "No space left on device; free some space, give the command again" in error.splitlines()[-1]
-    assert not (out / HEAD).exists()
-    assert main([*command, "--steps", "1"]) == 0
+    for written in ("teacher", "", "net", "report"):  # a look, the checkpoint, the head, the report
+        with monkeypatch.context() as patch:
+            patch.setattr(f"activeo3_ros.training.proposals{written and '_'}{written}.write_atomically", full)
+            assert main(command) == 2
+        error = capsys.readouterr().err
+        assert "No space left on device; free some space, give the command again" in error.splitlines()[-1]
+        assert not (out / "report.html").exists()
+    assert main(command) == 0
     assert GainHead(out / HEAD, 1).description.detector == "proposals_pictures:SquareDetector"
+    assert main(command) == 2  # now it is whole
+    assert "would be overwritten" in capsys.readouterr().err
+
+
+def test_a_checkpoint_that_is_damaged_is_told_and_left_alone(looked, tmp_path):
+    trainer(looked, BRIEF).train(tmp_path, lambda done: None)
+    content = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).write_bytes(content[:1000])
+    with pytest.raises(InvalidInput, match="is no checkpoint of this training; remove it or give another --out"):
+        trainer(looked, BRIEF).train(tmp_path, lambda done: None)
+    assert (tmp_path / CHECKPOINT).read_bytes() == content[:1000]
+
+
+def test_sigterm_ends_it_in_one_line_and_the_same_command_gives_the_head_that_it_would_have_given(
+    preset, tmp_path, capsys, monkeypatch
+):
+    often = functools.partial(TrainingSettings, batch=2, validate_every=2)
+    monkeypatch.setattr("activeo3_ros.training.proposals.TrainingSettings", often)
+    images = write_pictures(tmp_path / "pictures", 6)
+    command = ["train", "proposals", "--preset", str(preset), "--images", str(images), "--max-pictures", "6"]
+    command += ["--steps", "6", "--jobs", "2"]
+    assert main([*command, "--out", str(tmp_path / "whole")]) == 0
+    capsys.readouterr()
+    step = ProposalsTrainer._step
+
+    def terminated(self, number, scenes):
+        if number == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, number, scenes)
+
+    killed = [*command, "--out", str(tmp_path / "killed")]
+    with monkeypatch.context() as patch:
+        patch.setattr(ProposalsTrainer, "_step", terminated)
+        assert main(killed) == 130
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("activeo3")]
+    assert told == ["activeo3: interrupted; the same command goes on from the last looks and the last checkpoint"]
+    assert sorted(file.name for file in (tmp_path / "killed").iterdir()) == [CHECKPOINT]
+    steps = []
+    with monkeypatch.context() as patch:
+        patch.setattr(ProposalsTrainer, "_step", lambda *given: (steps.append(given[1]), step(*given))[1])
+        assert main(killed) == 0
+    assert steps == [4, 5]
+    assert weights(tmp_path / "whole" / HEAD) == weights(tmp_path / "killed" / HEAD)
+
+
+def test_the_minutes_that_one_gives_are_kept_by_fewer_pictures_and_batches(preset, tmp_path, capsys, monkeypatch):
+    """The clock of this test moves by what the detector is asked, and by nothing else."""
+    now, look_s, detect = [0.0], 0.01, SquareDetector.detect
+
+    def counted(self, images, threshold):
+        now[0] += look_s * len(images)
+        return detect(self, images, threshold)
+
+    monkeypatch.setattr("proposals_pictures.SquareDetector.detect", counted)
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    images = write_pictures(tmp_path / "pictures", 24)
+    command = ["train", "proposals", "--preset", str(preset), "--images", str(images), "--out", str(tmp_path / "out")]
+    minutes = 0.4
+    assert main([*command, "--minutes", str(minutes)]) == 0
+    assert 0.5 * minutes <= now[0] / 60 <= minutes
+    told = next(line for line in capsys.readouterr().err.splitlines() if line.startswith("about "))
+    assert re.fullmatch(r"about 1 min; for the same head again, give --max-pictures \d+ --steps \d+", told)
+    # The plan stands beside the head: what goes on is not timed again, and is what began.
+    now[0] = 0.0
+    assert main([*command, "--minutes", str(minutes), "--force"]) == 0
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
