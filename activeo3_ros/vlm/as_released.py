@@ -1,0 +1,137 @@
+"""The calls of the released demo script of ACTIVE-o3: the sizes of its pictures, its crops, its limit of tokens.
+
+The setting `as_released` makes them in place of ours; docs/reference/released-calls.md compares the two.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from ..core.budget import Budget
+from ..core.errors import InvalidInput
+from ..core.frame import Image
+from ..core.geometry import Box
+from .engine import Prompt
+from .families import QWEN2_5_VL, Family, whole_cell_size
+from .imported_prompts import IMPORT, Wording
+
+SHORTER_SIDE = 1024
+"""Pixels: a smaller picture is enlarged to it before all else."""
+MIN_CROP_PIXELS = 705_600
+"""Pixels: 900 cells; a smaller crop is enlarged to them."""
+MAX_PIXELS = 12_845_056
+"""Pixels of any picture: the limit of the models' processor, which the script leaves as it is."""
+MAX_TOKENS = 1300
+"""Of an answer."""
+INSET_PX = 0.25
+"""Keeps a box of whole source pixels from growing by another one where it is rounded outwards again."""
+
+
+def check_as_released(wording: Wording, family: Family) -> None:
+    """Check that the calls of the script can be made.
+
+    Raises:
+        InvalidInput: The words are not the script's, or the model is of another family.
+    """
+    if not wording.released:
+        raise InvalidInput(
+            f"as_released needs the words of the released script, and these are {wording.used}; run: {IMPORT}"
+        )
+    if family != QWEN2_5_VL:
+        raise InvalidInput(f"as_released: the script is made for {QWEN2_5_VL.name}, this model is {family.name}")
+
+
+def enlarged_size(width: int, height: int) -> tuple[int, int]:
+    """Width and height at which the script works on a picture: at least 1024 pixels a side."""
+    if min(width, height) >= SHORTER_SIDE:
+        return width, height
+    scale = SHORTER_SIDE / min(width, height)
+    return int(width * scale), int(height * scale)
+
+
+def enlarged(image: Image) -> Image:
+    """A picture at the size at which the script works on it: `(h, w, 3)` uint8 BGR."""
+    size = enlarged_size(image.shape[1], image.shape[0])
+    if size == (image.shape[1], image.shape[0]):
+        return image
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4), np.uint8)
+
+
+def view_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+    """Width and height of the view of a whole frame.
+
+    Args:
+        width: Of the frame, source pixels.
+        height: Of the frame, source pixels.
+        max_pixels: Of the budget.
+
+    Raises:
+        InvalidInput: The script would enlarge the frame first, or the budget is too small.
+    """
+    if min(width, height) < SHORTER_SIDE:
+        raise InvalidInput(
+            f"as_released: the script enlarges a picture of {width} x {height} px to {SHORTER_SIDE} px a side before "
+            "it crops; give it enlarged"
+        )
+    size = whole_cell_size(width, height, QWEN2_5_VL, max_pixels=MAX_PIXELS)
+    return _within_budget(size, max_pixels, "view_pixels")
+
+
+def crop_size(width: float, height: float, max_pixels: int) -> tuple[int, int]:
+    """Width and height of a crop. Arguments and errors as of `view_size`."""
+    size = whole_cell_size(round(width), round(height), QWEN2_5_VL, MIN_CROP_PIXELS, MAX_PIXELS)
+    return _within_budget(size, max_pixels, "crop_pixels")
+
+
+def _within_budget(size: tuple[int, int], max_pixels: int, name: str) -> tuple[int, int]:
+    if size[0] * size[1] > max_pixels:
+        raise InvalidInput(
+            f"as_released: the script shows this picture at {size[0]} x {size[1]} px, and the budget has {max_pixels}; "
+            f"set {name}: {MAX_PIXELS}"
+        )
+    return size
+
+
+def crop_box(
+    corners: tuple[float, float, float, float], input_size: tuple[int, int], frame_size: tuple[int, int]
+) -> Box | None:
+    """The pixels that the script crops for a box, a little inside of their borders.
+
+    Args:
+        corners: `x1, y1, x2, y2` as the model writes them.
+        input_size: Width and height at which the model saw the frame, pixels.
+        frame_size: Width and height of the frame, source pixels.
+
+    Returns:
+        The box in source pixels; None where it is empty.
+    """
+    # Single precision, then cut off: it decides which pixel a border falls on.
+    share = np.array(corners, np.float32).reshape(2, 2) / np.array(input_size, np.float32)
+    (x1, y1), (x2, y2) = (share * np.array(frame_size, np.float32)).astype(int).tolist()
+    x1, y1 = min(max(x1, 0), frame_size[0] - 1), min(max(y1, 0), frame_size[1] - 1)
+    x2, y2 = min(max(x2, 0), frame_size[0]), min(max(y2, 0), frame_size[1])
+    if x2 <= x1 or y2 <= y1:
+        return None
+    return Box(x1 + INSET_PX, y1 + INSET_PX, x2 - x1 - 2 * INSET_PX, y2 - y1 - 2 * INSET_PX)
+
+
+def unhelped(prompt: Prompt) -> Prompt:
+    """The same words without a forced beginning, stop texts or a grammar, which the script does not have."""
+    return replace(prompt, prefix="", stop=(), regex="")
+
+
+def token_limit(budget: Budget) -> int:
+    """The limit of tokens of an answer.
+
+    Raises:
+        InvalidInput: The budget has fewer.
+    """
+    if budget.max_tokens < MAX_TOKENS:
+        raise InvalidInput(
+            f"as_released: the script lets the model write {MAX_TOKENS} tokens, and the budget has "
+            f"{budget.max_tokens}; set max_tokens: {MAX_TOKENS}"
+        )
+    return MAX_TOKENS
