@@ -7,12 +7,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from ..core.budget import Budget
 from ..core.errors import InvalidInput
-from ..core.frame import Image
 from ..core.geometry import Box
 from .engine import Prompt
 from .families import QWEN2_5_VL, Family, whole_cell_size
@@ -42,22 +40,6 @@ def check_as_released(wording: Wording, family: Family) -> None:
         )
     if family != QWEN2_5_VL:
         raise InvalidInput(f"as_released: the script is made for {QWEN2_5_VL.name}, this model is {family.name}")
-
-
-def enlarged_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height at which the script works on a picture: at least 1024 pixels a side."""
-    if min(width, height) >= SHORTER_SIDE:
-        return width, height
-    scale = SHORTER_SIDE / min(width, height)
-    return int(width * scale), int(height * scale)
-
-
-def enlarged(image: Image) -> Image:
-    """A picture at the size at which the script works on it: `(h, w, 3)` uint8 BGR."""
-    size = enlarged_size(image.shape[1], image.shape[0])
-    if size == (image.shape[1], image.shape[0]):
-        return image
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_LANCZOS4), np.uint8)
 
 
 def view_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:

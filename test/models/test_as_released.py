@@ -24,7 +24,7 @@ from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Que
 from activeo3_ros.policies.mllm import MllmSensing  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.vlm import imported_prompts  # noqa: E402
-from activeo3_ros.vlm.as_released import MAX_PIXELS, MAX_TOKENS, crop_size, enlarged, view_size  # noqa: E402
+from activeo3_ros.vlm.as_released import MAX_PIXELS, MAX_TOKENS, crop_size, view_size  # noqa: E402
 from activeo3_ros.vlm.backends.preprocessing import image_in_cells, prompt_ids  # noqa: E402
 from activeo3_ros.vlm.engine import Reply  # noqa: E402
 from activeo3_ros.vlm.families import IMAGE_TOKEN, QWEN2_5_VL, QWEN3_VL  # noqa: E402
@@ -171,7 +171,7 @@ def test_the_same_input_ids_as_the_script(tokenizer, processor, size, question):
     engine = RecordingEngine(tokenizer, f"<think>So.</think>\n<answer>\n{answer}\n</answer>", *["red"] * 3)
     sensing, task = components(engine)
     query = Query(question)
-    frame = Frame(enlarged(np.ascontiguousarray(np.asarray(picture)[:, :, ::-1])))
+    frame = Frame(np.ascontiguousarray(np.asarray(at_least_1024(picture))[:, :, ::-1]))
     result = ActivePerception(sensing, task, BUDGET, examine_view=False).perceive(frame, query)
     assert result.status is Status.COMPLETE, result.status_message
     assert len(engine.ids) == len(expected) == 4
