@@ -73,10 +73,11 @@ class MllmSensing:
         self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
         if as_released:
             released_calls.check_as_released(wording, self.engine.family)
+        self._limits = released_calls.PixelLimits.of({"engine": engine} if as_released else {})
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         if self.as_released:
-            return released_calls.view_size(width, height, max_pixels)
+            return released_calls.view_size(width, height, max_pixels, self._limits)
         return self.engine.family.fit(width, height, max_pixels, self.shorter_side)
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:

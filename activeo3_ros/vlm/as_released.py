@@ -5,13 +5,17 @@ The setting `as_released` makes them in place of ours; docs/reference/released-c
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
+from ..assets.weights import local_model, model_of
 from ..core.budget import Budget
 from ..core.errors import InvalidInput
 from ..core.geometry import Box
+from .backends.preprocessing import preprocessor_settings
 from .engine import Prompt
 from .families import QWEN2_5_VL, Family, whole_cell_size
 from .imported_prompts import IMPORT, Wording
@@ -21,11 +25,36 @@ SHORTER_SIDE = 1024
 MIN_CROP_PIXELS = 705_600
 """Pixels: 900 cells; a smaller crop is enlarged to them."""
 MAX_PIXELS = 12_845_056
-"""Pixels of any picture: the limit of the models' processor, which the script leaves as it is."""
+"""Pixels of any picture: the limit of the tools, and of the published models' processor."""
 MAX_TOKENS = 1300
 """Of an answer."""
 INSET_PX = 0.25
 """Keeps a box of whole source pixels from growing by another one where it is rounded outwards again."""
+
+
+@dataclass(frozen=True)
+class PixelLimits:
+    """The limits of a checkpoint's image processor, which the script leaves as they are; least and most pixels."""
+
+    least: int = 56 * 56
+    most: int = MAX_PIXELS
+
+    @staticmethod
+    def of(settings: Mapping[str, Any]) -> PixelLimits:
+        """Those of the model that a component loads; of the published models where it runs elsewhere.
+
+        Args:
+            settings: Of the component.
+
+        Raises:
+            EngineError: The checkpoint's preprocessor_config.json is damaged.
+        """
+        model = model_of(settings)
+        values = preprocessor_settings(local_model(model)) if model else {}
+        size = values.get("size") or {}
+        least = values.get("min_pixels") or size.get("shortest_edge") or PixelLimits.least
+        most = values.get("max_pixels") or size.get("longest_edge") or PixelLimits.most
+        return PixelLimits(int(least), int(most))
 
 
 def check_as_released(wording: Wording, family: Family) -> None:
@@ -42,13 +71,14 @@ def check_as_released(wording: Wording, family: Family) -> None:
         raise InvalidInput(f"as_released: the script is made for {QWEN2_5_VL.name}, this model is {family.name}")
 
 
-def view_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
+def view_size(width: int, height: int, max_pixels: int, limits: PixelLimits = PixelLimits()) -> tuple[int, int]:
     """Width and height of the view of a whole frame.
 
     Args:
         width: Of the frame, source pixels.
         height: Of the frame, source pixels.
         max_pixels: Of the budget.
+        limits: Of the checkpoint.
 
     Raises:
         InvalidInput: The script would enlarge the frame first, or the budget is too small.
@@ -58,13 +88,14 @@ def view_size(width: int, height: int, max_pixels: int) -> tuple[int, int]:
             f"as_released: the script enlarges a picture of {width} x {height} px to {SHORTER_SIDE} px a side before "
             "it crops; give it enlarged"
         )
-    size = whole_cell_size(width, height, QWEN2_5_VL, max_pixels=MAX_PIXELS)
+    size = whole_cell_size(width, height, QWEN2_5_VL, limits.least, limits.most)
     return _within_budget(size, max_pixels, "view_pixels")
 
 
-def crop_size(width: float, height: float, max_pixels: int) -> tuple[int, int]:
+def crop_size(width: float, height: float, max_pixels: int, limits: PixelLimits = PixelLimits()) -> tuple[int, int]:
     """Width and height of a crop. Arguments and errors as of `view_size`."""
-    size = whole_cell_size(round(width), round(height), QWEN2_5_VL, MIN_CROP_PIXELS, MAX_PIXELS)
+    handed_on = whole_cell_size(round(width), round(height), QWEN2_5_VL, MIN_CROP_PIXELS, MAX_PIXELS)
+    size = whole_cell_size(*handed_on, QWEN2_5_VL, limits.least, limits.most)
     return _within_budget(size, max_pixels, "crop_pixels")
 
 

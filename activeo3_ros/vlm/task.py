@@ -78,10 +78,11 @@ class MllmTask:
         self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
         if as_released:
             released_calls.check_as_released(wording, self.engine.family)
+        self._limits = released_calls.PixelLimits.of({"engine": engine} if as_released else {})
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
         if self.as_released:
-            return released_calls.crop_size(width, height, max_pixels)
+            return released_calls.crop_size(width, height, max_pixels, self._limits)
         pixels = min(max_pixels, self.crop_side**2)
         return self.engine.family.fit(width if self.keep_aspect else 1.0, height if self.keep_aspect else 1.0, pixels)
 

@@ -24,7 +24,7 @@ from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Que
 from activeo3_ros.policies.mllm import MllmSensing  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.vlm import imported_prompts  # noqa: E402
-from activeo3_ros.vlm.as_released import MAX_PIXELS, MAX_TOKENS, crop_size, view_size  # noqa: E402
+from activeo3_ros.vlm.as_released import MAX_PIXELS, MAX_TOKENS, PixelLimits, crop_size, view_size  # noqa: E402
 from activeo3_ros.vlm.backends.preprocessing import image_in_cells, prompt_ids  # noqa: E402
 from activeo3_ros.vlm.engine import Reply  # noqa: E402
 from activeo3_ros.vlm.families import IMAGE_TOKEN, QWEN2_5_VL, QWEN3_VL  # noqa: E402
@@ -198,6 +198,40 @@ def test_the_size_of_a_view_is_the_processors(size):
 
     high, wide = smart_resize(size[1], size[0], 28, 56 * 56, 12_845_056)
     assert view_size(*size, MAX_PIXELS) == (wide, high)
+
+
+def test_the_limits_of_the_checkpoints_own_processor_hold(tmp_path):
+    from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
+
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2_5_vl"}', encoding="utf-8")
+    edges = {"size": {"shortest_edge": 3136, "longest_edge": 1_003_520}}
+    for values in ({"min_pixels": 3136, "max_pixels": 1_003_520}, edges):
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(values), encoding="utf-8")
+        limits = PixelLimits.of({"engine": {"type": "transformers", "model": str(tmp_path)}})
+        assert limits == PixelLimits(3136, 1_003_520)
+    high, wide = smart_resize(1080, 1920, 28, 3136, 1_003_520)
+    assert view_size(1920, 1080, MAX_PIXELS, limits) == (wide, high)
+    assert crop_size(1920, 1080, MAX_PIXELS, limits) == (wide, high)
+    assert PixelLimits.of({"engine": {"type": "remote", "model": "policy"}}) == PixelLimits(3136, 12_845_056)
+
+
+def test_the_repetition_penalty_of_the_checkpoint_holds(tmp_path):
+    """The script gives none, so that the one of generation_config.json holds; the same with our engine."""
+    from tiny_models import build_tiny_model
+
+    from activeo3_ros.vlm.backends.transformers_engine import TransformersEngine
+    from activeo3_ros.vlm.engine import Prompt, Request
+
+    engine = TransformersEngine(str(build_tiny_model(tmp_path / "model")), device="cpu")
+    request = Request(np.zeros((56, 56, 3), np.uint8), Prompt("What is it?"), 24)
+
+    def written():
+        return [token.id for token in engine.generate([request])[0].tokens]
+
+    plain = written()
+    assert len(set(plain)) < len(plain), "random weights repeat themselves"
+    engine.model.generation_config.repetition_penalty = 1e6
+    assert len(set(penalized := written())) == len(penalized)
 
 
 @pytest.mark.parametrize(

@@ -125,6 +125,22 @@ def test_without_an_import_our_words_alone_are_tried_and_that_is_said(preset):
     assert plan.not_run["imported words, calls as released"] == told
 
 
+def test_each_engine_that_runs_here_is_tried_with_the_settings_that_it_has(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(validation, "problems", lambda: {"transformers": "", "vllm": ""})
+    engine = {"type": "transformers", "model": str(weights), "cache": "static"}
+    values = {"sensing": {"type": "mllm", "engine": engine}, "task": {"type": "mllm", "engine": engine}}
+    path = tmp_path / "two.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    plan = validation.make_plan(load_preset(str(path)))
+    assert [choice.engine for choice in plan.methods] == ["transformers"] * 2 + ["vllm"] * 2
+    engines = [method.preset.sensing.settings["engine"] for method in plan.methods.values()]
+    assert engines[0] == engine and engines[-1] == {"type": "vllm", "model": str(weights)}
+    for method in plan.methods.values():
+        method.preset.sensing.check()
+        method.preset.task.check()
+    assert "engine vllm" in validation.make_plan(load_preset(str(path)), ["transformers"]).not_run
+
+
 def test_what_is_clear_in_all_data_sets_together_is_the_verdict():
     def part(*estimates):
         pairs = [(Difference("a", "b", "accuracy", Estimate(*each)), "words") for each in estimates]
