@@ -39,12 +39,12 @@ CHAT = (
     "{% endfor %}{% endif %}{{ '<|im_end|>\\n' }}{% endfor %}{{ '<|im_start|>assistant\\n' }}"
 )
 PICTURES = [
-    ((1920, 1080), "What is the colour of the woman's bag?"),
-    ((1080, 1920), "Is the dog left or right of the bin?"),
+    ((1600, 1024), "What is the colour of the woman's bag?"),
+    ((1080, 1300), "Is the dog left or right of the bin?"),
     ((1024, 1024), "What does the sign say?\n(A) stop\n(B) yield\nAnswer with the letter of the right option."),
-    ((2048, 1152), "Wie viele Autos stehen dort?"),
+    ((1152, 1100), "Wie viele Autos stehen dort?"),
     ((1777, 1033), "What costs $5 here?"),
-    ((1500, 2250), "Is it a ${target} or {object}?"),
+    ((1920, 1080), "Is it a ${target} or {object}?"),
     ((640, 480), "Where is the red car?"),
     ((333, 777), "Who holds the umbrella?"),
     ((1400, 1000), "这里有什么\uff1f"),

@@ -15,6 +15,7 @@ require_torch()
 pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
 pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
 
+from activeo3_ros.assets.resources import config_directory  # noqa: E402
 from activeo3_ros.cli.main import main  # noqa: E402
 from activeo3_ros.evaluation import sharding, validation  # noqa: E402
 from activeo3_ros.evaluation.differences import Difference  # noqa: E402
@@ -212,9 +213,13 @@ def test_a_preset_of_a_server_tries_that_alone():
 def test_the_trained_tiny_model_goes_the_whole_way(tmp_path, capsys):
     """Its words are few, so what it makes of others is no matter; every frame is accounted for."""
     save_imported(import_script(write_script(tmp_path)))
+    values = yaml.safe_load((config_directory() / "tiny.yaml").read_text(encoding="utf-8"))
+    values["budget"] |= {"view_pixels": 112 * 112, "crop_pixels": 112 * 112, "max_tokens": 24}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
     out = tmp_path / "out"
     folder = questions(tmp_path / "demo", "sa_1", size=(448, 252))
-    validate("tiny", out, "--pictures", folder, "--engine", "transformers", "--bootstrap", "20")
+    validate(str(path), out, "--pictures", folder, "--engine", "transformers", "--bootstrap", "20")
     values = json.loads((out / "verdict.json").read_text(encoding="utf-8"))
     assert len(values["parts"][0]["methods"]) == 4
     assert len(list(out.glob("pictures/items/*/*.json"))) == 4
