@@ -41,6 +41,7 @@ from .detectors.calibration import calibration_beside
 from .plugins import find_plugin, load_class, plugins
 from .settings import Setting, check_names, check_settings, did_you_mean, named, settings_of
 from .vlm.engine_registry import ENGINE_TYPES, REMOTE
+from .vlm.imported_prompts import chosen_set
 
 SENSING_TYPES = {
     "detector_proposals": "activeo3_ros.policies.detector_proposals:DetectorProposals",
@@ -129,6 +130,10 @@ class Component:
         settings = {**self.settings, **digests}
         if self.kind == "sensing" and self.detector is not None:
             settings["detector"] = self.detector.facts
+        if self.settings.get("words") in ("auto", "imported"):
+            chosen = chosen_set(self.settings["words"])
+            del settings["words"]  # where none is imported, results are those of a preset that knows no such choice
+            settings |= {} if chosen is None else {"words": chosen.describe()}
         class_ = self.detector_class
         if self.type == "served" and class_ is not None:
             settings["socket"] = class_(**self._split()[0]).identity  # whatever the other process has

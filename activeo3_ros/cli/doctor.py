@@ -25,6 +25,7 @@ from ..core import PerceptionError
 from ..core.optional import installed_version, require_package
 from ..node.transports import TRANSPORTS, carries_images, left_segments, profile_for_images
 from ..vlm.backends.remote_engine import API_KEY_VARIABLE
+from ..vlm.imported_prompts import IMPORT, load_imported
 from .checks import SOURCE_ROS
 from .checks import Check as Check
 from .doctor_robot import robot_checks
@@ -266,7 +267,19 @@ def _engine(needed_for: str) -> Check:
 
 
 def _assets() -> list[Check]:
-    return [_asset(asset) for asset in assets.NEEDED_BY["demo"]]
+    return [*(_asset(asset) for asset in assets.NEEDED_BY["demo"]), _released_prompts()]
+
+
+def _released_prompts() -> Check:
+    """Whether the words that the published weights were trained with are here."""
+    name, needed_for = "released prompts", "ACTIVE-o3's published weights, which were trained with these words"
+    try:
+        found = load_imported()
+    except PerceptionError as error:
+        return Check(name, False, str(error).partition("; run: ")[0], needed_for, f"{IMPORT} --force", optional=True)
+    if found is None:
+        return Check(name, False, "not imported, so presets use our own words", needed_for, IMPORT, optional=True)
+    return Check(name, True, f"{found.describe()} from {found.script}", needed_for, optional=True)
 
 
 def _plug_ins() -> list[Check]:

@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("evaluate", "compare presets and budgets with a ground truth"),
     "calibrate": ("calibrate", "measure without labels how small an object a detector finds and what its scores mean"),
     "benchmark": ("benchmark", "run a benchmark of the paper, or the one that needs no data set"),
+    "validate": ("validate", "judge a vision-language policy with each choice of words, reasoning and engine"),
+    "prompts": ("prompts", "import the released prompts of ACTIVE-o3, and show them beside ours"),
     "train": ("train", "train a policy, and make its training data"),
 }
 """Subcommand: its module in `activeo3_ros.cli`, imported only when the subcommand is used, and its one line of help.

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..core import InvalidInput
 from ..core.optional import require_package
 from .datasets import Dataset
-from .differences import paired_differences
+from .differences import Difference, paired_differences
 from .item_files import MANIFEST, REPORTS, missing_items, write_atomically, write_manifest
 from .methods import Method
 from .metrics_files import metrics_to_csv, metrics_to_dict
@@ -29,6 +29,8 @@ SMALL_OBJECTS = (("APs", "AP small"), ("ARs", "AR small"))
 
 Progress = Callable[[str, int], AbstractContextManager[Callable[[float], None]]]
 """Shows progress, given a step and its total; the context gives a function of the number that is done."""
+Compare = Callable[[Sequence[MethodScores], str], list[Difference]]
+"""Gives paired differences of scores in one metric."""
 
 
 def run_benchmark(
@@ -40,6 +42,25 @@ def run_benchmark(
     compared: str = "AR small",
     columns: Sequence[tuple[str, str]] = SMALL_OBJECTS,
 ) -> bool:
+    """As `run_and_score`.
+
+    Returns:
+        Whether every item was there to be scored, and no method failed in every frame.
+    """
+    scores = run_and_score(settings, dataset, methods, progress, published, compared, columns)
+    return scores is not None and not any(s.failed == len(dataset.samples) for s in scores)
+
+
+def run_and_score(
+    settings: RunSettings,
+    dataset: Dataset,
+    methods: Sequence[Method],
+    progress: Progress,
+    published: Sequence[PublishedRow] = (),
+    compared: str = "AR small",
+    columns: Sequence[tuple[str, str]] = SMALL_OBJECTS,
+    compare: Compare = paired_differences,
+) -> list[MethodScores] | None:
     """Compute the missing items, then score them, write the report and print its main numbers.
 
     A process that is one of several (RANK, WORLD_SIZE) computes its shard only; the same command without these
@@ -53,9 +74,10 @@ def run_benchmark(
         published: Numbers of the paper.
         compared: Metric of the paired differences.
         columns: Published metrics, each with ours that stands under it.
+        compare: Gives the paired differences in that metric.
 
     Returns:
-        Whether every item was there to be scored, and no method failed in every frame.
+        The scores, none in a process that is one of several; None where items are missing still.
 
     Raises:
         InvalidInput: The directory of results holds another run.
@@ -77,13 +99,12 @@ def run_benchmark(
         with progress(step, len(shard.items(dataset, methods))) as show:
             run_shard(settings, dataset, methods, shard, show)
         if shard.world_size > 1:
-            return True  # the command that started the processes scores
+            return []  # the command that started the processes scores
     missing = sum(1 for _ in missing_items(settings.out, dataset, methods))
     if missing:
         print(f"{missing} items are still to be computed; run the same command again", file=sys.stderr)
-        return False
-    scores = _score_and_report(settings, dataset, methods, published, compared, columns)
-    return not any(s.failed == len(dataset.samples) for s in scores)
+        return None
+    return _score_and_report(settings, dataset, methods, published, compared, columns, compare)
 
 
 def _score_and_report(
@@ -93,11 +114,12 @@ def _score_and_report(
     published: Sequence[PublishedRow],
     compared: str,
     columns: Sequence[tuple[str, str]],
+    compare: Compare,
 ) -> list[MethodScores]:
     """Write `report.html`, `metrics.json` and `metrics.csv`, and print the main numbers."""
     out = settings.out
     scores = score(out, dataset, methods, settings.replicates, settings.seed, settings.max_detections)
-    differences = paired_differences(scores, compared)
+    differences = compare(scores, compared)
     rows = beside_published(scores, published, columns)
     metrics = metrics_to_dict(settings, dataset, scores, differences, rows)
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")

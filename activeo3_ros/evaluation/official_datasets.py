@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -206,8 +207,32 @@ def vstar(root: Path, count: int | None, seed: int, with_choices: bool = False) 
     files = sorted(path for kind in ("direct_attributes", "relative_position") for path in (root / kind).glob("*.json"))
     if not files:
         raise InvalidInput(f"{root}: has no direct_attributes/*.json or relative_position/*.json of V*Bench")
+    dataset = _questions("vstar", _draw(files, count, seed), seed, with_choices)
+    facts = {**_facts("all questions", count, seed, len(dataset.samples)), **dataset.facts}
+    return replace(dataset, facts=facts)
+
+
+def demo_pictures(root: Path, seed: int) -> Dataset:
+    """The pictures of the released demo, or others of its form, which is that of V*Bench, in one directory.
+
+    Args:
+        root: Directory of the pictures and their JSON files.
+        seed: Seed of the order of the options.
+
+    Returns:
+        The data set, asked without options as the demo does.
+    """
+    files = sorted(root.glob("*.json"))
+    if not files:
+        raise InvalidInput(f"{root}: has no *.json with a question beside each picture, as the released demo has them")
+    dataset = _questions("pictures", files, seed, with_choices=False)
+    return replace(dataset, facts={**_facts(str(root.name), None, seed, len(files)), **dataset.facts})
+
+
+def _questions(dataset: str, files: Sequence[Path], seed: int, with_choices: bool) -> Dataset:
+    """Questions of V*Bench's form, in the order of their files."""
     images, annotations, samples = [], [], []
-    for number, path in enumerate(_draw(files, count, seed), start=1):
+    for number, path in enumerate(files, start=1):
         row = read_json(path)
         try:
             options, boxes = tuple(str(text) for text in row["options"]), row["bbox"]
@@ -218,14 +243,13 @@ def vstar(root: Path, count: int | None, seed: int, with_choices: bool = False) 
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InvalidInput(f"{path}: not a question of V*Bench: {type(error).__name__} {error}") from error
         choices = (right, *random.Random(f"{seed} {path.stem}").sample(options[1:], len(options) - 1))
-        picture = _find_image(root, f"{path.stem}.jpg", path.parent.name)
+        picture = _find_image(path.parent.parent, f"{path.stem}.jpg", path.parent.name)
         name = f"{path.parent.name}/{path.stem}"
         images.append({"id": number, "file_name": f"{name}.jpg"})
         text = lettered_question(question, choices, seed, name) if with_choices else question
         samples.append(Sample(number, name, Query(text), image_loader(picture), choices))
     truth = _truth(images, annotations, [{"id": 1, "name": "target"}])
-    facts = {**_facts("all questions", count, seed, len(samples)), "asked with choices": with_choices}
-    return Dataset("vstar", samples, truth, {"target": 1}, facts)
+    return Dataset(dataset, samples, truth, {"target": 1}, {"asked with choices": with_choices})
 
 
 def read_mask(path: Path) -> Mask:

@@ -84,7 +84,7 @@ def report_html(
         curves=_curves(scores),
         latency=distribution({s.method.id: _times_ms(settings.out, dataset, s) for s in largest}),
         galleries=_galleries(settings.out, dataset, largest[0]),
-        facts=_facts(settings, dataset),
+        facts={**_facts(settings, dataset), **_words(scores)},
     )
     return str(page)
 
@@ -217,3 +217,15 @@ def _facts(settings: RunSettings, dataset: Dataset) -> dict[str, str]:
         "intervals": f"95 %, bootstrap over frames, {settings.replicates} replicates",
         **describe_environment(),
     }
+
+
+def _words(scores: Sequence[MethodScores]) -> dict[str, str]:
+    """Whose words the vision-language models of a method read, where they can be chosen."""
+    found: dict[str, str] = {}
+    for s in scores:
+        parts = {"sensing": s.method.preset.sensing, "task": s.method.preset.task}
+        used = {kind: part.facts[1].get("words", "own") for kind, part in parts.items() if "words" in part.settings}
+        found |= (
+            {f"words: {s.method.name}": ", ".join(f"{kind} {words}" for kind, words in used.items())} if used else {}
+        )
+    return found

@@ -18,7 +18,7 @@ from ..core import Frame, InvalidInput, PerceptionError
 from .datasets import Dataset, Sample
 from .item_files import failed_item, item_path, write_item
 from .methods import Method, models_key
-from .protocols import make_runner
+from .protocols import Runner, make_runner
 from .settings import RunSettings
 
 
@@ -81,8 +81,12 @@ def run_shard(
     missing = [(method, sample) for method, sample in items if not item_path(settings.out, method, sample).exists()]
     done = len(items) - len(missing)
     show(done)
+    runner: Runner | None = None
+    engine: object = None
     for _, group in groupby(missing, key=lambda item: models_key(item[0])):
         work = list(group)
+        if engine != (engine := work[0][0].preset.sensing.settings.get("engine")):
+            runner = None  # a device may have no room for the last model beside the next
         runner = make_runner(work[0][0], dataset, settings)
         runner.check(work[0][1].query, work[0][0].budget)
         # Sample after sample, so that each frame is decoded once for all budgets.

@@ -218,7 +218,9 @@ def model_facts(perception: ActivePerception) -> dict[str, str]:
 
 def _description(model: object) -> str:
     engine, label = getattr(model, "engine", None), getattr(model, "label", "")
-    return type(model).__name__ + (f": {engine.describe()}" if engine is not None else f": {label}" if label else "")
+    words = f", words: {model.words}" if hasattr(model, "words") else ""
+    about = f": {engine.describe()}{words}" if engine is not None else f": {label}" if label else ""
+    return type(model).__name__ + about
 
 
 def _device(model: object) -> str:

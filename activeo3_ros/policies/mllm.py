@@ -10,17 +10,20 @@ from queue import SimpleQueue
 from typing import Annotated, Any
 
 from ..core.budget import Budget
+from ..core.errors import InvalidInput, UnsupportedQuery
 from ..core.frame import View
 from ..core.geometry import Box
 from ..core.query import Query
 from ..core.results import Proposal, Region
 from ..settings import validated, within
+from ..vlm import as_released as released_calls
 from ..vlm.answer_places import AnswerBox
 from ..vlm.engine import Engine, Reply, Request
 from ..vlm.engine_registry import shared_engine
+from ..vlm.imported_prompts import SENSING_ROLES, Words, choose_words
 from ..vlm.out_of_memory import generate_within_memory
 from ..vlm.parsing import Answer, parse_answer
-from ..vlm.prompts import Reasoning, is_question, load_prompt, target_of
+from ..vlm.prompts import Reasoning, is_question, target_of
 from ..vlm.region_reader import RegionReader
 from ..vlm.reply_notes import reply_notes
 
@@ -38,6 +41,8 @@ class MllmSensing:
         shorter_side: Annotated[int, within(28, 4096, "pixels")] = 1024,
         prompt: str | Path = "sensing_detection",
         question_prompt: str | Path = "sensing_question",
+        words: Words = "own",
+        as_released: bool = False,
         stream_regions: bool = False,
     ) -> None:
         """Load the prompts and start the engine.
@@ -48,20 +53,42 @@ class MllmSensing:
             shorter_side: Pixels of the view's shorter side where the budget allows them; the paper has 1024.
             prompt: Name in `config/prompts/` or path, for queries that name targets.
             question_prompt: The same for queries that ask a question.
+            words: "own" for these prompts; "imported" for those that `activeo3 prompts import` read out of the released
+                script, "auto" for them where they are there. The script has none for targets: those stay our own.
+            as_released: Make the calls of the released script, token for token: imported words, `reasoning: full`,
+                questions alone, its sizes and its limit of tokens.
             stream_regions: Hand each region over as soon as its box is written: it is examined while the rest of the
                 answer is still written, with the same results. It pays where both roles have one engine `vllm`.
 
         Raises:
-            InvalidInput: A setting is out of its range.
+            InvalidInput: A setting is out of its range, or contradicts another.
             EngineError: The engine cannot start.
         """
+        wording = choose_words(words, str(prompt), str(question_prompt), SENSING_ROLES)
+        if wording.imported and reasoning == "short":
+            raise InvalidInput(
+                "reasoning: short: the imported words ask for no short one; choose full, none or words: own"
+            )
+        if as_released and reasoning != "full":
+            raise InvalidInput(
+                f"as_released thinks aloud as the script does: set reasoning: full instead of {reasoning}"
+            )
+        if as_released and stream_regions:
+            raise InvalidInput("as_released waits for the whole answer as the script does: set stream_regions: false")
         self.reasoning = reasoning
         self.shorter_side = shorter_side
+        self.as_released = as_released
+        self.words = wording.used
+        self._prompt, self._question_prompt = wording.targets, wording.question
         self.streams = stream_regions
-        self._prompt, self._question_prompt = load_prompt(str(prompt)), load_prompt(str(question_prompt))
         self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
+        if as_released:
+            released_calls.check_as_released(wording, self.engine.family)
+        self._limits = released_calls.PixelLimits.of({"engine": engine} if as_released else {})
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
+        if self.as_released:
+            return released_calls.view_size(width, height, max_pixels, self._limits)
         return self.engine.family.fit(width, height, max_pixels, self.shorter_side)
 
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
@@ -100,13 +127,23 @@ class MllmSensing:
         )
 
     def request(self, view: View, query: Query, budget: Budget) -> Request:
-        """The request for a view."""
+        """The request for a view.
+
+        Raises:
+            UnsupportedQuery: The query names targets, and the calls are to be those of the released script.
+        """
+        if self.as_released and not is_question(query):
+            raise UnsupportedQuery("as_released: the released script asks questions alone; ask one, or do without it")
         template = self._question_prompt if is_question(query) else self._prompt
         target = target_of(query)
         prompt = template.fill(self.reasoning, target=target, question=target, max_regions=budget.max_regions)
+        if self.as_released:
+            return Request(view.image, released_calls.unhelped(prompt), released_calls.token_limit(budget))
         return Request(view.image, prompt, budget.max_tokens)
 
     def _regions(self, answer: Answer, reply: Reply, view: View) -> tuple[Region, ...]:
+        if self.as_released:
+            return self._released_regions(answer, reply, view)
         size = (view.width, view.height)
         return tuple(
             replace(self._region(box, reply.input_size, size), score=reply.probability(box.spans))
@@ -117,3 +154,11 @@ class MllmSensing:
         """The region of a box, without its score."""
         (row,) = self.engine.family.to_view([box.corners], input_size, view_size)
         return Region(Box(*row.tolist()), box.label)
+
+    def _released_regions(self, answer: Answer, reply: Reply, view: View) -> tuple[Region, ...]:
+        crops = [released_calls.crop_box(box.corners, reply.input_size, view.source_size) for box in answer.boxes]
+        return tuple(
+            Region(Box(*view.from_source([crop.as_tuple()])[0].tolist()), box.label, reply.probability(box.spans))
+            for box, crop in zip(answer.boxes, crops, strict=True)
+            if crop is not None
+        )

@@ -56,6 +56,13 @@ def choose() -> tuple[str, str]:
     return "vllm", "it is installed, and there is a CUDA device"
 
 
+def problems() -> dict[str, str]:
+    """For each engine that runs a model in this process, the reason why it cannot do so here; "" where it can."""
+    missing = next((f"{name} is not installed" for name in ("torch", "transformers") if not has_package(name)), "")
+    chosen, reason = choose()
+    return {"transformers": missing, "vllm": missing or ("" if chosen == "vllm" else reason)}
+
+
 def shared_engine(settings: Mapping[str, Any]) -> Engine:
     """The engine with these settings, started at first use and freed with the last component that holds it.
 
@@ -92,18 +99,20 @@ def _build(settings: dict[str, Any]) -> Engine:
     if kind not in (AUTO, *ENGINE_TYPES):
         raise InvalidInput(f"unknown engine type {kind!r}; known are {AUTO}, {', '.join(ENGINE_TYPES)}")
     chosen = choose()[0] if kind == AUTO else kind
-    allowed = {name for other in (ENGINE_TYPES if kind == AUTO else [kind]) for name in settings_of(_class_of(other))}
+    allowed = {
+        name for other in (ENGINE_TYPES if kind == AUTO else [kind]) for name in settings_of(load_engine_class(other))
+    }
     check_names(
         f"engine {kind!r}", sorted(allowed), settings, "{owner} has no setting {name!r}; its settings are {known}"
     )
-    given = {name: value for name, value in settings.items() if name in settings_of(_class_of(chosen))}
+    given = {name: value for name, value in settings.items() if name in settings_of(load_engine_class(chosen))}
     if chosen == "remote" and "url" not in given:
         raise InvalidInput(
             f"no engine can run here: {choose()[1]}; install the extra `gpu`, or give the preset an engine of type "
             "`remote` with the url of a server; run: activeo3 doctor"
         )
-    check_settings(f"engine {chosen!r}", _class_of(chosen), given)
-    engine: Engine = _class_of(chosen)(**given)
+    check_settings(f"engine {chosen!r}", load_engine_class(chosen), given)
+    engine: Engine = load_engine_class(chosen)(**given)
     if chosen == "remote":  # a server is warm, and batches the requests of its clients itself
         return engine
     try:
@@ -130,6 +139,7 @@ def warm_up(engine: Engine) -> None:
         engine.generate([request] * count)
 
 
-def _class_of(kind: str) -> Any:
+def load_engine_class(kind: str) -> Any:
+    """The class of a key of `ENGINE_TYPES`."""
     module, _, name = ENGINE_TYPES[kind].partition(":")
     return getattr(importlib.import_module(module), name)

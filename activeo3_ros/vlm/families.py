@@ -116,15 +116,24 @@ def family_named(model_type: str) -> Family:
     return FAMILIES[model_type]
 
 
-def whole_cell_size(width: int, height: int, family: Family) -> tuple[int, int]:
+def whole_cell_size(
+    width: int, height: int, family: Family, min_pixels: int = 0, max_pixels: int = MAX_VIEW_PIXELS
+) -> tuple[int, int]:
     """Width and height to which the models' own tools resize a picture that is not in whole cells.
 
     The tools are qwen-vl-utils where it can be imported, else transformers, with the same sizes; strips too long for
     both are fitted.
+
+    Args:
+        width: Of the picture, pixels.
+        height: Of the picture, pixels.
+        family: Of the model.
+        min_pixels: A smaller picture is enlarged to as many.
+        max_pixels: A larger picture is shrunk to as many.
     """
     if max(width, height) >= MAX_ASPECT * min(width, height):
-        return family.fit(width, height, max(width * height, family.cell_px**2))
-    limits = {"factor": family.cell_px, "min_pixels": family.cell_px**2, "max_pixels": MAX_VIEW_PIXELS}
+        return family.fit(width, height, min(max(width * height, min_pixels, family.cell_px**2), max_pixels))
+    limits = {"factor": family.cell_px, "min_pixels": max(min_pixels, family.cell_px**2), "max_pixels": max_pixels}
     high, wide = _smart_resize()(height, width, **limits)
     return int(wide), int(high)
 

@@ -106,12 +106,30 @@ def load_prompt(name_or_path: str) -> PromptTemplate:
     Raises:
         InvalidInput: The file cannot be read or its content is wrong.
     """
-    given = name_or_path.endswith((".yaml", ".yml"))
-    path = Path(name_or_path).expanduser() if given else config_directory() / "prompts" / f"{name_or_path}.yaml"
+    path = prompt_path(name_or_path)
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InvalidInput(f"{path}: not a readable prompt: {str(error).splitlines()[0]}") from error
+    return prompt_from(path, values)
+
+
+def prompt_path(name_or_path: str) -> Path:
+    """The file of a prompt: of `config/prompts/` for a name, itself for the path of a .yaml file."""
+    given = name_or_path.endswith((".yaml", ".yml"))
+    return Path(name_or_path).expanduser() if given else config_directory() / "prompts" / f"{name_or_path}.yaml"
+
+
+def prompt_from(path: Path, values: Any) -> PromptTemplate:
+    """The prompt that the keys of a file make up.
+
+    Args:
+        path: Of the file, for messages.
+        values: Its content.
+
+    Raises:
+        InvalidInput: The content is wrong.
+    """
     if not isinstance(values, dict):
         raise InvalidInput(f"{path}: a prompt must be a mapping with the keys {', '.join(KEYS)}")
     unknown = sorted(str(key) for key in values if key not in KEYS)

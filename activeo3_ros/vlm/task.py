@@ -20,12 +20,14 @@ from ..core.geometry import Box, non_maximum_suppression
 from ..core.query import Query
 from ..core.results import Finding, Findings, Grounding
 from ..settings import validated, within
+from . import as_released as released_calls
 from .answer_places import AnswerBox
 from .engine import Engine, Reply, Request
 from .engine_registry import shared_engine
+from .imported_prompts import TASK_ROLES, Words, choose_words
 from .out_of_memory import generate_within_memory
 from .parsing import Answer, parse_answer
-from .prompts import is_question, load_prompt, target_of
+from .prompts import is_question, target_of
 from .reply_notes import excerpt, reply_notes
 
 SAME_OBJECT_IOU = 0.7
@@ -48,6 +50,8 @@ class MllmTask:
         keep_aspect: bool = False,
         prompt: str | Path = "task_grounding",
         question_prompt: str | Path = "task_question",
+        words: Words = "own",
+        as_released: bool = False,
     ) -> None:
         """Load the prompts and start the engine.
 
@@ -58,17 +62,29 @@ class MllmTask:
             keep_aspect: Show it with as many pixels but undistorted, as the released demo does.
             prompt: Name in `config/prompts/` or path, for queries that name targets.
             question_prompt: The same for queries that ask a question.
+            words: "own" for these prompts; "imported" for those that `activeo3 prompts import` read out of the released
+                script, "auto" for them where they are there.
+            as_released: Make the calls of the released script, token for token: imported words, its sizes and its limit
+                of tokens.
 
         Raises:
-            InvalidInput: A setting is out of its range.
+            InvalidInput: A setting is out of its range, or contradicts another.
             EngineError: The engine cannot start.
         """
+        wording = choose_words(words, str(prompt), str(question_prompt), TASK_ROLES)
         self.crop_side = crop_side
         self.keep_aspect = keep_aspect
-        self._prompt, self._question_prompt = load_prompt(str(prompt)), load_prompt(str(question_prompt))
+        self.as_released = as_released
+        self.words = wording.used
+        self._prompt, self._question_prompt = wording.targets, wording.question
         self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
+        if as_released:
+            released_calls.check_as_released(wording, self.engine.family)
+        self._limits = released_calls.PixelLimits.of({"engine": engine} if as_released else {})
 
     def view_size(self, width: float, height: float, max_pixels: int) -> tuple[int, int]:
+        if self.as_released:
+            return released_calls.crop_size(width, height, max_pixels, self._limits)
         pixels = min(max_pixels, self.crop_side**2)
         return self.engine.family.fit(width if self.keep_aspect else 1.0, height if self.keep_aspect else 1.0, pixels)
 
@@ -118,7 +134,10 @@ class MllmTask:
         """The request for a view."""
         template = self._question_prompt if is_question(query) else self._prompt
         target = target_of(query)
-        return Request(view.image, template.fill(target=target, question=target), budget.max_tokens)
+        prompt = template.fill(target=target, question=target)
+        if self.as_released:
+            return Request(view.image, released_calls.unhelped(prompt), released_calls.token_limit(budget))
+        return Request(view.image, prompt, budget.max_tokens)
 
     def answer(self, query: Query, findings: Sequence[Findings], groundings: Sequence[Grounding]) -> str | None:
         """The answer that the views support most, each view's voice weighing as much as the model was sure of it."""

@@ -107,16 +107,7 @@ def pixel_format(directory: Path, vision: Any) -> PixelFormat:
     Raises:
         EngineError: Its preprocessor_config.json cannot be read.
     """
-    path = directory / "preprocessor_config.json"
-    default = PixelFormat()
-    values: Any = {}
-    if path.is_file():
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise EngineError(f"{path}: not readable as JSON: {(str(error) or repr(error)).splitlines()[0]}") from error
-        if not isinstance(values, dict):
-            raise EngineError(f"{path}: must hold a JSON object")
+    default, values = PixelFormat(), preprocessor_settings(directory)
     return PixelFormat(
         int(vision.patch_size),
         int(vision.spatial_merge_size),
@@ -124,6 +115,24 @@ def pixel_format(directory: Path, vision: Any) -> PixelFormat:
         tuple(values.get("image_mean", default.mean)),
         tuple(values.get("image_std", default.std)),
     )
+
+
+def preprocessor_settings(directory: Path) -> dict[str, Any]:
+    """The settings of a checkpoint's image processor; none where it brings none.
+
+    Raises:
+        EngineError: Its preprocessor_config.json cannot be read.
+    """
+    path = directory / "preprocessor_config.json"
+    if not path.is_file():
+        return {}
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{path}: not readable as JSON: {(str(error) or repr(error)).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise EngineError(f"{path}: must hold a JSON object")
+    return values
 
 
 def request_text(prompt: Prompt, family: Family, turns: Sequence[Turn] = ()) -> str:
