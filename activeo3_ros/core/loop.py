@@ -147,12 +147,15 @@ class ActivePerception:
             ]
             if proposal.known:
                 crops = [crop.knowing(known_in(crop, proposal.known, view)) for crop in crops]
-            pending = list(crops)
+            done = crops if proposal.regions_examined and proposal.findings is not None else []
+            pending = [] if done else list(crops)
             if proposal.findings is None and (self.examine_view or not crops):
                 pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
         examined = [(view, proposal.findings)] if proposal.findings is not None else []
         examined += self._examine(view, pending, proposal, query, costs, observer, may_stop=bool(examined))
-        zoomed = [view for view, _ in examined if view.region != GLOBAL_VIEW]
+        for crop in done:
+            costs.count_view(crop, 0)  # its tokens are among those of the policy
+        zoomed = done or [view for view, _ in examined if view.region != GLOBAL_VIEW]
         regions = _regions(proposal, view, zoomed)
 
         examined_ms = costs.elapsed_ms()

@@ -22,7 +22,7 @@ from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.vlm import engine_registry as choice
 from activeo3_ros.vlm.backends import vllm_engine, vllm_private_inputs, vllm_private_state
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
-from activeo3_ros.vlm.engine import Prompt, Request
+from activeo3_ros.vlm.engine import Prompt, Request, Turn
 from activeo3_ros.vlm.families import QWEN2_5_VL, conversation, whole_cell_size
 
 PROMPT = Prompt("Where?", before="Findings. ", prefix="<answer>[", stop=("</answer>",))
@@ -185,6 +185,13 @@ def test_vllm_replies_carry_text_tokens_and_probabilities(vllm):
     assert reply.text == "<answer>[1,2]\n" and reply.input_size == (84, 56)
     assert reply.probability([(len("<answer>["), len(reply.text))]) == pytest.approx(0.5)
     assert len(reply.tokens) == 5 and reply.prompt_tokens == len(engine._engine.seen[0]["prompt_token_ids"])
+
+
+def test_vllm_says_that_it_takes_one_picture_a_request(vllm):
+    engine = VllmEngine(vllm[1])
+    picture = np.zeros((56, 56, 3), np.uint8)
+    with pytest.raises(EngineError, match="takes one picture a request, a model that calls a zoom tool needs several"):
+        engine.generate([Request(picture, PROMPT, turns=(Turn("a", "", picture),))])
 
 
 def test_vllm_gets_the_same_tokens_and_patches_as_transformers(vllm):

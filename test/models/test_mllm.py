@@ -11,6 +11,7 @@ import pytest
 from activeo3_ros.core import ActivePerception, Box, Budget, Frame, InvalidInput, Query, Status
 from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.policies.mllm import MllmSensing
+from activeo3_ros.policies.zoom_tool import ZoomToolSensing
 from activeo3_ros.presets import load_preset
 from activeo3_ros.vlm.engine import Reply, Request, Token
 from activeo3_ros.vlm.families import FAMILIES, QWEN2_5_VL
@@ -386,7 +387,7 @@ def test_a_wrong_prompt_is_explained(tmp_path, text, message):
         load_prompt(str(path)).fill(target="x")
 
 
-@pytest.mark.parametrize("name", ["active_o3", "active_o3_gdino", "qwen25vl_cot", "qwen3_vl_4b", "zwz_4b"])
+@pytest.mark.parametrize("name", ["active_o3", "active_o3_gdino", "qwen25vl_cot", "qwen3_vl_4b", "zwz_4b", "deepeyes"])
 def test_a_preset_without_its_weights_says_how_to_get_them(name, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed")
     monkeypatch.setenv("ACTIVEO3_CACHE", str(tmp_path))
@@ -443,3 +444,27 @@ def test_a_written_box_goes_the_whole_way_through_a_real_model(tiny_engine, monk
     assert result.regions[0].box.as_tuple() == pytest.approx((600, 400, 600, 400), abs=model_px)
     (found,) = result.detections
     assert found.box.as_tuple() == pytest.approx((750, 500, 150, 100), abs=model_px) and found.score > 0.99
+
+
+def test_a_zoom_by_tool_call_goes_the_whole_way_through_a_real_model(tiny_engine, monkeypatch):
+    """The crop of the call is a second picture in the same conversation, and the answer comes from there."""
+    from tiny_models import let_write
+
+    monkeypatch.setattr(tiny_engine.model, "generate", tiny_engine.model.generate)  # so that it is put back
+    family = tiny_engine.family
+    side = 8 * family.cell_px
+    sensing = ZoomToolSensing(tiny_engine, shorter_side=side, crop_side=side)
+    loop = ActivePerception(sensing, MllmTask(tiny_engine, crop_side=side), Budget(view_pixels=side * side))
+    wide, high = family.extent(sensing.view_size(800, 800, side * side))
+    box = [round(wide / 2), round(high / 2), round(wide), round(high)]
+    call = f'{{"name": "image_zoom_in_tool", "arguments": {{"bbox_2d": {box}, "label": "the car"}}}}'
+    let_write(
+        tiny_engine,
+        f"<think>Small.</think>\n<tool_call>\n{call}\n</tool_call>",
+        "<think>Now.</think><answer>102</answer>",
+    )
+    result = loop.perceive(Frame(np.zeros((800, 800, 3), np.uint8)), Query("What is the number on the car?"))
+    assert (result.status, result.answer, result.status_message) == (Status.COMPLETE, "102", "")
+    (region,) = result.regions
+    assert region.box.as_tuple() == pytest.approx((400, 400, 400, 400), abs=800 / min(wide, high))
+    assert region.score > 0.99 and result.reasoning == "Small.\nNow." and result.cost.views == 2
