@@ -18,7 +18,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..codecs.image_files import read_image
+from ..codecs.image_files import image_size, read_image
 from ..codecs.rle import Mask, encode_rle
 from ..core import InvalidInput, Query
 from .datasets import Dataset, Sample, image_loader, with_checked_sizes
@@ -220,7 +220,8 @@ def vstar(root: Path, count: int | None, seed: int, with_choices: bool = False) 
         choices = (right, *random.Random(f"{seed} {path.stem}").sample(options[1:], len(options) - 1))
         picture = _find_image(root, f"{path.stem}.jpg", path.parent.name)
         name = f"{path.parent.name}/{path.stem}"
-        images.append({"id": number, "file_name": f"{name}.jpg"})
+        wide, high = image_size(picture) or (None, None)
+        images.append({"id": number, "file_name": f"{name}.jpg", "width": wide, "height": high})
         text = lettered_question(question, choices, seed, name) if with_choices else question
         samples.append(Sample(number, name, Query(text), image_loader(picture), choices))
     truth = _truth(images, annotations, [{"id": 1, "name": "target"}])
