@@ -40,7 +40,7 @@ class Benchmark:
         columns: Published metrics, each with ours that stands under it.
         presets: Presets to run unless the user chooses others.
         regions: Number of regions unless the user chooses others; None for the presets' own.
-        oracle: The oracle among the baselines.
+        oracle: The oracle among the baselines, "" for none.
         left_out: Baselines that make no sense here.
     """
 
@@ -97,6 +97,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         compared=ACCURACY,
         oracle=BOX_ORACLE,  # its objects are in the question, and no detection bears their name
     ),
+    "dtpqa": Benchmark(
+        lambda root, args: official.dtpqa(root, args.samples, args.seed, args.with_choices),
+        "How far does it see? The questions of DTPQA by distance",
+        compared=ACCURACY,
+        oracle="",  # it has no boxes
+    ),
 }
 
 
@@ -113,7 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="composite: sequences instead of pictures, judged with a memory and without",
     )
     parser.add_argument(
-        "--with-choices", action="store_true", help="vstar: ask with the lettered options, as language models need it"
+        "--with-choices",
+        action="store_true",
+        help="vstar, dtpqa: ask with the lettered options, as language models need it",
     )
     parser.add_argument(
         "--sam", default="", metavar="DIR", help="thinobjects: weights of SAM that make the masks (default: GrabCut)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -30,6 +31,7 @@ class Sample:
         choices: For multiple choice, the options, the right one first.
         topic: Of a frame of a bag, its topic.
         stamp_ns: Of a frame of a bag, the stamp in its header, nanoseconds.
+        distance_m: Of what a question is about, metres from the camera; NaN where there is no such object.
     """
 
     id: int
@@ -39,6 +41,7 @@ class Sample:
     choices: tuple[str, ...] = ()
     topic: str = ""
     stamp_ns: int = 0
+    distance_m: float = math.nan
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What a gate would save: no region where the answer from the whole view is sure enough.
 
 Computed from items that are there, those of a preset without regions and with some, for the thresholds of `GATES`. The
-setting `gate` of the policy `mllm` does what is computed here.
+setting `gate` of the policy `mllm` asks the policy's own view, whose size may differ: two presets show what it does.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from ..codecs.rle import Mask, decode_rle
 from ..core.geometry import Box, Boxes
 from .datasets import Dataset, Sample
 from .detector_oracle import TrueObject, matched
+from .distances import by_distance
 from .ground_truth_masks import decode_segmentation
 from .interactive_segmentation import ZOOMS
 from .item_files import read_items
@@ -37,6 +38,8 @@ ACCURACY = "accuracy"
 """The metric of multiple choice: the share of right answers."""
 CORRECTED_IOU = "mIoU at zoom budget"
 """The metrics of interactive segmentation; the number of zooms follows."""
+RECALL = "recall"
+"""Of objects at a distance, at an IoU of 0.5; what it is follows."""
 MASK_IOU = "mask mIoU"
 """The metric of masks beside detections."""
 
@@ -138,6 +141,8 @@ def _score_method(
     mask_ious = _mask_ious(items, dataset)
     if mask_ious is not None:
         quality[MASK_IOU], resampled[MASK_IOU] = mean_of(mask_ious, draws)
+    for name, (found, objects) in _found_by_distance(items, dataset).items():
+        quality[name], resampled[name] = share_of(found, objects, draws)
     by_category = {str(name): scores.by_category(name) for name in (MetricName("AP"), MetricName("AR"))}
     return MethodScores(
         method=method,
@@ -169,6 +174,9 @@ def _score_answers(items: Items, dataset: Dataset, method: Method, draws: npt.ND
         )
         name = kind if kind == ACCURACY else f"{ACCURACY} {kind}"
         quality[name], replicates[name] = mean_of(values, draws)
+    for end, mask in by_distance([sample.distance_m for sample in dataset.samples]).items():
+        name = f"{ACCURACY} {end}"
+        quality[name], replicates[name] = mean_of(np.where(mask, right, math.nan), draws)
     return without_detections(items, dataset, method, draws, quality, replicates, right)
 
 
@@ -264,14 +272,21 @@ def boxes_of(found: Sequence[Mapping[str, float]]) -> Boxes:
 def _regions(items: Items, dataset: Dataset, draws: npt.NDArray[np.intp]) -> dict[str, Estimate]:
     found = [region_quality(boxes_of(item["regions"]), dataset.boxes(item["sample"])) for item in items]
     covered, objects = np.array([q.covered for q in found], float), np.array([q.objects for q in found], float)
-    with np.errstate(invalid="ignore"):
-        drawn = covered[draws].sum(axis=1) / objects[draws].sum(axis=1)
-    total = covered.sum() / objects.sum() if objects.sum() else math.nan
     return {
-        "coverage": Estimate(float(total), *interval(drawn)),
+        "coverage": share_of(covered, objects, draws)[0],
         "purity": mean_of(np.array([q.purity for q in found]), draws)[0],
         "overlap": mean_of(np.array([q.overlap for q in found]), draws)[0],
     }
+
+
+def share_of(
+    counted: npt.NDArray[np.float64], of: npt.NDArray[np.float64], draws: npt.NDArray[np.intp]
+) -> tuple[Estimate, npt.NDArray[np.float64]]:
+    """The share of what all images together have, from the counts of each image, and its replicates."""
+    with np.errstate(invalid="ignore"):
+        drawn = counted[draws].sum(axis=1) / of[draws].sum(axis=1)
+    total = counted.sum() / of.sum() if of.sum() else math.nan
+    return Estimate.of(float(total), drawn), drawn
 
 
 def mean_of(values: npt.NDArray[np.float64], draws: npt.NDArray[np.intp]) -> tuple[Estimate, npt.NDArray[np.float64]]:
@@ -332,6 +347,29 @@ def _mask_iou(true: Mask, found: Mapping[str, Any]) -> float:
     shared = int((under & part[: under.shape[0], : under.shape[1]]).sum())
     union = int(true.sum()) + int(part.sum()) - shared
     return shared / union if union else 0.0
+
+
+def _found_by_distance(
+    items: Items, dataset: Dataset
+) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """Found objects and all objects of each image, by the name of their recall; nothing where none has a distance."""
+    frames: list[int] = []
+    hits: list[bool] = []
+    distances: list[float] = []
+    for frame, item in enumerate(items):
+        rows = dataset.objects(item["sample"])
+        found = objects_found(item, [TrueObject(row["category_id"], Box(*row["bbox"])) for row in rows], dataset)
+        frames += [frame] * len(rows)
+        hits += [index in found for index in range(len(rows))]
+        distances += [row.get("distance_m", math.nan) for row in rows]
+    count = len(items)
+    return {
+        f"{RECALL} {end}": (
+            np.asarray(np.bincount(frames, np.asarray(hits & mask, np.float64), count), np.float64),
+            np.asarray(np.bincount(frames, np.asarray(mask, np.float64), count), np.float64),
+        )
+        for end, mask in by_distance(distances).items()
+    }
 
 
 def _recall_by_frame(items: Items, dataset: Dataset) -> list[float]:

@@ -260,6 +260,36 @@ def test_a_question_is_answered_from_the_region_that_shows_it():
     assert result.groundings[0].phrase == "What is the number on the police car?"
 
 
+SEEN = '```json\n{"answer": "102", "bbox_2d": [10, 10, 90, 90]}\n```'
+
+
+def test_a_gate_looks_at_no_region_where_the_view_suffices():
+    sensing = FakeEngine(SEEN, probability=0.95)
+    result = perceive(sensing, FakeEngine(), Query("What is the number on the police car?"), gate=0.9)
+    assert (result.status, result.answer, result.regions, result.cost.views) == (Status.COMPLETE, "102", (), 1)
+    assert "no region was looked at" in result.status_message and result.cost.tokens == len(SEEN)
+    assert [(g.text, g.region) for g in result.groundings] == [("102", -1)]
+
+
+@pytest.mark.parametrize(
+    ("of_view", "probability"),
+    [(SEEN, 0.5), (SEEN, math.nan), ('{"answer": "102"}', 0.95), ('{"answer": "unknown"}', 0.95), ("<think>hm", 0.95)],
+)
+def test_a_gate_stays_open_where_the_view_is_not_sure_or_does_not_say_where(of_view, probability):
+    sensing = FakeEngine(of_view, region_answer([0, 0, 90, 90]), probability=probability)
+    task = FakeEngine('{"answer": "7", "bbox_2d": [10, 10, 90, 90]}')
+    result = perceive(sensing, task, Query("What is the number on the police car?"), gate=0.9)
+    assert result.answer == "7" and len(result.regions) == 1 and "no region" not in result.status_message
+
+
+def test_a_gate_is_off_unless_it_is_set_and_is_for_questions_alone():
+    sensing = FakeEngine(region_answer([0, 0, 90, 90]))
+    perceive(sensing, FakeEngine(SEEN), Query("What is the number on the police car?"))
+    assert len(sensing.requests) == 1
+    sensing = FakeEngine(region_answer([0, 0, 90, 90]))
+    assert perceive(sensing, FakeEngine("[]"), CARS, gate=0.9).status is Status.COMPLETE
+
+
 REASONED = {"question_prompt": "task_question_reasoned", "crop_side": 280}
 """The form in which ZwZ's models were trained to answer."""
 

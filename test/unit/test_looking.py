@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
 
-from activeo3_ros.core import Box, Detection, Frame, InvalidInput, Query, Result
+from activeo3_ros.cli.main import main
+from activeo3_ros.core import Box, Detection, Frame, Grounding, InvalidInput, Query, Region, Result
 from activeo3_ros.evaluation import official_datasets as official
 from activeo3_ros.evaluation.counterfactual import (
     AS_IT_IS,
@@ -27,7 +28,8 @@ from activeo3_ros.evaluation.counterfactual import (
     recoloured,
 )
 from activeo3_ros.evaluation.datasets import Dataset, coco_of_images
-from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_item
+from activeo3_ros.evaluation.gate import gate_line, gates
+from activeo3_ros.evaluation.item_files import item_path, result_to_item, write_item, write_manifest
 from activeo3_ros.evaluation.looking import FOLLOWS, TAKES_SWAPPED, ZOOMING_GAP, looking_verdict, score_looking
 from activeo3_ros.evaluation.methods import choose_methods
 
@@ -185,6 +187,50 @@ def test_a_failed_frame_is_not_right_and_counts_for_no_change(vstar: Path, tmp_p
     assert np.isnan(scores.quality[FOLLOWS].value) and np.isnan(scores.quality[f"changes, {BLURRED}"].value)
     assert scores.failed == 20 and scores.failure == "no model"
     assert "too few to show whether it looks" in looking_verdict(scores, dataset)
+
+
+def test_what_a_gate_saves_and_loses_is_told_with_intervals_in_the_report_and_as_json(vstar: Path, tmp_path: Path):
+    """By hand: of 20 questions the view is sure of 10, of which it answers 2 wrong that the regions answer right."""
+    dataset = official.vstar(vstar, None, seed=0)
+    out = tmp_path / "out"
+    command = ["benchmark", "vstar", "--root", str(vstar), "--regions", "0,2", "--bootstrap", "100", "--out", str(out)]
+    view, zoomed = choose_methods(["embedded"], [0, 2], baselines=False)
+    region = Region(Box(0, 0, 9, 9), "a car", 1.0)
+    for index, sample in enumerate(dataset.samples):
+        sure, wrong = index < 10, index in (3, 7)
+        answer = sample.choices[1 if wrong else 0]
+        place = Grounding(sample.query.text, 0.92 if sure else 0.3, Box(0, 0, 9, 9), text=answer)
+        result = Result(*SIZE, sample.query, answer=answer, groundings=(place,) if index != 12 else ())
+        write_item(item_path(out, view, sample), result_to_item(sample, result))
+        result = Result(*SIZE, sample.query, answer=sample.choices[0], regions=(region, region))
+        write_item(item_path(out, zoomed, sample), result_to_item(sample, result))
+    (at_half, *_, high, highest) = found = gates(out, dataset, [view, zoomed], replicates=200, seed=0)
+    assert [gate.threshold for gate in found] == [0.5, 0.7, 0.8, 0.9, 0.95]
+    assert (at_half.saved.value, at_half.scored) == (0.5, 0.95)
+    assert at_half.lost.value == pytest.approx(0.1) and at_half.accuracy.value == pytest.approx(0.9)
+    assert at_half.saved.low < 0.5 < at_half.saved.high and at_half.lost.low <= 0.1 <= at_half.lost.high
+    assert high.saved.value == 0.5 and highest.saved.value == 0.0 and highest.lost.value == 0.0
+    write_manifest(out, dataset, [view, zoomed], 0)
+    assert main(command) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["gates"][0] == {
+        **at_half.to_json(),
+        **{k: metrics["gates"][0][k] for k in ("saved", "lost", "accuracy")},
+    }
+    assert metrics["gates"][0]["saved"][0] == 0.5 and "looking" not in metrics
+    page = (out / "report.html").read_text()
+    assert "What a gate would save" in page and "Does it look?" not in page
+
+
+def test_without_scores_a_gate_saves_nothing_and_that_is_said(vstar: Path, tmp_path: Path):
+    dataset = official.vstar(vstar, None, seed=0)
+    methods = choose_methods(["embedded"], [0, 2], baselines=False)
+    for sample in dataset.samples:
+        for method in methods:
+            result = Result(*SIZE, sample.query, answer="red", regions=(Region(Box(0, 0, 9, 9)),))
+            write_item(item_path(tmp_path, method, sample), result_to_item(sample, result))
+    (gate, *_) = gates(tmp_path, dataset, methods, replicates=50, seed=0)
+    assert gate.saved.value == 0.0 and "no answer from the view has a score" in gate_line(gate)
 
 
 @pytest.fixture
