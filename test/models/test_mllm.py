@@ -17,7 +17,7 @@ from activeo3_ros.vlm.engine import Reply, Request, Token
 from activeo3_ros.vlm.families import FAMILIES, QWEN2_5_VL
 from activeo3_ros.vlm.out_of_memory import generate_within_memory
 from activeo3_ros.vlm.parsing import parse_answer
-from activeo3_ros.vlm.prompts import load_prompt
+from activeo3_ros.vlm.prompts import is_question, load_prompt
 from activeo3_ros.vlm.reply_notes import reply_notes
 from activeo3_ros.vlm.task import MllmTask, label_for
 
@@ -258,6 +258,11 @@ def test_a_question_is_answered_from_the_region_that_shows_it():
     assert result.answer == "102"
     assert [(g.text, g.region) for g in result.groundings] == [("102", 1)]
     assert result.groundings[0].phrase == "What is the number on the police car?"
+
+
+def test_a_question_with_its_options_on_further_lines_is_a_question():
+    assert is_question(Query("On which side is the person?\n(A) left\n(B) right\nAnswer with the letter."))
+    assert not is_question(Query("the person on the left\nwith a hat"))
 
 
 SEEN = '```json\n{"answer": "102", "bbox_2d": [10, 10, 90, 90]}\n```'
