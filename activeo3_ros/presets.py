@@ -53,6 +53,7 @@ SENSING_TYPES = {
     "sahi": "activeo3_ros.policies.slicing:SahiSlices",
     "adaptive_slices": "activeo3_ros.policies.slicing:AdaptiveSlices",
     "mllm": "activeo3_ros.policies.mllm:MllmSensing",
+    "zoom_tool": "activeo3_ros.policies.zoom_tool:ZoomToolSensing",
 }
 TASK_TYPES = {"mllm": "activeo3_ros.vlm.task:MllmTask"}
 """Task models that are no detectors; every detector is a task, too."""

@@ -12,8 +12,10 @@ from ..core import InvalidInput, Query
 from ..evaluation import official_datasets as official
 from ..evaluation.benchmark import SMALL_OBJECTS, make_results_directory, run_benchmark
 from ..evaluation.composite_dataset import LABELS, composite
+from ..evaluation.counterfactual import counterfactual
 from ..evaluation.datasets import Dataset
 from ..evaluation.interactive_segmentation import ZOOMS
+from ..evaluation.looking import FOLLOWS
 from ..evaluation.methods import BOX_ORACLE, ORACLE, OWN_REGIONS, choose_methods
 from ..evaluation.moving_composite import moving_composite
 from ..evaluation.published import ROWS
@@ -22,7 +24,7 @@ from ..evaluation.sequence_runs import with_and_without_memory
 from .argument_types import whole_number
 from .evaluate_sequences import check_sequence_options, perceive_and_judge
 from .main import FAILURE, SUCCESS
-from .options import add_run_arguments, run_settings
+from .options import LOOKING, LOOKING_REGIONS, add_run_arguments, run_settings
 from .progress import PROGRESS_LINES, progress
 
 
@@ -38,7 +40,7 @@ class Benchmark:
         columns: Published metrics, each with ours that stands under it.
         presets: Presets to run unless the user chooses others.
         regions: Number of regions unless the user chooses others; None for the presets' own.
-        oracle: The oracle among the baselines.
+        oracle: The oracle among the baselines, "" for none.
         left_out: Baselines that make no sense here.
     """
 
@@ -95,6 +97,12 @@ BENCHMARKS: dict[str, Benchmark] = {
         compared=ACCURACY,
         oracle=BOX_ORACLE,  # its objects are in the question, and no detection bears their name
     ),
+    "dtpqa": Benchmark(
+        lambda root, args: official.dtpqa(root, args.samples, args.seed, args.with_choices),
+        "How far does it see? The questions of DTPQA by distance",
+        compared=ACCURACY,
+        oracle="",  # it has no boxes
+    ),
 }
 
 
@@ -111,7 +119,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="composite: sequences instead of pictures, judged with a memory and without",
     )
     parser.add_argument(
-        "--with-choices", action="store_true", help="vstar: ask with the lettered options, as language models need it"
+        "--with-choices",
+        action="store_true",
+        help="vstar, dtpqa: ask with the lettered options, as language models need it",
     )
     parser.add_argument(
         "--sam", default="", metavar="DIR", help="thinobjects: weights of SAM that make the masks (default: GrabCut)"
@@ -130,17 +140,21 @@ def run(args: argparse.Namespace) -> int:
         return _run_moving(args)
     make_results_directory(args.out)
     dataset = benchmark.load(args.root, args)
+    compared, question, published = benchmark.compared, benchmark.question, ROWS.get(args.name, ())
     regions = args.regions or (None if benchmark.regions is None else [benchmark.regions])
+    if args.counterfactual:
+        dataset, compared, question, published = counterfactual(dataset, args.seed), FOLLOWS, LOOKING, ()
+        regions = args.regions or LOOKING_REGIONS
     methods = choose_methods(
         args.preset or benchmark.presets, regions, args.baselines, benchmark.oracle, benchmark.left_out
     )
     complete = run_benchmark(
-        run_settings(args, benchmark.question),
+        run_settings(args, question),
         dataset,
         methods,
         partial(progress, lines=PROGRESS_LINES),
-        ROWS.get(args.name, ()),
-        benchmark.compared,
+        published,
+        compared,
         benchmark.columns,
     )
     return SUCCESS if complete else FAILURE

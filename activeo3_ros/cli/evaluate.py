@@ -9,12 +9,14 @@ from pathlib import Path
 
 from ..core import InvalidInput
 from ..evaluation.benchmark import make_results_directory, run_benchmark
+from ..evaluation.counterfactual import counterfactual
 from ..evaluation.datasets import Dataset, coco_of_images, with_masks
+from ..evaluation.looking import FOLLOWS
 from ..evaluation.methods import choose_methods
 from .argument_types import class_names, renamed_label
 from .evaluate_sequences import add_sequence_arguments, annotated_bag, check_stills, query_instead, run_sequences
 from .main import FAILURE, SUCCESS
-from .options import add_run_arguments, run_settings
+from .options import LOOKING, LOOKING_REGIONS, add_run_arguments, run_settings
 from .progress import PROGRESS_LINES, progress
 
 
@@ -63,12 +65,22 @@ def run(args: argparse.Namespace) -> int:
     make_results_directory(args.out)
     with ExitStack() as stack:
         dataset = _dataset(args, stack)
+        if args.masks and args.counterfactual:
+            raise InvalidInput("--masks: has no effect on --counterfactual, which judges boxes")
         if args.masks:
             dataset = with_masks(dataset, args.coco)
-        methods = choose_methods(args.preset or ["embedded"], args.regions, args.baselines)
+        regions, compared = args.regions, "AR small"
+        if args.counterfactual:
+            dataset, compared = counterfactual(dataset, args.seed), FOLLOWS
+            regions = args.regions or LOOKING_REGIONS
+        methods = choose_methods(args.preset or ["embedded"], regions, args.baselines)
         question = f"Which of {len(methods)} methods finds most in {dataset.name}, and what does it cost?"
         complete = run_benchmark(
-            run_settings(args, question), dataset, methods, partial(progress, lines=PROGRESS_LINES)
+            run_settings(args, LOOKING if args.counterfactual else question),
+            dataset,
+            methods,
+            partial(progress, lines=PROGRESS_LINES),
+            compared=compared,
         )
     return SUCCESS if complete else FAILURE
 

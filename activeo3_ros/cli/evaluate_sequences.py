@@ -175,6 +175,7 @@ def check_sequence_options(args: argparse.Namespace, kind: str) -> None:
     """
     given = {
         "--baselines": args.baselines,
+        "--counterfactual": args.counterfactual,
         "--workers": args.workers != 1,
         "--max-dets": args.max_dets != MAX_DETECTIONS[-1],
     }

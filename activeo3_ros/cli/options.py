@@ -14,6 +14,11 @@ from ..evaluation.settings import RunSettings
 from ..presets import Preset, preset_names
 from .argument_types import class_names, number, whole_number, whole_numbers
 
+LOOKING = "Does the answer follow the picture?"
+"""Title of the report of counterfactual pictures."""
+LOOKING_REGIONS = [0, 3]
+"""Numbers of regions with them: none, whose zooming gap is that of one look, and as many as presets choose."""
+
 
 def add_query_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the query: a question, class names, whether to make masks."""
@@ -125,6 +130,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         default=100,
         metavar="N",
         help="detections that count (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--counterfactual",
+        action="store_true",
+        help="ask each sample six times, with what it is about blurred, recoloured, swapped, and alone: does the model "
+        "look? (default of --regions: 0,3)",
     )
 
 

@@ -143,11 +143,12 @@ class ActivePerception:
                 expected = scene.expect(frame, view, query)
         streaming = None if self._in_background(frame, scene) else self._streaming(budget)
         if streaming is not None:
+            by_policy: list[View] = []
             proposal, planned, examined = self._sense_while_examining(*streaming, frame, view, query, costs, observer)
         else:
             proposal = self._propose(frame, view, query, costs, scene, expected)
-            planned, examined = self._examine_proposal(proposal, frame, view, query, costs, observer)
-        zoomed = [view for view, _ in examined if view.region != GLOBAL_VIEW]
+            planned, examined, by_policy = self._examine_proposal(proposal, frame, view, query, costs, observer)
+        zoomed = by_policy or [view for view, _ in examined if view.region != GLOBAL_VIEW]
         regions = _regions(proposal, view, zoomed)
 
         examined_ms = costs.elapsed_ms()
@@ -226,8 +227,13 @@ class ActivePerception:
 
     def _examine_proposal(
         self, proposal: Proposal, frame: Frame, view: View, query: Query, costs: CostTracker, observer: Observer
-    ) -> tuple[int, list[tuple[View, Findings]]]:
-        """The number of regions of a proposal, and the views that were examined for it, with their findings."""
+    ) -> tuple[int, list[tuple[View, Findings]], list[View]]:
+        """Examine what a proposal asks for.
+
+        Returns:
+            The number of its regions, the views that were examined with their findings, and the crops that the policy
+            has looked at itself, which nothing more is asked of.
+        """
         budget = costs.budget
         if proposal.used_view:
             costs.count_view(view, proposal.tokens)
@@ -238,12 +244,15 @@ class ActivePerception:
             ]
             if proposal.known:
                 crops = [crop.knowing(known_in(crop, proposal.known, view)) for crop in crops]
-            pending = list(crops)
+            by_policy = crops if proposal.regions_examined and proposal.findings is not None else []
+            pending = [] if by_policy else list(crops)
             if proposal.findings is None and (self.examine_view or not crops):
                 pending.insert(0, self._crop(frame, frame.window, budget.view_pixels, GLOBAL_VIEW))
         examined = [(view, proposal.findings)] if proposal.findings is not None else []
         examined += self._examine(view, pending, proposal, query, costs, observer, may_stop=bool(examined))
-        return len(crops), examined
+        for crop in by_policy:
+            costs.count_view(crop, 0)  # its tokens are among those of the policy
+        return len(crops), examined, by_policy
 
     def _streaming(self, budget: Budget) -> tuple[StreamingPolicy, StreamingTask] | None:
         """Policy and task model where regions are examined while others are still chosen, else None.

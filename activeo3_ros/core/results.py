@@ -131,6 +131,8 @@ class Proposal:
         tokens: Tokens that a language model wrote for it.
         notes: Facts that the user should know, as in `Findings`.
         regions_age_ms: How much older the frame is that the regions were chosen in, milliseconds.
+        regions_examined: Whether the policy itself has looked at the crops of its regions, and `findings` are of all
+            that it saw: then the task model examines nothing more. Without findings it says nothing.
     """
 
     regions: tuple[Region, ...] = ()
@@ -141,6 +143,7 @@ class Proposal:
     tokens: int = 0
     notes: tuple[str, ...] = ()
     regions_age_ms: float = 0.0
+    regions_examined: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ from ..core import InvalidInput
 from ..core.optional import require_package
 from .datasets import Dataset
 from .differences import Difference, paired_differences
+from .gate import Gate, gate_line, gates
 from .item_files import MANIFEST, REPORTS, missing_items, write_atomically, write_manifest
+from .looking import looking_verdict, score_looking
 from .methods import Method
 from .metrics_files import metrics_to_csv, metrics_to_dict
 from .published import PublishedRow, beside_published
@@ -118,16 +120,28 @@ def _score_and_report(
 ) -> list[MethodScores]:
     """Write `report.html`, `metrics.json` and `metrics.csv`, and print the main numbers."""
     out = settings.out
-    scores = score(out, dataset, methods, settings.replicates, settings.seed, settings.max_detections)
+    if dataset.probes:
+        scores = score_looking(out, dataset, methods, settings.replicates, settings.seed)
+        saving: list[Gate] = []
+    else:
+        scores = score(out, dataset, methods, settings.replicates, settings.seed, settings.max_detections)
+        saving = gates(out, dataset, methods, settings.replicates, settings.seed)
+    verdicts = {s.method.id: looking_verdict(s, dataset) for s in scores} if dataset.probes else {}
     differences = compare(scores, compared)
     rows = beside_published(scores, published, columns)
     metrics = metrics_to_dict(settings, dataset, scores, differences, rows)
+    if dataset.probes:
+        metrics["looking"] = verdicts
+    if saving:
+        metrics["gates"] = [gate.to_json() for gate in saving]
     write_atomically(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
     write_atomically(out / "metrics.csv", metrics_to_csv(scores))
-    write_atomically(out / "report.html", report_html(settings, dataset, scores, differences, rows))
+    write_atomically(out / "report.html", report_html(settings, dataset, scores, differences, rows, verdicts, saving))
     print(text_table(scores))
     for difference in differences:
         print(text_difference(difference))
+    for line in (*verdicts.values(), *map(gate_line, saving)):
+        print(line)
     for row in rows:
         print(f"{row.method}: {', '.join(f'{k} {v}' for k, v in row.numbers.items())}  [{row.origin}]")
     for note in (*dataset.notes, *notes_on(scores)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ from ..bags.frames import BagFrames
 from ..bags.reading import Bag, DamagedMessage, Entry
 from ..codecs.image_files import image_size, read_image
 from ..core import Frame, InvalidInput, Query
-from ..core.geometry import Boxes
+from ..core.geometry import Box, Boxes
 from .ground_truth import OWN_ID, check_boxes, check_masks, check_size, label_ids, label_key, reaches_outside, read_coco
 
 
@@ -30,6 +31,7 @@ class Sample:
         choices: For multiple choice, the options, the right one first.
         topic: Of a frame of a bag, its topic.
         stamp_ns: Of a frame of a bag, the stamp in its header, nanoseconds.
+        distance_m: Of what a question is about, metres from the camera; NaN where there is no such object.
     """
 
     id: int
@@ -39,6 +41,28 @@ class Sample:
     choices: tuple[str, ...] = ()
     topic: str = ""
     stamp_ns: int = 0
+    distance_m: float = math.nan
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one sample of a counterfactual data set is.
+
+    Attributes:
+        origin: Index of the sample that it is made from, among those that were taken.
+        variant: One of `counterfactual.VARIANTS`.
+        name: Name of the original, after which the letters of its options are ordered.
+        category: For detection, of the object that is judged; 0 for a question.
+        box: For detection, of that object, in pixels of this picture.
+        swapped_option: For a question, the option that is right of what was swapped in; -1 where none is.
+    """
+
+    origin: int
+    variant: str
+    name: str
+    category: int = 0
+    box: Box | None = None
+    swapped_option: int = -1
 
 
 @dataclass(frozen=True)
@@ -53,6 +77,7 @@ class Dataset:
         facts: Origin and rules of the data set, for manifest and report.
         interactive: Whether methods are judged by interactive segmentation instead of detection.
         notes: What a user should know of the truth before the scores are read.
+        probes: Of a counterfactual data set, what each sample is, in their order.
     """
 
     name: str
@@ -62,6 +87,7 @@ class Dataset:
     facts: Mapping[str, Any] = field(default_factory=dict)
     interactive: bool = False
     notes: tuple[str, ...] = ()
+    probes: tuple[Probe, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "samples", tuple(sorted(self.samples, key=lambda sample: sample.id)))

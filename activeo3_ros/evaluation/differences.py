@@ -42,8 +42,9 @@ def difference(a: MethodScores, b: MethodScores, metric: str) -> Difference:
 def paired_differences(scores: Sequence[MethodScores], metric: str) -> list[Difference]:
     """Compare the first preset, at each number of regions, with each other method.
 
-    A method that was run with several budgets is compared at the same number of regions and at the nearest number of
-    pixels: tiles and crops of another shape cost less for the same number.
+    Where any method zooms, those without regions are only compared with. A method that was run with several budgets is
+    compared at the same number of regions and at the nearest number of pixels: tiles and crops of another shape cost
+    less for the same number.
 
     Args:
         scores: Scores of all methods, the first preset first.
@@ -54,9 +55,10 @@ def paired_differences(scores: Sequence[MethodScores], metric: str) -> list[Diff
     """
     first = scores[0].method.name
     judged = [s for s in scores if metric in s.quality]
+    zooms = any(s.method.regions != 0 for s in scores)
     differences = []
     for own in judged:
-        if own.method.name != first or (len(scores) > 1 and own.method.regions == 0):
+        if own.method.name != first or (zooms and own.method.regions == 0):
             continue
         rivals: dict[str, list[MethodScores]] = {}
         for other in judged:

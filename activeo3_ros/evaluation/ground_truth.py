@@ -288,6 +288,10 @@ def _annotation(
     area = 0.0 if row.get("area") is None else _number(where, "area", row["area"])
     if area < 0:
         raise InvalidInput(f"{where} has the area {row['area']}; it is 0 or more square pixels")
+    if row.get("distance_m") is None:
+        row = {key: value for key, value in row.items() if key != "distance_m"}
+    elif _number(where, "distance_m", row["distance_m"]) < 0:
+        raise InvalidInput(f"{where} has the distance_m {row['distance_m']}; it is 0 or more metres")
     crowd = _number(where, "iscrowd", row.get("iscrowd") or 0)
     if crowd not in (0, 1):
         raise InvalidInput(f"{where}: its iscrowd must be 0 or 1, got {row['iscrowd']!r}")

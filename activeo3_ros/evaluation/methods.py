@@ -76,7 +76,7 @@ def choose_methods(
         presets: Names or files of presets.
         regions: Numbers of regions; None takes each preset's own.
         baselines: Whether to add the fixed policies and the oracle.
-        oracle: Which oracle, `ORACLE` or `BOX_ORACLE`.
+        oracle: Which oracle, `ORACLE` or `BOX_ORACLE`; "" for none.
         left_out: Baselines that make no sense for the data set.
 
     Returns:
@@ -93,7 +93,8 @@ def choose_methods(
             if name not in [*left_out, *(preset.name for preset in loaded)]:
                 baseline = replace(load_preset(name), task=first.task, segmenter=first.segmenter, budget=first.budget)
                 named.append((name, baseline, ""))
-        named.append((oracle, first, oracle))
+        if oracle:
+            named.append((oracle, first, oracle))
     methods = []
     for name, preset, chooser in named:
         counts: list[int | None] = list(regions or [preset.budget.max_regions])

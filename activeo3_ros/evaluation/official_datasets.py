@@ -9,6 +9,7 @@ number or all) and the seed of the draw, and raises InvalidInput where a file is
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,12 +20,12 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ..codecs.image_files import read_image
+from ..codecs.image_files import image_size, read_image
 from ..codecs.rle import Mask, encode_rle
 from ..core import InvalidInput, Query
 from .datasets import Dataset, Sample, image_loader, with_checked_sizes
 from .ground_truth import label_ids, read_coco, read_json
-from .multiple_choice import lettered_question
+from .multiple_choice import LETTERS, lettered_question
 from .subset_rules import (
     DENSE_INSTANCES,
     IGNORED_NAMES,
@@ -245,11 +246,65 @@ def _questions(dataset: str, files: Sequence[Path], seed: int, with_choices: boo
         choices = (right, *random.Random(f"{seed} {path.stem}").sample(options[1:], len(options) - 1))
         picture = _find_image(path.parent.parent, f"{path.stem}.jpg", path.parent.name)
         name = f"{path.parent.name}/{path.stem}"
-        images.append({"id": number, "file_name": f"{name}.jpg"})
+        wide, high = image_size(picture) or (None, None)
+        images.append({"id": number, "file_name": f"{name}.jpg", "width": wide, "height": high})
         text = lettered_question(question, choices, seed, name) if with_choices else question
         samples.append(Sample(number, name, Query(text), image_loader(picture), choices))
     truth = _truth(images, annotations, [{"id": 1, "name": "target"}])
     return Dataset(dataset, samples, truth, {"target": 1}, {"asked with choices": with_choices})
+
+
+def dtpqa(root: Path, count: int | None, seed: int, with_choices: bool = False) -> Dataset:
+    """DTPQA: questions on traffic scenes, each with the distance of the object that it is about.
+
+    Our choice: the options of a question are all answers that its category has.
+
+    Args:
+        root: Directory with `annotations.json`, a list of questions for each category of `synth` and `real`, and the
+            pictures that it names.
+        count: Number of questions, None for all.
+        seed: Seed of the draw and of the order of the options.
+        with_choices: Ask with the lettered options, as language models need it.
+
+    Returns:
+        The data set, for the protocol of multiple choice; its accuracy is also told by distance.
+    """
+    path = _first_file(root, "annotations.json")
+    parts = read_json(path)
+    rows: list[tuple[str, dict[str, Any]]] = []
+    try:
+        for part, categories in parts.items():
+            for category, questions in categories.items():
+                rows += [(f"{part} {category}", dict(row)) for row in questions]
+        answers: dict[str, list[str]] = {}
+        for kind, row in rows:
+            own = answers.setdefault(kind, [])
+            own += [str(row["answer"])] if str(row["answer"]) not in own else []
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InvalidInput(f"{path}: not the annotations of DTPQA: {type(error).__name__} {error}") from error
+    if not rows:
+        raise InvalidInput(f"{path}: has no questions")
+    images, samples = [], []
+    for number, (kind, row) in enumerate(_draw(rows, count, seed), start=1):
+        try:
+            question, right = str(row["question"]), str(row["answer"])
+            file = str(row.get("image_path") or row["filename"])
+            distance = row["distance"]
+            distance_m = math.nan if distance is None else float(distance)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(f"{path}: question {number} of {kind}: {type(error).__name__} {error}") from error
+        picture = _find_image(root, file, "", "images")
+        name = f"{kind}/{number}"
+        wrong = [answer for answer in answers[kind] if answer != right]
+        choices = (right, *random.Random(f"{seed} {name}").sample(wrong, len(wrong)))
+        if with_choices and len(choices) > len(LETTERS):
+            raise InvalidInput(f"{path}: {kind} has {len(choices)} answers, more than there are letters; ask without")
+        text = lettered_question(question, choices, seed, name) if with_choices else question
+        images.append({"id": number, "file_name": file})
+        samples.append(Sample(number, name, Query(text), image_loader(picture), choices, distance_m=distance_m))
+    truth = _truth(images, [], [{"id": 1, "name": "target"}])
+    facts = {**_facts("all questions", count, seed, len(samples)), "asked with choices": with_choices}
+    return Dataset("dtpqa", samples, truth, {"target": 1}, facts)
 
 
 def read_mask(path: Path) -> Mask:

@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import cv2
@@ -18,11 +19,14 @@ from ..codecs.picture import draw
 from ..core import InvalidInput
 from ..core.geometry import Boxes
 from ..core.optional import require_package
+from .counterfactual import AS_IT_IS
 from .datasets import Dataset, Sample
 from .differences import Difference
 from .environment import describe_environment
+from .gate import Gate
 from .interactive_segmentation import ZOOMS
 from .item_files import read_items, result_from_item
+from .looking import RIGHT
 from .plots import Point, curve, distribution
 from .published import PublishedRow
 from .scoring import ACCURACY, CORRECTED_IOU, MASK_IOU, MethodScores
@@ -30,7 +34,7 @@ from .settings import RunSettings
 from .summary import format_difference, format_regions, notes_on, table_metrics, verdict
 
 TEMPLATES = Path(__file__).parent / "templates"
-CURVE_METRICS = ("AR small", "AR", ACCURACY, MASK_IOU, f"{CORRECTED_IOU} {ZOOMS}")
+CURVE_METRICS = ("AR small", "AR", ACCURACY, MASK_IOU, f"{CORRECTED_IOU} {ZOOMS}", f"{RIGHT}, {AS_IT_IS}")
 """The first of these that was measured is plotted against the budget."""
 MAX_PICTURE_PX = 1280
 PICTURES = 3
@@ -53,6 +57,8 @@ def report_html(
     scores: Sequence[MethodScores],
     differences: Sequence[Difference],
     published: Sequence[PublishedRow] = (),
+    verdicts: Mapping[str, str] = MappingProxyType({}),
+    saving: Sequence[Gate] = (),
 ) -> str:
     """Make the report of a complete run.
 
@@ -62,6 +68,8 @@ def report_html(
         scores: Scores of all methods, those of the first preset first.
         differences: Paired differences.
         published: Rows of the paper and ours, as `beside_published` gives them.
+        verdicts: Of counterfactual pictures, whether each method looks.
+        saving: What gates would save.
 
     Returns:
         The page, with all figures and pictures inside.
@@ -77,6 +85,8 @@ def report_html(
         metrics=metrics,
         best={name: _best(scores, name) for name in metrics},
         published=published,
+        verdicts=verdicts,
+        saving=saving,
         differences=[(d, format_difference(d), verdict(d)) for d in differences],
         notes=[*dataset.notes, *notes_on(scores)],
         regions={s.method.id: format_regions(s) for s in scores},

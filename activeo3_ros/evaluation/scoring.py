@@ -14,8 +14,9 @@ import numpy.typing as npt
 
 from ..codecs.rle import Mask, decode_rle
 from ..core.geometry import Box, Boxes
-from .datasets import Dataset
+from .datasets import Dataset, Sample
 from .detector_oracle import TrueObject, matched
+from .distances import by_distance
 from .ground_truth_masks import decode_segmentation
 from .interactive_segmentation import ZOOMS
 from .item_files import read_items
@@ -37,6 +38,8 @@ ACCURACY = "accuracy"
 """The metric of multiple choice: the share of right answers."""
 CORRECTED_IOU = "mIoU at zoom budget"
 """The metrics of interactive segmentation; the number of zooms follows."""
+RECALL = "recall"
+"""Of objects at a distance, at an IoU of 0.5; what it is follows."""
 MASK_IOU = "mask mIoU"
 """The metric of masks beside detections."""
 
@@ -48,6 +51,11 @@ class Estimate:
     value: float
     low: float = math.nan
     high: float = math.nan
+
+    @staticmethod
+    def of(value: float, replicates: npt.NDArray[np.float64]) -> Estimate:
+        """A number with the interval of its bootstrap replicates."""
+        return Estimate(value, *interval(replicates))
 
     def to_json(self) -> list[float | None]:
         """`[value, low, high]`, None for a number that does not exist."""
@@ -132,7 +140,9 @@ def _score_method(
         quality[name] = Estimate(quality[name].value, *interval(drawn))
     mask_ious = _mask_ious(items, dataset)
     if mask_ious is not None:
-        quality[MASK_IOU], resampled[MASK_IOU] = _mean(mask_ious, draws)
+        quality[MASK_IOU], resampled[MASK_IOU] = mean_of(mask_ious, draws)
+    for name, (found, objects) in _found_by_distance(items, dataset).items():
+        quality[name], resampled[name] = share_of(found, objects, draws)
     by_category = {str(name): scores.by_category(name) for name in (MetricName("AP"), MetricName("AR"))}
     return MethodScores(
         method=method,
@@ -141,7 +151,7 @@ def _score_method(
         regions=_regions(items, dataset, draws),
         cost=_cost(items),
         failed=sum(item["status"] == "failed" for item in items),
-        failure=_first_failure(items),
+        failure=first_failure(items),
         coarse=sum(item["status"] == "coarse" for item in items),
         unscored=unscored,
         unknown_labels=unknown,
@@ -152,12 +162,10 @@ def _score_method(
 
 def _score_answers(items: Items, dataset: Dataset, method: Method, draws: npt.NDArray[np.intp]) -> MethodScores:
     """The share of right answers; no answer, and an answer that fits several choices, count as wrong."""
-    right = []
-    for item, sample in zip(items, dataset.samples, strict=True):
-        order = letter_order(len(sample.choices), int(dataset.facts["subset_seed"]), sample.name)
-        asked_with_letters = bool(dataset.facts["asked with choices"])
-        answer = None if item["status"] == "failed" else item["answer"]
-        right.append(float(chosen_option(answer, sample.choices, order if asked_with_letters else None) == 0))
+    right = [
+        float(option_of(item, sample, dataset, sample.name) == 0)
+        for item, sample in zip(items, dataset.samples, strict=True)
+    ]
     kinds = [sample.name.partition("/")[0] for sample in dataset.samples]
     quality, replicates = {}, {}
     for kind in (ACCURACY, *dict.fromkeys(kinds)):
@@ -165,8 +173,25 @@ def _score_answers(items: Items, dataset: Dataset, method: Method, draws: npt.ND
             [value if kind in (ACCURACY, own) else math.nan for value, own in zip(right, kinds, strict=True)]
         )
         name = kind if kind == ACCURACY else f"{ACCURACY} {kind}"
-        quality[name], replicates[name] = _mean(values, draws)
-    return _without_detections(items, dataset, method, draws, quality, replicates, right)
+        quality[name], replicates[name] = mean_of(values, draws)
+    for end, mask in by_distance([sample.distance_m for sample in dataset.samples]).items():
+        name = f"{ACCURACY} {end}"
+        quality[name], replicates[name] = mean_of(np.where(mask, right, math.nan), draws)
+    return without_detections(items, dataset, method, draws, quality, replicates, right)
+
+
+def option_of(item: Mapping[str, Any], sample: Sample, dataset: Dataset, name: str) -> int | None:
+    """The index of the option that an item's answer means; None where it failed, or means none, or several alike.
+
+    Args:
+        item: The item.
+        sample: With the options.
+        dataset: Whose facts say whether the options were asked for by letters.
+        name: Of the question, after which its letters are ordered.
+    """
+    order = letter_order(len(sample.choices), int(dataset.facts["subset_seed"]), name)
+    answer = None if item["status"] == "failed" else item["answer"]
+    return chosen_option(answer, sample.choices, order if dataset.facts["asked with choices"] else None)
 
 
 def _score_corrections(items: Items, dataset: Dataset, method: Method, draws: npt.NDArray[np.intp]) -> MethodScores:
@@ -175,12 +200,12 @@ def _score_corrections(items: Items, dataset: Dataset, method: Method, draws: np
     for zooms in range(ZOOMS + 1):
         values = np.array([item["ious"][zooms] if item["status"] != "failed" else 0.0 for item in items])
         name = f"{CORRECTED_IOU} {zooms}"
-        quality[name], replicates[name] = _mean(values, draws)
+        quality[name], replicates[name] = mean_of(values, draws)
     last = [item["ious"][-1] if item["status"] != "failed" else 0.0 for item in items]
-    return _without_detections(items, dataset, method, draws, quality, replicates, last)
+    return without_detections(items, dataset, method, draws, quality, replicates, last)
 
 
-def _without_detections(
+def without_detections(
     items: Items,
     dataset: Dataset,
     method: Method,
@@ -189,6 +214,7 @@ def _without_detections(
     replicates: dict[str, npt.NDArray[np.float64]],
     by_frame: list[float],
 ) -> MethodScores:
+    """The scores of a protocol that judges no detections: its own metrics beside regions, cost and failures."""
     return MethodScores(
         method=method,
         quality=quality,
@@ -196,7 +222,7 @@ def _without_detections(
         regions=_regions(items, dataset, draws),
         cost=_cost(items),
         failed=sum(item["status"] == "failed" for item in items),
-        failure=_first_failure(items),
+        failure=first_failure(items),
         coarse=sum(item["status"] == "coarse" for item in items),
         unscored=0,
         unknown_labels={},
@@ -246,17 +272,24 @@ def boxes_of(found: Sequence[Mapping[str, float]]) -> Boxes:
 def _regions(items: Items, dataset: Dataset, draws: npt.NDArray[np.intp]) -> dict[str, Estimate]:
     found = [region_quality(boxes_of(item["regions"]), dataset.boxes(item["sample"])) for item in items]
     covered, objects = np.array([q.covered for q in found], float), np.array([q.objects for q in found], float)
-    with np.errstate(invalid="ignore"):
-        drawn = covered[draws].sum(axis=1) / objects[draws].sum(axis=1)
-    total = covered.sum() / objects.sum() if objects.sum() else math.nan
     return {
-        "coverage": Estimate(float(total), *interval(drawn)),
-        "purity": _mean(np.array([q.purity for q in found]), draws)[0],
-        "overlap": _mean(np.array([q.overlap for q in found]), draws)[0],
+        "coverage": share_of(covered, objects, draws)[0],
+        "purity": mean_of(np.array([q.purity for q in found]), draws)[0],
+        "overlap": mean_of(np.array([q.overlap for q in found]), draws)[0],
     }
 
 
-def _mean(values: npt.NDArray[np.float64], draws: npt.NDArray[np.intp]) -> tuple[Estimate, npt.NDArray[np.float64]]:
+def share_of(
+    counted: npt.NDArray[np.float64], of: npt.NDArray[np.float64], draws: npt.NDArray[np.intp]
+) -> tuple[Estimate, npt.NDArray[np.float64]]:
+    """The share of what all images together have, from the counts of each image, and its replicates."""
+    with np.errstate(invalid="ignore"):
+        drawn = counted[draws].sum(axis=1) / of[draws].sum(axis=1)
+    total = counted.sum() / of.sum() if of.sum() else math.nan
+    return Estimate.of(float(total), drawn), drawn
+
+
+def mean_of(values: npt.NDArray[np.float64], draws: npt.NDArray[np.intp]) -> tuple[Estimate, npt.NDArray[np.float64]]:
     """The mean over the images that have a value, and its replicates."""
     has = np.isfinite(values)
     if not has.any():
@@ -278,7 +311,8 @@ def _cost(items: Items) -> dict[str, float]:
     return {**mean, "ms_p50": float(p50), "ms_p95": float(p95)}
 
 
-def _first_failure(items: Items) -> str:
+def first_failure(items: Items) -> str:
+    """Why the first of the failed frames failed, "" if none did."""
     return next((str(item["status_message"]) for item in items if item["status"] == "failed"), "")
 
 
@@ -315,16 +349,45 @@ def _mask_iou(true: Mask, found: Mapping[str, Any]) -> float:
     return shared / union if union else 0.0
 
 
+def _found_by_distance(
+    items: Items, dataset: Dataset
+) -> dict[str, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+    """Found objects and all objects of each image, by the name of their recall; nothing where none has a distance."""
+    frames: list[int] = []
+    hits: list[bool] = []
+    distances: list[float] = []
+    for frame, item in enumerate(items):
+        rows = dataset.objects(item["sample"])
+        found = objects_found(item, [TrueObject(row["category_id"], Box(*row["bbox"])) for row in rows], dataset)
+        frames += [frame] * len(rows)
+        hits += [index in found for index in range(len(rows))]
+        distances += [row.get("distance_m", math.nan) for row in rows]
+    count = len(items)
+    return {
+        f"{RECALL} {end}": (
+            np.asarray(np.bincount(frames, np.asarray(hits & mask, np.float64), count), np.float64),
+            np.asarray(np.bincount(frames, np.asarray(mask, np.float64), count), np.float64),
+        )
+        for end, mask in by_distance(distances).items()
+    }
+
+
 def _recall_by_frame(items: Items, dataset: Dataset) -> list[float]:
     """The share of the objects of each frame that were found, each by a detection of its own and of its category."""
     recalls = []
     for item in items:
         objects = [TrueObject(row["category_id"], Box(*row["bbox"])) for row in dataset.objects(item["sample"])]
-        found = [
-            (NO_SCORE_RANK if each["score"] is None else each["score"], category, Box(*box))
-            for each, box in zip(item["detections"], boxes_of(item["detections"]).tolist(), strict=True)
-            if (category := dataset.category_of(each["label"])) is not None
-        ]
-        hits = 0 if item["status"] == "failed" else len(matched(objects, found))
-        recalls.append(hits / len(objects) if objects else math.nan)
+        recalls.append(len(objects_found(item, objects, dataset)) / len(objects) if objects else math.nan)
     return recalls
+
+
+def objects_found(item: Mapping[str, Any], objects: Sequence[TrueObject], dataset: Dataset) -> set[int]:
+    """Indices of the true objects that the detections of an item find; none where the frame failed."""
+    if item["status"] == "failed":
+        return set()
+    found = [
+        (NO_SCORE_RANK if each["score"] is None else each["score"], category, Box(*box))
+        for each, box in zip(item["detections"], boxes_of(item["detections"]).tolist(), strict=True)
+        if (category := dataset.category_of(each["label"])) is not None
+    ]
+    return {index for index, _ in matched(objects, found)}

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from .differences import Difference
-from .scoring import MASK_IOU, MethodScores
+from .scoring import MASK_IOU, RECALL, MethodScores
 
 MAIN_METRICS = (
     "AP", "AP small", "AP medium", "AP large", "AR small", "AR", "AR medium", "AR large",
@@ -21,6 +21,7 @@ def table_metrics(scores: Sequence[MethodScores]) -> list[str]:
     """The columns of a table of quality: the main metrics of detection, or all metrics of another protocol."""
     measured = list(dict.fromkeys(name for s in scores for name in s.quality))
     chosen = [name for name in (*MAIN_METRICS, MASK_IOU) if name in measured]
+    chosen += [name for name in measured if name.startswith(f"{RECALL} ")]
     return chosen if MAIN_METRICS[0] in measured else measured
 
 

@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from typing import Annotated, Any
 
 from ..core.budget import Budget
-from ..core.errors import InvalidInput, UnsupportedQuery
+from ..core.errors import EngineError, InvalidInput, UnsupportedQuery
 from ..core.frame import View
 from ..core.geometry import Box
 from ..core.query import Query
@@ -26,6 +26,7 @@ from ..vlm.parsing import Answer, parse_answer
 from ..vlm.prompts import Reasoning, is_question, target_of
 from ..vlm.region_reader import RegionReader
 from ..vlm.reply_notes import reply_notes
+from ..vlm.task import MllmTask
 
 
 class MllmSensing:
@@ -44,6 +45,8 @@ class MllmSensing:
         words: Words = "own",
         as_released: bool = False,
         stream_regions: bool = False,
+        gate: Annotated[float, within(0, 1)] = 0.0,
+        gate_prompt: str | Path = "task_question",
     ) -> None:
         """Load the prompts and start the engine.
 
@@ -59,6 +62,9 @@ class MllmSensing:
                 questions alone, its sizes and its limit of tokens.
             stream_regions: Hand each region over as soon as its box is written: it is examined while the rest of the
                 answer is still written, with the same results. It pays where both roles have one engine `vllm`.
+            gate: A question is first asked of the view; where its answer has at least this score, no region is looked
+                at. 0 asks at once for regions.
+            gate_prompt: Prompt of that first question, as `question_prompt` of the task `mllm`.
 
         Raises:
             InvalidInput: A setting is out of its range, or contradicts another.
@@ -73,6 +79,10 @@ class MllmSensing:
             raise InvalidInput(
                 f"as_released thinks aloud as the script does: set reasoning: full instead of {reasoning}"
             )
+        if as_released and gate:
+            raise InvalidInput("as_released asks for regions first as the script does: set gate: 0")
+        if gate and stream_regions:
+            raise InvalidInput("a gate asks for regions only after an answer: set stream_regions: false, or gate: 0")
         if as_released and stream_regions:
             raise InvalidInput("as_released waits for the whole answer as the script does: set stream_regions: false")
         self.reasoning = reasoning
@@ -81,10 +91,12 @@ class MllmSensing:
         self.words = wording.used
         self._prompt, self._question_prompt = wording.targets, wording.question
         self.streams = stream_regions
+        self.gate = gate
         self.engine: Engine = shared_engine(engine) if isinstance(engine, Mapping) else engine
         if as_released:
             released_calls.check_as_released(wording, self.engine.family)
         self._limits = released_calls.PixelLimits.of({"engine": engine} if as_released else {})
+        self._reader = MllmTask(self.engine, question_prompt=gate_prompt) if gate else None
 
     def view_size(self, width: int, height: int, max_pixels: int) -> tuple[int, int]:
         if self.as_released:
@@ -94,7 +106,8 @@ class MllmSensing:
     def propose(self, view: View, query: Query, budget: Budget) -> Proposal:
         if budget.max_regions == 0:
             return Proposal(used_view=False)
-        return self._proposal(self.request(view, query, budget), view, budget)
+        gated, spent = self._answer_of_view(view, query, budget)
+        return gated or self._proposal(self.request(view, query, budget), view, budget, spent)
 
     def propose_streaming(self, view: View, query: Query, budget: Budget) -> Generator[Region | Proposal, None, None]:
         """As `StreamingPolicy.propose_streaming`; closed early, it waits for the answer in progress."""
@@ -116,15 +129,32 @@ class MllmSensing:
             yield from iter(known.get, None)
             yield proposal.result()
 
-    def _proposal(self, request: Request, view: View, budget: Budget) -> Proposal:
+    def _proposal(self, request: Request, view: View, budget: Budget, spent: int = 0) -> Proposal:
         reply = generate_within_memory(self.engine, [request])[0]
         answer = parse_answer(reply.text, self.engine.family.extent(reply.input_size))
         return Proposal(
             regions=self._regions(answer, reply, view)[: budget.max_regions],
             reasoning=answer.reasoning,
-            tokens=len(reply.tokens),
+            tokens=len(reply.tokens) + spent,
             notes=tuple(f"sensing: {note}" for note in (*reply.notes, *reply_notes(reply, answer, answer.says_where))),
         )
+
+    def _answer_of_view(self, view: View, query: Query, budget: Budget) -> tuple[Proposal | None, int]:
+        """What the view says where it is sure enough for the gate, else None; and the tokens that were written.
+
+        The score is that of the place where the answer was read: an answer without one never closes the gate.
+        """
+        if self._reader is None or not is_question(query):
+            return None, 0
+        try:
+            (found,) = self._reader.examine([view], query, budget)
+        except EngineError:  # no answer that can be used: then regions are asked for, of the same engine
+            return None, 0
+        sure = found.answer is not None and any(each.score >= self.gate for each in found.objects)
+        note = f"the whole view was sure enough of its answer (gate {self.gate:g}): no region was looked at"
+        if not sure:
+            return None, found.tokens
+        return Proposal(findings=replace(found, tokens=0, notes=(*found.notes, note)), tokens=found.tokens), 0
 
     def request(self, view: View, query: Query, budget: Budget) -> Request:
         """The request for a view.

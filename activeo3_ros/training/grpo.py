@@ -29,6 +29,8 @@ from .rows import Row
 from .scoring import TERMS, Scored, Scorer, region_statistics
 
 logger = logging.getLogger(__name__)
+TRAINED_FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+"""Those with which a run was tried."""
 
 
 def train(config: TrainingConfig, resume: bool = True) -> Path:
@@ -56,6 +58,11 @@ def train(config: TrainingConfig, resume: bool = True) -> Path:
         call_extension("speed_up", config.speed_up, {})
     directory = local_model(config.model)
     family = family_named(json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type", ""))
+    if family.name not in TRAINED_FAMILIES:
+        raise InvalidInput(
+            f"{directory}: training is tried with models of type {', '.join(TRAINED_FAMILIES)} alone, this is one of "
+            f"{family.name}, whose conversations begin otherwise or whose layers were never trained here"
+        )
     frames = FrameCache()
     rows = readable_rows(load_rows(config.data), config.output)
     scorer = make_scorer(config, family, frames)

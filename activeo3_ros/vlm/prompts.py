@@ -186,6 +186,7 @@ _QUESTION_STARTS = frozenset(
 
 
 def is_question(query: Query) -> bool:
-    """Whether a query wants an answer in words rather than boxes: it ends with a question mark or begins like one."""
+    """Whether a query wants an answer in words rather than boxes: a line ends with a question mark, or it begins so."""
     words = query.text.lower().split()
-    return bool(words) and (query.text.rstrip().endswith(("?", "\uff1f")) or words[0].strip(",:") in _QUESTION_STARTS)
+    asks = any(line.rstrip().endswith(("?", "\uff1f")) for line in query.text.splitlines())
+    return bool(words) and (asks or words[0].strip(",:") in _QUESTION_STARTS)

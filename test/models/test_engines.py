@@ -7,6 +7,7 @@ import gc
 import inspect
 import json
 import math
+import shutil
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.vlm import engine_registry as choice
 from activeo3_ros.vlm.backends import vllm_engine, vllm_private_inputs, vllm_private_state
 from activeo3_ros.vlm.backends.vllm_engine import VllmEngine
-from activeo3_ros.vlm.engine import Prompt, Request
+from activeo3_ros.vlm.engine import Prompt, Request, Turn
 from activeo3_ros.vlm.families import QWEN2_5_VL, conversation, whole_cell_size
 
 PROMPT = Prompt("Where?", before="Findings. ", prefix="<answer>[", stop=("</answer>",))
@@ -185,6 +186,27 @@ def test_vllm_replies_carry_text_tokens_and_probabilities(vllm):
     assert reply.text == "<answer>[1,2]\n" and reply.input_size == (84, 56)
     assert reply.probability([(len("<answer>["), len(reply.text))]) == pytest.approx(0.5)
     assert len(reply.tokens) == 5 and reply.prompt_tokens == len(engine._engine.seen[0]["prompt_token_ids"])
+
+
+def test_vllm_is_asked_through_its_public_interface_for_a_family_that_was_not_tried_with_it(vllm, tmp_path, caplog):
+    shutil.copytree(vllm[1], tmp_path / "m")
+    config = json.loads((tmp_path / "m" / "config.json").read_text())
+    (tmp_path / "m" / "config.json").write_text(json.dumps({**config, "model_type": "qwen3_5"}))
+    engine = VllmEngine(str(tmp_path / "m"))
+    assert vllm[0].started[0]["speculative_config"] is None
+    assert vllm[0].started[0]["compilation_config"]["compile_mm_encoder"] is False
+    assert "qwen3_5 were not tried with vLLM" in caplog.text
+    ask(engine, (64, 96))
+    (sent,) = engine._engine.seen
+    assert sent["prompt"].endswith("<think>\n\n</think>\n\n" + PROMPT.prefix)
+    assert sent["multi_modal_data"]["image"].size == (96, 64)
+
+
+def test_vllm_says_that_it_takes_one_picture_a_request(vllm):
+    engine = VllmEngine(vllm[1])
+    picture = np.zeros((56, 56, 3), np.uint8)
+    with pytest.raises(EngineError, match="takes one picture a request, a model that calls a zoom tool needs several"):
+        engine.generate([Request(picture, PROMPT, turns=(Turn("a", "", picture),))])
 
 
 def test_vllm_gets_the_same_tokens_and_patches_as_transformers(vllm):

@@ -22,7 +22,15 @@ from activeo3_ros.assets.cache import AssetError
 from activeo3_ros.assets.packages import NEEDED_BY, require
 from activeo3_ros.cli import main as cli
 from activeo3_ros.core import Budget, Frame, Query
-from activeo3_ros.evaluation.composite_dataset import SCENE_SIZE, make_scene
+from activeo3_ros.evaluation.composite_dataset import (
+    SCENE_SIZE,
+    SOURCES,
+    box_of,
+    make_scene,
+    read_source,
+    resized,
+    vehicle_cutouts,
+)
 from activeo3_ros.evaluation.oracle import Oracle
 from activeo3_ros.evaluation.region_quality import region_quality
 
@@ -278,3 +286,80 @@ def test_region_quality_by_hand():
     assert (quality.covered, quality.objects) == (2, 3)
     assert quality.purity == pytest.approx((0.7 + 0.2) / 2)  # the objects' union: columns 0 to 7
     assert quality.overlap == pytest.approx(50 / 150)
+
+
+# ---- counterfactual pictures -----------------------------------------------------------------------------------------
+
+
+def composed_vehicles(folder: Path, count: int) -> Path:
+    """Pictures of one vehicle each amid an empty part of a real scene, and the file of their truth."""
+    cutouts = [cutout for cutout in vehicle_cutouts() if min(cutout.opacity.shape) >= 90]
+    images, annotations = [], []
+    for number in range(1, count + 1):
+        source = SOURCES[1]
+        left, top, _, high = source.scene
+        window = slice(top + high - 200, top + high), slice(left + 40 * number, left + 40 * number + 360)
+        scene = np.array(read_source(source.picture)[window])
+        vehicle = resized(cutouts[number % len(cutouts)], 100.0, bool(number % 2))
+        tall, broad = vehicle.opacity.shape
+        left, top = 180 - broad // 2, 110 - tall // 2
+        opacity = vehicle.opacity[..., None]
+        patch = scene[top : top + tall, left : left + broad]
+        scene[top : top + tall, left : left + broad] = (patch * (1 - opacity) + vehicle.image * opacity).round()
+        cv2.imwrite(str(folder / f"{number}.png"), scene)
+        images.append({"id": number, "file_name": f"{number}.png"})
+        box = list(box_of(vehicle.opacity >= 0.5, left, top).as_tuple())
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": box})
+    truth = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "vehicle"}]}
+    (folder / "truth.json").write_text(json.dumps(truth))
+    return folder / "truth.json"
+
+
+BLIND = """
+import numpy as np
+from activeo3_ros.core import DetectedBoxes, InputSize
+
+class FakeThatIgnoresPictures:
+    '''Stands in for a detector that says what is usual: there is a car in the middle.'''
+    names, input_size, concurrent = ("car", "truck", "bus"), InputSize(360, 200), False
+
+    def detect(self, images, threshold):
+        shares = np.array([USUAL])
+        return [
+            DetectedBoxes(
+                shares * np.tile(image.shape[1::-1], 2), np.array([0.9], np.float32), np.zeros(1, np.intp)
+            )
+            for image in images
+        ]
+"""
+"""A detector that looks at nothing."""
+
+
+def test_a_detector_that_looks_and_one_that_does_not_are_told_apart_by_one_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    truth = composed_vehicles(tmp_path, 8)
+    boxes = np.array([row["bbox"] for row in json.loads(truth.read_text())["annotations"]])
+    usual = boxes.mean(axis=0) / (360, 200, 360, 200)
+    (tmp_path / "blind_detector.py").write_text(f"USUAL = {usual.tolist()}\n{BLIND}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    blind = "sensing: {type: full_frame}\ntask: {type: 'blind_detector:FakeThatIgnoresPictures'}\n"
+    (tmp_path / "blind.yaml").write_text(f"description: ignores pictures\n{blind}")
+    renamed = [f"--count-as={label}=vehicle" for label in ("car", "truck", "bus")]
+    command = ["evaluate", "--coco", str(truth), "--images", str(tmp_path), *renamed, "--classes", "car,truck,bus"]
+    presets = ["--preset", "full_frame", "--preset", str(tmp_path / "blind.yaml")]
+    out = tmp_path / "out"
+    assert cli.main([*command, *presets, "--counterfactual", "--bootstrap", "100", "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    looks, ignores = (method["quality"] for method in metrics["methods"])
+    assert looks["right, as it is"][0] >= 0.6, "the detector sees vehicles of this size"
+    assert looks["follows the picture"][1] > 0.5 and ignores["follows the picture"][:1] == [0.0]
+    assert ignores["right, blurred"] == ignores["right, as it is"], "nothing is lost where nothing is looked at"
+    assert metrics["looking"]["full_frame-0"].startswith("full_frame-0 looks: ")
+    assert "blind-0 does not look" in metrics["looking"]["blind-0"]
+    (difference,) = metrics["differences"]
+    assert difference["metric"] == "follows the picture" and difference["is_clear"]
+    printed = capsys.readouterr().out
+    assert "full_frame-0 looks: " in printed and "follows the picture" in printed
+    page = (out / "report.html").read_text()
+    assert "Does it look?" in page and "blind-0 does not look" in page

@@ -93,6 +93,13 @@ def test_the_policy_loads_into_the_loop(trained: Path) -> None:
     assert proposal.tokens == 4
 
 
+def test_a_family_that_was_never_trained_here_is_refused_in_one_line(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "config.json").write_text('{"model_type": "qwen3_5"}', encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"models of type qwen2_5_vl, qwen3_vl alone, this is one of qwen3_5"):
+        train(load_config(write_config(tmp_path / "config.yaml", tmp_path / "start", data, tmp_path / "run")))
+
+
 def test_qwen3_vl_steps_too(data: Path, tmp_path: Path) -> None:
     """Its patches are larger than those of Qwen2.5-VL, and its coordinates are thousandths."""
     from tiny_models import build_tiny_model

@@ -11,12 +11,13 @@ import pytest
 from activeo3_ros.core import ActivePerception, Box, Budget, Frame, InvalidInput, Query, Status
 from activeo3_ros.core.errors import EngineError, OutOfMemory
 from activeo3_ros.policies.mllm import MllmSensing
+from activeo3_ros.policies.zoom_tool import ZoomToolSensing
 from activeo3_ros.presets import load_preset
 from activeo3_ros.vlm.engine import Reply, Request, Token
 from activeo3_ros.vlm.families import FAMILIES, QWEN2_5_VL
 from activeo3_ros.vlm.out_of_memory import generate_within_memory
 from activeo3_ros.vlm.parsing import parse_answer
-from activeo3_ros.vlm.prompts import load_prompt
+from activeo3_ros.vlm.prompts import is_question, load_prompt
 from activeo3_ros.vlm.reply_notes import reply_notes
 from activeo3_ros.vlm.task import MllmTask, label_for
 
@@ -259,6 +260,41 @@ def test_a_question_is_answered_from_the_region_that_shows_it():
     assert result.groundings[0].phrase == "What is the number on the police car?"
 
 
+def test_a_question_with_its_options_on_further_lines_is_a_question():
+    assert is_question(Query("On which side is the person?\n(A) left\n(B) right\nAnswer with the letter."))
+    assert not is_question(Query("the person on the left\nwith a hat"))
+
+
+SEEN = '```json\n{"answer": "102", "bbox_2d": [10, 10, 90, 90]}\n```'
+
+
+def test_a_gate_looks_at_no_region_where_the_view_suffices():
+    sensing = FakeEngine(SEEN, probability=0.95)
+    result = perceive(sensing, FakeEngine(), Query("What is the number on the police car?"), gate=0.9)
+    assert (result.status, result.answer, result.regions, result.cost.views) == (Status.COMPLETE, "102", (), 1)
+    assert "no region was looked at" in result.status_message and result.cost.tokens == len(SEEN)
+    assert [(g.text, g.region) for g in result.groundings] == [("102", -1)]
+
+
+@pytest.mark.parametrize(
+    ("of_view", "probability"),
+    [(SEEN, 0.5), (SEEN, math.nan), ('{"answer": "102"}', 0.95), ('{"answer": "unknown"}', 0.95), ("<think>hm", 0.95)],
+)
+def test_a_gate_stays_open_where_the_view_is_not_sure_or_does_not_say_where(of_view, probability):
+    sensing = FakeEngine(of_view, region_answer([0, 0, 90, 90]), probability=probability)
+    task = FakeEngine('{"answer": "7", "bbox_2d": [10, 10, 90, 90]}')
+    result = perceive(sensing, task, Query("What is the number on the police car?"), gate=0.9)
+    assert result.answer == "7" and len(result.regions) == 1 and "no region" not in result.status_message
+
+
+def test_a_gate_is_off_unless_it_is_set_and_is_for_questions_alone():
+    sensing = FakeEngine(region_answer([0, 0, 90, 90]))
+    perceive(sensing, FakeEngine(SEEN), Query("What is the number on the police car?"))
+    assert len(sensing.requests) == 1
+    sensing = FakeEngine(region_answer([0, 0, 90, 90]))
+    assert perceive(sensing, FakeEngine("[]"), CARS, gate=0.9).status is Status.COMPLETE
+
+
 REASONED = {"question_prompt": "task_question_reasoned", "crop_side": 280}
 """The form in which ZwZ's models were trained to answer."""
 
@@ -386,7 +422,7 @@ def test_a_wrong_prompt_is_explained(tmp_path, text, message):
         load_prompt(str(path)).fill(target="x")
 
 
-@pytest.mark.parametrize("name", ["active_o3", "active_o3_gdino", "qwen25vl_cot", "qwen3_vl_4b", "zwz_4b"])
+@pytest.mark.parametrize("name", ["active_o3", "active_o3_gdino", "qwen25vl_cot", "qwen3_vl_4b", "zwz_4b", "deepeyes"])
 def test_a_preset_without_its_weights_says_how_to_get_them(name, tmp_path, monkeypatch):
     pytest.importorskip("torch", reason="torch is not installed")
     monkeypatch.setenv("ACTIVEO3_CACHE", str(tmp_path))
@@ -443,3 +479,27 @@ def test_a_written_box_goes_the_whole_way_through_a_real_model(tiny_engine, monk
     assert result.regions[0].box.as_tuple() == pytest.approx((600, 400, 600, 400), abs=model_px)
     (found,) = result.detections
     assert found.box.as_tuple() == pytest.approx((750, 500, 150, 100), abs=model_px) and found.score > 0.99
+
+
+def test_a_zoom_by_tool_call_goes_the_whole_way_through_a_real_model(tiny_engine, monkeypatch):
+    """The crop of the call is a second picture in the same conversation, and the answer comes from there."""
+    from tiny_models import let_write
+
+    monkeypatch.setattr(tiny_engine.model, "generate", tiny_engine.model.generate)  # so that it is put back
+    family = tiny_engine.family
+    side = 8 * family.cell_px
+    sensing = ZoomToolSensing(tiny_engine, shorter_side=side, crop_side=side)
+    loop = ActivePerception(sensing, MllmTask(tiny_engine, crop_side=side), Budget(view_pixels=side * side))
+    wide, high = family.extent(sensing.view_size(800, 800, side * side))
+    box = [round(wide / 2), round(high / 2), round(wide), round(high)]
+    call = f'{{"name": "image_zoom_in_tool", "arguments": {{"bbox_2d": {box}, "label": "the car"}}}}'
+    let_write(
+        tiny_engine,
+        f"<think>Small.</think>\n<tool_call>\n{call}\n</tool_call>",
+        "<think>Now.</think><answer>102</answer>",
+    )
+    result = loop.perceive(Frame(np.zeros((800, 800, 3), np.uint8)), Query("What is the number on the car?"))
+    assert (result.status, result.answer, result.status_message) == (Status.COMPLETE, "102", "")
+    (region,) = result.regions
+    assert region.box.as_tuple() == pytest.approx((400, 400, 400, 400), abs=800 / min(wide, high))
+    assert region.score > 0.99 and result.reasoning == "Small.\nNow." and result.cost.views == 2

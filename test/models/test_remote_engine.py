@@ -24,7 +24,7 @@ from activeo3_ros.core.optional import MissingPackageError
 from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.presets import load_preset
 from activeo3_ros.vlm.backends.remote_engine import RemoteEngine, _seconds
-from activeo3_ros.vlm.engine import Prompt, Request, Token, aligned
+from activeo3_ros.vlm.engine import Prompt, Request, Token, Turn, aligned
 from activeo3_ros.vlm.task import MllmTask
 
 PROMPT = Prompt("Where?", before="Findings. ", system="Be exact.", prefix="<answer>\n", stop=("</answer>",))
@@ -58,6 +58,34 @@ def test_a_request_says_in_the_protocol_what_it_wants():
     assert (body["max_tokens"], body["temperature"], body["stop"]) == (99, 0, ["</answer>"])
     assert reply.text == "<answer>\n" + BOX and reply.input_size == (56, 56) and reply.prompt_tokens == 300
     assert reply.probability([(len("<answer>\n"), len(reply.text))]) == pytest.approx(math.exp(-0.5))
+
+
+def test_a_conversation_is_sent_as_the_messages_that_it_had():
+    turns = (
+        Turn("<tool_call>1</tool_call>", "<tool_response>", np.full((28, 56, 3), 9, np.uint8), "</tool_response>"),
+        Turn("<tool_call>2</tool_call>", after="Error"),
+    )
+    with Server() as server:
+        engine = RemoteEngine(server.url, "policy", jpeg_quality=0)
+        engine.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("Where?"), 99, turns)])
+        engine.close()
+    messages = server.requests[0][2]["messages"]
+    assert [each["role"] for each in messages] == ["system", "user", "assistant", "user", "assistant", "user"]
+    assert messages[2]["content"] == "<tool_call>1</tool_call>"
+    assert [part["type"] for part in messages[3]["content"]] == ["text", "image_url", "text"]
+    png = base64.b64decode(messages[3]["content"][1]["image_url"]["url"].partition("base64,")[2])
+    assert cv2.imdecode(np.frombuffer(png, np.uint8), 1).shape == (28, 56, 3)
+    assert messages[5]["content"] == [{"type": "text", "text": "Error"}]
+
+
+@pytest.mark.parametrize(
+    ("family", "thinks", "sent"), [("qwen3_5", False, True), ("qwen3_5", True, False), ("qwen3_vl", False, False)]
+)
+def test_a_server_of_qwen3_5_is_told_where_no_thoughts_are_wanted(family, thinks, sent):
+    engine = RemoteEngine("http://localhost:1/v1", "policy", family=family)
+    body = json.loads(engine.body(Request(np.zeros((64, 64, 3), np.uint8), Prompt("Where?", thinks=thinks))))
+    engine.close()
+    assert body.get("chat_template_kwargs") == ({"enable_thinking": False} if sent else None)
 
 
 GRAMMAR = Prompt("Where?", prefix="<answer>\n[", stop=("</answer>",), regex=r"1\]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -120,3 +121,64 @@ def test_doctor_names_the_engine_and_says_why(capsys):
     (engine,) = [check["found"] for check in checks if check["name"] == "engine"]
     name, _, reason = engine.partition(": ")
     assert name in ("transformers", "vllm", "remote") and len(reason) > 10
+
+
+COLOURS = {"red": (40, 40, 220), "green": (40, 200, 40), "blue": (220, 60, 40), "white": (250, 250, 250)}
+
+
+def vstar_of_colours(folder, count):
+    """Pictures in the form of V*Bench: a car of one colour on a grey road, and the question which colour it has."""
+    (folder / "direct_attributes").mkdir(parents=True)
+    for number in range(count):
+        right = [*COLOURS][number % len(COLOURS)]
+        image = np.random.default_rng(number).integers(90, 130, (168, 252, 3), np.uint8)
+        image[60:100, 100:160] = COLOURS[right]
+        cv2.imwrite(str(folder / "direct_attributes" / f"sa_{number}.jpg"), image)
+        options = [f"The car is {name}." for name in sorted(COLOURS, key=lambda name: name != right)]
+        row = {
+            "target_object": ["car"],
+            "bbox": [[100, 60, 60, 40]],
+            "question": "What colour is it?",
+            "options": options,
+        }
+        (folder / "direct_attributes" / f"sa_{number}.json").write_text(json.dumps(row), encoding="utf-8")
+    return folder
+
+
+def server_that_looks(handler):
+    """Stands in for a model that looks: it answers with the letter of the colour in the picture that it is sent."""
+    image = shown(handler.request_body).astype(int)
+    middle = image[np.abs(image - 110).max(axis=2) > 60]
+    name = min(COLOURS, key=lambda each: np.abs(middle.mean(axis=0) - COLOURS[each]).sum()) if len(middle) > 99 else ""
+    lines = handler.request_body["messages"][1]["content"][-1]["text"].splitlines()
+    letter = next((line[1] for line in lines if name and f"is {name}." in line), "unknown")
+    handler.answer(completion(f'{letter}"}}'))
+
+
+def server_that_ignores_pictures(handler):
+    """Stands in for a model that answers from what is usual: cars are white."""
+    lines = handler.request_body["messages"][1]["content"][-1]["text"].splitlines()
+    handler.answer(completion(f'{next(line[1] for line in lines if "is white." in line)}"}}'))
+
+
+@pytest.mark.parametrize(
+    ("answers", "right", "verdict"),
+    [(server_that_looks, 1.0, "remote-0 looks: 1.00"), (server_that_ignores_pictures, 0.25, "remote-0 does not look")],
+)
+def test_whether_a_language_model_looks_is_told_by_one_command(tmp_path, capsys, answers, right, verdict):
+    pytest.importorskip("faster_coco_eval", reason="needs requirements/eval.txt")
+    pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
+    root = vstar_of_colours(tmp_path / "vstar", 20)
+    out = tmp_path / "out"
+    with Server(*[answers] * 200) as server:
+        settings = preset(tmp_path, "remote", type="remote", url=server.url, model="policy", jpeg_quality=0)
+        values = yaml.safe_load(Path(settings).read_text(encoding="utf-8"))
+        values["budget"]["view_pixels"] = 168 * 252
+        Path(settings).write_text(yaml.safe_dump(values), encoding="utf-8")
+        command = ["benchmark", "vstar", "--root", str(root), "--with-choices", "--counterfactual", "--regions", "0"]
+        assert main([*command, "--preset", settings, "--bootstrap", "50", "--out", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    (method,) = metrics["methods"]
+    assert method["quality"]["right, as it is"][0] == right and method["failed"] == 0
+    assert metrics["looking"]["remote-0"].startswith(verdict)
+    assert verdict in capsys.readouterr().out and len(server.requests) == 120

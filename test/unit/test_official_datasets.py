@@ -219,6 +219,85 @@ def test_vstar_can_be_asked_with_lettered_options_whose_order_says_nothing(vstar
     assert scores_of(tmp_path / "out", dataset, right).quality["accuracy"].value == 1.0
 
 
+@pytest.fixture
+def dtpqa(tmp_path: Path) -> Path:
+    """Two categories, with objects at known distances, one in between bins, one too far for all, and none at all."""
+    rows = {"category_1": [], "category_2": []}
+    distances = (5, 7.4, 10, 20, 33, 54.9, 55, None)
+    for number, distance in enumerate(distances):
+        name = f"dtp_synth/images/{number}.png"
+        write_image(tmp_path / name)
+        answer = "No" if distance is None else "Yes"
+        row = {"image_path": name, "question": "Is anybody crossing?", "answer": answer, "distance": distance}
+        rows["category_1"].append(row)
+    rows["category_2"] = [
+        {**rows["category_1"][0], "question": "How many?", "answer": n} for n in ("One", "Two", "Three")
+    ]
+    (tmp_path / "annotations.json").write_text(json.dumps({"synth": rows, "real": {}}))
+    return tmp_path
+
+
+def test_dtpqa_is_told_by_the_distance_of_what_the_question_is_about(dtpqa: Path, tmp_path: Path):
+    """The bins are DTPQA's: 5, 10, 20, 30, 40 and 50 m, each distance to the nearest, and nothing from 55 m on."""
+    dataset = official.dtpqa(dtpqa, None, seed=0)
+    assert [len(sample.choices) for sample in dataset.samples] == [2] * 8 + [3] * 3
+    far = {5, 6}  # a model that is short-sighted: these it answers wrong
+    found = {}
+    for index, sample in enumerate(dataset.samples):
+        answer = sample.choices[1] if index in far else sample.choices[0]
+        found[sample.id] = Result(64, 48, sample.query, answer=answer)
+    quality = scores_of(tmp_path / "out", dataset, found).quality
+    assert quality["accuracy"].value == pytest.approx(9 / 11)
+    assert quality["accuracy synth category_1"].value == pytest.approx(6 / 8)
+    assert {name: estimate.value for name, estimate in quality.items() if " m" in name} == {
+        "accuracy at 5 m": 1.0, "accuracy at 10 m": 1.0, "accuracy at 20 m": 1.0, "accuracy at 30 m": 1.0,
+        "accuracy at 50 m": 0.0, "accuracy to 20 m": 1.0, "accuracy from 30 m": 0.5, "accuracy beyond 55 m": 0.0,
+    }  # fmt: skip
+    assert quality["accuracy without distance"].value == 1.0
+    assert quality["accuracy from 30 m"].low <= 0.5 <= quality["accuracy from 30 m"].high
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("[]", "not the annotations of DTPQA"),
+        ('{"synth": {}}', "has no questions"),
+        ('{"synth": {"a": [{"question": "?"}]}}', "not the annotations of DTPQA: KeyError 'answer'"),
+        ('{"synth": {"a": [{"answer": "Yes", "question": "?"}]}}', "question 1 of synth a: KeyError 'filename'"),
+    ],
+)
+def test_annotations_that_are_not_those_of_dtpqa_are_refused_in_one_line(tmp_path: Path, content: str, complaint: str):
+    (tmp_path / "annotations.json").write_text(content)
+    with pytest.raises(InvalidInput, match=complaint):
+        official.dtpqa(tmp_path, None, seed=0)
+
+
+def test_recall_is_told_by_distance_where_the_truth_has_distances(tmp_path: Path):
+    boxes = [(0, 0, 10, 10), (20, 0, 10, 10), (40, 0, 10, 10), (0, 20, 10, 10)]
+    distances = [4.0, 12.0, 41, None]
+    rows = [
+        {"id": n, "image_id": 1, "category_id": 1, "bbox": list(box), "distance_m": distance}
+        for n, (box, distance) in enumerate(zip(boxes, distances, strict=True))
+    ]
+    write_image(tmp_path / "1.jpg")
+    images = [{"id": 1, "file_name": "1.jpg"}]
+    truth = {"images": images, "annotations": rows, "categories": [{"id": 1, "name": "car"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    dataset = coco_of_images(tmp_path / "truth.json", tmp_path, None)
+    query = dataset.samples[0].query
+    scores = scores_of(tmp_path / "o", dataset, {1: detections(query, ("car", 0.9, boxes[0]), ("car", 0.8, boxes[3]))})
+    told = {name: estimate.value for name, estimate in scores.quality.items() if name.startswith("recall ")}
+    assert told == {
+        "recall at 5 m": 1.0, "recall at 10 m": 0.0, "recall at 40 m": 0.0, "recall to 20 m": 0.5,
+        "recall from 30 m": 0.0, "recall without distance": 1.0,
+    }  # fmt: skip
+    assert "recall from 30 m" in table_metrics([scores])
+    rows[0]["distance_m"] = -1
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    with pytest.raises(InvalidInput, match="distance_m -1; it is 0 or more metres"):
+        coco_of_images(tmp_path / "truth.json", tmp_path, None)
+
+
 @pytest.mark.parametrize(
     ("answer", "option"),
     [("It is 102", 0), ("101!", 1), ("a car", None), ("", None), (None, None), ("102 or 101", None)],

@@ -49,6 +49,9 @@ of six, and steps between. Each takes some megabytes and a second or less of the
 GRAPH_TOKENS = 512
 """Tokens in one step, drafts included, from which a graph saves nothing worth its memory."""
 
+TRIED_FAMILIES = ("qwen2_5_vl",)
+"""Families that were run with vLLM itself."""
+
 _stepping = threading.Lock()
 """vLLM keeps what a forward pass needs in variables of the process, and the intermediate results of all CUDA graphs in
 one place: two engines that step at once would take each other's without any error."""
@@ -113,10 +116,15 @@ class VllmEngine:
         if drafts and (problem := version_problem(version)):
             logger.warning("%s: nothing is drafted, it writes one token a step", problem)
             drafts = 0
+        fast = self.family.name in TRIED_FAMILIES
+        if not fast:
+            logger.warning("models of type %s were not tried with vLLM: its public interface alone is used, nothing is "
+                           "drafted and the vision tower is not compiled", self.family.name)  # fmt: skip
+            drafts = 0
         self._name = directory.name
         self._quantization, self._drafts, self._structured = quantization, drafts, structured
-        self._compiled = compile_tower and self.device == "cuda" and version.startswith("0.22.")
-        self._inputs = private_inputs(version)
+        self._compiled = fast and compile_tower and self.device == "cuda" and version.startswith("0.22.")
+        self._inputs = private_inputs(version) if fast else None
         graphs = sorted({(1 + drafts) * count for count in (*GRAPH_REQUESTS, max_requests) if count <= max_requests})
         try:
             with _turn(self.device), graphs_kept():
