@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from lifecycle_msgs.msg import Transition
 from loading import load_script
+from node_fixtures.client import Client
 from waiting import wait_for
 
 from activeo3_ros.assets.resources import config_directory
@@ -424,6 +425,18 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
         os.killpg(launch.pid, signal.SIGINT)
         assert launch.wait(20) == 0
     assert played.read_text(encoding="utf-8") == f"bag play a.mcap --clock --rate 1.0 {profile}\n"
+
+
+def test_autoware_finds_the_node_under_its_own_names(real_launch, tmp_path):
+    arguments = ("camera:=camera7", "node_name:=lights", "transport:=raw")
+    with launched(tmp_path, "autoware_traffic_lights.launch.py", *arguments), Client((), "lights") as client:
+        wait_for(lambda: "[lights]: waiting for the lifecycle transitions" in said(tmp_path), 60)
+        for topic in ("image_raw", "camera_info"):
+            wait_for(lambda topic=topic: client.node.count_subscribers(f"/sensing/camera/camera7/{topic}"), 30, topic)
+        (classes,) = client.get_parameters("classes")
+        assert list(classes.string_array_value) == ["traffic light"]
+        command = Path("/proc", str(node_process(tmp_path)), "cmdline").read_text().split("\0")
+        assert "~/camera7/rois:=/perception/traffic_light_recognition/camera7/detection/rois" in command
 
 
 def test_launch_testing_sees_the_node_start_and_end(tmp_path):
