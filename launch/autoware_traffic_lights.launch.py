@@ -13,7 +13,7 @@ from launch_ros.actions import SetParameter, SetRemap
 from launch import LaunchDescription
 
 TRAFFIC_LIGHTS = "traffic light"
-"""The class to ask for: the selector takes every region for a traffic light. launch_ros cannot set a list for a group."""
+"""The class to ask for: the selector takes every region for a traffic light. launch_ros sets no lists for groups."""
 
 
 def generate_launch_description() -> LaunchDescription:
