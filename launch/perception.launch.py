@@ -1,8 +1,21 @@
 """Start the perception node: `ros2 launch activeo3_ros perception.launch.py preset:=embedded autostart:=true`."""
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
-from launch.events.process import ProcessExited
+import signal
+
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+    Shutdown,
+)
+from launch.event_handlers import OnShutdown
+from launch.events import Shutdown as ShutdownEvent
+from launch.events import matches_action
+from launch.events.process import ProcessExited, SignalProcess
 from launch.substitutions import LaunchConfiguration
+from launch.utilities import AsyncSafeSignalManager
 from launch_ros.actions import LifecycleNode
 
 from activeo3_ros.node.launching import (
@@ -10,6 +23,7 @@ from activeo3_ros.node.launching import (
     arguments,
     ends_with_node,
     environment,
+    node_environment,
     node_parameters,
     switched_on,
 )
@@ -23,23 +37,51 @@ def _end(event: ProcessExited, context: LaunchContext) -> list[LaunchDescription
     return [] if context.is_shutdown else [Shutdown(reason=f"{event.process_name} ended")]
 
 
+def _end_on_sigterm(context: LaunchContext) -> None:
+    """Shut the launch down on SIGTERM as on SIGINT. By itself launch dies of it, and leaves its processes behind.
+
+    launch has no public way to replace what it does; where this one is gone, the node still ends with the launch.
+    """
+
+    def shut_down(_: int) -> None:
+        if not context.is_shutdown:
+            context.emit_event_sync(ShutdownEvent(reason="SIGTERM"))
+
+    manager = getattr(AsyncSafeSignalManager, "_AsyncSafeSignalManager__current", None)
+    if manager is not None:
+        manager.handle(signal.SIGTERM, shut_down)
+        signal.signal(signal.SIGTERM, lambda *_: None)  # launch hears only of signals that Python handles
+
+
+def _interrupt(node: LifecycleNode) -> RegisterEventHandler:
+    """Pass an interrupt on: launch takes it that a terminal did, and waits 5 s where only launch was interrupted."""
+
+    def interrupt(event: ShutdownEvent, context: LaunchContext) -> EmitEvent | None:
+        if not event.due_to_sigint or context.noninteractive:
+            return None  # launch does it
+        return EmitEvent(event=SignalProcess(signal_number=signal.SIGINT, process_matcher=matches_action(node)))
+
+    return RegisterEventHandler(OnShutdown(on_shutdown=interrupt))
+
+
 def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     values = {argument.name: LaunchConfiguration(argument.name).perform(context) for argument in arguments()}
-    return [
-        *(SetEnvironmentVariable(*variable) for variable in environment(values, context.environment).items()),
-        LifecycleNode(
-            package="activeo3_ros",
-            executable="perception_node",
-            name=values["node_name"],
-            namespace=values["namespace"],
-            parameters=node_parameters(values),
-            ros_arguments=["--log-level", values["log_level"]],
-            respawn=switched_on(values["respawn"]),
-            respawn_delay=RESPAWN_DELAY_S,
-            on_exit=_end if ends_with_node(values) else None,
-            output="screen",
-        ),
-    ]
+    node = LifecycleNode(
+        package="activeo3_ros",
+        executable="perception_node",
+        name=values["node_name"],
+        namespace=values["namespace"],
+        parameters=node_parameters(values),
+        ros_arguments=["--log-level", values["log_level"]],
+        additional_env=node_environment(),
+        respawn=switched_on(values["respawn"]),
+        respawn_delay=RESPAWN_DELAY_S,
+        on_exit=_end if ends_with_node(values) else None,
+        output="screen",
+    )
+    _end_on_sigterm(context)
+    variables = environment(values, context.environment).items()
+    return [*(SetEnvironmentVariable(*variable) for variable in variables), _interrupt(node), node]
 
 
 def generate_launch_description() -> LaunchDescription:

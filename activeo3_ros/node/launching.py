@@ -6,6 +6,7 @@ imported here may need a package that only the latter has (requirements/robot/).
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ ON_EXIT = ("stay", "shutdown")
 NODE_NAME = "activeo3"
 RESPAWN_DELAY_S = 2.0
 """Seconds between the end of a node and its next start: one that cannot start does not keep a core busy."""
+LAUNCH_PID = "ACTIVEO3_LAUNCH_PID"
+"""The variable that tells a node which process launched it, to end with it."""
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 
 
@@ -83,6 +86,11 @@ def environment(values: Mapping[str, str], present: Mapping[str, str]) -> dict[s
     # Raw images do not fit Fast DDS's default transports: at best effort most 1080p frames are lost
     # (docs/how-to/transports.md).
     return settings_for_images(present) if values["transport"] == "raw" else {}
+
+
+def node_environment() -> dict[str, str]:
+    """Variables for the node alone."""
+    return {LAUNCH_PID: str(os.getpid())}
 
 
 def switched_on(value: str) -> bool:

@@ -7,7 +7,6 @@ import functools
 import logging
 import math
 import os
-import signal
 import socket
 import sys
 import threading
@@ -37,6 +36,7 @@ from ..vlm.backends.remote_engine import RemoteEngine
 from . import diagnostics, parameters, qos
 from .bond import HEARTBEAT_S, Bond
 from .camera_input import SOURCES, TYPES, VIDEOS, CameraInput
+from .end_signals import catch_end_signals, end_with_launch
 from .frame_counters import Counts, FrameCounters
 from .frame_decoder import FrameDecoder, VideoFrameDecoder
 from .jobs import Settings
@@ -582,8 +582,8 @@ def main(args: list[str] | None = None, load: Callable[[str, bool], LoadablePres
         return 2
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+    wait_for_end_signal = catch_end_signals()
+    end_with_launch()
     try:
         node = PerceptionNode(load)
     except (InvalidInput, ParameterException) as error:
@@ -597,7 +597,8 @@ def main(args: list[str] | None = None, load: Callable[[str, bool], LoadablePres
         threading.Thread(target=node.start, name="autostart", daemon=True).start()
     else:
         node.get_logger().info("waiting for the lifecycle transitions configure and activate (or set autostart:=true)")
-    stop.wait()
+    wait_for_end_signal()
+    stop.set()
     ends = time.monotonic() + END_S
     # Each in a thread of its own: a call into the middleware that never returns must not keep the process.
     _run_for(SHUTDOWN_WAIT_S + STOP_S, node.end)

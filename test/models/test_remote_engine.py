@@ -67,7 +67,7 @@ def test_a_conversation_is_sent_as_the_messages_that_it_had():
     )
     with Server() as server:
         engine = RemoteEngine(server.url, "policy", jpeg_quality=0)
-        engine.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("Where?"), 99, turns)])
+        engine.generate([Request(np.zeros((56, 56, 3), np.uint8), Prompt("Where?"), 99, turns=turns)])
         engine.close()
     messages = server.requests[0][2]["messages"]
     assert [each["role"] for each in messages] == ["system", "user", "assistant", "user", "assistant", "user"]

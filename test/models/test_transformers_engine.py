@@ -113,7 +113,7 @@ def test_a_conversation_with_several_pictures_is_answered_as_plain_generate_does
     prompt = Prompt("What is it?", thinks=True)
     turns = (Turn("There.", "Look: ", views[1], "."), Turn("Where?", after="No."), Turn("There.", "", views[2]))
     plain = Request(views[1], prompt, NEW_TOKENS)
-    long = Request(views[0], prompt, NEW_TOKENS, turns)
+    long = Request(views[0], prompt, NEW_TOKENS, turns=turns)
     replies = engine.generate([plain, long])
     processor = Qwen2VLImageProcessor.from_pretrained(checkpoint)
     values = processor(images=[view[:, :, ::-1].copy() for view in views], return_tensors="pt")

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from lifecycle_msgs.msg import Transition
 from loading import load_script
+from node_fixtures.client import Client
 from waiting import wait_for
 
 from activeo3_ros.assets.resources import config_directory
@@ -69,11 +70,12 @@ def fake_launch(monkeypatch):
             "SetEnvironmentVariable",
             "Shutdown",
         ],
-        "launch.event_handlers": ["OnProcessStart"],
-        "launch.events": [],
-        "launch.events.process": ["ProcessExited"],
+        "launch.event_handlers": ["OnProcessStart", "OnShutdown"],
+        "launch.events": ["Shutdown", "matches_action"],
+        "launch.events.process": ["ProcessExited", "SignalProcess"],
         "launch.launch_description_sources": ["PythonLaunchDescriptionSource"],
         "launch.substitutions": ["LaunchConfiguration"],
+        "launch.utilities": ["AsyncSafeSignalManager"],
         "launch_ros": [],
         "launch_ros.actions": ["LifecycleNode"],
         "launch_ros.event_handlers": ["OnStateTransition"],
@@ -212,10 +214,11 @@ def test_the_node_is_started_with_its_arguments_and_the_transports_for_large_mes
     *declared, start = run(LAUNCH / "perception.launch.py").positional[0]
     assert [action.positional[0] for action in declared] == [argument.name for argument in launching.arguments()]
     values = {action.positional[0]: action.named["default_value"] for action in declared}
-    variable, node = start.named["function"](FakeContext({**values, "namespace": "robot", "respawn": "True"}))
+    variable, _, node = start.named["function"](FakeContext({**values, "namespace": "robot", "respawn": "True"}))
     assert (node.named["package"], node.named["executable"]) == ("activeo3_ros", "perception_node")
     assert (node.named["namespace"], node.named["name"]) == ("robot", "activeo3")
     assert (node.named["respawn"], node.named["on_exit"]) == (True, None)
+    assert node.named["additional_env"] == {launching.LAUNCH_PID: str(os.getpid())}
     assert node.named["parameters"] == launching.node_parameters(values)
     # For all that follows: whoever sends images needs it, and a driver or a bag player may be launched with the node.
     assert variable.positional == profile_for_images({})
@@ -376,12 +379,23 @@ def test_a_launch_stays_without_its_node_unless_asked(real_launch, tmp_path):
 
 
 @pytest.mark.parametrize("on_exit", launching.ON_EXIT)
-def test_an_interrupt_ends_the_launch_soon_and_with_code_0(real_launch, tmp_path, on_exit):
+@pytest.mark.parametrize("signal_", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("send", [os.kill, os.killpg], ids=["to launch alone", "to all, as a terminal does"])
+def test_a_signal_ends_the_launch_soon_and_with_code_0(real_launch, tmp_path, on_exit, signal_, send):
     with launched(tmp_path, "perception.launch.py", f"on_exit:={on_exit}") as launch:
         wait_for(lambda: "waiting for the lifecycle transitions" in said(tmp_path), 60)
-        os.killpg(launch.pid, signal.SIGINT)  # as a terminal does: launch counts on it
+        send(launch.pid, signal_)
         assert launch.wait(20) == 0
         assert "process has finished cleanly" in said(tmp_path) and "escalating" not in said(tmp_path)
+
+
+def test_a_node_does_not_outlive_a_launch_that_was_killed(real_launch, tmp_path):
+    with launched(tmp_path, "perception.launch.py") as launch:
+        wait_for(lambda: "waiting for the lifecycle transitions" in said(tmp_path), 60)
+        node = Path("/proc", str(node_process(tmp_path)))
+        assert node.exists()
+        os.kill(launch.pid, signal.SIGKILL)
+        wait_for(lambda: not node.exists() or "State:\tZ" in (node / "status").read_text())
 
 
 def test_a_node_that_died_is_started_again_when_asked(real_launch, tmp_path):
@@ -411,6 +425,18 @@ def test_a_replay_really_starts_the_player_when_the_node_is_active(real_launch, 
         os.killpg(launch.pid, signal.SIGINT)
         assert launch.wait(20) == 0
     assert played.read_text(encoding="utf-8") == f"bag play a.mcap --clock --rate 1.0 {profile}\n"
+
+
+def test_autoware_finds_the_node_under_its_own_names(real_launch, tmp_path):
+    arguments = ("camera:=camera7", "node_name:=lights", "transport:=raw")
+    with launched(tmp_path, "autoware_traffic_lights.launch.py", *arguments), Client((), "lights") as client:
+        wait_for(lambda: "[lights]: waiting for the lifecycle transitions" in said(tmp_path), 60)
+        for topic in ("image_raw", "camera_info"):
+            wait_for(lambda topic=topic: client.node.count_subscribers(f"/sensing/camera/camera7/{topic}"), 30, topic)
+        (classes,) = client.get_parameters("classes")
+        assert list(classes.string_array_value) == ["traffic light"]
+        command = Path("/proc", str(node_process(tmp_path)), "cmdline").read_text().split("\0")
+        assert "~/camera7/rois:=/perception/traffic_light_recognition/camera7/detection/rois" in command
 
 
 def test_launch_testing_sees_the_node_start_and_end(tmp_path):
