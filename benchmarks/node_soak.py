@@ -30,7 +30,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import yaml
 
 from activeo3_ros.node.transports import PROFILES, TRANSPORTS, own_domain, settings_for_images
 
