@@ -179,7 +179,8 @@ def _parser(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 def _option(parser: argparse.ArgumentParser, action: argparse.Action) -> tuple[str, str]:
     choices = list(map(str, action.choices)) if action.choices is not None else []
-    value = action.metavar if isinstance(action.metavar, str) else "{" + ",".join(choices) + "}" if choices else ""
+    named = " ".join(action.metavar) if isinstance(action.metavar, tuple) else action.metavar or ""
+    value = named or ("{" + ",".join(choices) + "}" if choices else "")
     if action.option_strings:
         takes_value = action.nargs != 0
         shown = (

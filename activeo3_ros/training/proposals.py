@@ -45,7 +45,7 @@ TRAINING, VALIDATION, SETS = 0, 1, 2
 """Of the seeds of scenes."""
 REGIONS = (1, 3, 8)
 """Numbers of windows at which a head is judged; the mean of them chooses the best one."""
-RULES_SHARES = (0.0, 0.15, 0.3, 0.5)
+RULES_SHARES = (0.0, 0.3)
 """Shares of the rules of detector proposals that are tried with a trained head."""
 MIN_GAIN = 1e-3
 WARM_UP = 0.05
