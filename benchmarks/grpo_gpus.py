@@ -13,8 +13,9 @@ part begins that could not end within `--minutes`. Rows are printed and saved as
     learn                          activeo3-tiny, the same updates on one GPU and on two: the reward that each reaches
 
 Weights of the 7 B parameters are random. Spread weights are trained beside a copy for the task model, as in
-`config/training/paper.yaml`. Their optimizer is Adafactor, as on one card of 80 GB, with ZeRO-3 plain gradient descent,
-whose states are nothing: either shows the cost of a step, not how to train. `--tiny` tries the script on a CPU.
+`config/training/paper.yaml`. All weights are updated by Adafactor on one card of 80 GB, by AdamW with states in bf16
+where FSDP spreads them, and by plain gradient descent with ZeRO-3, which keeps float32 copies of them: each shows the
+cost of a step, not how to train. `--tiny` tries the script on a CPU.
 """
 
 from __future__ import annotations
@@ -156,7 +157,8 @@ def worker(args: argparse.Namespace) -> int:
 
     speed_up_qwen()
     attention = "sdpa" if args.tiny else "varlen"
-    optimizer = {"fsdp": "adafactor", "zero3": "sgd"}.get(args.spread, "") if args.worker == "full" else ""
+    adamw = "adamw_torch" if args.tiny else "adamw_torch_fused"
+    optimizer = {"fsdp": adamw, "zero3": "sgd"}.get(args.spread, "") if args.worker == "full" else ""
     try:
         row = measure(args.worker, attention, args.tokenizer, args.tiny, args.steps, optimizer, bool(args.spread))
     except Exception as error:

@@ -55,7 +55,8 @@ WATCH_PERIOD_S = 0.2
 WARM_UP_SIZE = (480, 640)
 """Height and width of the grey picture that models perceive once before they are ready, pixels."""
 EXECUTOR_THREADS = 8
-"""A transition and a perceive request may hold one each for long; the others answer."""
+"""A transition and a perceive request may hold one each for long; the others answer. rclpy's other executors have one
+thread (docs/results/node.md)."""
 SWITCH_INTERVAL_S = 0.0002
 """Seconds that a model's Python code may keep the interpreter: the answer of a service waits for that several times."""
 

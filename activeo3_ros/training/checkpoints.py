@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import PerceptionError
+from ..core.errors import InvalidInput, PerceptionError
 from ..core.optional import require_package
 from .config import TrainingConfig
 from .scoring import TrainingError
@@ -30,6 +30,40 @@ def last_complete_checkpoint(output: Path) -> Path | None:
         if (path / "trainer_state.json").is_file() and path.name[11:].isdigit()
     ]
     return max(complete, key=lambda path: int(path.name[11:]), default=None)
+
+
+def load_weights(model: Any, checkpoint: Path) -> None:
+    """Give a model all weights of a checkpoint.
+
+    Checkpoints have the names of published ones, a model of transformers others: its trainer would find none of them,
+    and only warn.
+
+    Args:
+        model: Of transformers, whole, in this process.
+        checkpoint: Its directory.
+    """
+    whole = type(model).from_pretrained(checkpoint, dtype=model.dtype, local_files_only=True, use_safetensors=True)
+    model.load_state_dict(whole.state_dict())
+
+
+def check_resumable(checkpoint: Path, spread: str) -> None:
+    """Refuse the checkpoint of a run whose weights were spread otherwise: its optimizer is written in another way.
+
+    Args:
+        checkpoint: Its directory.
+        spread: "FSDP" or "DeepSpeed" where this run spreads weights over processes, else "".
+
+    Raises:
+        InvalidInput: It cannot be gone on from; the message says how to use its weights.
+    """
+    written = "DeepSpeed" if any(checkpoint.glob("global_step*")) else ""
+    written = written or ("FSDP" if (checkpoint / "optimizer.bin").is_file() else "")
+    if written != spread:
+        kinds = {"": "without spreading weights", "FSDP": "with FSDP", "DeepSpeed": "with DeepSpeed"}
+        raise InvalidInput(
+            f"{checkpoint} was written {kinds[written]}, and this run trains {kinds[spread]}: start it as that one, or "
+            f"begin a new one from its weights (model: {checkpoint}, and another output)"
+        )
 
 
 @contextmanager

@@ -18,7 +18,13 @@ from ..presets import Component
 from ..vlm.engine_registry import shared_engine
 from ..vlm.families import Family, family_named
 from .callbacks import csv_log, stop_on_signal, time_limit
-from .checkpoints import last_complete_checkpoint, removed_if_half_written, save_policy
+from .checkpoints import (
+    check_resumable,
+    last_complete_checkpoint,
+    load_weights,
+    removed_if_half_written,
+    save_policy,
+)
 from .config import TrainingConfig, reject_unknown
 from .dataset import FrameCache, load_rows, make_dataset, readable_rows
 from .extensions import call_extension
@@ -77,6 +83,8 @@ def train(config: TrainingConfig, resume: bool = True) -> Path:
     trainer = make_trainer(config, load(), directory, rows, scorer, frames, [stop])
     checkpoint = last_complete_checkpoint(config.output) if resume else None
     if checkpoint is not None:
+        spread = "FSDP" if trainer.is_fsdp_enabled else "DeepSpeed" if trainer.is_deepspeed_enabled else ""
+        check_resumable(checkpoint, spread)
         logger.warning("going on from %s", checkpoint)
     with stop.listening():
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -269,6 +277,12 @@ def _trainer_class(trl: Any) -> Any:
             rewards = super()._calculate_rewards(*args, **kwargs)
             rewards[rewards.isnan().any(dim=1)] = float("nan")
             return rewards
+
+        def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+            if self.is_fsdp_enabled or hasattr(self.model, "peft_config"):
+                super()._load_from_checkpoint(resume_from_checkpoint, model)
+            else:
+                load_weights(self.model, Path(resume_from_checkpoint))
 
         def _save_checkpoint(self, model: Any, trial: Any) -> None:
             target = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"

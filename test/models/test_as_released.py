@@ -14,6 +14,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from demo_scripts import BOXES, REGIONS, SYSTEM, write_script
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import load_tokenizer, require_torch
 
 require_torch()
@@ -24,7 +26,7 @@ from activeo3_ros.core import ActivePerception, Budget, Frame, InvalidInput, Que
 from activeo3_ros.policies.mllm import MllmSensing  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
 from activeo3_ros.vlm import imported_prompts  # noqa: E402
-from activeo3_ros.vlm.as_released import MAX_PIXELS, MAX_TOKENS, PixelLimits, crop_size, view_size  # noqa: E402
+from activeo3_ros.vlm.as_released import MAX_PIXELS, MAX_TOKENS, PixelLimits, crop_box, crop_size, view_size  # noqa: E402
 from activeo3_ros.vlm.backends.preprocessing import image_in_cells, prompt_ids  # noqa: E402
 from activeo3_ros.vlm.engine import Reply  # noqa: E402
 from activeo3_ros.vlm.families import IMAGE_TOKEN, QWEN2_5_VL, QWEN3_VL  # noqa: E402
@@ -190,6 +192,24 @@ def test_an_object_is_asked_for_as_the_script_does(tokenizer, processor):
     frame = Frame(np.zeros((300, 500, 3), np.uint8))
     task.examine([frame.view(frame.window, task.view_size(500, 300, MAX_PIXELS))], Query(classes=("animal",)), BUDGET)
     assert engine.ids == [expected]
+
+
+@given(
+    corners=st.tuples(*[st.floats(0, 1)] * 4),
+    size=st.tuples(*[st.integers(1024, 5000)] * 2),
+)
+def test_a_crop_is_whole_pixels_of_the_frame_whatever_the_model_writes(corners, size):
+    seen = view_size(*size, MAX_PIXELS)
+    written = [share * side for share, side in zip(corners, (*seen, *seen), strict=True)]
+    box = crop_box(tuple(written), seen, size)
+    if box is None:
+        return
+    window = box.snapped(*size)
+    assert (box.x - window.x, box.y - window.y) == (0.25, 0.25)
+    assert (window.right - box.right, window.bottom - box.bottom) == (0.25, 0.25)
+    expected = [share * side for share, side in zip(corners, (*size, *size), strict=True)]
+    found = (window.x, window.y, window.right, window.bottom)
+    assert all(own - 1.01 <= pixel <= own + 0.01 for pixel, own in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize("size", [(1024, 1024), (3840, 2160), (4608, 3456), (8000, 6000), (1100, 7777)])

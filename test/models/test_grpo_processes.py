@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,9 @@ from grpo_fixtures import (
 )
 
 require_training()
+
+from activeo3_ros.core import InvalidInput  # noqa: E402
+from activeo3_ros.training.checkpoints import check_resumable  # noqa: E402
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -76,3 +80,79 @@ def test_sharded_weights_learn_and_are_saved_as_whole_ones(
     # Adam's first step is 1e-3 in size whatever the gradient is, so that rounding shows where that is nearly nothing.
     apart = [np.abs(unsharded[name] - sharded[name]) for name in unsharded]
     assert all(each.max() < 2e-4 and (each > 1e-5).mean() < 0.001 for each in apart)
+
+
+# One process and two, with the same answers: what is learned, and going on from each other's checkpoints.
+
+
+def fixed_config(folder: Path, model: Path, data: Path, processes: int) -> Path:
+    """Two steps of eight answers, however many processes share them."""
+    grpo = {"per_device_train_batch_size": 8 // processes, "num_generations": 4, "max_completion_length": 64}
+    change = {"panels_every": 0, "task": None, "reward": {"weights": {"task": 0.0}}, "grpo": grpo}
+    change |= {"speed_up": "fixed_answers:write_fixed_answers"}
+    return write_config(folder / f"{processes}.yaml", model, data, folder / "run", 2, change)
+
+
+def train_in(processes: int, config: Path, settings: str = "cpu2") -> None:
+    """Train, or go on, in so many processes."""
+    if processes > 1:
+        launch(f"{settings}.yaml", config, "--num_processes", str(processes), "--mixed_precision", "no")
+        return
+    command = [sys.executable, "-m", "activeo3_ros.cli", "train", "grpo", "--config", str(config)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=400)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model and its data."""
+    folder = tmp_path_factory.mktemp("start")
+    return make_model(folder / "model"), make_rows(folder / "data")
+
+
+@pytest.fixture(scope="module")
+def alone(start: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of one process, with the checkpoint of each of two steps."""
+    folder = tmp_path_factory.mktemp("alone")
+    train_in(1, fixed_config(folder, *start, 1))
+    return folder / "run"
+
+
+def same_policy(first: Path, second: Path) -> None:
+    one, other = weights(first / "policy"), weights(second / "policy")
+    apart = [np.abs(one[name] - other[name]) for name in one]
+    # Adam's first steps are 1e-3 in size whatever the gradient is, so that rounding shows where that is nearly nothing.
+    assert all((each > 1e-5).mean() < 0.01 for each in apart)
+    rewards = [[row["reward"] for row in log_of(run)] for run in (first, second)]
+    assert rewards[0] == rewards[1]
+
+
+def test_two_processes_learn_what_one_does_and_one_goes_on_from_their_checkpoint(
+    start: tuple[Path, Path], alone: Path, tmp_path: Path
+) -> None:
+    train_in(2, fixed_config(tmp_path, *start, 2))
+    same_policy(alone, tmp_path / "run")
+    for later in ("checkpoint-2", "policy"):
+        shutil.rmtree(tmp_path / "run" / later)
+    train_in(1, fixed_config(tmp_path, *start, 1))
+    same_policy(alone, tmp_path / "run")
+
+
+def test_two_processes_go_on_from_the_checkpoint_of_one(start: tuple[Path, Path], alone: Path, tmp_path: Path) -> None:
+    shutil.copytree(alone / "checkpoint-1", tmp_path / "run" / "checkpoint-1")
+    shutil.copy(alone / "log.csv", tmp_path / "run" / "log.csv")
+    train_in(2, fixed_config(tmp_path, *start, 2))
+    same_policy(alone, tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_kind_of_run_is_refused(alone: Path, tmp_path: Path) -> None:
+    check_resumable(alone / "checkpoint-1", "")
+    with pytest.raises(InvalidInput, match="was written without spreading weights, and this run trains with FSDP"):
+        check_resumable(alone / "checkpoint-1", "FSDP")
+    for name, written in (("global_step1/zero.pt", "DeepSpeed"), ("optimizer.bin", "FSDP")):
+        file = tmp_path / written / name
+        file.parent.mkdir(parents=True)
+        file.touch()
+        check_resumable(tmp_path / written, written)
+        with pytest.raises(InvalidInput, match="begin a new one from its weights"):
+            check_resumable(tmp_path / written, "")

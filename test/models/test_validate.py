@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -17,12 +18,13 @@ pytest.importorskip("matplotlib", reason="needs requirements/eval.txt")
 
 from activeo3_ros.assets.resources import config_directory  # noqa: E402
 from activeo3_ros.cli.main import main  # noqa: E402
+from activeo3_ros.core.errors import InvalidInput  # noqa: E402
 from activeo3_ros.evaluation import sharding, validation  # noqa: E402
 from activeo3_ros.evaluation.differences import Difference  # noqa: E402
 from activeo3_ros.evaluation.scoring import Estimate  # noqa: E402
 from activeo3_ros.evaluation.validation import Part  # noqa: E402
 from activeo3_ros.presets import load_preset  # noqa: E402
-from activeo3_ros.vlm import as_released, imported_prompts  # noqa: E402
+from activeo3_ros.vlm import as_released, engine_registry, imported_prompts  # noqa: E402
 from activeo3_ros.vlm.imported_prompts import import_script, save_imported  # noqa: E402
 
 
@@ -203,6 +205,25 @@ def test_bad_input_is_one_line_before_anything_runs(tmp_path, preset, capsys, ar
     told = capsys.readouterr().err
     assert complaint in told and told.count("\n") == 1
     assert not list(tmp_path.glob("out/*/items"))
+
+
+def test_a_machine_without_any_engine_is_told_what_is_missing(monkeypatch):
+    monkeypatch.setattr(engine_registry, "has_package", lambda name: False)
+    with pytest.raises(InvalidInput, match="engine transformers: torch is not installed; engine vllm: torch is not"):
+        validation.make_plan(load_preset("active_o3"))
+
+
+def test_a_prompt_of_the_users_own_leaves_no_words_to_choose_from(preset):
+    known = load_preset(preset)
+    own = replace(known.sensing, settings={**known.sensing.settings, "prompt": "sensing_segmentation"})
+    with pytest.raises(InvalidInput, match="has a prompt of its own"):
+        validation.make_plan(replace(known, sensing=own))
+
+
+def test_a_file_that_is_no_verdict_stays(tmp_path, preset, capsys):
+    (tmp_path / "verdict.txt").write_text("guilty", encoding="utf-8")
+    assert validate(preset, tmp_path, "--pictures", questions(tmp_path / "demo", "sa_1")) == 2
+    assert "verdict.txt would be overwritten, and is of no validation" in capsys.readouterr().err
 
 
 def test_a_preset_of_a_server_tries_that_alone():

@@ -179,6 +179,11 @@ def test_another_path_of_the_weights_is_the_same_set_of_requests(tmp_path, monke
     assert moved.as_released and moved.sha256 == found.sha256 and moved.script_sha256 != found.script_sha256
 
 
+def test_the_checksum_of_requests_stays_as_it_is(tmp_path):
+    """Where this one changes, the checksum of the released requests (`RELEASED`) has to be made anew, too."""
+    assert import_script(write_script(tmp_path)).sha256.startswith("e995b9a8ae0f4af1")
+
+
 def test_another_set_is_not_replaced_without_leave(tmp_path, capsys):
     save_imported(import_script(write_script(tmp_path)))
     other = write_script(tmp_path, script(boxes="f'Find {object}.'"))
