@@ -314,6 +314,15 @@ def test_a_disk_that_is_full_at_any_time_is_told_in_one_line_and_the_same_comman
     assert "would be overwritten" in capsys.readouterr().err
 
 
+def test_pictures_in_which_the_detector_finds_nothing_are_told_in_one_line(preset, tmp_path, capsys):
+    video = write_video(tmp_path / "empty.mp4", steady_times(8))
+    command = ["train", "proposals", "--preset", str(preset), "--videos", str(video), "--out", str(tmp_path / "out")]
+    assert main([*command, "--max-pictures", "8", "--steps", "1"]) == 2
+    [told] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("activeo3")]
+    assert "the teacher found no object in any of 6 training pictures: there is nothing to learn" in told
+    assert not (tmp_path / "out" / HEAD).exists()
+
+
 def test_a_checkpoint_that_is_damaged_is_told_and_left_alone(looked, tmp_path):
     trainer(looked, BRIEF).train(tmp_path, lambda done: None)
     content = (tmp_path / CHECKPOINT).read_bytes()
