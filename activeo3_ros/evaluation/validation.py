@@ -154,7 +154,8 @@ def _with(preset: Preset, choice: Choice) -> Preset:
     budget = preset.budget
     if released:
         budget = replace(budget, view_pixels=MAX_PIXELS, crop_pixels=MAX_PIXELS, max_tokens=MAX_TOKENS)
-    return replace(preset, name=choice.name, sensing=sensing, task=task, budget=budget)
+    examine_view = preset.examine_view and not released
+    return replace(preset, name=choice.name, sensing=sensing, task=task, budget=budget, examine_view=examine_view)
 
 
 def _component(component: Component, choice: Choice, settings: Mapping[str, Any]) -> Component:
