@@ -287,6 +287,13 @@ def test_a_gate_stays_open_where_the_view_is_not_sure_or_does_not_say_where(of_v
     assert result.answer == "7" and len(result.regions) == 1 and "no region" not in result.status_message
 
 
+def test_a_gate_and_streamed_regions_contradict_each_other_in_one_line():
+    with pytest.raises(InvalidInput, match="set stream_regions: false, or gate: 0"):
+        MllmSensing(FakeEngine(), gate=0.9, stream_regions=True)
+    with pytest.raises(InvalidInput, match="gate must be 0 to 1"):
+        MllmSensing(FakeEngine(), gate=1.5)
+
+
 def test_a_gate_is_off_unless_it_is_set_and_is_for_questions_alone():
     sensing = FakeEngine(region_answer([0, 0, 90, 90]))
     perceive(sensing, FakeEngine(SEEN), Query("What is the number on the police car?"))
