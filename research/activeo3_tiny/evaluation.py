@@ -22,6 +22,7 @@ from activeo3_ros.core import Budget, Frame
 from activeo3_ros.core.geometry import share_inside
 from activeo3_ros.core.interfaces import SensingPolicy
 from activeo3_ros.policies.fixed import Grid, Random
+from activeo3_ros.policies.gain_maps import LearnedProposals
 from activeo3_ros.policies.mllm import MllmSensing
 from activeo3_ros.training.rewards import RewardSettings, match
 from activeo3_ros.training.rollout_batcher import RolloutBatcher
@@ -174,6 +175,8 @@ def gain_interval(
 
 Measurements = Mapping[str, npt.NDArray[np.float64]]
 FIXED = ("random", "grid", "taught", "oracle")
+GAIN_MAPS = "gain_maps"
+"""The head that the package brings for its embedded detector, on photographs: always three regions, if any pays."""
 
 
 def evaluate(
@@ -203,6 +206,7 @@ def evaluate(
     ways = {
         "random": lambda: fixed_answers(Random(), scorer, rows, frames),
         "grid": lambda: fixed_answers(Grid(), scorer, rows, frames),
+        GAIN_MAPS: lambda: fixed_answers(LearnedProposals(min_gain=0.0, reports=False), scorer, rows, frames),
         "taught": lambda: taught_answers(scorer, rows),
         "oracle": lambda: oracle_answers(scorer, rows),
     }
@@ -247,7 +251,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--task", required=True, help="checkpoint of the task model")
     parser.add_argument("--policy", action="append", default=[], metavar="NAME=DIR", help="a checkpoint to evaluate")
-    parser.add_argument("--fixed", nargs="*", choices=FIXED, default=FIXED, help="policies that do not learn")
+    parser.add_argument(
+        "--fixed", nargs="*", choices=[*FIXED, GAIN_MAPS], default=FIXED, help="policies that do not learn"
+    )
     parser.add_argument("--start", default="start", help="the policy that gains are over (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=500)
     parser.add_argument("--batch", type=int, default=512, help="views that a model answers at once")
