@@ -1,3 +1,17 @@
+# Copyright 2026 The activeo3_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Scores of results over sequences: what is found and when, how steady it is, whether ids last.
 
 An object counts as found where a detection of its category overlaps it with an IoU of at least 0.5, the best score

@@ -1,3 +1,17 @@
+# Copyright 2026 The activeo3_ros maintainers
+#
+# Licensed under the Apache License, Version 2.0 (the "License");
+# you may not use this file except in compliance with the License.
+# You may obtain a copy of the License at
+#
+#     http://www.apache.org/licenses/LICENSE-2.0
+#
+# Unless required by applicable law or agreed to in writing, software
+# distributed under the License is distributed on an "AS IS" BASIS,
+# WITHOUT WARRANTIES OR CONDITIONS OF ANY KIND, either express or implied.
+# See the License for the specific language governing permissions and
+# limitations under the License.
+
 """Validates a vision-language policy: its words, its reasoning and its engines, on data that show what they bring.
 
 Each choice is a method of the evaluation core. The verdict compares two methods at a time that differ in one choice.

@@ -83,3 +83,21 @@ def test_an_installed_package_says_where_the_tiny_models_come_from(
             "installed package; run from a source tree, or give the model's directory in a preset of your own"
         )
     )
+
+
+def test_every_file_of_the_package_says_whose_it_is_and_under_which_licence() -> None:
+    """As `ament_copyright` asks of the files that are installed."""
+    files = [
+        ROOT / "setup.py",
+        *(f for name in ("activeo3_ros", "launch", "scripts") for f in ROOT.glob(f"{name}/**/*.py")),
+    ]
+    lacking = [
+        str(file.relative_to(ROOT))
+        for file in files
+        if file.read_text(encoding="utf-8").strip()
+        and not re.match(
+            r"(#!.*\n\n?)?# Copyright \d{4} .+\n#\n# Licensed under the Apache License",
+            file.read_text(encoding="utf-8"),
+        )
+    ]
+    assert not lacking, "add them with: ament_copyright --add-missing 'The activeo3_ros maintainers' apache2 FILE"
