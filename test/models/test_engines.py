@@ -444,7 +444,7 @@ def test_every_setting_of_an_engine_is_documented_with_its_default(kind):
     section = page.partition("## The settings of an engine")[2].partition("\n## ")[0]
     table = [[cell.strip(" `") for cell in line.split("|")[1:4]] for line in section.splitlines() if line[:2] == "| "]
     documented = {name: default for engine, name, default in table if engine == kind}
-    signature = inspect.signature(choice._class_of(kind)).parameters
+    signature = inspect.signature(choice.load_engine_class(kind)).parameters
     assert documented == {
         name: "" if each.default is each.empty else json.dumps(each.default) for name, each in signature.items()
     }

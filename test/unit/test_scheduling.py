@@ -328,7 +328,7 @@ class AskingTask(FakeTask):
 
 def test_an_engine_that_hangs_is_not_shared_with_the_models_that_are_loaded_next(monkeypatch):
     monkeypatch.setitem(choice.ENGINE_TYPES, "stuck", "")
-    monkeypatch.setattr(choice, "_class_of", lambda kind: StuckEngine)
+    monkeypatch.setattr(choice, "load_engine_class", lambda kind: StuckEngine)
     StuckEngine.made = 0
     preset = FakePreset()
     preset.build = lambda: ActivePerception(FakeSensing(), AskingTask(), Budget(max_regions=2))
