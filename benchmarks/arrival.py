@@ -196,12 +196,12 @@ def read(reliability: str, depth: int | None, seconds: float) -> int:
     """Print what came in so many seconds from the first frame on."""
     import rclpy
     from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-    from rclpy.executors import MultiThreadedExecutor
     from rclpy.parameter import Parameter
     from rclpy.serialization import deserialize_message
     from std_msgs.msg import Header
 
     from activeo3_ros.node.camera_input import CameraInput
+    from activeo3_ros.node.executor import QuietExecutor
     from activeo3_ros.node.perception_node import EXECUTOR_THREADS
 
     overrides: dict[str, Any] = {} if reliability == "auto" else {"reliability": reliability}
@@ -221,7 +221,7 @@ def read(reliability: str, depth: int | None, seconds: float) -> int:
         first.set()
 
     camera.connect(enqueue)
-    executor = MultiThreadedExecutor(EXECUTOR_THREADS)
+    executor = QuietExecutor(EXECUTOR_THREADS)
     executor.add_node(node)
     threading.Thread(target=executor.spin, daemon=True).start()
     if first.wait(FIRST_S):

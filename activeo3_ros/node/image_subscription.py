@@ -45,8 +45,9 @@ class ImageSubscription:
 
     A best-effort subscription hears every publisher but loses a frame of megabytes with any of its pieces; a reliable
     one hears reliable publishers only. Middlewares resolve `best_available` once, when the subscription is made, and a
-    camera that starts later changes nothing. When the choice changes, the former subscription goes on until the new one
-    hears what it hears, so that no frame is lost between them.
+    camera that starts later changes nothing. It begins reliably, as most drivers are: one that is not is told of as
+    incompatible before anything of it could be heard. When the choice changes later, the former subscription goes on
+    until the new one hears what it hears, so that no frame is lost between them.
 
     Attributes:
         topic: Full name of the topic.
@@ -97,7 +98,7 @@ class ImageSubscription:
         wanted = qos.reliability_parameter(node, self.topic)
         self.chosen_by_publishers = wanted == ReliabilityPolicy.BEST_AVAILABLE
         """Whether no parameter says otherwise."""
-        self._current = self._create(ReliabilityPolicy.BEST_EFFORT if self.chosen_by_publishers else wanted)
+        self._current = self._create(ReliabilityPolicy.RELIABLE if self.chosen_by_publishers else wanted)
         if self.chosen_by_publishers:
             steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still
             node.create_timer(PERIOD_S, self._refresh, MutuallyExclusiveCallbackGroup(), steady)
@@ -148,6 +149,8 @@ class ImageSubscription:
     def _taken_over(self, former: Subscription[Any]) -> bool:
         """Whether the newest subscription hears every publisher that the former one hears."""
         now, publishers = time.monotonic(), self._current.get_publisher_count()
+        if not former.get_publisher_count():
+            return True
         if publishers < former.get_publisher_count():
             return False
         # Releases that do not name the sender give one for all.

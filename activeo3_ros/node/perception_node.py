@@ -34,7 +34,6 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import ParameterException
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.signals import SignalHandlerOptions
 from std_srvs.srv import SetBool
@@ -51,6 +50,7 @@ from . import diagnostics, parameters, qos
 from .bond import HEARTBEAT_S, Bond
 from .camera_input import SOURCES, TYPES, VIDEOS, CameraInput
 from .end_signals import catch_end_signals, end_with_launch
+from .executor import QuietExecutor
 from .frame_counters import Counts, FrameCounters
 from .frame_decoder import FrameDecoder, VideoFrameDecoder
 from .jobs import Settings
@@ -605,7 +605,7 @@ def main(args: list[str] | None = None, load: Callable[[str, bool], LoadablePres
         print(f"perception_node: {error}", file=sys.stderr)
         return 2
     logging.getLogger("activeo3_ros").addHandler(RosLogHandler(node))
-    executor = MultiThreadedExecutor(EXECUTOR_THREADS)
+    executor = QuietExecutor(EXECUTOR_THREADS)
     executor.add_node(node)
     threading.Thread(target=_spin, args=(executor, node, stop), name="spin", daemon=True).start()
     if node.get_parameter("autostart").value:
@@ -631,21 +631,20 @@ def _run_for(seconds: float, work: Callable[[], object]) -> None:
     thread.join(seconds)
 
 
-def _leave(executor: MultiThreadedExecutor, node: PerceptionNode) -> None:
+def _leave(executor: QuietExecutor, node: PerceptionNode) -> None:
     """Release the middleware's resources: its shared memory outlives a process that just ends, until a reboot."""
     executor.shutdown(timeout_sec=0.0)
     node.destroy_node()
     rclpy.try_shutdown()
 
 
-def _spin(executor: MultiThreadedExecutor, node: PerceptionNode, stop: threading.Event) -> None:
+def _spin(executor: QuietExecutor, node: PerceptionNode, stop: threading.Event) -> None:
     """Serve callbacks; an exception in one is logged and does not end the others."""
     while not stop.is_set() and node.context.ok():
         try:
             executor.spin_once()
         except Exception as error:
-            # rclpy hands a callback that waits for a thread out again, and raises its exception as often: say it once.
-            if not stop.is_set() and "_logged" not in vars(error):
+            if not stop.is_set() and "_logged" not in vars(error):  # a task that was handed over twice raises it twice
                 vars(error)["_logged"] = True
                 logging.getLogger(__name__).exception("a callback of %s failed", node.get_name())
 

@@ -1,0 +1,61 @@
+"""The node's executor: what waits for a thread is handed over once, and everything has its turn."""
+
+import threading
+import time
+
+import pytest
+import rclpy
+from rclpy.callback_groups import ReentrantCallbackGroup
+
+from activeo3_ros.node.executor import QuietExecutor
+
+
+@pytest.fixture
+def context():
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    yield context
+    rclpy.try_shutdown(context=context)
+
+
+def test_callbacks_that_wait_for_a_thread_are_handed_over_once_and_run_in_the_end(context):
+    """Six callbacks are ready and two threads are busy: rclpy's executor hands the others over hundreds of times."""
+    node = rclpy.create_node("busy", context=context)
+    executor = QuietExecutor(2, context)
+    executor.add_node(node)
+    begun, go_on, handed_over = [], threading.Event(), []
+    submit = executor._executor.submit
+    executor._executor.submit = lambda *task: handed_over.append(task) or submit(*task)
+
+    def work(number):
+        timers[number].cancel()
+        begun.append(number)
+        go_on.wait(30)
+
+    group = ReentrantCallbackGroup()
+    timers = [node.create_timer(0.01, lambda n=n: work(n), group) for n in range(6)]
+    stop = threading.Event()
+
+    def spin():
+        while not stop.is_set():
+            executor.spin_once(timeout_sec=0.05)
+
+    thread = threading.Thread(target=spin, daemon=True)
+    thread.start()
+    wait_until(lambda: len(begun) == 2)
+    time.sleep(0.5)  # in which rclpy's own would go round and round
+    while_busy = len(handed_over)
+    go_on.set()
+    wait_until(lambda: sorted(begun) == list(range(6)))
+    stop.set()
+    thread.join(30)
+    executor.shutdown(timeout_sec=0.0)
+    node.destroy_node()
+    assert while_busy <= 20
+
+
+def wait_until(is_true):
+    ends = time.monotonic() + 30
+    while not is_true():
+        assert time.monotonic() < ends, "waited 30 s in vain"
+        time.sleep(0.01)
