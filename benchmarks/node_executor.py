@@ -1,4 +1,4 @@
-"""CPU and latency of the node with each executor of rclpy, at three 1080p cameras of 10 Hz.
+"""CPU and latency of the node with its executor and each of rclpy's, at three 1080p cameras of 10 Hz.
 
     python benchmarks/node_executor.py [--seconds 20] [--json FILE]
 
@@ -33,7 +33,7 @@ import numpy as np
 from activeo3_ros.core import ActivePerception, Budget, Findings, Proposal, Query
 from activeo3_ros.node.transports import PROFILES, TRANSPORTS, largest_receive_buffer, own_domain, settings_for_node
 
-EXECUTORS = ("multi_threaded", "single_threaded", "events")
+EXECUTORS = ("quiet", "multi_threaded", "single_threaded", "events")
 CAMERAS = ("front", "left", "right")
 LOADING_S = 5.0
 WARM_UP_S = 5.0
@@ -130,6 +130,7 @@ def be_the_node(name: str) -> int:
     from rclpy.parameter import Parameter
     from rclpy.signals import SignalHandlerOptions
 
+    from activeo3_ros.node.executor import QuietExecutor
     from activeo3_ros.node.perception_node import EXECUTOR_THREADS, SWITCH_INTERVAL_S, PerceptionNode
 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -144,6 +145,8 @@ def be_the_node(name: str) -> int:
         executor = events_executor()()
     elif name == "single_threaded":
         executor = SingleThreadedExecutor()
+    elif name == "quiet":
+        executor = QuietExecutor(EXECUTOR_THREADS)
     else:
         executor = MultiThreadedExecutor(EXECUTOR_THREADS)
     executor.add_node(node)

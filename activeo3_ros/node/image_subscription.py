@@ -138,7 +138,8 @@ class ImageSubscription:
 
     def _wanted(self) -> ReliabilityPolicy:
         offered = {publisher.qos_profile.reliability for publisher in self.publishers()}
-        if not offered:  # a driver that starts again finds what it found before
+        # A driver that starts again finds what it found before; what is matched may not be known yet.
+        if not offered or not offered <= {ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT}:
             return ReliabilityPolicy(self._current.qos_profile.reliability)
         return ReliabilityPolicy.RELIABLE if offered == {ReliabilityPolicy.RELIABLE} else ReliabilityPolicy.BEST_EFFORT
 

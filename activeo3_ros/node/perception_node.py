@@ -216,8 +216,11 @@ class PerceptionNode(ManagedNode):
 
     def _warn_of_transports(self) -> None:
         middleware = rclpy.get_rmw_implementation_identifier()
-        raw = [camera.images.profile for camera in self._cameras.values()] if self._values["transport"] == "raw" else []
-        warnings = [qos.warning_of_transports(profile, os.environ, middleware) for profile in raw]
+        raw = [camera.images for camera in self._cameras.values()] if self._values["transport"] == "raw" else []
+        warnings = [
+            qos.warning_of_transports(None if each.chosen_by_publishers else each.profile, os.environ, middleware)
+            for each in raw
+        ]
         for warning in sorted(set(filter(None, warnings))):
             self.get_logger().warning(warning)
 

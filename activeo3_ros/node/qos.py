@@ -250,7 +250,7 @@ def warning_of_silence(topic: str, publishers: Sequence[str], silent_s: float) -
     )
 
 
-def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], middleware: str) -> str:
+def warning_of_transports(profile: QoSProfile | None, environment: Mapping[str, str], middleware: str) -> str:
     """The warning for transports that lose raw images although they were chosen for them, "" where they do not.
 
     Args:
@@ -266,7 +266,7 @@ def warning_of_transports(profile: QoSProfile, environment: Mapping[str, str], m
     if environment.get("ROS_AUTOMATIC_DISCOVERY_RANGE", "").upper() != "LOCALHOST":
         says = "processes that start at the same moment may never find each other"
         return f"with {TRANSPORTS}={transports}, {says}. {instead}"
-    if profile.reliability == ReliabilityPolicy.RELIABLE:
+    if profile is not None and profile.reliability == ReliabilityPolicy.RELIABLE:
         return ""
     return (
         f"ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches {TRANSPORTS}=LARGE_DATA off: raw images of megabytes will "

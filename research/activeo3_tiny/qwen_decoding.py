@@ -43,7 +43,7 @@ def fits(model: Any, input_ids: Any, config: Any, inputs: Mapping[str, Any]) -> 
         and config.cache_implementation is None
         and (config.num_beams or 1) == 1
         and (config.num_return_sequences or 1) == 1
-        and (config.repetition_penalty or 1.0) == 1.0
+        and (config.repetition_penalty or model.generation_config.repetition_penalty or 1.0) == 1.0
         and config.min_p is None
         and (config.top_p or 1.0) == 1.0
         and (not config.do_sample or config.top_k == 0)

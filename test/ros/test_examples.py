@@ -89,7 +89,7 @@ def test_every_detected_object_is_cut_out_of_its_image(tmp_path):
         process = subprocess.Popen(command, cwd="/")
         try:
             client.connect()
-            wait_for(lambda: client.node.count_subscribers("/camera/image_raw") == 2, what="the example")
+            wait_for(lambda: client.node.count_subscribers("/camera/image_raw") >= 2, 60, what="the example")
             sent = picture(100)
             crops = wait_for(
                 lambda: client.result_of(sent, stamp=stamp()).detections and sorted(tmp_path.glob("*-0-thing.png")), 30

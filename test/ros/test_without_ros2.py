@@ -135,9 +135,7 @@ def test_the_node_says_what_it_hears_and_ends_with_0_within_two_seconds(commands
     (tmp_path / "mine.yaml").write_text("sensing: {type: full_frame}\ntask: {type: embedded}\n")
     options = ["--cameras", "front,rear", "--preset", "mine.yaml", "-p", "max_regions:=0", "-p", "log_period:=0.2"]
     node = commands.start("node", *options)
-    commands.wait_until_said(
-        node, r"listening to /front/image_raw \(best_effort, volatile\); results on \S+front/result"
-    )
+    commands.wait_until_said(node, r"listening to /front/image_raw \(reliable, volatile\); results on \S+front/result")
     commands.wait_until_said(node, "listening to /rear/image_raw ")
     results = commands.start("record", "--topic", "/activeo3/front/result", "--out", "results.mcap")
     commands.wait_until_said(results, "listening to /activeo3/front/result, activeo3_ros/msg/PerceptionResult")
