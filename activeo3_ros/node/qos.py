@@ -254,7 +254,7 @@ def warning_of_transports(profile: QoSProfile | None, environment: Mapping[str, 
     """The warning for transports that lose raw images although they were chosen for them, "" where they do not.
 
     Args:
-        profile: Quality of service of the image subscription.
+        profile: Quality of service of the image subscription; None where publishers choose its reliability.
         environment: Environment variables of this process.
         middleware: Identifier of the RMW implementation.
     """
