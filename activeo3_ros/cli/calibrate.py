@@ -45,7 +45,7 @@ from ..evaluation.plots import calibration_figure
 from ..presets import Preset, load_preset, preset_names
 from .argument_types import class_names, number, whole_number
 from .main import SUCCESS
-from .options import check_not_overwritten
+from .options import add_seed, check_not_overwritten
 from .progress import progress
 
 BLOCKS = 20
@@ -104,9 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SCORE",
         help="score from which the detector is sure of an object (default: %(default)g)",
     )
-    parser.add_argument(
-        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
-    )
+    add_seed(parser)
 
 
 def run(args: argparse.Namespace) -> int:

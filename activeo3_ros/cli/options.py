@@ -94,6 +94,24 @@ def check_not_overwritten(files: Iterable[Path], force: bool, otherwise: str = "
         )
 
 
+def add_bootstrap(parser: argparse.ArgumentParser) -> None:
+    """Add the number of replicates that intervals come from."""
+    parser.add_argument(
+        "--bootstrap",
+        type=whole_number(10, 100_000),
+        default=500,
+        metavar="N",
+        help="replicates (default: %(default)s)",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """Add the seed of all that is drawn."""
+    parser.add_argument(
+        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
+    )
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of all benchmarks: methods, budgets, processes, scoring."""
     parser.add_argument(
@@ -128,16 +146,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="processes, each with a GPU if there are any",
     )
-    parser.add_argument(
-        "--bootstrap",
-        type=whole_number(10, 100_000),
-        default=500,
-        metavar="N",
-        help="replicates (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
-    )
+    add_bootstrap(parser)
+    add_seed(parser)
     parser.add_argument(
         "--max-dets",
         type=whole_number(1, 10_000),

@@ -45,7 +45,7 @@ from ..training.proposals_teacher import VERSION, LookCache, LookedPicture, Teac
 from ..training.threads import each_ahead
 from .argument_types import number, part, whole_number
 from .main import INTERRUPTED, SUCCESS
-from .options import check_not_overwritten
+from .options import add_seed, check_not_overwritten
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -123,9 +123,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="batches of a second stage, which rewards sampled sets of windows; its head is kept only where it finds "
         "more in the held-out pictures (default: %(default)s)",
     )
-    parser.add_argument(
-        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
-    )
+    add_seed(parser)
     parser.add_argument(
         "--afresh", action="store_true", help="start anew instead of going on from the checkpoint in --out"
     )

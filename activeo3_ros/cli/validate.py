@@ -37,6 +37,7 @@ from ..presets import load_preset
 from .argument_types import whole_number
 from .benchmark import AT_LOW_OVERLAP
 from .main import FAILURE, SUCCESS
+from .options import add_bootstrap, add_seed
 from .progress import PROGRESS_LINES, progress
 
 VERDICT_TEXT, VERDICT_JSON = "verdict.txt", "verdict.json"
@@ -110,16 +111,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="directory of the reports and the verdict; results that are there already are not computed again",
     )
-    parser.add_argument(
-        "--bootstrap",
-        type=whole_number(10, 100_000),
-        default=500,
-        metavar="N",
-        help="replicates (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=whole_number(0, 2**31 - 1), default=0, metavar="N", help="(default: %(default)s)"
-    )
+    add_bootstrap(parser)
+    add_seed(parser)
 
 
 def run(args: argparse.Namespace) -> int:
