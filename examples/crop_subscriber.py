@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import rclpy
 from activeo3_ros.msg import PerceptionResult
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -75,7 +75,10 @@ class Cropper(Node):
 
 if __name__ == "__main__":
     rclpy.init()
+    executor = SingleThreadedExecutor()
+    executor.add_node(Cropper())
     try:
-        rclpy.spin(Cropper())
+        while rclpy.ok():  # rclpy.spin() misses a signal that comes just before it waits, and waits on
+            executor.spin_once(timeout_sec=1.0)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

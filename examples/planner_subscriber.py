@@ -5,7 +5,7 @@ python examples/planner_subscriber.py --ros-args -p max_age_s:=0.5
 
 import rclpy
 from activeo3_ros.msg import PerceptionResult
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.time import Time
 
@@ -34,7 +34,10 @@ class Planner(Node):
 
 if __name__ == "__main__":
     rclpy.init()
+    executor = SingleThreadedExecutor()
+    executor.add_node(Planner())
     try:
-        rclpy.spin(Planner())
+        while rclpy.ok():  # rclpy.spin() misses a signal that comes just before it waits, and waits on
+            executor.spin_once(timeout_sec=1.0)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import rclpy
 from activeo3_ros.msg import PerceptionResult, Track, TrackArray
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.time import Time
@@ -160,7 +160,10 @@ def cloud(tracks: TrackArray, points: np.ndarray) -> PointCloud2:
 
 if __name__ == "__main__":
     rclpy.init()
+    executor = SingleThreadedExecutor()
+    executor.add_node(TrackObstacles())
     try:
-        rclpy.spin(TrackObstacles())
+        while rclpy.ok():  # rclpy.spin() misses a signal that comes just before it waits, and waits on
+            executor.spin_once(timeout_sec=1.0)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass

@@ -27,7 +27,6 @@ import rclpy
 from builtin_interfaces.msg import Time
 from rclpy.duration import Duration
 from rclpy.exceptions import InvalidTopicNameException
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.signals import SignalHandlerOptions
@@ -38,6 +37,7 @@ from std_srvs.srv import SetBool
 from ..bags.pacing import Pacer
 from ..bags.storage import CDR, DamagedMessage, Topic
 from ..core import InvalidInput
+from .executor import spin_until_shutdown
 from .message_types import message_class
 
 NODE_NAME = "activeo3_player"
@@ -189,7 +189,7 @@ def run(node: BagPublisher, play: Callable[[], None], toggle: Callable[[], None]
         play: Publishes the messages; ROS is shut down when it returns.
         toggle: Called for each line that a person enters on a terminal.
     """
-    spinning = threading.Thread(target=_spin, args=(node,), daemon=True)
+    spinning = threading.Thread(target=spin_until_shutdown, args=(node,), daemon=True)
     spinning.start()
     if toggle is not None and sys.stdin.isatty():
         threading.Thread(target=_read_terminal, args=(toggle,), daemon=True).start()
@@ -198,13 +198,6 @@ def run(node: BagPublisher, play: Callable[[], None], toggle: Callable[[], None]
     finally:
         rclpy.try_shutdown()
         spinning.join(timeout=2.0)
-
-
-def _spin(node: Node) -> None:
-    try:
-        rclpy.spin(node)
-    except (ExternalShutdownException, KeyboardInterrupt):
-        pass
 
 
 def _read_terminal(toggle: Callable[[], None]) -> None:

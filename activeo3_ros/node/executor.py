@@ -12,7 +12,7 @@
 # See the License for the specific language governing permissions and
 # limitations under the License.
 
-"""An executor of several threads that stays quiet while its threads are busy."""
+"""How callbacks are served: by threads that stay quiet while they are busy, and until the context is shut down."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ from rclpy.executors import (
     ExternalShutdownException,
     MultiThreadedExecutor,
     ShutdownException,
+    SingleThreadedExecutor,
     TimeoutException,
 )
+from rclpy.node import Node
 
 PAUSE_S = 0.001
 """Seconds for which a thread of the pool may take up what waits for one, before the executor looks again."""
+LOOK_UP_S = 0.5
+"""Seconds after which a thread that waits for callbacks looks whether it should still do so."""
 
 
 class QuietExecutor(MultiThreadedExecutor):
@@ -66,3 +70,24 @@ class QuietExecutor(MultiThreadedExecutor):
             if future.done():
                 self._futures.remove(future)
                 future.result()  # raises what the callback raised
+
+
+def spin_until_shutdown(node: Node) -> None:
+    """Serve a node's callbacks until its context is shut down, by a signal or otherwise.
+
+    `rclpy.spin` does not always end: a signal wakes it before the context is shut down, and where it looks in between
+    it waits again, for ever.
+
+    Raises:
+        KeyboardInterrupt: SIGINT, where Python handles it.
+    """
+    executor = SingleThreadedExecutor(context=node.context)
+    executor.add_node(node)
+    while node.context.ok():
+        try:
+            executor.spin_once(LOOK_UP_S)
+        except ExternalShutdownException:
+            return
+        except RuntimeError:  # also RCLError: shut down since the loop looked
+            if node.context.ok():
+                raise

@@ -30,7 +30,7 @@ from typing import Any
 
 import rclpy
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rclpy.signals import SignalHandlerOptions
@@ -38,6 +38,7 @@ from rclpy.signals import SignalHandlerOptions
 from ..bags.writing import BagWriter
 from ..core import InvalidInput
 from . import qos
+from .executor import spin_until_shutdown
 from .frame_counters import Losses
 from .message_types import message_class
 
@@ -214,8 +215,8 @@ def main() -> int:
         try:
             topics = dict(topic.split("=", 1) for topic in args.topics)
             tell = partial(print, flush=True)
-            rclpy.spin(Recorder(writer, topics, tell, partial(tell, LISTENING)))
-        except (KeyboardInterrupt, ExternalShutdownException):
+            spin_until_shutdown(Recorder(writer, topics, tell, partial(tell, LISTENING)))
+        except KeyboardInterrupt:
             pass
         finally:
             rclpy.try_shutdown()

@@ -18,11 +18,29 @@ from ament_index_python.packages import get_package_prefix
 
 FAKE_NODE = [sys.executable, str(Path(__file__).parent / "fake_node.py")]
 STOP_S = 10.0
+"""Within which the node promises to end, and more."""
+OTHERS_STOP_S = 30.0
+"""What another process may take for it on a busy machine."""
 
 
 def real_node() -> list[str]:
     """The installed executable, as `ros2 run` starts it."""
     return [str(Path(get_package_prefix("activeo3_ros")) / "lib" / "activeo3_ros" / "perception_node")]
+
+
+def end(process: subprocess.Popen[Any]) -> int:
+    """Ask a process to end; its exit code.
+
+    Raises:
+        subprocess.TimeoutExpired: It did not, and was killed.
+    """
+    process.terminate()
+    try:
+        return process.wait(OTHERS_STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
 
 
 class NodeProcess:

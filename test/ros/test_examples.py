@@ -14,7 +14,7 @@ from builtin_interfaces.msg import Time
 from loading import EXAMPLES
 from node_fixtures.client import Client, wait_for
 from node_fixtures.fakes import EMPTY, RAISES, picture
-from node_fixtures.processes import NodeProcess
+from node_fixtures.processes import NodeProcess, end
 
 
 def stamp(age_s: float = 0.0) -> Time:
@@ -47,8 +47,7 @@ def planner(tmp_path_factory):
                 time.sleep(1.0)
             yield react
         finally:
-            process.terminate()
-            process.wait(10)
+            end(process)
 
 
 def test_it_names_the_objects_in_its_corridor(planner):
@@ -95,8 +94,7 @@ def test_every_detected_object_is_cut_out_of_its_image(tmp_path):
                 lambda: client.result_of(sent, stamp=stamp()).detections and sorted(tmp_path.glob("*-0-thing.png")), 30
             )
         finally:
-            process.terminate()
-            process.wait(10)
+            end(process)
         box = client.results[-1].detections[0].box
     crop = cv2.imread(str(crops[0]))
     assert crop.shape[:2] == (int(box.y + box.height) - int(box.y), int(box.x + box.width) - int(box.x))

@@ -7,7 +7,7 @@ import pytest
 import rclpy
 from rclpy.callback_groups import ReentrantCallbackGroup
 
-from activeo3_ros.node.executor import QuietExecutor
+from activeo3_ros.node.executor import QuietExecutor, spin_until_shutdown
 
 
 @pytest.fixture
@@ -52,6 +52,21 @@ def test_callbacks_that_wait_for_a_thread_are_handed_over_once_and_run_in_the_en
     executor.shutdown(timeout_sec=0.0)
     node.destroy_node()
     assert while_busy <= 20
+
+
+def test_it_ends_with_its_context_where_nothing_wakes_it(context):
+    """A signal between two waits: rclpy wakes the executor first and ends the context after that; rclpy.spin hangs."""
+    node = rclpy.create_node("waiting", context=context)
+    served = []
+    timer = node.create_timer(0.01, lambda: served.append(1) or timer.cancel())
+    thread = threading.Thread(target=spin_until_shutdown, args=(node,), daemon=True)
+    thread.start()
+    wait_until(lambda: served)
+    with context.handle:
+        context.handle.shutdown()  # what rclpy's handler of signals does, without the callbacks of rclpy.shutdown
+    thread.join(30)
+    assert not thread.is_alive()
+    node.destroy_node()
 
 
 def wait_until(is_true):

@@ -13,7 +13,7 @@ from activeo3_ros.msg import BoundingBox, Track, TrackArray
 from loading import EXAMPLES, load_script
 from node_fixtures.client import RELIABLE, Client
 from node_fixtures.fakes import EMPTY, RAISES, picture
-from node_fixtures.processes import NodeProcess
+from node_fixtures.processes import NodeProcess, end
 from node_fixtures.rig import HEIGHT, WIDTH, Rig
 from sensor_msgs.msg import PointCloud2
 from waiting import wait_for
@@ -76,8 +76,7 @@ def listener(tmp_path_factory) -> Iterator[Listener]:
             client.connect()
             yield Listener(client, log)
         finally:
-            process.terminate()
-            process.wait(10)
+            end(process)
             print(log.read_text())
 
 
