@@ -2,15 +2,18 @@
 
     python benchmarks/gain_maps.py HEAD.onnx… [--photos IMAGES LABELS [--mosaics 12 --take SHARE]]
                                    [--pictures IMAGES TRUTH.json [--classes car,truck,bus]]
-                                   [--jobs N] [--results FILE.json] [--frame-time]
+                                   [--video FILE [--every 8] [--classes car,truck,bus]]
+                                   [--teacher] [--jobs N] [--results FILE.json] [--frame-time]
 
 --photos makes mosaics of 12 labelled photographs each (2560 x 1440; LABELS holds a text file for each, YOLO form, COCO
 80 classes) and asks for all classes; `--take 0.75:1` uses the last quarter of them by name. --pictures takes pictures
-as they are, with COCO truth. All methods have the detector of the preset `embedded`, its merging of views, and a view
+as they are, with COCO truth. --video takes every so manieth frame of a drive that nobody labelled: there the objects
+are those that the detector finds at all magnifications and that can be believed by its calibration. All methods have the detector of the preset `embedded`, its merging of views, and a view
 and K crops of at most 512 x 512 pixels. "found" is the share of labelled objects that a detection of their class
 overlaps with an IoU of 0.5. AP is COCO's, IoU 0.5 to 0.95, small below 32 x 32 pixels, large from 96 x 96 on. The
 intervals are those of the difference to detector proposals, from 2000 paired draws of scenes. "best windows" knows the
-labels and tries every window of a pyramid: the ceiling of any policy. Heads in directories NAME-seed0, NAME-seed1, …
+labels and tries every window of a pyramid: the ceiling of any policy. --teacher adds the windows that follow from what
+the teacher of the heads finds in the frame itself, with the labels and without: a perfect student's. Heads in directories NAME-seed0, NAME-seed1, …
 also get a row of their mean.
 
 What each method gives in each scene is kept in --work, so that a run goes on where it was stopped and another head or
@@ -37,11 +40,13 @@ from typing import Any
 import cv2
 import numpy as np
 from evidence import read_labels
+from gain_maps_teacher import WAYS, TeachersMaps, reference_objects
 from tqdm import tqdm
 
 import activeo3_ros
 from activeo3_ros.assets.cache import cache_directory, sha256_of
 from activeo3_ros.codecs.image_files import read_image
+from activeo3_ros.codecs.video import open_video
 from activeo3_ros.core import ActivePerception, Box, Budget, Frame, Query, SensingPolicy, Status
 from activeo3_ros.core.budget import MAX_REGIONS
 from activeo3_ros.core.frame import Image
@@ -65,7 +70,7 @@ BEST = "best windows"
 SEED = "-seed"
 SIZES = ("all", "small", "medium", "large")
 FRAMES, FRAME_SIZE = 40, (1920, 1080)
-SOURCES = ("core", "policies", "detectors")
+SOURCES = ("core", "policies", "detectors", "training")
 """Folders of the package on which results depend."""
 
 
@@ -143,6 +148,15 @@ def pictures(images: Path, truth: Path, classes: tuple[str, ...]) -> Iterator[La
         yield LabelledScene(read_image(images / picture["file_name"]), objects, Query(classes=classes))
 
 
+def video(path: Path, every: int, classes: tuple[str, ...]) -> Iterator[LabelledScene]:
+    """Frames of a drive, with what the detector finds in them at all magnifications as the truth."""
+    task, query = DetectorTask(CenterNet(), label="embedded"), Query(classes=classes)
+    with open_video(path) as opened:
+        for number, frame in enumerate(opened.frames()):
+            if number % every == 0:
+                yield LabelledScene(frame.image, reference_objects(task, Frame(frame.image), query), query)
+
+
 Answer = dict[str, Any]
 """What one method gave in one scene with one number of regions: `views`, and `detections` as score, class, box."""
 
@@ -164,6 +178,8 @@ class Runner:
             "adaptive_slices": AdaptiveSlices(),
             BEST: self.oracle,
         }
+        self._teachers = {way: TeachersMaps(self.task, way, min_gain) for way in WAYS}
+        self._policies |= self._teachers
         self._sources = source_digest()
 
     def run(self, scene: LabelledScene, method: str) -> dict[int, Answer]:
@@ -174,7 +190,8 @@ class Runner:
             return {int(count): answer for count, answer in json.loads(path.read_text()).items()}
         if method not in self._policies:
             self._policies[method] = LearnedProposals(method, self.min_gain, threads=self.threads, task=self.task)
-        self.oracle.frame, self.oracle.objects = Frame(scene.image), scene.truth
+        for each in (self.oracle, *self._teachers.values()):
+            each.frame, each.objects = Frame(scene.image), scene.truth
         perception = ActivePerception(self._policies[method], self.task)
         answers = {}
         for count in (0, *REGIONS):
@@ -296,6 +313,9 @@ def main() -> None:
     parser.add_argument("--take", default="0:1", help="shares of the photographs, sorted by name")
     parser.add_argument("--pictures", nargs=2, type=Path, metavar=("IMAGES", "TRUTH"))
     parser.add_argument("--classes", default="car,truck,bus")
+    parser.add_argument("--video", type=Path, metavar="FILE")
+    parser.add_argument("--every", type=int, default=8, help="frames of the video from one scene to the next")
+    parser.add_argument("--teacher", action="store_true", help="add the windows of the teacher's own findings")
     parser.add_argument("--min-gain", type=float, default=0.001, help="of the heads; the policy's default is 0.1")
     parser.add_argument("--no-best", action="store_true", help="leave out the best windows, which take longest")
     parser.add_argument("--heads-only", action="store_true", help="compare with detector proposals alone")
@@ -316,9 +336,12 @@ def main() -> None:
     if args.pictures:
         scenes = list(pictures(*args.pictures, tuple(args.classes.split(","))))
         results["pictures"] = compare("pictures", scenes, args)
+    if args.video:
+        scenes = list(video(args.video, args.every, tuple(args.classes.split(","))))
+        results[args.video.name] = compare(args.video.name, scenes, args)
     if args.results and results:
         asked = {
-            name: str(value) for name, value in vars(args).items() if name in ("mosaics", "take", "seed", "min_gain")
+            name: str(value) for name, value in vars(args).items() if name in ("mosaics", "take", "seed", "min_gain", "every")
         }
         heads = {_name(str(head)): sha256_of(head) for head in args.heads}
         content = {"date": date.today().isoformat(), "settings": asked, "heads": heads, "results": results}
@@ -329,7 +352,7 @@ def compare(title: str, scenes: Sequence[LabelledScene], args: argparse.Namespac
     """Run all methods on scenes, print their table, and give its figures."""
     others = () if args.heads_only else ("grid", "random", "centre_crop", SAHI, "adaptive_slices")
     best = () if args.no_best or args.heads_only else (BEST,)
-    methods = [BASELINE, *others, *map(str, args.heads), *best]
+    methods = [BASELINE, *others, *map(str, args.heads), *(WAYS if args.teacher else ()), *best]
     answers = answers_of(scenes, methods, args)
     table = {
         _name(method): {count: figures(scenes, [each[method][count] for each in answers]) for count in (0, *REGIONS)}

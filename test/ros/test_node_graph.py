@@ -162,12 +162,13 @@ def test_compressed_images_are_perceived_and_a_cut_off_one_fails():
         for payload, status, says in ((data, 0, ""), (data[:-40], 2, "cut off"), (b"", 2, "must be JPEG or PNG")):
             before = len(client.results)
 
-            def answered(payload=payload, status=status, before=before):
+            def answered(payload=payload, status=status, says=says, before=before):
                 publisher.publish(CompressedImage(format="png", data=payload))
-                # A result of the payload before may still be on its way.
-                return [result for result in client.results[before:] if result.status == status]
+                # Results of the payload before may still be on their way.
+                results = client.results[before:]
+                return [result for result in results if result.status == status and says in result.status_message]
 
-            assert says in wait_for(answered)[-1].status_message
+            wait_for(answered, what=f"a result that says {says!r}")
 
 
 def test_quality_of_service_can_be_overridden_and_an_incompatible_camera_is_named():
