@@ -8,13 +8,15 @@
 --photos makes mosaics of 12 labelled photographs each (2560 x 1440; LABELS holds a text file for each, YOLO form, COCO
 80 classes) and asks for all classes; `--take 0.75:1` uses the last quarter of them by name. --pictures takes pictures
 as they are, with COCO truth. --video takes every so manieth frame of a drive that nobody labelled: there the objects
-are those that the detector finds at all magnifications and that can be believed by its calibration. All methods have the detector of the preset `embedded`, its merging of views, and a view
-and K crops of at most 512 x 512 pixels. "found" is the share of labelled objects that a detection of their class
-overlaps with an IoU of 0.5. AP is COCO's, IoU 0.5 to 0.95, small below 32 x 32 pixels, large from 96 x 96 on. The
-intervals are those of the difference to detector proposals, from 2000 paired draws of scenes. "best windows" knows the
-labels and tries every window of a pyramid: the ceiling of any policy. --teacher adds the windows that follow from what
-the teacher of the heads finds in the frame itself, with the labels and without: a perfect student's. Heads in directories NAME-seed0, NAME-seed1, …
-also get a row of their mean.
+are those that the detector finds at all magnifications and that can be believed by its calibration.
+
+All methods have the detector of the preset `embedded`, its merging of views, and a view and K crops of at most
+512 x 512 pixels. "found" is the share of labelled objects that a detection of their class overlaps with an IoU of 0.5.
+AP is COCO's, IoU 0.5 to 0.95, small below 32 x 32 pixels, large from 96 x 96 on. The intervals are those of the
+difference to detector proposals, from 2000 paired draws of scenes. "best windows" knows the labels and tries every
+window of a pyramid: the ceiling of any policy. --teacher adds the windows that follow from what the teacher of the
+heads finds in the frame itself, with the labels and without: a perfect student's. Heads in directories NAME-seed0,
+NAME-seed1, … also get a row of their mean.
 
 What each method gives in each scene is kept in --work, so that a run goes on where it was stopped and another head or
 another set of scenes costs only what is new; a change of the package begins anew. --results writes the figures.
@@ -70,6 +72,8 @@ BEST = "best windows"
 SEED = "-seed"
 SIZES = ("all", "small", "medium", "large")
 FRAMES, FRAME_SIZE = 40, (1920, 1080)
+ASKED = ("mosaics", "take", "seed", "min_gain", "every")
+"""Options that stand in the file of results."""
 SOURCES = ("core", "policies", "detectors", "training")
 """Folders of the package on which results depend."""
 
@@ -340,9 +344,7 @@ def main() -> None:
         scenes = list(video(args.video, args.every, tuple(args.classes.split(","))))
         results[args.video.name] = compare(args.video.name, scenes, args)
     if args.results and results:
-        asked = {
-            name: str(value) for name, value in vars(args).items() if name in ("mosaics", "take", "seed", "min_gain", "every")
-        }
+        asked = {name: str(value) for name, value in vars(args).items() if name in ASKED}
         heads = {_name(str(head)): sha256_of(head) for head in args.heads}
         content = {"date": date.today().isoformat(), "settings": asked, "heads": heads, "results": results}
         write_atomically(args.results, json.dumps(content, indent=1) + "\n")

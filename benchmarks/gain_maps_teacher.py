@@ -78,7 +78,10 @@ class TeachersMaps:
 
     def _record(self) -> LookedPicture:
         if self._looked is None or self._looked[0] is not self.frame:
-            labels = as_array(each.box for each in self.objects), np.array([each.category for each in self.objects], int)
+            labels = (
+                as_array(each.box for each in self.objects),
+                np.array([each.category for each in self.objects], int),
+            )
             looked = self._teacher.look(self.frame.image, labels if self._way == LABELLED else None)
             if self._way == TRUSTING:
                 looked = replace(looked, weight=np.ones(len(looked.boxes)))

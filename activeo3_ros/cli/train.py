@@ -54,6 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--per-class", type=whole_number(1, MAX_ROWS), help="questions of one class at most, for test sets"
     )
+    data.add_argument(
+        "--negatives",
+        type=whole_number(0, MAX_ROWS),
+        default=0,
+        metavar="N",
+        help="so many further questions about a class that is not in the picture (default: 0)",
+    )
     add_force_argument(data)
     data.set_defaults(run_what=_data)
 
@@ -81,11 +88,13 @@ def _data(args: argparse.Namespace) -> int:
 
         if args.bag is None or args.images is not None:
             raise InvalidInput("data from a bag needs --bag BAG and takes no --images")
+        if args.negatives:
+            raise InvalidInput("the annotations of a bag do not say what is not in its pictures; leave out --negatives")
         rows, problems = build_from_bag(args.bag, args.annotations, args.results, args.topic, *choice)
     else:
         if args.annotations is None or args.images is None or args.bag or args.results or args.topic:
             raise InvalidInput(f"{args.kind} needs --annotations and --images, and nothing of a bag")
-        rows, problems = build(args.kind, args.annotations, args.images, *choice)
+        rows, problems = build(args.kind, args.annotations, args.images, *choice, args.negatives)
     if problems:
         print(f"activeo3: {problems} left out, listed in {args.out / 'problems.jsonl'}", file=sys.stderr)
     print(f"{args.out}: {rows} rows")

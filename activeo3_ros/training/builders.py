@@ -33,7 +33,7 @@ import numpy as np
 
 from ..codecs.image_files import SUFFIXES, read_image
 from ..core.errors import InvalidInput
-from ..evaluation.subset_rules import counted_instances, dense_instances, small_instances
+from ..evaluation.subset_rules import IGNORED_NAMES, counted_instances, dense_instances, small_instances
 from .rows import Row, check_row, write_rows
 
 Select = Callable[[Mapping[str, Any], Mapping[str, Any], Sequence[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]
@@ -48,11 +48,14 @@ class Recipe:
         description: One line for people.
         rows: At most so many pictures are kept.
         select: Gives the annotations of a picture and a class that fit the rule.
+        is_exhaustive: Whether a class without annotations in a picture is not in it. Else only what the entry of the
+            picture names in `neg_category_ids`, as LVIS does.
     """
 
     description: str
     rows: int
     select: Select
+    is_exhaustive: bool = True
 
 
 def _everything(
@@ -63,8 +66,8 @@ def _everything(
 
 RECIPES = {
     "coco": Recipe("any COCO file", 10_000_000, _everything),
-    "lvis-small": Recipe("LVIS, instances below 100 square pixels", 10_000, small_instances),
-    "lvis-dense": Recipe("LVIS, more than 15 instances of the class", 10_000, dense_instances),
+    "lvis-small": Recipe("LVIS, instances below 100 square pixels", 10_000, small_instances, False),
+    "lvis-dense": Recipe("LVIS, more than 15 instances of the class", 10_000, dense_instances, False),
     "soda-a": Recipe("SODA-A, aerial pictures, polygons as boxes", 1_000, counted_instances),
     "soda-d": Recipe("SODA-D, driving", 1_000, counted_instances),
 }
@@ -81,6 +84,7 @@ def build(
     seed: int = 0,
     rows: int | None = None,
     per_class: int | None = None,
+    negatives: int = 0,
 ) -> tuple[int, int]:
     """Build the rows of a published data set and write them.
 
@@ -92,13 +96,16 @@ def build(
         seed: Of the choice and the order.
         rows: At most so many pictures, None for the recipe's number.
         per_class: At most so many questions of one class, None for all.
+        negatives: So many further rows, as far as there are, that ask for a class which is not in the picture.
 
     Returns:
         The number of rows written, and of problems listed.
 
     Raises:
-        InvalidInput: The source cannot be read, or no row comes of it.
+        InvalidInput: The source cannot be read, no row comes of it, or it does not say what is not in its pictures.
     """
+    if negatives and kind == THIN_OBJECTS:
+        raise InvalidInput(f"{THIN_OBJECTS} has one class, which is in every picture; leave out --negatives")
     if kind == THIN_OBJECTS:
         found, limit, sources = list(_thin_objects(annotations, images)), 10_000_000, [annotations]
     elif kind in RECIPES:
@@ -112,6 +119,10 @@ def build(
     good = [row for row in found if isinstance(row, Row)]
     problems = [row for row in found if not isinstance(row, Row)]
     good = limit_rows(good, rows or limit, per_class, seed)
+    if negatives:
+        good += negative_rows(
+            _read_coco(annotations), annotations, images, negatives, RECIPES[kind].is_exhaustive, seed
+        )
     provenance = {
         "kind": kind,
         "rule": RECIPES[kind].description if kind in RECIPES else "ThinObjects, one mask a picture",
@@ -151,11 +162,72 @@ def limit_rows(rows: list[Row], pictures: int, per_class: int | None, seed: int)
 
 def _coco(annotations: Path, images: Path, select: Select) -> Iterator[Row | dict[str, Any]]:
     """One row, or one problem, for each picture and class of a COCO file."""
+    yield from coco_rows(_read_coco(annotations), annotations, images, select)
+
+
+def negative_rows(
+    document: dict[str, Any], annotations: Path, images: Path, count: int, is_exhaustive: bool, seed: int
+) -> list[Row]:
+    """Make rows that ask for a class which is not in the picture: none of its regions is the right answer.
+
+    Args:
+        document: With the lists `images`, `annotations` and `categories`.
+        annotations: Its file, for messages.
+        images: The folder of pictures.
+        count: At most so many rows, one a picture.
+        is_exhaustive: Whether a class without annotations in a picture is not in it.
+        seed: Of the choice.
+
+    Returns:
+        The rows, in the order of the choice.
+
+    Raises:
+        InvalidInput: The file says of no picture that is there what is not in it.
+    """
+    names = {each.get("id"): _name(each) for each in document["categories"]}
+    asked = {key for key, name in names.items() if name and name.lower() not in IGNORED_NAMES}
+    present: dict[Any, set[Any]] = defaultdict(set)
+    for each in document["annotations"]:  # also crowds and what is to be ignored: it is in the picture
+        present[each.get("image_id")].add(each.get("category_id"))
+    random = np.random.default_rng(seed)
+    rows: list[Row] = []
+    for index in random.permutation(len(document["images"])):
+        picture = document["images"][index]
+        path = images / _file_name(picture)
+        verified = picture.get("neg_category_ids")
+        known = asked if is_exhaustive and verified is None else asked.intersection(verified or ())
+        absent = sorted(known - present[picture.get("id")], key=str)
+        if not absent or not path.is_file():
+            continue
+        name = names[absent[int(random.integers(len(absent)))]]
+        try:
+            rows.append(check_row(Row(str(path), int(picture["width"]), int(picture["height"]), (name,), (), ())))
+        except (InvalidInput, KeyError, TypeError, ValueError):
+            continue  # a picture that cannot be used; those with annotations are listed among the problems
+        if len(rows) == count:
+            break
+    if not rows:
+        raise InvalidInput(
+            f"{annotations}: says of no picture which class is not in it (LVIS has neg_category_ids); "
+            "leave out --negatives"
+        )
+    return rows
+
+
+def _read_coco(annotations: Path) -> dict[str, Any]:
     document = _read_json(annotations)
     for key in ("images", "annotations", "categories"):
         if not isinstance(document.get(key), list):
             raise InvalidInput(f"{annotations}: is no COCO file: it has no list {key!r}")
-    yield from coco_rows(document, annotations, images, select)
+    return document
+
+
+def _name(category: Mapping[str, Any]) -> str:
+    return str(category.get("name") or "").replace("_", " ").strip()
+
+
+def _file_name(picture: Mapping[str, Any]) -> str:
+    return str(picture.get("file_name") or str(picture.get("coco_url", "")).rpartition("/")[2])
 
 
 def coco_rows(
@@ -172,7 +244,7 @@ def coco_rows(
     Yields:
         One row, or one problem, for each picture and class.
     """
-    names = {each.get("id"): str(each.get("name") or "").replace("_", " ").strip() for each in document["categories"]}
+    names = {each.get("id"): _name(each) for each in document["categories"]}
     categories = {each.get("id"): each for each in document["categories"]}
     pictures = {each.get("id"): each for each in document["images"]}
     grouped: dict[tuple[Any, Any], list[dict[str, Any]]] = defaultdict(list)
@@ -192,7 +264,7 @@ def coco_rows(
     missing: set[str] = set()
     for (picture_id, category), members in grouped.items():
         picture = pictures[picture_id]
-        name = str(picture.get("file_name") or str(picture.get("coco_url", "")).rpartition("/")[2])
+        name = _file_name(picture)
         path = images / name
         if str(path) in missing:
             continue

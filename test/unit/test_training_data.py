@@ -79,6 +79,39 @@ def test_training_and_benchmark_share_their_rules() -> None:
     assert RECIPES["lvis-dense"].select is subset_rules.dense_instances
 
 
+def negatives(directory: Path) -> list[tuple[str, ...]]:
+    """The classes of the questions without targets."""
+    return [row.classes for row in read_rows(directory) if not row.boxes]
+
+
+def test_questions_about_what_is_not_in_the_picture_are_added(tmp_path: Path) -> None:
+    categories = [{"id": number, "name": name} for number, name in enumerate(["car", "dog", "ignore"], 1)]
+    annotations, images = write_coco(tmp_path, [{"bbox": [10, 10, 5, 5]}], categories)
+    assert build("coco", annotations, images, tmp_path / "out", negatives=5) == (2, 0)
+    assert negatives(tmp_path / "out") == [("dog",)], "the only class that is asked for and not there"
+    assert build("coco", annotations, images, tmp_path / "without") == (1, 0)
+
+
+def test_a_crowd_is_in_the_picture(tmp_path: Path) -> None:
+    categories = [{"id": 1, "name": "car"}, {"id": 2, "name": "dog"}]
+    boxes = [{"bbox": [10, 10, 5, 5]}, {"bbox": [30, 10, 50, 50], "category_id": 2, "iscrowd": 1}]
+    annotations, images = write_coco(tmp_path, boxes, categories)
+    with pytest.raises(InvalidInput, match="which class is not in it"):
+        build("coco", annotations, images, tmp_path / "out", negatives=1)
+
+
+def test_of_lvis_only_what_was_looked_for_in_vain_is_known_to_be_absent(tmp_path: Path) -> None:
+    categories = [{"id": number, "name": name} for number, name in enumerate(["car", "dog", "cat"], 1)]
+    annotations, images = write_coco(tmp_path, [{"bbox": [10, 10, 5, 5]}], categories)
+    with pytest.raises(InvalidInput, match="neg_category_ids"):
+        build("lvis-small", annotations, images, tmp_path / "out", negatives=1)
+    document = json.loads(annotations.read_text())
+    document["images"][0]["neg_category_ids"] = [3]
+    annotations.write_text(json.dumps(document))
+    build("lvis-small", annotations, images, tmp_path / "out", negatives=1)
+    assert negatives(tmp_path / "out") == [("cat",)]
+
+
 @pytest.mark.parametrize("name", ["ignore", "Others"])
 def test_what_the_benchmark_of_soda_ignores_is_no_question(tmp_path: Path, name: str) -> None:
     categories = [{"id": 1, "name": "people"}, {"id": 2, "name": name}]
