@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 from ..core import InvalidInput
-from ..detectors.serving import DetectorServer
+from ..detectors.serving import DetectorServer, check_can_listen
 from ..presets import load_preset
 from .argument_types import number
 from .interruption import Stop, stop_after_this_frame
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if component.type == "served":
         raise InvalidInput(f"preset {preset.name!r} asks a served detector itself; give the preset of the real one")
+    check_can_listen(args.socket)
     # A thread that has the next batch waits 5 ms for one that reads the last; this process does nothing else.
     sys.setswitchinterval(SWITCH_S)
     with stop_after_this_frame() as stop:

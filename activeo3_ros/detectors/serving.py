@@ -373,6 +373,16 @@ def _is_sealed(descriptor: int) -> bool:
         return False
 
 
+def check_can_listen(path: Path) -> None:
+    """Refuse a socket that `DetectorServer` could not open, before a model is loaded for minutes.
+
+    Raises:
+        InvalidInput: Another server has it, or the path cannot be one.
+    """
+    _listen(path).close()
+    path.unlink()
+
+
 def _listen(path: Path) -> socket.socket:
     """Open a socket for this user alone. Raises InvalidInput where that cannot be."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

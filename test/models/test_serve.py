@@ -63,6 +63,15 @@ def test_a_preset_that_asks_it_gives_what_the_embedded_preset_gives(server, moto
     assert "views a second" in error
 
 
+def test_a_socket_that_cannot_be_is_told_before_a_model_is_loaded(tmp_path):
+    preset = tmp_path / "slow.yaml"
+    preset.write_text("sensing: {type: grid}\ntask: {type: onnx, model: is_not_there.onnx}\n")
+    finished = activeo3("serve", preset, "--socket", tmp_path / "no_such_folder" / "socket")
+    assert finished.returncode == 2
+    [line] = finished.stderr.splitlines()
+    assert "cannot open the socket" in line and "No such file or directory" in line
+
+
 def test_without_a_server_it_is_one_line(motorway, tmp_path):
     preset = tmp_path / "served.yaml"
     preset.write_text(SERVED.format(socket=tmp_path / "socket"))
