@@ -121,7 +121,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=0,
         metavar="N",
         help="batches of a second stage, which rewards sampled sets of windows; its head is kept only where it finds "
-        "more in the held-out pictures (default: %(default)s)",
+        "more in the held-out pictures, by more than chance (default: %(default)s)",
     )
     add_seed(parser)
     parser.add_argument(

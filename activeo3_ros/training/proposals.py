@@ -66,7 +66,11 @@ WARM_UP = 0.05
 """Share of the steps in which the rate of learning rises."""
 MAX_NORM = 5.0
 """Of the gradient."""
+STANDARD_ERRORS = 2.0
+"""Of the difference in the same scenes, by which the second stage has to be better."""
 CHECKPOINT = "checkpoint.safetensors"
+VERSION = 2
+"""Of checkpoints; those of others are refused."""
 NET, BEST, START = "net.", "best.", "start."
 """How the names of tensors begin in it: the head in progress, the best so far, and that with which the second stage
 began; the rest are of the optimizer."""
@@ -171,6 +175,11 @@ class Outcome:
     reliability: tuple[Reliability, ...]
     score_factor: float
     stages: tuple[Judgement, ...]
+
+    @property
+    def kept_stage2(self) -> bool:
+        """Whether the head is of the second stage."""
+        return bool(self.stages) and self.best.step != self.stages[0].step
 
 
 @dataclass
@@ -388,9 +397,22 @@ class ProposalsTrainer:
         judgement = Judgement(state.step, trained, float(np.mean(losses)), tuple(np.mean(gains, axis=0).tolist()))
         state.losses.clear()
         state.history.append(judgement)
-        if not state.best or judgement.score > state.best["judgement"].score:
+        scores = np.mean(gains, axis=1)
+        if not state.best or self._is_better(judgement, scores, state.best):
             weights = {name: value.clone() for name, value in self.net.state_dict().items()}
-            state.best = {"judgement": judgement, "weights": weights}
+            state.best = {"judgement": judgement, "weights": weights, "scores": scores}
+
+    def _is_better(self, judgement: Judgement, scores: npt.NDArray[np.float64], best: dict[str, Any]) -> bool:
+        """Whether a head takes the place of the best one so far; scores: `(scenes,)`, of the head.
+
+        The second stage has to find more than neighbouring judgements of one training differ by: it costs what the
+        first one has learned of how much to expect.
+        """
+        if not best["judgement"].step <= self.settings.steps < judgement.step:
+            return judgement.score > float(best["judgement"].score)
+        more = scores - best["scores"]
+        error = float(np.std(more, ddof=1)) / math.sqrt(len(more)) if len(more) > 1 else math.inf
+        return float(np.mean(more)) > STANDARD_ERRORS * error
 
     def _gain(self, scene: Scene, regions: Sequence[Region]) -> list[float]:
         """Objects that the first of some windows newly find, for each of `REGIONS`."""
@@ -466,6 +488,7 @@ class ProposalsTrainer:
         pictures = [[float(each.weight.sum()), each.share, *each.size] for each in self._composer.pictures]
         detector = replace(self.description, about={}).to_text()
         return {
+            "version": VERSION,
             "settings": asdict(self.settings),
             "detector": detector,
             "pictures": pictures,
@@ -480,6 +503,7 @@ class ProposalsTrainer:
             "step": state.step,
             "history": [asdict(each) for each in state.history],
             "best": asdict(state.best["judgement"]),
+            "scores": state.best["scores"].tolist(),
         }
         tensors = {f"{NET}{name}": value for name, value in self.net.state_dict().items()}
         tensors |= {f"{BEST}{name}": value for name, value in state.best["weights"].items()}
@@ -507,6 +531,7 @@ class ProposalsTrainer:
             parts.setdefault(part, {})[rest] = value
         self.net.load_state_dict(parts.pop(NET[:-1]))
         best = {"weights": parts.pop(BEST[:-1]), "judgement": _judgement(content["best"])}
+        best["scores"] = np.array(content["scores"])
         start = parts.pop(START[:-1], {})
         if start:
             self._start_net.load_state_dict(start)

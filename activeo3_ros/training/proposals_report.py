@@ -64,7 +64,8 @@ def second_stage(outcome: Outcome) -> str:
     found = (
         f"{second.score:.3f} objects in a scene, mean of {', '.join(map(str, REGIONS))} regions, to {first.score:.3f}"
     )
-    return f"second stage: {'kept' if second.score > first.score else 'not kept'}, it finds {found} before it"
+    kept = "kept" if outcome.kept_stage2 else "not kept, for the difference is no more than chance"
+    return f"second stage: {kept}: it finds {found} before it"
 
 
 def write_report(trainer: ProposalsTrainer, outcome: Outcome, material: Sequence[str], out: Path) -> Path:

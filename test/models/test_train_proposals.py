@@ -29,7 +29,7 @@ from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.policies.detector_proposals import DetectorProposals
 from activeo3_ros.policies.gain_maps import GainHead, LearnedProposals
 from activeo3_ros.presets import load_preset
-from activeo3_ros.training.proposals import CHECKPOINT, HEAD, REGIONS, ProposalsTrainer, TrainingSettings
+from activeo3_ros.training.proposals import CHECKPOINT, HEAD, REGIONS, Judgement, ProposalsTrainer, TrainingSettings
 from activeo3_ros.training.proposals_scenes import FRAME_SIZES, Composer
 from activeo3_ros.training.proposals_split import split
 from activeo3_ros.training.proposals_teacher import LookCache, Teacher, read_record
@@ -155,6 +155,18 @@ def test_one_seed_twice_and_killed_and_resumed_give_the_same_weights(looked, tmp
         trainer(looked, other).train(killed, lambda done: None)
 
 
+def test_the_second_stage_is_kept_only_for_more_than_chance(looked):
+    judge = trainer(looked, replace(BRIEF, stage2_steps=6))
+
+    def is_kept(more):
+        before, after = (Judgement(step, 0.0, 0.0, (gain,)) for step, gain in ((6, 1.0), (9, 1.0 + np.mean(more))))
+        return judge._is_better(after, np.ones(len(more)) + more, {"judgement": before, "scores": np.ones(len(more))})
+
+    assert is_kept(np.array([0.1, 0.2, 0.1, 0.2]))
+    assert not is_kept(np.array([0.9, -0.5, 0.4, -0.6])), "more in the mean, and as much less in other scenes"
+    assert not is_kept(np.array([-0.1, -0.2, -0.1, -0.2]))
+
+
 def test_the_second_stage_goes_on_from_the_first_and_is_the_same_where_it_was_killed_and_resumed(looked, tmp_path):
     class Killed(Exception):
         pass
@@ -175,7 +187,7 @@ def test_the_second_stage_goes_on_from_the_first_and_is_the_same_where_it_was_ki
         outcome = trainer(looked, both).train(tmp_path / name, lambda done: None)
     assert [each.step for each in outcome.history] == [0, 3, 6, 9, 12]
     assert outcome.stages == (max(outcome.history[:3], key=SCORE), max(outcome.history[3:], key=SCORE))
-    assert outcome.best.step == max(outcome.stages, key=SCORE).step
+    assert outcome.best.step == outcome.stages[outcome.kept_stage2].step
     whole, killed = (safetensors.torch.load_file(tmp_path / name / CHECKPOINT) for name in ("whole", "killed"))
     assert whole.keys() == killed.keys()
     assert all(torch.equal(value, killed[name]) for name, value in whole.items())
