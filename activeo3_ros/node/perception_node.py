@@ -341,8 +341,10 @@ class PerceptionNode(ManagedNode):
         """Whether all of these changes may be made together; changes nothing itself."""
         changed = parameters.changed(changes)
         candidate = {**self._values, **changed}
+        others = {name for name in changed if changed[name] != self._values[name]}
         try:
-            parameters.check(candidate, set(changed), configured=self.state != "unconfigured")
+            # What is set to the value that it has changes nothing: `ros2 param load` of a dump does that.
+            parameters.check(candidate, others, configured=self.state != "unconfigured")
             scheduler = self._scheduler
             if scheduler is not None and self._preset is not None and parameters.QUERY & set(changed):
                 scheduler.check_query(parameters.query(candidate, self._preset.query, self._revision))

@@ -82,6 +82,11 @@ def test_a_change_that_is_not_allowed_says_why_and_changes_nothing(client, chang
     assert client.result_of(picture()).status == PerceptionResult.STATUS_COMPLETE
 
 
+def test_what_may_change_only_while_unconfigured_may_be_set_to_the_value_that_it_has(client):
+    (value,) = client.get_parameters("preset")
+    assert client.set_parameters(preset=value.string_value)[0].successful
+
+
 def test_a_change_may_be_written_as_its_neighbouring_type(client):
     assert client.set_parameters(deadline_ms=60_000)[0].successful
     assert client.get_parameters("deadline_ms")[0].double_value == 60_000.0
