@@ -106,11 +106,13 @@ def build(
     """
     if negatives and kind == THIN_OBJECTS:
         raise InvalidInput(f"{THIN_OBJECTS} has one class, which is in every picture; leave out --negatives")
+    document: dict[str, Any] = {}
     if kind == THIN_OBJECTS:
         found, limit, sources = list(_thin_objects(annotations, images)), 10_000_000, [annotations]
     elif kind in RECIPES:
+        document = _read_coco(annotations)
         found, limit, sources = (
-            list(_coco(annotations, images, RECIPES[kind].select)),
+            list(coco_rows(document, annotations, images, RECIPES[kind].select)),
             RECIPES[kind].rows,
             [annotations],
         )
@@ -160,11 +162,6 @@ def limit_rows(rows: list[Row], pictures: int, per_class: int | None, seed: int)
     return kept
 
 
-def _coco(annotations: Path, images: Path, select: Select) -> Iterator[Row | dict[str, Any]]:
-    """One row, or one problem, for each picture and class of a COCO file."""
-    yield from coco_rows(_read_coco(annotations), annotations, images, select)
-
-
 def negative_rows(
     document: dict[str, Any], annotations: Path, images: Path, count: int, is_exhaustive: bool, seed: int
 ) -> list[Row]:
@@ -194,13 +191,15 @@ def negative_rows(
     for index in random.permutation(len(document["images"])):
         picture = document["images"][index]
         path = images / _file_name(picture)
-        verified = picture.get("neg_category_ids")
-        known = asked if is_exhaustive and verified is None else asked.intersection(verified or ())
-        absent = sorted(known - present[picture.get("id")], key=str)
-        if not absent or not path.is_file():
+        if not path.is_file():
             continue
-        name = names[absent[int(random.integers(len(absent)))]]
         try:
+            verified = picture.get("neg_category_ids")
+            known = asked if is_exhaustive and verified is None else asked.intersection(verified or ())
+            absent = sorted(known - present[picture.get("id")], key=str)
+            if not absent:
+                continue
+            name = names[absent[int(random.integers(len(absent)))]]
             rows.append(check_row(Row(str(path), int(picture["width"]), int(picture["height"]), (name,), (), ())))
         except (InvalidInput, KeyError, TypeError, ValueError):
             continue  # a picture that cannot be used; those with annotations are listed among the problems
