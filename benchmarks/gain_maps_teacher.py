@@ -14,13 +14,13 @@ import numpy as np
 
 from activeo3_ros.assets.resources import config_directory
 from activeo3_ros.core import Box, Budget, Frame, Proposal, Query, View
-from activeo3_ros.core.geometry import as_array, iou
+from activeo3_ros.core.geometry import as_array
 from activeo3_ros.detectors.detector_task import DetectorTask
 from activeo3_ros.evaluation.detector_oracle import TrueObject
 from activeo3_ros.policies.gain_maps import GainHead, LearnedProposals
-from activeo3_ros.policies.map_windows import GainMaps, best_map_windows, window_sizes
-from activeo3_ros.training.proposals_scenes import DENSE_ZOOMS, FOUND_IOU, Scene
-from activeo3_ros.training.proposals_teacher import LookedPicture, Teacher
+from activeo3_ros.policies.map_windows import GainMaps, map_windows
+from activeo3_ros.training.proposals_scenes import DENSE_ZOOMS, Scene
+from activeo3_ros.training.proposals_teacher import LookedPicture, Teacher, are_found
 
 LABELLED, CALIBRATED, TRUSTING = "teacher, labels", "teacher, no labels", "teacher, no labels, believed"
 WAYS = (LABELLED, CALIBRATED, TRUSTING)
@@ -52,8 +52,7 @@ class TeachersMaps:
         maps = GainMaps(self._head.zooms, scene.target(self._head).astype(float), self._head.cell_px)
         own = self._task.detector.input_size
         crop = self._task.view_size(own.width, own.height, budget.crop_pixels)
-        sizes = window_sizes(scene.size, crop, maps.zooms[0], min(maps.zooms[-1], scene.largest_zoom))
-        regions = best_map_windows(maps, scene.size, sizes, budget.max_regions, self._min_gain)
+        regions = map_windows(maps, scene.size, crop, scene.largest_zoom, budget.max_regions, self._min_gain)
         return Proposal(regions, used_view=False)
 
     def _scene(self, view: View, query: Query) -> Scene:
@@ -62,8 +61,6 @@ class TeachersMaps:
         target = self._task.resolve(query)
         [detected] = self._task.detector.detect([view.image], self._task.threshold)
         boxes = looked.boxes * view.zoom
-        same = iou(boxes, detected.boxes) >= FOUND_IOU
-        same &= looked.class_ids[:, None] == detected.class_ids[None]
         return Scene(
             view.image,
             (view.frame.width, view.frame.height),
@@ -72,7 +69,7 @@ class TeachersMaps:
             looked.class_ids,
             looked.weight,
             np.stack([looked.found_at(view.zoom * zoom) for zoom in DENSE_ZOOMS.tolist()], axis=1),
-            np.asarray(same.any(axis=1)),
+            are_found(boxes, looked.class_ids, detected),
             tuple(self._task.class_ids(target.classes, target)),
         )
 

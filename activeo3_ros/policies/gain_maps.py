@@ -43,7 +43,7 @@ from ..detectors.vocabulary import Target
 from ..settings import validated, within
 from .box_maps import MAP_CELL_PX, box_maps
 from .detector_proposals import DetectorProposals
-from .map_windows import GainMaps, best_map_windows, shown_share, window_sizes
+from .map_windows import GainMaps, map_windows, shown_share
 from .possible_objects import PossibleObjects
 from .remembered import FADING_S, doubt
 from .windows import detectability
@@ -283,8 +283,7 @@ class LearnedProposals(DetectorProposals):
         maps = with_memory(GainMaps(mixed.zooms, mixed.rates * about.score_factor, mixed.cell_px), expected, size)
         own = self.task.detector.input_size
         crop = self.task.view_size(own.width, own.height, budget.crop_pixels)
-        sizes = window_sizes(size, crop, maps.zooms[0], min(maps.zooms[-1], self.max_magnification / view.zoom))
-        return best_map_windows(maps, size, sizes, budget.max_regions, self.min_gain)
+        return map_windows(maps, size, crop, self.max_magnification / view.zoom, budget.max_regions, self.min_gain)
 
 
 def with_rules(maps: GainMaps, possible: PossibleObjects, calibration: Calibration, share: float) -> GainMaps:

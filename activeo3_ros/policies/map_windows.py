@@ -127,6 +127,28 @@ def best_map_windows(
     return tuple(regions)
 
 
+def map_windows(
+    maps: GainMaps,
+    view_size: tuple[int, int],
+    crop_size: tuple[int, int],
+    largest_zoom: float,
+    max_regions: int,
+    min_gain: float,
+) -> tuple[Region, ...]:
+    """Choose windows as `best_map_windows`, of every magnification that some maps have.
+
+    Args:
+        maps: Where zooming pays.
+        view_size: Width and height of the view, pixels.
+        crop_size: Width and height of a crop, pixels.
+        largest_zoom: Magnification against the view beyond which there is nothing more to see.
+        max_regions: Windows to choose at most.
+        min_gain: A window from which fewer objects are expected is not proposed.
+    """
+    sizes = window_sizes(view_size, crop_size, maps.zooms[0], min(maps.zooms[-1], largest_zoom))
+    return best_map_windows(maps, view_size, sizes, max_regions, min_gain)
+
+
 def shown_share(maps: GainMaps, view_size: tuple[int, int], box: Box, zoom: float) -> Array:
     """`(h, w)` share of each cell whose objects a window shows whole."""
     rows, columns = maps.rates.shape[1:]

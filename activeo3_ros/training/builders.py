@@ -218,6 +218,9 @@ def _read_coco(annotations: Path) -> dict[str, Any]:
     for key in ("images", "annotations", "categories"):
         if not isinstance(document.get(key), list):
             raise InvalidInput(f"{annotations}: is no COCO file: it has no list {key!r}")
+        for place, entry in enumerate(document[key], 1):
+            if not isinstance(entry, dict):
+                raise InvalidInput(f"{annotations}: entry {place} of {key!r} is no object: {str(entry)[:100]}")
     return document
 
 

@@ -45,7 +45,7 @@ from ..evaluation.item_files import write_atomically
 from ..policies.box_maps import MAP_CELL_PX, box_maps
 from ..policies.detector_proposals import DetectorProposals
 from ..policies.gain_maps import HeadDescription, detector_classes, head_view, padded_maps, with_rules
-from ..policies.map_windows import GainMaps, best_map_windows, window_sizes
+from ..policies.map_windows import GainMaps, map_windows
 from .proposals_net import CELL_PX, PAD_PX, GainNet, export
 from .proposals_scenes import Composer, Scene
 from .proposals_sets import sampled_sets, set_loss
@@ -385,8 +385,7 @@ class ProposalsTrainer:
 
     def windows(self, scene: Scene, maps: GainMaps, max_regions: int) -> tuple[Region, ...]:
         """The windows that the policy takes from maps."""
-        sizes = window_sizes(scene.size, self.crop_size, ZOOMS[0], min(ZOOMS[-1], scene.largest_zoom))
-        return best_map_windows(maps, scene.size, sizes, max_regions, MIN_GAIN)
+        return map_windows(maps, scene.size, self.crop_size, scene.largest_zoom, max_regions, MIN_GAIN)
 
     def _judge(self, state: _State) -> None:
         losses, gains = [], []

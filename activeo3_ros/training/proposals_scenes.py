@@ -30,14 +30,14 @@ import numpy.typing as npt
 
 from ..core.budget import Budget
 from ..core.frame import GLOBAL_VIEW, Frame, Image, View
-from ..core.geometry import Box, Boxes, iou
+from ..core.geometry import Box, Boxes
 from ..core.query import Query
 from ..core.results import DetectedBoxes, Region
 from ..detectors.checks import checked_images
 from ..detectors.detector_task import DetectorTask
 from ..policies.gain_maps import HeadDescription
 from ..policies.map_windows import MARGIN_PX
-from .proposals_teacher import FOUND_IOU, LookedPicture
+from .proposals_teacher import LookedPicture, are_found
 
 Array = npt.NDArray[np.float64]
 
@@ -196,8 +196,7 @@ class Composer:
         boxes, class_ids, weight, found = canvas.objects()
         asked = self._asked(class_ids, list(first.classes) or list(range(self.classes)), random)
         strong = detected.scores >= self.task.threshold
-        same = iou(boxes, detected.boxes[strong]) >= FOUND_IOU
-        same &= class_ids[:, None] == detected.class_ids[strong][None]
+        reported = DetectedBoxes(detected.boxes[strong], detected.scores[strong], detected.class_ids[strong])
         return Scene(
             canvas.image,
             canvas.frame_size,
@@ -206,7 +205,7 @@ class Composer:
             class_ids,
             weight,
             found,
-            np.asarray(same.any(axis=1)),
+            are_found(boxes, class_ids, reported),
             tuple(asked),
         )
 

@@ -192,9 +192,8 @@ class Teacher:
         shown, hits = np.zeros(len(boxes)), np.zeros(len(boxes))
         for look, answer in zip(looks, answers, strict=True):
             whole = look.shows_whole(boxes)
-            same = (iou(boxes, answer.boxes) >= FOUND_IOU) & (class_ids[:, None] == answer.class_ids[None])
             shown += whole
-            hits += whole & same.any(axis=1)
+            hits += whole & are_found(boxes, class_ids, answer)
         return hits / np.maximum(shown, 1)
 
     def _objects(
@@ -213,6 +212,12 @@ class Teacher:
         levels = np.array([len(set(level[row].tolist())) for row in same], np.intp)
         weight = believed[seeds] * np.where(levels >= 2, 1.0, UNCONFIRMED)
         return boxes[seeds], class_ids[seeds], weight
+
+
+def are_found(boxes: Boxes, class_ids: npt.NDArray[np.intp], detected: DetectedBoxes) -> npt.NDArray[np.bool_]:
+    """`(n,)` bool, whether a detection of its class overlaps each object by `FOUND_IOU`; boxes in the same pixels."""
+    same = (iou(boxes, detected.boxes) >= FOUND_IOU) & (class_ids[:, None] == detected.class_ids[None])
+    return np.asarray(same.any(axis=1))
 
 
 def look_scales(width: int, height: int, canvas: tuple[int, int]) -> list[float]:

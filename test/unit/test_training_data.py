@@ -92,6 +92,16 @@ def test_questions_about_what_is_not_in_the_picture_are_added(tmp_path: Path) ->
     assert build("coco", annotations, images, tmp_path / "without") == (1, 0)
 
 
+@pytest.mark.parametrize("key", ["images", "annotations", "categories"])
+def test_an_entry_that_is_no_object_is_named(tmp_path: Path, key: str) -> None:
+    annotations, images = write_coco(tmp_path, [{"bbox": [10, 10, 5, 5]}])
+    document = json.loads(annotations.read_text())
+    document[key].append(3)
+    annotations.write_text(json.dumps(document))
+    with pytest.raises(InvalidInput, match=f"entry {len(document[key])} of '{key}' is no object: 3"):
+        build("coco", annotations, images, tmp_path / "out")
+
+
 def test_a_crowd_is_in_the_picture(tmp_path: Path) -> None:
     categories = [{"id": 1, "name": "car"}, {"id": 2, "name": "dog"}]
     boxes = [{"bbox": [10, 10, 5, 5]}, {"bbox": [30, 10, 50, 50], "category_id": 2, "iscrowd": 1}]
