@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +61,16 @@ def write_bag(path: Path, size: tuple[int, int], count: int) -> None:
     """Write `count` pictures of `size` (width, height)."""
     picture = read_image(require(MOTORWAY_PICTURE))
     jpegs = [cv2.imencode(".jpg", image)[1].tobytes() for image in film(picture, min(DISTINCT, max(2, count)), size)]
+    write_jpegs(path, (jpegs[number % len(jpegs)] for number in range(count)))
+
+
+def write_jpegs(path: Path, jpegs: Iterable[bytes]) -> None:
+    """Write a bag of pictures at `RATE_HZ`."""
     with BagWriter(path) as writer:
         writer.add_topic(TOPIC, COMPRESSED_TYPE)
-        for number in range(count):
+        for number, jpeg in enumerate(jpegs):
             stamp = START_NS + number * 10**9 // RATE_HZ
-            writer.write(TOPIC, stamp, compressed(jpegs[number % len(jpegs)], stamp))
+            writer.write(TOPIC, stamp, compressed(jpeg, stamp))
 
 
 def replay(bag: Path, out: Path, *options: str, kill_at: int = 0) -> Run:

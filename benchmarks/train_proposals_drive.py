@@ -19,10 +19,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from replay_ten_minutes import RATE_HZ, START_NS, TOPIC, compressed
+from replay_ten_minutes import RATE_HZ, write_jpegs
 
-from activeo3_ros.bags.messages import COMPRESSED_TYPE
-from activeo3_ros.bags.writing import BagWriter
 from activeo3_ros.codecs.video import open_video
 from activeo3_ros.core.frame import Image
 
@@ -76,12 +74,10 @@ def write(bag: Path, videos: list[Path], size: tuple[int, int], count: int) -> N
     """Write the bag; what is cut off leaves none."""
     unfinished = bag.with_suffix(".part")
     unfinished.unlink(missing_ok=True)
-    with BagWriter(unfinished) as writer:
-        writer.add_topic(TOPIC, COMPRESSED_TYPE)
-        for number, image in enumerate(pictures(videos, size, count)):
-            stamp = START_NS + number * 10**9 // RATE_HZ
-            jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])[1].tobytes()
-            writer.write(TOPIC, stamp, compressed(jpeg, stamp))
+    quality = [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    write_jpegs(
+        unfinished, (cv2.imencode(".jpg", image, quality)[1].tobytes() for image in pictures(videos, size, count))
+    )
     unfinished.rename(bag)
 
 
