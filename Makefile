@@ -47,7 +47,7 @@ lint: setup
 # A file of tests stays with one process, so that its node and its models start once.
 test: lint prefetch
 	@$(ACTIVATE)
-	pytest -n auto --dist loadfile --cov --cov-report=html
+	pytest -n auto --dist loadfile --cov --cov-report=html --durations=30 --durations-min=5
 	echo "coverage: $$(coverage report --format=total) % of the lines, without child processes; by file: out/coverage/index.html"
 
 SMOKE_TESTS := interfaces installation launch node_lifecycle remapping

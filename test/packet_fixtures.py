@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from fractions import Fraction
 from functools import lru_cache
 from pathlib import Path
@@ -78,8 +79,9 @@ def stream(
 def _take_ordinary_turns() -> None:
     """Take back the real-time priority that SVT-AV1 gives the process of a root: it would starve all other tests."""
     for thread in Path("/proc/self/task").iterdir():
-        if os.sched_getscheduler(int(thread.name)) != os.SCHED_OTHER:
-            os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
+        with suppress(ProcessLookupError):  # a thread of the encoder that has ended since
+            if os.sched_getscheduler(int(thread.name)) != os.SCHED_OTHER:
+                os.sched_setscheduler(int(thread.name), os.SCHED_OTHER, os.sched_param(0))
 
 
 def shown(packets: Sequence[VideoPacket]) -> dict[int, Image]:

@@ -8,6 +8,7 @@ import random
 import re
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -346,7 +347,10 @@ def test_sigterm_ends_the_process_in_time_in_each_state(client, state):
 
 def shared_memory(process: int) -> list[Path]:
     """The files of a process's own shared memory, whose locks Fast DDS holds; none with another middleware."""
-    opened = [descriptor.readlink() for descriptor in Path(f"/proc/{process}/fd").iterdir()]
+    opened = []
+    for descriptor in Path(f"/proc/{process}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed since
+            opened.append(descriptor.readlink())
     return [path for path in opened if re.fullmatch(r"fastdds_[0-9a-f]{16}_el", path.name)]
 
 
