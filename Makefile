@@ -2,7 +2,8 @@
 #               EXTRAS=mllm adds a group)
 # make demo     the whole way once, on real pictures; its results are in out/demo
 # make test     ruff, mypy and the tests, against what setup built
-# make smoke    the node's basics on another distribution (DISTRO=jazzy), in a second clone of what is committed: out/smoke
+# make smoke    the node's basics on another distribution (DISTRO=jazzy), in a second clone of what is committed, out/smoke;
+#               TESTS=test/ros runs all tests of the node there
 # make lint     ruff and mypy alone
 # make bench    the scripts of benchmarks/ that need no GPU and end within minutes (BENCHMARKS=node_soak chooses others)
 # make docs     the pages, into out/docs; a warning is an error
@@ -50,7 +51,7 @@ test: lint prefetch
 	pytest -n auto --dist loadfile --cov --cov-report=html --durations=30 --durations-min=5
 	echo "coverage: $$(coverage report --format=total) % of the lines, without child processes; by file: out/coverage/index.html"
 
-SMOKE_TESTS := interfaces installation launch node_lifecycle remapping
+TESTS ?= $(patsubst %,test/ros/test_%.py,interfaces installation launch node_lifecycle remapping)
 FIND_PYTHON := import setup_environment as setup, sys; sys.exit(not setup.find_python(sys.argv[1]))
 
 smoke: DISTRO := $(or $(DISTRO),jazzy)
@@ -65,7 +66,7 @@ smoke:
 	cd out/smoke
 	unset AMENT_PREFIX_PATH CMAKE_PREFIX_PATH COLCON_PREFIX_PATH LD_LIBRARY_PATH PYTHONPATH  # of a shell's own ROS
 	$(ACTIVATE)
-	pytest -q -n auto --dist loadfile $(SMOKE_TESTS:%=test/ros/test_%.py)
+	pytest -q -n auto --dist loadfile $(TESTS)
 
 bench: prefetch
 	@$(ACTIVATE)
