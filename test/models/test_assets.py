@@ -234,7 +234,7 @@ def test_an_end_in_mid_download_leaves_nothing_that_could_be_taken_for_a_model(f
     process = started(PREFETCH_IN_A_PROCESS, FILE.sha256)
     wait_for(lambda: any(name.endswith(".tgz") for name in files_in_cache()))
     os.killpg(process.pid, how)
-    assert process.wait(30) != 0
+    assert process.wait(60) != 0
     with pytest.raises(AssetError, match="is missing; run: activeo3 prefetch fake"):
         require(FILE)
     if how is signal.SIGINT:
@@ -320,7 +320,7 @@ fetching.prefetch("embedded")
     assert process.stdout is not None
     assert process.stdout.readline() == "converted\n"
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait(30)
+    process.wait(60)
     with pytest.raises(AssetError, match="the model 'centernet' is missing"):
         require(CENTERNET)
     assert any(".unfinished-" in name for name in files_in_cache())

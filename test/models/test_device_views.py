@@ -112,7 +112,7 @@ def test_views_of_several_threads_go_through_the_model_together_and_come_back_to
 
     threads = [threading.Thread(target=look, args=(index,)) for index in range(4)]
     threads[0].start()
-    assert entered.wait(10)
+    assert entered.wait(30)
     for thread in threads[1:]:
         thread.start()
     while len(batcher._waiting) < 3:

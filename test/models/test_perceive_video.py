@@ -151,7 +151,7 @@ def test_ctrl_c_leaves_whole_lines_and_a_video_that_can_be_played(tmp_path, pict
     try:
         wait_for(lambda: results.exists() and results.read_text().count("\n") >= 5, 60, "some results")
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130

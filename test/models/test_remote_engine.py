@@ -404,7 +404,7 @@ def test_one_failure_gives_up_the_rest_of_its_batch():
     with Server(refuse, slow(30), slow(30)) as server:
         with pytest.raises(EngineError, match="HTTP 400"):
             ask(server, 3, timeout_s=20)
-        assert server.gone.wait(5)
+        assert server.gone.wait(30)
 
 
 def test_closing_the_engine_ends_what_is_under_way():
@@ -425,7 +425,7 @@ def test_closing_the_engine_ends_what_is_under_way():
         engine.close()
         thread.join(10)
         assert failures and "given up" in failures[0]
-        assert server.gone.wait(5)
+        assert server.gone.wait(30)
     with pytest.raises(EngineError, match="was closed"):
         engine.generate([request()])
 

@@ -57,7 +57,7 @@ def test_a_preset_that_asks_it_gives_what_the_embedded_preset_gives(server, moto
     assert len(one["detections"]) > 10
     assert one["detections"] == other["detections"] and one["regions"] == other["regions"]
     process.send_signal(signal.SIGTERM)
-    out, error = process.communicate(timeout=20)
+    out, error = process.communicate(timeout=60)
     assert process.returncode == 0 and not path.exists()
     assert f"serving embedded (80 classes) at {path}" in out and f"task: {{type: served, socket: {path}}}" in out
     assert "views a second" in error

@@ -95,7 +95,7 @@ class Player:
 
     def stop(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait(60)
         self.node.destroy_node()
 
 
@@ -137,7 +137,7 @@ def test_a_looped_bag_begins_again_until_it_is_interrupted(play: Callable[..., P
     assert player.until(lambda: len(player.heard) > 2 * COUNT)
     assert player.heard[COUNT : 2 * COUNT] == player.heard[:COUNT]
     player.process.terminate()
-    assert player.process.wait(20) == 130
+    assert player.process.wait(60) == 130
 
 
 FRAMES = 20
@@ -203,7 +203,7 @@ def test_topics_that_ros_2_cannot_carry_are_left_out_by_name(play, tmp_path: Pat
 )
 def test_a_bag_of_which_nothing_can_be_published_is_one_line(play, tmp_path: Path, topic: str, kind: str, says: str):
     player = play("--clock", bag=write_mcap(tmp_path / "a.mcap", raw_messages(1), topic=topic, kind=kind))
-    assert player.process.wait(30) == 2
+    assert player.process.wait(60) == 2
     (line,) = player.log.read_text().splitlines()
     assert f"none of its topics can be published: {says}" in line
 

@@ -37,7 +37,7 @@ class SlowPolicy:
 
     def propose(self, view, query, budget):
         self.calls += 1
-        assert self.may_answer.wait(10)
+        assert self.may_answer.wait(30)
         if self.error:
             raise self.error
         return Proposal((Region(Box(100, 100, 100, 100), "there"),), Findings(), tokens=7)
@@ -75,7 +75,7 @@ def finish(policy, scene):
     """Let the policy answer once, and wait until its answer is there."""
     choice = scene.sensing._pending
     policy.may_answer.set()
-    assert choice.is_done.wait(10)
+    assert choice.is_done.wait(30)
     policy.may_answer.clear()
 
 
@@ -133,5 +133,5 @@ def test_a_slow_policy_is_called_once_at_a_time_however_often_the_picture_is_cut
         assert perceive(number, picture(number)).regions == ()
     assert policy.calls == 1
     policy.may_answer.set()
-    assert scene.sensing._last.is_done.wait(10)
+    assert scene.sensing._last.is_done.wait(30)
     assert perceive(7, picture(6)).regions == (), "what was chosen is for a scene that is gone"

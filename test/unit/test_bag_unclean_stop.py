@@ -111,4 +111,4 @@ def test_a_file_that_a_recorder_still_writes_is_read_and_said_to_be_unfinished(t
         with pytest.raises(sqlite3.OperationalError, match="locked"):  # our reading has not taken its lock away
             sqlite3.connect(path, timeout=0).execute("DELETE FROM messages")
     finally:
-        recorder.communicate(timeout=20)
+        recorder.communicate(timeout=60)

@@ -49,7 +49,7 @@ class FakeModel:
         try:
             texts = [text for text, _ in self.left.values()]
             self.batches.append(texts)
-            self.held.wait(10)
+            self.held.wait(30)
             time.sleep(self.step_s)
             if "broken" in texts:
                 raise EngineError("cannot answer that")
