@@ -240,7 +240,7 @@ class LearnedProposals(DetectorProposals):
     def __init__(
         self,
         model: str | Path = "",
-        min_gain: Annotated[float, within(0, 10, "objects")] = 0.1,
+        min_gain: Annotated[float, within(0, 10, "objects")] = 0.25,
         max_magnification: Annotated[float, within(1, 16)] = 4.0,
         threads: Threads = None,
         task: DetectorTask | None = None,

@@ -426,14 +426,29 @@ def test_a_part_that_is_none_is_refused(text):
         part(text)
 
 
-def test_the_head_that_ships_runs_with_the_embedded_detector(tmp_path):
-    path = tmp_path / "learned.yaml"
-    path.write_text("sensing: {type: gain_maps, min_gain: 0.3}\ntask: {type: embedded}\n")
-    perception = load_preset(str(path)).build()
-    assert perception.sensing.head.description.detector == "embedded"
-    result = perception.perceive(Frame(np.full((720, 1280, 3), 120, np.uint8)), Query(classes=("car",)))
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    path = tmp_path_factory.mktemp("shipped") / "learned.yaml"
+    path.write_text("sensing: {type: gain_maps}\ntask: {type: embedded}\n")
+    return load_preset(str(path))
+
+
+SKY = np.linspace((230, 200, 170), (240, 235, 230), 720)[:, None]
+"""Blue above, pale below."""
+NIGHT = np.random.default_rng(0).normal(12, 6, (720, 1280, 3))
+NOTHING = {"black": 0, "grey": 114, "white": 255, "a clear sky": SKY, "a sensor's noise in the dark": NIGHT}
+
+
+@pytest.mark.parametrize("what", NOTHING)
+def test_the_head_that_ships_finds_nothing_worth_a_look_where_nothing_is(shipped, what):
+    pixels = np.broadcast_to(np.clip(NOTHING[what], 0, 255), (720, 1280, 3)).astype(np.uint8)
+    result = shipped.build().perceive(Frame(pixels), shipped.query)
     assert result.status is Status.COMPLETE
-    assert result.regions == ()  # nothing is worth a look
+    assert result.regions == ()
+
+
+def test_the_head_that_ships_is_of_the_embedded_detector_and_small(shipped):
+    assert shipped.build().sensing.head.description.detector == "embedded"
     assert (config_directory() / "gain_maps" / "embedded.onnx").stat().st_size < 5e6
 
 

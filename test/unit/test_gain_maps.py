@@ -61,6 +61,7 @@ def head(path, channel=POINTS, factor=(0.0, 1.0, 0.0), **changes):
 
 
 def policy(path, *boxes, **settings_):
+    settings_.setdefault("min_gain", 0.1)
     return LearnedProposals(str(path), task=DetectorTask(FakeDetector(*boxes)), **settings_)
 
 
