@@ -91,6 +91,21 @@ class Client:
         while not self._stop.is_set() and self.context.ok():
             self._executor.spin_once(timeout_sec=0.05)
 
+    def destroy(self, entity: Any) -> None:
+        """Destroy a publisher or a subscription of the node between two waits of the executor.
+
+        It waits for handles: one that another thread takes from it meanwhile ends it with InvalidHandle, and with it
+        all that later tests would hear.
+        """
+        gone = threading.Event()
+
+        def run() -> None:
+            assert self.node.destroy_subscription(entity) or self.node.destroy_publisher(entity)
+            gone.set()
+
+        self._executor.create_task(run)
+        assert gone.wait(30)
+
     # Topics
 
     def collect(self, kind: Any, *topics: str, into: list[Any] | None = None) -> list[Any]:

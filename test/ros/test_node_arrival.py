@@ -115,7 +115,7 @@ def test_reliability_follows_the_publishers_and_no_frame_is_lost_or_taken_twice_
             sensor.publish(image(picture()))
             sent["front"] += 1
             wait_for(lambda before=before: len(client.results) > before, what="the frame of the sensor")
-            client.node.destroy_publisher(sensor)
+            client.destroy(sensor)
             publish_until(ReliabilityPolicy.RELIABLE)
 
         for camera in cameras:
@@ -138,7 +138,7 @@ def test_a_reliability_that_is_set_wins_over_what_publishers_offer():
             client.result_of(picture(), "front")
             assert asked_for(client, "/front/image_raw") == [ReliabilityPolicy.BEST_EFFORT]
         assert client.status("front")[2]["quality_of_service"] == "best_effort, volatile"
-        client.node.destroy_publisher(publisher)
+        client.destroy(publisher)
 
 
 @pytest.mark.timeout(90)

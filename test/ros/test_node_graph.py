@@ -102,7 +102,7 @@ def test_a_camera_that_publishes_as_sensors_do_is_heard(client):
     wait_for(publisher.get_subscription_count)
     before = len(client.results)
     wait_for(lambda: publisher.publish(image(picture())) or len(client.results) > before)
-    client.node.destroy_publisher(publisher)
+    client.destroy(publisher)
 
 
 def test_a_subscriber_that_cannot_hear_the_node_is_named_in_a_warning(client):
@@ -114,21 +114,30 @@ def test_a_subscriber_that_cannot_hear_the_node_is_named_in_a_warning(client):
         )
     )
     assert "/activeo3 publishes it as reliable, volatile" in client.process.text
-    client.node.destroy_subscription(deaf)
+    client.destroy(deaf)
 
 
 def test_a_picture_is_drawn_only_for_subscribers_and_shows_a_failure(client):
     pictures = client.collect(CompressedImage, "camera/annotated/compressed")
 
-    def drawn(grey: int) -> np.ndarray:
-        pictures.clear()
-        wait_for(lambda: client.result_of(picture(grey, 240, 320)) and pictures)
-        return cv2.imdecode(np.frombuffer(pictures[-1].data, np.uint8), cv2.IMREAD_COLOR)
+    seconds = iter(range(10, 1000))
 
-    fine, failed = drawn(FINE), drawn(RAISES)
+    def drawn(grey: int) -> CompressedImage:
+        sent = []
+
+        def published() -> list[CompressedImage]:
+            result = client.result_of(picture(grey, 240, 320), stamp=Time(sec=next(seconds)))
+            sent.append(result.header.stamp)
+            # Those of other frames may still be on their way.
+            return [each for each in pictures if each.header.stamp in sent]
+
+        return wait_for(published)[0]
+
+    messages = drawn(FINE), drawn(RAISES)
+    fine, failed = (cv2.imdecode(np.frombuffer(each.data, np.uint8), cv2.IMREAD_COLOR) for each in messages)
     assert fine.shape == failed.shape == (240, 320, 3)
     assert len(np.unique(fine)) > 3
-    assert pictures[-1].header.frame_id == "optical"
+    assert messages[0].header.frame_id == "optical"
     # The banner of a failure is red.
     assert (failed[..., 2].astype(int) - failed[..., 0] > 60).any()
 
