@@ -51,7 +51,7 @@ test: lint prefetch
 	pytest -n auto --dist loadfile --cov --cov-report=html --durations=30 --durations-min=5
 	echo "coverage: $$(coverage report --format=total) % of the lines, without child processes; by file: out/coverage/index.html"
 
-TESTS ?= $(patsubst %,test/ros/test_%.py,interfaces installation launch node_lifecycle remapping)
+TESTS := $(patsubst %,test/ros/test_%.py,interfaces installation launch node_lifecycle remapping)
 FIND_PYTHON := import setup_environment as setup, sys; sys.exit(not setup.find_python(sys.argv[1]))
 
 smoke: DISTRO := $(or $(DISTRO),jazzy)

@@ -320,7 +320,9 @@ def main() -> None:
     parser.add_argument("--video", type=Path, metavar="FILE")
     parser.add_argument("--every", type=int, default=8, help="frames of the video from one scene to the next")
     parser.add_argument("--teacher", action="store_true", help="add the windows of the teacher's own findings")
-    parser.add_argument("--min-gain", type=float, default=0.001, help="of the heads; the policy's default is 0.25")
+    parser.add_argument(
+        "--min-gain", type=float, default=0.001, help="of the heads: so little that they propose all windows"
+    )
     parser.add_argument("--no-best", action="store_true", help="leave out the best windows, which take longest")
     parser.add_argument("--heads-only", action="store_true", help="compare with detector proposals alone")
     parser.add_argument("--seed", type=int, default=0)

@@ -137,9 +137,9 @@ def soak(seconds: float, preset: str, node: list[str], ordinary: bool = False) -
     arguments = ["--ros-args", "-p", f"preset:={preset}", "-p", f"cameras:=[{', '.join(CAMERAS)}]"]
     arguments += ["-p", "autostart:=true", "-p", "memory:=true", "-p", f"max_frame_age:={MAX_FRAME_AGE_S}"]
     arguments += ["-p", f"diagnostics_period:={DIAGNOSTICS_S}"]
-    variables = {**os.environ, **RETURN_FREED_MEMORY}
+    environment = {**os.environ, **RETURN_FREED_MEMORY}
     with tempfile.TemporaryFile() as log:
-        processes = [subprocess.Popen([*node, *arguments], stdout=log, stderr=subprocess.STDOUT, env=variables)]
+        processes = [subprocess.Popen([*node, *arguments], stdout=log, stderr=subprocess.STDOUT, env=environment)]
         driver = [sys.executable, __file__, *(["--ordinary-drivers"] if ordinary else []), "--camera"]
         try:
             observed = watch(seconds, processes, driver)

@@ -14,23 +14,29 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
+import node_soak
+
+from activeo3_ros.cli.argument_types import whole_number
+from activeo3_ros.node.diagnostics import resident_memory_mb
 from activeo3_ros.node.transports import PROFILES, TRANSPORTS, own_domain
 
-CAMERAS = ("front", "left", "right")
-DRIVER = Path(__file__).parent / "node_soak.py"
 STEADY_S, PAUSE_S = 4.0, 1.5
-FRAME_MB = 1920 * 1080 * 3 / 2**20
-PAGE = os.sysconf("SC_PAGE_SIZE")
+LONGEST_START_S = 60.0
+FIRST_FRAMES = 20
+"""After so many the readers have what they need to run."""
 
 
 def main() -> int:
     """Print the memory in each phase."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--depth", type=int, default=5, help="of each history, frames (default: %(default)s)")
-    parser.add_argument("--cameras", type=int, default=3, choices=range(1, 1 + len(CAMERAS)))
-    parser.add_argument("--pauses", type=int, default=4, help="how often it is late (default: %(default)s)")
+    parser.add_argument(
+        "--depth", type=whole_number(1, 100), default=5, help="of each history, frames (default: %(default)s)"
+    )
+    parser.add_argument("--cameras", type=whole_number(1, len(node_soak.CAMERAS)), default=3)
+    parser.add_argument(
+        "--pauses", type=whole_number(1, 1000), default=4, help="how often it is late (default: %(default)s)"
+    )
     args = parser.parse_args()
     import rclpy
     from rclpy.qos import QoSProfile
@@ -39,8 +45,8 @@ def main() -> int:
     os.environ["ROS_DOMAIN_ID"] = str(own_domain())
     for name in (TRANSPORTS, *PROFILES):
         os.environ.pop(name, None)
-    cameras = CAMERAS[: args.cameras]
-    command = [sys.executable, str(DRIVER), "--ordinary-drivers", "--camera"]
+    cameras = node_soak.CAMERAS[: args.cameras]
+    command = [sys.executable, node_soak.__file__, "--ordinary-drivers", "--camera"]
     drivers = [subprocess.Popen([*command, camera], stdout=subprocess.DEVNULL) for camera in cameras]
     try:
         rclpy.init()
@@ -53,23 +59,28 @@ def main() -> int:
 
         for camera in cameras:
             node.create_subscription(Image, f"{camera}/image_raw", take, QoSProfile(depth=args.depth), raw=True)
-        while taken < 20:
-            rclpy.spin_once(node, timeout_sec=1.0)
 
         def spin(seconds: float) -> None:
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 rclpy.spin_once(node, timeout_sec=0.1)
 
-        print(f"{args.cameras} x {args.depth} frames are {args.cameras * args.depth * FRAME_MB:.0f} MiB")
+        start = time.monotonic()
+        while taken < FIRST_FRAMES:
+            spin(0.1)
+            if time.monotonic() - start > LONGEST_START_S:
+                print(f"{taken} frames came in {LONGEST_START_S:.0f} s: a driver did not start", file=sys.stderr)
+                return 1
+        print(f"{args.cameras} x {args.depth} frames are {args.cameras * args.depth * node_soak.FRAME_MB:.0f} MiB")
         for number in range(args.pauses):
             spin(STEADY_S)
-            before = resident_mb()
+            before = resident_memory_mb()
             time.sleep(PAUSE_S)
-            late = resident_mb()
+            late = resident_memory_mb()
             spin(1.0)
             print(
-                f"pause {number + 1}: {before:.0f} MiB before, {late:.0f} in it, {resident_mb():.0f} after", flush=True
+                f"pause {number + 1}: {before:.0f} MiB before, {late:.0f} in it, {resident_memory_mb():.0f} after",
+                flush=True,
             )
     finally:
         for driver in drivers:
@@ -77,11 +88,6 @@ def main() -> int:
         for driver in drivers:
             driver.wait(30)
     return 0
-
-
-def resident_mb() -> float:
-    """Of this process, MiB."""
-    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * PAGE / 2**20
 
 
 if __name__ == "__main__":

@@ -6,9 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-BUSY = 5.0
-"""A machine with other work may take so many times as long as is promised; what hangs takes for ever."""
-
 
 def wait_for(condition: Callable[[], Any], timeout_s: float = 30.0, what: str = "") -> Any:
     """The first true value of the condition. Fails the test when none comes."""

@@ -43,6 +43,15 @@ def launch(settings: str, config: Path, *options: str) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+def test_two_processes_share_the_work(tmp_path: Path) -> None:
+    model, data = make_model(tmp_path / "start"), make_rows(tmp_path / "data")
+    config = write_config(tmp_path / "config.yaml", model, data, tmp_path / "run", steps=1, change={"panels_every": 0})
+    launch("cpu2.yaml", config)
+    (row,) = log_of(tmp_path / "run")
+    assert float(row["epoch"]) == 4 / 16, "each of two processes did 2 of the 16 answers"
+    assert (tmp_path / "run" / "policy" / "model.safetensors").is_file()
+
+
 @pytest.fixture(scope="module")
 def unsharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, np.ndarray]:
     """The policy of one update of two processes that have all weights each."""
@@ -121,7 +130,6 @@ def same_policy(first: Path, second: Path) -> None:
 def test_two_processes_learn_what_one_does_and_one_goes_on_from_their_checkpoint(
     start: tuple[Path, Path], alone: Path, tmp_path: Path
 ) -> None:
-    # Each has half of the answers of a step: one that did not share them would have taken other steps.
     train_in(2, fixed_config(tmp_path, *start, 2))
     same_policy(alone, tmp_path / "run")
     for later in ("checkpoint-2", "policy"):
